@@ -1,0 +1,2 @@
+//! The ABI between the kernel programs and user space.
+#![no_std]

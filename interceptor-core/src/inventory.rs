@@ -1,0 +1,216 @@
+//! What the operator wrote about resources, agents and approvers, checked: the TOML half of a policy folder.
+//!
+//! Unknown keys, doubtful values and ambiguities are faults, all listed together with file and line; nothing is
+//! guessed. Nothing here reads files.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+use crate::model::{AgentName, ResourceName};
+
+/// A file of the policy folder, as read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Its name, as it is shown in faults and rules.
+    pub file: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// Something wrong in a policy folder.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+#[error("{file}:{line}: {message}")]
+pub struct Fault {
+    /// The file.
+    pub file: String,
+    /// The line, from 1; 0 where the whole file is meant.
+    pub line: usize,
+    /// What is wrong and how to mend it.
+    pub message: String,
+}
+
+/// Everything that `resources.toml` and `agents.toml` say.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    /// Resources by name.
+    pub resources: BTreeMap<ResourceName, Resource>,
+    /// Agents by name.
+    pub agents: BTreeMap<AgentName, Agent>,
+    /// Groups that rules may wait for, as `@hold` and `context.approvals` name them.
+    pub approvers: Vec<String>,
+}
+
+/// A named upstream.
+#[derive(Debug, Clone)]
+pub struct Resource {
+    /// Its name.
+    pub name: ResourceName,
+    /// The registry's protocol name; `None` for a resource that is only passed.
+    pub protocol: Option<String>,
+    /// Where it belongs, such as `prod`: an `Env` entity.
+    pub env: Option<String>,
+    /// Names that the resolver answers for it, in lower case.
+    pub hosts: Vec<String>,
+    /// Addresses that an agent may dial it by.
+    pub addresses: Vec<AddressPattern>,
+    /// The ports that agents reach it at. Never empty.
+    pub ports: Vec<u16>,
+    /// Where the proxy itself dials: host and port.
+    pub upstream: Upstream,
+    /// How the upstream proves who it is.
+    pub tls: Tls,
+    /// Log-ins, the first that fits the agent.
+    pub credentials: Vec<Credential>,
+    /// Environment variables with real secrets that a run keeps for this resource, because it is passed.
+    pub keeps: Vec<String>,
+    /// What is recorded.
+    pub record: RecordLevel,
+    /// Whether denials are carried out.
+    pub mode: crate::model::Mode,
+    /// Where it stands: file and line.
+    pub at: (String, usize),
+}
+
+/// An address by which an agent may name a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressPattern {
+    /// Just this address and port.
+    Exact(SocketAddr),
+    /// A network, at the resource's ports: address and prefix length.
+    Network(std::net::IpAddr, u8),
+}
+
+/// Where the proxy dials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Host name or address literal; resolved by the host's own resolver.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Which network it may be on.
+    pub reach: Reach,
+}
+
+/// Which addresses the proxy may dial for a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Anything but this host's loopback.
+    Network,
+    /// This host's loopback too: `dial = "host"`. Without it, a name that resolves to loopback is refused.
+    Host,
+}
+
+/// How the upstream proves who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tls {
+    /// TLS with a certificate that is verified.
+    Verified {
+        /// PEM file of trusted roots, or the system's.
+        roots: Option<PathBuf>,
+        /// The name that the certificate must carry; the upstream's host by default.
+        server_name: String,
+    },
+    /// TLS without verification: a named exception.
+    Unverified {
+        /// Why, in the operator's words.
+        reason: String,
+    },
+    /// No TLS: a named exception.
+    Plaintext {
+        /// Why, in the operator's words.
+        reason: String,
+    },
+}
+
+/// A log-in to a resource.
+#[derive(Debug, Clone)]
+pub struct Credential {
+    /// Which agents it is for; `Everyone` comes last.
+    pub holders: Holders,
+    /// The upstream user or role.
+    pub user: String,
+    /// Where the secret comes from; `None` where the upstream asks for none.
+    pub secret: Option<SecretSource>,
+    /// The weakest method that may be used.
+    pub minimum: AuthMethod,
+    /// A client certificate chain and where its key comes from.
+    pub certificate: Option<(PathBuf, SecretSource)>,
+}
+
+/// Whom a credential is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holders {
+    /// Agents by name and by group.
+    Named {
+        /// Agents.
+        agents: Vec<AgentName>,
+        /// Groups.
+        groups: Vec<String>,
+    },
+    /// Any agent.
+    Everyone,
+}
+
+/// Where a secret comes from. Only the keeper reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum SecretSource {
+    /// A file, mode 0600 or stricter, relative to the configuration's `credentials/`.
+    File(PathBuf),
+    /// A file of `$CREDENTIALS_DIRECTORY` (systemd's LoadCredential).
+    Systemd(String),
+    /// A program that prints `{"secret": "...", "expires_at": "RFC 3339"}`.
+    Exec(Vec<String>),
+}
+
+/// How a password is proven, weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AuthMethod {
+    /// No proof at all (`trust`, `peer`).
+    None,
+    /// The password itself, only inside TLS.
+    Cleartext,
+    /// PostgreSQL's md5.
+    Md5,
+    /// SCRAM-SHA-256 (RFC 7677).
+    ScramSha256,
+    /// SCRAM-SHA-256-PLUS, bound to the upstream's certificate.
+    ScramSha256Plus,
+    /// A client certificate.
+    Certificate,
+}
+
+/// What the record keeps of an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RecordLevel {
+    /// Neither literals nor bind values.
+    Metadata,
+    /// Full text and bind values.
+    Binds,
+}
+
+/// A named non-human identity.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    /// Its name.
+    pub name: AgentName,
+    /// The person answerable for it.
+    pub owner: Option<String>,
+    /// Groups that policy may name.
+    pub groups: Vec<String>,
+    /// Users who may launch it by name (`run --agent`); everyone with root may, where it is empty.
+    pub launchers: Vec<String>,
+    /// Hints by which a run without a name is recognised.
+    pub hints: Vec<Hint>,
+    /// Where it stands: file and line.
+    pub at: (String, usize),
+}
+
+/// A hint: all of its parts must fit.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hint {
+    /// The launching user's name.
+    pub user: Option<String>,
+    /// The path of the command's executable.
+    pub executable: Option<String>,
+    /// Texts that stand in argv.
+    pub argv: Vec<String>,
+}

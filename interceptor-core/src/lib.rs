@@ -1,0 +1,18 @@
+//! What interceptor means, without touching the world.
+//!
+//! The model (agents, runs, connections, exchanges, records), the seams that cross rooms ([`Gate`],
+//! [`Protocol`], [`Decoder`], [`Login`]), policy, and SQL facts.
+//!
+//! Promises: nothing here does I/O, reads a clock, or knows tokio or aya; a [`Permit`] can be minted only
+//! here, and only with proof that the exchange's record is committed.
+
+pub mod inventory;
+pub mod model;
+pub mod permit;
+pub mod policy;
+pub mod protocol;
+pub mod sql;
+pub mod text;
+
+pub use permit::{Committed, Denial, Gate, Held, Judgement, Permit, Verdict};
+pub use protocol::{Decoder, Login, LoginStep, Protocol, Side, Step};

@@ -1,0 +1,317 @@
+//! An exchange in protocol-neutral form: what policy judges and what the record keeps.
+
+use serde::{Deserialize, Serialize};
+
+/// What an effect does. Each is one Cedar action of the same name ([`Verb::as_str`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Verb {
+    /// Open a session to a resource.
+    #[serde(rename = "connect")]
+    Connect,
+    /// Read rows.
+    #[serde(rename = "data.read")]
+    DataRead,
+    /// Add rows.
+    #[serde(rename = "data.insert")]
+    DataInsert,
+    /// Change rows.
+    #[serde(rename = "data.update")]
+    DataUpdate,
+    /// Remove rows.
+    #[serde(rename = "data.delete")]
+    DataDelete,
+    /// Empty a table.
+    #[serde(rename = "data.truncate")]
+    DataTruncate,
+    /// Take an explicit lock on a table.
+    #[serde(rename = "data.lock")]
+    DataLock,
+    /// Make an object.
+    #[serde(rename = "schema.create")]
+    SchemaCreate,
+    /// Change an object.
+    #[serde(rename = "schema.alter")]
+    SchemaAlter,
+    /// Remove an object.
+    #[serde(rename = "schema.drop")]
+    SchemaDrop,
+    /// Grants, roles, ownership, policies of the server itself.
+    #[serde(rename = "access.change")]
+    AccessChange,
+    /// Settings of the session: SET, RESET, set_config, SET ROLE, DISCARD.
+    #[serde(rename = "session.change")]
+    SessionChange,
+    /// BEGIN, COMMIT, ROLLBACK, savepoints, two-phase commit.
+    #[serde(rename = "transaction")]
+    Transaction,
+    /// Call a function that is not on the list of harmless built-in ones.
+    #[serde(rename = "function.call")]
+    FunctionCall,
+    /// Make the server reach beyond its data: files, programs, other servers, large objects.
+    #[serde(rename = "server.reach")]
+    ServerReach,
+    /// VACUUM, ANALYZE, REINDEX, CLUSTER, CHECKPOINT.
+    #[serde(rename = "maintenance")]
+    Maintenance,
+    /// LISTEN, UNLISTEN, NOTIFY.
+    #[serde(rename = "notify")]
+    Notify,
+    /// Cancel a running statement of one's own.
+    #[serde(rename = "cancel")]
+    Cancel,
+    /// Relay a resource without inspecting it.
+    #[serde(rename = "pass")]
+    Pass,
+    /// Look up a name.
+    #[serde(rename = "resolve")]
+    Resolve,
+    /// Something that could not be understood.
+    #[serde(rename = "unknown")]
+    Unknown,
+}
+
+impl Verb {
+    /// Every verb, in the order of the schema.
+    pub const ALL: [Self; 21] = [
+        Self::Connect,
+        Self::DataRead,
+        Self::DataInsert,
+        Self::DataUpdate,
+        Self::DataDelete,
+        Self::DataTruncate,
+        Self::DataLock,
+        Self::SchemaCreate,
+        Self::SchemaAlter,
+        Self::SchemaDrop,
+        Self::AccessChange,
+        Self::SessionChange,
+        Self::Transaction,
+        Self::FunctionCall,
+        Self::ServerReach,
+        Self::Maintenance,
+        Self::Notify,
+        Self::Cancel,
+        Self::Pass,
+        Self::Resolve,
+        Self::Unknown,
+    ];
+
+    /// The name of the Cedar action, and the word that people are shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::DataRead => "data.read",
+            Self::DataInsert => "data.insert",
+            Self::DataUpdate => "data.update",
+            Self::DataDelete => "data.delete",
+            Self::DataTruncate => "data.truncate",
+            Self::DataLock => "data.lock",
+            Self::SchemaCreate => "schema.create",
+            Self::SchemaAlter => "schema.alter",
+            Self::SchemaDrop => "schema.drop",
+            Self::AccessChange => "access.change",
+            Self::SessionChange => "session.change",
+            Self::Transaction => "transaction",
+            Self::FunctionCall => "function.call",
+            Self::ServerReach => "server.reach",
+            Self::Maintenance => "maintenance",
+            Self::Notify => "notify",
+            Self::Cancel => "cancel",
+            Self::Pass => "pass",
+            Self::Resolve => "resolve",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// An object of a resource, fully named.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Object {
+    /// The database.
+    pub database: String,
+    /// The schema. Empty for objects that have none.
+    pub schema: String,
+    /// The name, as the catalogue spells it.
+    pub name: String,
+    /// The catalogue's number for it, where it exists.
+    pub oid: Option<u32>,
+}
+
+/// What an effect acts on: becomes the resource of a Cedar question.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// The resource itself.
+    Resource,
+    /// A table, view, sequence or any other relation.
+    Table(Object),
+    /// A function or procedure.
+    Function(Object),
+    /// A database object of another kind: schema, type, role, extension... `kind` is the SQL word in lower case.
+    Other {
+        /// The SQL word, such as `schema` or `role`.
+        kind: String,
+        /// Its name as written, folded as the server folds it.
+        name: String,
+    },
+    /// A session setting, in lower case.
+    Setting(String),
+    /// A DNS name, in lower case without the final dot.
+    Name(String),
+}
+
+/// One thing an exchange does to one target: one policy question.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Effect {
+    /// What is done.
+    pub verb: Verb,
+    /// To what.
+    pub target: Target,
+}
+
+/// In which form the exchange came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// A session is opened.
+    Connect,
+    /// Text that is carried out at once.
+    Query,
+    /// Text that is only prepared; no bind values yet.
+    Prepare,
+    /// A prepared statement is carried out, with its bind values.
+    Execute,
+    /// A request to stop another exchange.
+    Cancel,
+    /// A connection that is relayed uninspected.
+    Pass,
+    /// A name look-up.
+    Resolve,
+}
+
+/// The kind of a statement, a closed list that policy may compare with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "each is the SQL statement of that name")]
+pub enum StatementKind {
+    Select,
+    Insert,
+    Update,
+    Delete,
+    Merge,
+    Truncate,
+    Copy,
+    Create,
+    Alter,
+    Drop,
+    Grant,
+    Revoke,
+    Set,
+    Reset,
+    Show,
+    Discard,
+    Transaction,
+    Prepare,
+    Execute,
+    Deallocate,
+    Declare,
+    Fetch,
+    Close,
+    Explain,
+    Call,
+    Do,
+    Lock,
+    Listen,
+    Notify,
+    Maintenance,
+    Comment,
+    /// An empty statement.
+    Empty,
+    /// Not a statement: opening, cancelling, passing, resolving.
+    None,
+    /// A statement that is none of these, or could not be read.
+    Unknown,
+}
+
+/// Why something could not be understood.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+#[error("{0}")]
+pub struct Unknown(pub String);
+
+/// A change that a statement makes to the session when it succeeds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionChange {
+    /// SQL-level PREPARE: from now on `name` means `text`.
+    Prepared {
+        /// The statement's name, folded as the server folds it.
+        name: String,
+        /// The text behind AS.
+        text: String,
+    },
+    /// DEALLOCATE of one name, or of all (`None`).
+    Deallocated(Option<String>),
+    /// DISCARD ALL: prepared statements, cursors and settings are gone.
+    Discarded,
+}
+
+/// What is known of one statement before policy is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatementFacts {
+    /// Its kind.
+    pub kind: StatementKind,
+    /// What it does, an entry per verb and target, in order and without repetition. Never empty.
+    pub effects: Vec<Effect>,
+    /// Whether every UPDATE and DELETE in it has a WHERE clause. True where there are none.
+    pub has_where: bool,
+    /// Whether the outermost query has a LIMIT or FETCH FIRST.
+    pub has_limit: bool,
+    /// Why it is not fully understood, if so. Then `effects` has an entry with [`Verb::Unknown`].
+    pub unknown: Option<Unknown>,
+}
+
+impl StatementFacts {
+    /// Facts of something that is no SQL statement and does one thing.
+    pub fn single(verb: Verb, target: Target) -> Self {
+        Self {
+            kind: StatementKind::None,
+            effects: vec![Effect { verb, target }],
+            has_where: true,
+            has_limit: false,
+            unknown: None,
+        }
+    }
+
+    /// Facts of something that could not be understood.
+    pub fn unknown(reason: impl Into<String>) -> Self {
+        Self {
+            kind: StatementKind::Unknown,
+            unknown: Some(Unknown(reason.into())),
+            ..Self::single(Verb::Unknown, Target::Resource)
+        }
+    }
+}
+
+/// A parameter of a prepared statement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindValue {
+    /// The type's name where it is known, else its OID in decimal.
+    pub r#type: String,
+    /// The value in text form; `None` is NULL. Binary values of types we do not decode are `\x` and hexadecimal.
+    pub value: Option<String>,
+    /// Set when the value was cut: its full length in bytes.
+    pub cut_from: Option<u64>,
+}
+
+/// An exchange, or one statement of a batch, in protocol-neutral form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Action {
+    /// The form it came in.
+    pub phase: Phase,
+    /// The exact text. Empty where the exchange has none.
+    pub text: String,
+    /// Bind values, in order.
+    pub binds: Vec<BindValue>,
+    /// What it does.
+    pub facts: StatementFacts,
+}

@@ -1,0 +1,22 @@
+//! The nouns of the project, each with its own type, so that a client address cannot stand where an original
+//! destination belongs. Plain data: no behaviour beyond parsing and printing.
+
+mod action;
+mod address;
+mod identity;
+mod ids;
+mod record;
+mod session;
+
+pub use action::{
+    Action, BindValue, Effect, Object, Phase, SessionChange, StatementFacts, StatementKind, Target, Unknown,
+    Verb,
+};
+pub use address::{ClientAddress, OriginalDestination, SyntheticAddress};
+pub use identity::{AgentIdentity, Ancestor, ExecutableDigest, Guarantee, Mode, ProcessFacts, Run};
+pub use ids::{AgentName, ConnectionId, ExchangeDigest, RecordId, ResourceName, RuleId, RunId};
+pub use record::{
+    Author, Entry, EventKind, EventRecord, OutcomeRecord, OutcomeStatus, RequestRecord, VerdictRecord,
+    WouldBe,
+};
+pub use session::{Connection, Principal, Session};

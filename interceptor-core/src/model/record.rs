@@ -1,0 +1,191 @@
+//! What is written down: two entries per exchange, and events. Serialised as JSON, one entry a line; field names
+//! are part of the documented record format, so a change here is a change of format.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Action, AgentIdentity, AgentName, ClientAddress, ConnectionId, Guarantee, Mode, OriginalDestination,
+    Principal, ProcessFacts, RecordId, ResourceName, RunId,
+};
+
+/// Who wrote the statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Author {
+    /// The captured process.
+    Agent,
+    /// The gate itself: a catalogue look-up, for instance.
+    Gate,
+}
+
+/// One line of the record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "entry", rename_all = "kebab-case")]
+pub enum Entry {
+    /// Written before the permit.
+    Request(Box<RequestRecord>),
+    /// Written once for each request, whatever ended it.
+    Outcome(OutcomeRecord),
+    /// Something that is no exchange.
+    Event(EventRecord),
+}
+
+/// What was asked, by whom, and what was decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestRecord {
+    /// When, in microseconds of the Unix epoch.
+    pub at: i64,
+    /// Who wrote the statement.
+    pub author: Author,
+    /// The run.
+    pub run: RunId,
+    /// The agent.
+    pub agent: AgentIdentity,
+    /// How strongly the run is captured.
+    pub guarantee: Guarantee,
+    /// The connection, where there is one.
+    pub connection: Option<ConnectionId>,
+    /// The captured end.
+    pub client: Option<ClientAddress>,
+    /// Where it was going.
+    pub destination: Option<OriginalDestination>,
+    /// The process. Shared by the records of one connection.
+    pub process: Option<Arc<ProcessFacts>>,
+    /// The resource, where one was named.
+    pub resource: Option<ResourceName>,
+    /// The protocol's name.
+    pub protocol: String,
+    /// Who the session is upstream.
+    pub principal: Principal,
+    /// The statement, with its facts and bind values.
+    pub action: Action,
+    /// SHA-256 of the frame that the statement stood in, in hexadecimal.
+    pub frame_sha256: String,
+    /// The statement's place in its frame, from 0, and how many there are.
+    pub place: (u32, u32),
+    /// What was decided.
+    pub verdict: VerdictRecord,
+}
+
+/// What the gate decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerdictRecord {
+    /// Whether it went on.
+    pub allowed: bool,
+    /// Whether denials were carried out at the time.
+    pub mode: Mode,
+    /// What enforcement would have said, where `mode` is observe.
+    pub would_be: Option<WouldBe>,
+    /// The rules that decided, as `id (file:line)`.
+    pub rules: Vec<String>,
+    /// Why, in words for the operator.
+    pub reason: String,
+    /// Words for the agent, where it was refused.
+    pub said: Option<String>,
+    /// The hash of the policy in force.
+    pub policy: String,
+    /// Approver groups that the exchange would have waited for.
+    pub held_for: Vec<String>,
+}
+
+/// A verdict that was not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WouldBe {
+    /// It would have gone on.
+    Allowed,
+    /// It would have been refused.
+    Denied,
+    /// It would have waited for a person.
+    Held,
+}
+
+/// How an exchange ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutcomeStatus {
+    /// The upstream carried it out.
+    Completed,
+    /// The upstream answered with an error.
+    Failed,
+    /// It was refused and never sent.
+    Refused,
+    /// It was sent, and the upstream passed it over because of an earlier error.
+    Skipped,
+    /// The connection ended before the answer was seen: carried out or not.
+    Unknown,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutcomeRecord {
+    /// When, in microseconds of the Unix epoch.
+    pub at: i64,
+    /// The request.
+    pub request: RecordId,
+    /// How it ended.
+    pub status: OutcomeStatus,
+    /// Rows returned or changed, as the upstream counted them.
+    pub rows: Option<u64>,
+    /// Bytes sent back.
+    pub bytes: u64,
+    /// From the permit to the end of the answer, in microseconds.
+    pub latency_us: Option<u64>,
+    /// The protocol's error code, such as an SQLSTATE.
+    pub code: Option<String>,
+    /// The upstream's message.
+    pub message: Option<String>,
+}
+
+/// Something that is no exchange.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRecord {
+    /// When, in microseconds of the Unix epoch.
+    pub at: i64,
+    /// The run, where it concerns one.
+    pub run: Option<RunId>,
+    /// The run's agent.
+    pub agent: Option<AgentName>,
+    /// What happened.
+    pub kind: EventKind,
+    /// In words.
+    pub text: String,
+}
+
+/// Kinds of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventKind {
+    /// The daemon started.
+    DaemonStarted,
+    /// The daemon stopped in good order.
+    DaemonStopped,
+    /// A part of the daemon died and was started again.
+    Recovered,
+    /// A run began.
+    RunStarted,
+    /// A run ended.
+    RunEnded,
+    /// A run was killed by an operator.
+    RunKilled,
+    /// A run is relayed opaquely for a time, by an operator.
+    Released,
+    /// A release ended.
+    ReleaseEnded,
+    /// The policy was loaded.
+    PolicyLoaded,
+    /// A policy was refused and the one in force stays.
+    PolicyRefused,
+    /// A connection that never became a session, such as one to an unknown destination.
+    ConnectionRefused,
+    /// A connection to a listener of the run's own.
+    Internal,
+    /// A peer broke its protocol.
+    ProtocolError,
+    /// The kernel side lost or refused something.
+    Kernel,
+    /// Disk, quota or store trouble.
+    Store,
+}

@@ -1,0 +1,1 @@
+//! Policy: Cedar with the meanings of `docs/policy.md`, loaded whole or not at all.

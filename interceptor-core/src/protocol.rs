@@ -1,0 +1,276 @@
+//! The seam between the relay and a protocol: bytes in, steps out.
+//!
+//! A decoder is pure, total and bounded: no clock, no socket, no panic, a limit for each field. It never hands out
+//! a client's bytes except as [`Step::Pass`] (nothing to judge; its protocol's README lists what) or inside a
+//! [`Held`]. It must never know policy, records or sockets.
+
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{
+    model::{OutcomeStatus, Principal},
+    permit::{Denial, Held},
+};
+
+/// One of the two peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The captured process.
+    Client,
+    /// The resource.
+    Upstream,
+}
+
+/// A peer broke its protocol, or used a part of it that we do not speak. The connection cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {what}", match .guilty { Side::Client => "client", Side::Upstream => "upstream" })]
+pub struct DecodeError {
+    /// Who did it.
+    pub guilty: Side,
+    /// What was wrong, for the operator.
+    pub what: String,
+}
+
+impl DecodeError {
+    /// The client's fault.
+    pub fn client(what: impl Into<String>) -> Self {
+        Self { guilty: Side::Client, what: what.into() }
+    }
+
+    /// The upstream's fault.
+    pub fn upstream(what: impl Into<String>) -> Self {
+        Self { guilty: Side::Upstream, what: what.into() }
+    }
+}
+
+/// What the relay must do next. `Wait` means that the decoder needs more bytes from the side it was asked about;
+/// after any other step, ask again.
+#[derive(Debug)]
+#[must_use]
+pub enum Step {
+    /// More input is needed.
+    Wait,
+    /// Forward to the other side; there is nothing to judge in it.
+    Pass(Bytes),
+    /// Send back to the side that was asked about.
+    Reply(Bytes),
+    /// Send these, then begin TLS as the server towards the client. Empty when TLS begins at once.
+    StartTls(Bytes),
+    /// The client wants a session: judge it, then dial, log in, and call [`Decoder::opened`].
+    Open(Opening),
+    /// The client wants another session's exchange cancelled; it never answers.
+    Cancel(CancelKey),
+    /// Judge this exchange of the client's, then call [`Decoder::sent`] or [`Decoder::refuse`]. No more bytes of
+    /// the client are to be decoded until then; the upstream's may be.
+    Ask(Held),
+    /// Record this exchange of the gate's own, send it upstream, and go on with **the upstream's** side until the
+    /// decoder gives a step for the client's again. The client is held meanwhile.
+    Enquire(Held),
+    /// Forward the upstream's bytes to the client; exchanges in `done` have ended.
+    Answer {
+        /// What the client gets; may be empty.
+        bytes: Bytes,
+        /// Which exchanges ended, oldest first.
+        done: Vec<Done>,
+    },
+    /// The side asked about said goodbye: send the bytes on, then close.
+    Close(Bytes),
+}
+
+/// How one statement of an exchange ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// [`Held::number`].
+    pub exchange: u64,
+    /// Which of [`Held::actions`].
+    pub place: usize,
+    /// How it ended.
+    pub status: OutcomeStatus,
+    /// Rows returned or changed, where the upstream said so.
+    pub rows: Option<u64>,
+    /// Bytes sent back for it.
+    pub bytes: u64,
+    /// The protocol's error code.
+    pub code: Option<String>,
+    /// The upstream's message.
+    pub message: Option<String>,
+}
+
+/// A client's wish to open a session.
+#[derive(Debug)]
+pub struct Opening {
+    /// What is judged; its bytes are never sent, since the log-in is ours.
+    pub held: Held,
+    /// Whom and what the client named.
+    pub claimed: Principal,
+    /// Parameters to send upstream, in order, without user and database.
+    pub parameters: Vec<(String, String)>,
+    /// The protocol version that the client asked for, as the protocol encodes it.
+    pub version: u32,
+}
+
+/// What names a session to be cancelled, as we gave it to the client.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct CancelKey {
+    /// The process number that the client was given.
+    pub process: u32,
+    /// The secret that the client was given.
+    pub secret: Bytes,
+}
+
+impl fmt::Debug for CancelKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelKey").field("process", &self.process).field("secret", &"***").finish()
+    }
+}
+
+/// What an upstream said when the log-in was done.
+#[derive(Debug, Clone)]
+pub struct Greeting {
+    /// Bytes for the client between its log-in and its first command, such as parameters, without a cancel key.
+    pub bytes: Bytes,
+    /// Settings that the upstream reported.
+    pub parameters: Vec<(String, String)>,
+    /// The upstream's own cancel key.
+    pub cancel: Option<CancelKey>,
+}
+
+/// What the relay does with a refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// For the client now.
+    pub client: Bytes,
+    /// For the upstream in place of what was refused, so that the server itself fails; empty where nothing is.
+    pub upstream: Bytes,
+}
+
+/// Decodes one connection's both directions.
+pub trait Decoder: Send {
+    /// Takes whole frames from `input` and says what to do with them.
+    fn step(&mut self, side: Side, input: &mut BytesMut) -> Result<Step, DecodeError>;
+    /// The session is open upstream; `given` is the cancel key for the client. What to tell the client.
+    fn opened(&mut self, greeting: &Greeting, given: &CancelKey) -> Bytes;
+    /// The exchange of the last `Ask` or `Enquire` has been sent.
+    fn sent(&mut self, number: u64);
+    /// The exchange of the last `Open`, `Ask` was refused.
+    fn refuse(&mut self, number: u64, denial: &Denial) -> Refusal;
+    /// The session ends for a reason of ours: a last word to the client, in the protocol's own form.
+    fn farewell(&mut self, denial: &Denial) -> Bytes;
+    /// Whether no exchange is under way and the session could be closed without loss.
+    fn is_idle(&self) -> bool;
+}
+
+/// A question that a log-in puts to whoever holds the secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Challenge {
+    /// The password itself is wanted.
+    Cleartext,
+    /// PostgreSQL's md5 response for this user and salt.
+    Md5 {
+        /// The user name, part of the hash.
+        user: String,
+        /// The server's salt.
+        salt: [u8; 4],
+    },
+    /// SASL: choose one of these mechanisms and begin (RFC 5802).
+    SaslBegin {
+        /// What the server offers.
+        mechanisms: Vec<String>,
+    },
+    /// SASL: answer the server's first message.
+    SaslContinue {
+        /// The server-first-message.
+        message: Bytes,
+    },
+    /// SASL: verify the server's final message.
+    SaslFinish {
+        /// The server-final-message.
+        message: Bytes,
+    },
+    /// The upstream accepted the client without any proof of a password.
+    Nothing,
+}
+
+/// An answer to a [`Challenge`]. Its `Debug` prints no bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// What to send: a password, an md5 response, or a SASL response.
+    Response(zeroize::Zeroizing<Vec<u8>>),
+    /// The mechanism chosen and the client-first-message.
+    Begin {
+        /// The chosen mechanism.
+        mechanism: String,
+        /// The client-first-message.
+        message: Vec<u8>,
+    },
+    /// Accepted; nothing to send.
+    Accepted,
+}
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Response(_) => "Response(***)",
+            Self::Begin { .. } => "Begin(***)",
+            Self::Accepted => "Accepted",
+        })
+    }
+}
+
+/// What the dialler must do next in a log-in.
+#[derive(Debug)]
+#[must_use]
+pub enum LoginStep {
+    /// More input is needed.
+    Wait,
+    /// Send these.
+    Send(Bytes),
+    /// Begin TLS as the client.
+    StartTls,
+    /// Get a proof and hand it to [`Login::prove`].
+    Prove(Challenge),
+    /// Logged in. What remains in the input belongs to the session.
+    Ready(Greeting),
+    /// The upstream refused.
+    Refused {
+        /// The protocol's error code.
+        code: String,
+        /// The upstream's message.
+        message: String,
+    },
+}
+
+/// Logs in upstream as somebody else than the client claimed to be.
+pub trait Login: Send {
+    /// Takes what the upstream said; call with empty input first.
+    fn step(&mut self, input: &mut BytesMut) -> Result<LoginStep, DecodeError>;
+    /// The answer to the last `Prove`.
+    fn prove(&mut self, proof: Proof) -> Result<LoginStep, DecodeError>;
+}
+
+/// How the connection to the upstream is secured before the log-in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UpstreamTls {
+    /// The protocol's own way of asking for TLS, without which nothing is sent.
+    Required,
+    /// None: a named exception in the inventory.
+    Plaintext,
+}
+
+/// One protocol of the registry.
+pub trait Protocol: Send + Sync {
+    /// Its name in `resources.toml`.
+    fn name(&self) -> &'static str;
+    /// The port it is usually found at.
+    fn default_port(&self) -> u16;
+    /// The ALPN names that its TLS uses, both ways.
+    fn alpn(&self) -> &'static [&'static [u8]];
+    /// A decoder for a new connection.
+    fn open(&self) -> Box<dyn Decoder>;
+    /// A log-in as `principal`, for what the client asked in `opening`.
+    fn login(&self, principal: &Principal, opening: &Opening, tls: UpstreamTls) -> Box<dyn Login>;
+    /// The bytes of an out-of-band cancel request, to be sent on a connection of its own, with the TLS negotiation
+    /// (if any) that `login` would do first.
+    fn cancel(&self, key: &CancelKey) -> Bytes;
+}

@@ -1,0 +1,137 @@
+//! What a PostgreSQL text does, as far as its text tells, and what must be asked of the catalogue to tell the rest.
+//!
+//! The road: [`analyze`] reads a text into [`Statement`]s whose references are names as written;
+//! [`question`] says which names must be looked up on the session's own connection; [`facts`] joins the two into
+//! [`StatementFacts`] for policy. What cannot be read is `unknown`, never guessed: a batch in which one statement
+//! is unreadable has no readable statement.
+//!
+//! Nothing here talks to a server or knows the wire protocol.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
+
+use crate::model::{Object, SessionChange, StatementKind, Unknown, Verb};
+
+/// A name as written, each part folded as the server folds it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    /// The schema, where one was written.
+    pub schema: Option<String>,
+    /// The last part.
+    pub name: String,
+}
+
+/// What a statement's effect acts on, by name as written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reference {
+    /// The resource as a whole.
+    Resource,
+    /// A relation that should exist.
+    Relation(Name),
+    /// A relation that the statement makes.
+    NewRelation(Name),
+    /// A function that is called.
+    Function(Name),
+    /// An object of another kind.
+    Other {
+        /// The SQL word, such as `schema` or `role`.
+        kind: String,
+        /// Its name as written, folded.
+        name: String,
+    },
+    /// A session setting, in lower case.
+    Setting(String),
+}
+
+/// What a statement does to the transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransactionVerb {
+    /// BEGIN, START TRANSACTION.
+    Begin,
+    /// COMMIT, END, PREPARE TRANSACTION.
+    Commit,
+    /// ROLLBACK, ABORT.
+    Rollback,
+    /// SAVEPOINT, RELEASE, ROLLBACK TO, SET TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED.
+    Other,
+}
+
+/// One statement of a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    /// Where it stands in the text, in bytes, without the semicolon.
+    pub range: Range<usize>,
+    /// Its kind.
+    pub kind: StatementKind,
+    /// What it does, by names as written; in order, without repetition.
+    pub effects: Vec<(Verb, Reference)>,
+    /// Whether every UPDATE and DELETE in it has a WHERE clause.
+    pub has_where: bool,
+    /// Whether the outermost query has a LIMIT or FETCH FIRST.
+    pub has_limit: bool,
+    /// What it changes of the session when it succeeds.
+    pub session: Option<SessionChange>,
+    /// The SQL-level prepared statement that it executes.
+    pub executes: Option<String>,
+    /// What it does to the transaction.
+    pub transaction: Option<TransactionVerb>,
+    /// What about it could not be understood.
+    pub unknown: Option<Unknown>,
+}
+
+/// Names to be looked up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Question {
+    /// Relations.
+    pub relations: BTreeSet<Name>,
+    /// Functions.
+    pub functions: BTreeSet<Name>,
+}
+
+/// What the catalogue said, on the session's own connection with its own role and search path.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Answer {
+    /// The current database.
+    pub database: String,
+    /// The effective role.
+    pub role: String,
+    /// The effective search path, `pg_catalog` included, first match first.
+    pub search_path: Vec<String>,
+    /// Each relation asked for.
+    pub relations: BTreeMap<Name, Relation>,
+    /// Each function asked for.
+    pub functions: BTreeMap<Name, Function>,
+}
+
+/// A relation by the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Relation {
+    /// It exists.
+    Found {
+        /// What it is.
+        object: Object,
+        /// Relations that it reads when it is a view, through all levels.
+        reads: Vec<Object>,
+        /// Whether user-written rules other than a view's own SELECT rule are attached to it: what a write does
+        /// is then unknown.
+        has_rules: bool,
+    },
+    /// It does not exist now.
+    Missing,
+}
+
+/// A function by the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Function {
+    /// Every function that the name could mean is built in (`pg_catalog`, OID below 16384); `oids` lists them.
+    BuiltIn {
+        /// All overloads.
+        oids: Vec<u32>,
+    },
+    /// Some function that the name could mean is not built in.
+    User(Object),
+    /// No such function now.
+    Missing,
+}

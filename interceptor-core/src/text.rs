@@ -1,0 +1,1 @@
+//! Text for people: one renderer that neutralises what could deceive a reader.

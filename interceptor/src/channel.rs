@@ -1,0 +1,211 @@
+//! Typed messages, with file descriptors, between our own processes: JSON over a `SOCK_SEQPACKET` Unix socket.
+//!
+//! A message is one packet of at most [`LIMIT`] bytes; unknown fields are refused by the types. The kernel keeps
+//! packets whole, so there is no framing to attack. Nothing here knows what the messages mean.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    marker::PhantomData,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+};
+
+use nix::{
+    cmsg_space,
+    errno::Errno,
+    sys::socket::{
+        AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
+        socketpair,
+    },
+};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::io::unix::AsyncFd;
+
+/// The longest message in bytes.
+pub const LIMIT: usize = 128 * 1024;
+
+/// The most descriptors that go with one message.
+pub const MAX_DESCRIPTORS: usize = 32;
+
+/// Why a message could not be had or sent.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// The other process is gone.
+    #[error("the other side closed the channel")]
+    Closed,
+    /// The socket failed.
+    #[error("the channel failed")]
+    Io(#[from] io::Error),
+    /// The message is not one that this side knows.
+    #[error("a message that cannot be read: {0}")]
+    Malformed(String),
+    /// The message is longer than [`LIMIT`].
+    #[error("a message of more than {LIMIT} bytes")]
+    TooLong,
+}
+
+/// One end of a channel that sends `S` and receives `R`.
+#[derive(Debug)]
+pub struct Channel<S, R> {
+    socket: OwnedFd,
+    kinds: PhantomData<fn(S) -> R>,
+}
+
+/// A connected pair.
+pub fn pair<A, B>() -> io::Result<(Channel<A, B>, Channel<B, A>)>
+where
+    A: Serialize + DeserializeOwned,
+    B: Serialize + DeserializeOwned,
+{
+    let (left, right) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    Ok((Channel::from_socket(left), Channel::from_socket(right)))
+}
+
+impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
+    /// Over a socket that is already a connected `SOCK_SEQPACKET` one.
+    pub fn from_socket(socket: OwnedFd) -> Self {
+        Self { socket, kinds: PhantomData }
+    }
+
+    /// Sends one message; blocks while the socket is full.
+    pub fn send(&self, message: &S, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+        send_on(self.socket.as_raw_fd(), message, descriptors)
+    }
+
+    /// Waits for one message.
+    pub fn receive(&self) -> Result<(R, Vec<OwnedFd>), ChannelError> {
+        receive_on(self.socket.as_raw_fd())
+    }
+
+    /// Gives the channel to the running tokio runtime.
+    pub fn into_async(self) -> io::Result<AsyncChannel<S, R>> {
+        set_nonblocking(self.socket.as_fd())?;
+        // SAFETY: an `OwnedFd` is open, and names the same file, for as long as it lives.
+        let socket = unsafe { AsyncFd::register(self.socket) }.map_err(io::Error::from)?;
+        Ok(AsyncChannel { socket, kinds: PhantomData })
+    }
+}
+
+impl<S, R> AsFd for Channel<S, R> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A [`Channel`] whose waiting is asynchronous. Both methods are cancel safe: a packet is sent or received whole.
+#[derive(Debug)]
+pub struct AsyncChannel<S, R> {
+    socket: AsyncFd<OwnedFd>,
+    kinds: PhantomData<fn(S) -> R>,
+}
+
+impl<S: Serialize, R: DeserializeOwned> AsyncChannel<S, R> {
+    /// Sends one message.
+    pub async fn send(&self, message: &S, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+        loop {
+            let mut ready = self.socket.writable().await?;
+            match send_on(self.socket.as_raw_fd(), message, descriptors) {
+                Err(ChannelError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready.clear_ready()
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Waits for one message.
+    pub async fn receive(&self) -> Result<(R, Vec<OwnedFd>), ChannelError> {
+        loop {
+            let mut ready = self.socket.readable().await?;
+            match receive_on(self.socket.as_raw_fd()) {
+                Err(ChannelError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready.clear_ready()
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+fn set_nonblocking(socket: BorrowedFd<'_>) -> io::Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
+    fcntl(socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+fn send_on<S: Serialize>(
+    socket: RawFd,
+    message: &S,
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), ChannelError> {
+    let bytes = serde_json::to_vec(message).map_err(|e| ChannelError::Malformed(e.to_string()))?;
+    if bytes.len() > LIMIT || descriptors.len() > MAX_DESCRIPTORS {
+        return Err(ChannelError::TooLong);
+    }
+    let raw: Vec<RawFd> = descriptors.iter().map(|fd| fd.as_raw_fd()).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control = if raw.is_empty() { &[][..] } else { &rights[..] };
+    loop {
+        match sendmsg::<()>(socket, &[IoSlice::new(&bytes)], control, MsgFlags::MSG_NOSIGNAL, None) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EPIPE | Errno::ECONNRESET) => return Err(ChannelError::Closed),
+            Err(errno) => return Err(ChannelError::Io(errno.into())),
+        }
+    }
+}
+
+fn receive_on<R: DeserializeOwned>(socket: RawFd) -> Result<(R, Vec<OwnedFd>), ChannelError> {
+    let mut bytes = vec![0; LIMIT];
+    let mut space = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
+    let (length, truncated, descriptors) = loop {
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        match recvmsg::<()>(socket, &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
+            Ok(message) => {
+                let mut descriptors = Vec::new();
+                for control in message.cmsgs()? {
+                    if let ControlMessageOwned::ScmRights(raw) = control {
+                        // SAFETY: the kernel has just installed these descriptors for us, and nobody else knows
+                        // their numbers.
+                        descriptors.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+                    }
+                }
+                let cut = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+                break (message.bytes, cut, descriptors);
+            }
+            Err(Errno::EINTR) => {}
+            Err(Errno::ECONNRESET) => return Err(ChannelError::Closed),
+            Err(errno) => return Err(ChannelError::Io(errno.into())),
+        }
+    };
+    if truncated {
+        return Err(ChannelError::TooLong);
+    }
+    if length == 0 {
+        return Err(ChannelError::Closed);
+    }
+    let message =
+        serde_json::from_slice(&bytes[..length]).map_err(|e| ChannelError::Malformed(e.to_string()))?;
+    Ok((message, descriptors))
+}
+
+impl From<Errno> for ChannelError {
+    fn from(errno: Errno) -> Self {
+        Self::Io(errno.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_carries_descriptors_and_closing_is_seen() {
+        let (left, right) = pair::<String, u32>().expect("socketpair");
+        left.send(&"here".to_owned(), &[left.as_fd()]).expect("send");
+        let (text, descriptors) = right.receive().expect("receive");
+        assert_eq!((text.as_str(), descriptors.len()), ("here", 1));
+        drop((descriptors, left));
+        assert!(matches!(right.receive(), Err(ChannelError::Closed)));
+    }
+}

@@ -1,0 +1,1 @@
+//! The root role: loads the kernel side, makes runs, hands out descriptors. Parses nothing that an agent wrote.

@@ -1,0 +1,1 @@
+//! Which process and which agent: from kernel events to `ProcessFacts`, from a launch to an agent.

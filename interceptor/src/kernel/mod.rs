@@ -1,0 +1,1 @@
+//! The only door to the kernel programs, and the only module that says `aya`.

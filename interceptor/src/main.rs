@@ -1,0 +1,7 @@
+//! The one binary: `interceptor`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    interceptor::app::main()
+}

@@ -1,0 +1,1 @@
+//! From an accepted connection to its end: origin, resource, session, relay.

@@ -1,0 +1,1 @@
+//! Logs of the daemon itself. Never a secret, never a statement.

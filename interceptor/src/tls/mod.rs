@@ -1,0 +1,1 @@
+//! TLS on both legs: minted certificates towards the agent, verified ones upstream.

@@ -1,0 +1,3 @@
+//! The project's chores: `cargo xtask TASK`, a file per task.
+
+fn main() {}
