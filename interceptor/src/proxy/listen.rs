@@ -21,12 +21,14 @@ use super::{
     dial, names, opaque,
     opaque::Leave,
     origin::OriginError,
+    relay,
     registry::OpenSession,
     session::Caller,
     turns::Turn,
 };
 use crate::{
     gate::{Subject, now_us},
+    helper::messages::probe_answer,
     telemetry,
 };
 
@@ -92,7 +94,10 @@ async fn accept(proxy: Arc<Proxy>, run: Arc<Run>, turn: Turn, places: Arc<Semaph
 }
 
 async fn handle(proxy: &Arc<Proxy>, run: &Arc<Run>, turn: &Turn, stream: TcpStream, peer: SocketAddr) {
-    let connection = match proxy.origins.of(run.id, &stream, peer).await {
+    let events = proxy.origins.catch_up();
+    proxy.record(events);
+    let origin = stream.local_addr().map_err(OriginError::from).and_then(|local| proxy.origins.of(run.id, peer, local));
+    let connection = match origin {
         Ok(origin) => Arc::new(Connection {
             id: proxy.number(),
             run: run.clone(),
@@ -102,7 +107,11 @@ async fn handle(proxy: &Arc<Proxy>, run: &Arc<Run>, turn: &Turn, stream: TcpStre
             accepted_at: now_us(),
         }),
         // The launcher's self-test asks nothing.
-        Err(OriginError::Probe) => return,
+        Err(OriginError::Probe) => {
+            let mut stream = stream;
+            let _ = relay::say(&mut stream, probe_answer(run.id).as_bytes()).await;
+            return;
+        }
         Err(error) => {
             let text = format!("{peer}: {}", telemetry::chain(&error));
             let kind = interceptor_core::model::EventKind::ConnectionRefused;

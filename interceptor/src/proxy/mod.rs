@@ -35,6 +35,7 @@ pub use runs::{Runs, Released};
 use self::{dial::Dialler, registry::Registry};
 use crate::{
     gate::{PolicyGate, now_us},
+    kernel::{KernelEvent, Occurrence},
     tls::server::Terminator,
 };
 
@@ -73,6 +74,27 @@ impl Proxy {
         };
         if let Err(error) = self.gate.producer().append_event(&event) {
             tracing::error!(?kind, "an event could not be recorded: {error}");
+        }
+    }
+
+    /// Records what the kernel side saw besides processes.
+    pub fn record(&self, events: Vec<KernelEvent>) {
+        for event in events {
+            let run = event.run.and_then(|run| self.runs.find(run));
+            let of = run.as_deref().map(|run| (run.id, &run.agent.name));
+            let pid = event.process.pid;
+            match event.what {
+                Occurrence::Internal { destination, .. } => {
+                    let text = format!("process {pid} connected to the run's own listener at {destination}");
+                    self.event(of, EventKind::Internal, text);
+                }
+                Occurrence::Refused { reason, destination, protocol, port } => {
+                    let to = destination.map_or_else(|| format!("number {port}"), |to| to.to_string());
+                    let text = format!("process {pid}: {} (protocol {protocol}, {to})", reason.name());
+                    self.event(of, EventKind::Kernel, text);
+                }
+                Occurrence::Fork { .. } | Occurrence::Exec { .. } | Occurrence::Exit => {}
+            }
         }
     }
 
