@@ -3,11 +3,7 @@
 
 use cedar_policy::{Effect, Policy as CedarPolicy};
 
-use crate::{
-    inventory::Inventory,
-    model::RuleId,
-    permit::Rule,
-};
+use crate::{inventory::Inventory, model::RuleId, permit::Rule};
 
 /// The longest `@say`, in characters: it goes into an error message of the protocol.
 const LONGEST_SAY: usize = 500;
@@ -79,7 +75,9 @@ impl Annotated {
             }
             "say" => self.rule.say = Some(say(value)?),
             "hold" if self.permits => {
-                return Err("`@hold` on a permit does nothing: put it on a forbid that an approval lifts".to_owned());
+                return Err(
+                    "`@hold` on a permit does nothing: put it on a forbid that an approval lifts".to_owned()
+                );
             }
             "hold" => self.hold = hold(value, inventory)?,
             "within" => self.within = Some(within(value)?),
@@ -106,7 +104,9 @@ fn hold(value: &str, inventory: &Inventory) -> Result<Vec<String>, String> {
     let mut groups: Vec<String> = Vec::new();
     for group in value.split(',').map(str::trim) {
         if !inventory.approvers.iter().any(|known| known == group) {
-            return Err(format!("`@hold`: `{group}` is not among `approvers` in resources.toml; add it there"));
+            return Err(format!(
+                "`@hold`: `{group}` is not among `approvers` in resources.toml; add it there"
+            ));
         }
         if !groups.iter().any(|known| known == group) {
             groups.push(group.to_owned());
@@ -116,7 +116,8 @@ fn hold(value: &str, inventory: &Inventory) -> Result<Vec<String>, String> {
 }
 
 fn within(value: &str) -> Result<u64, String> {
-    let wrong = || "`@within` is a number and `s`, `m`, `h` or `d`, such as \"15m\", of at most 7d".to_owned();
+    let wrong =
+        || "`@within` is a number and `s`, `m`, `h` or `d`, such as \"15m\", of at most 7d".to_owned();
     let unit = match value.bytes().last() {
         Some(b's') => 1,
         Some(b'm') => 60,

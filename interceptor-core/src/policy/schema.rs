@@ -26,8 +26,8 @@ pub fn text(approvers: &[String]) -> String {
 }
 
 pub(super) fn build(approvers: &[String]) -> Result<Schema, LoadError> {
-    let (schema, _) =
-        Schema::from_cedarschema_str(&text(approvers)).map_err(|error| LoadError::Schema(error.to_string()))?;
+    let (schema, _) = Schema::from_cedarschema_str(&text(approvers))
+        .map_err(|error| LoadError::Schema(error.to_string()))?;
     Ok(schema)
 }
 

@@ -69,7 +69,9 @@ fn push<'a>(
 ) {
     match text.get(start..end) {
         Some(rule) if rule.len() <= LONGEST && deepest <= DEEPEST => slices.push(Slice { start, text: rule }),
-        Some(rule) if rule.len() <= LONGEST => unreadable.push((start, "a rule nested too deeply; write it flatter")),
+        Some(rule) if rule.len() <= LONGEST => {
+            unreadable.push((start, "a rule nested too deeply; write it flatter"))
+        }
         _ => unreadable.push((start, "a rule of more than 16 KiB; split it")),
     }
 }
