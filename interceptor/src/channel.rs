@@ -66,21 +66,6 @@ pub fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     unsafe { AsyncFd::register(descriptor) }.map_err(io::Error::from)
 }
 
-/// Takes over a descriptor that the process that started us left open for us. To be called once per number, before
-/// anything else opens descriptors.
-pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: nothing else in this process knows the number yet; that it is open is checked below.
-    let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
-    match nix::fcntl::fcntl(&descriptor, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC)) {
-        Ok(_) => Ok(descriptor),
-        Err(errno) => {
-            // It is not ours to close.
-            let _ = std::os::fd::IntoRawFd::into_raw_fd(descriptor);
-            Err(errno.into())
-        }
-    }
-}
-
 impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
     /// Over a socket that is already a connected `SOCK_SEQPACKET` one.
     pub fn from_socket(socket: OwnedFd) -> Self {

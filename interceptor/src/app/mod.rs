@@ -1,12 +1,13 @@
 //! Wiring: the only place that builds everything. Roles and commands begin here.
 
+mod keeper;
 mod proxy;
 
-use std::{os::fd::RawFd, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use crate::{control::cli, keeper, places::Places, telemetry};
+use crate::{control::cli, places::Places, telemetry};
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
@@ -19,9 +20,6 @@ pub struct Role {
     /// Which one.
     #[arg(value_enum)]
     name: RoleName,
-    /// The descriptor of its channel to the helper.
-    #[arg(long)]
-    channel: RawFd,
 }
 
 /// The daemon's unprivileged processes.
@@ -34,11 +32,11 @@ pub enum RoleName {
 }
 
 /// Runs a role to its end.
-pub fn role(places: &Places, role: Role) -> ExitCode {
+pub fn role(places: &Places, role: &Role) -> ExitCode {
     telemetry::start();
     let ended = match role.name {
-        RoleName::Proxy => proxy::run(places, role.channel),
-        RoleName::Keeper => keeper::run(places, role.channel).map_err(anyhow::Error::from),
+        RoleName::Proxy => proxy::run(places),
+        RoleName::Keeper => keeper::run(places),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

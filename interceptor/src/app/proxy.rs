@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    os::fd::{AsFd, OwnedFd, RawFd},
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
 use interceptor_core::{
     inventory::Launch,
-    model::{EventKind, Run, RunId},
+    model::{AgentName, EventKind, Run, RunId},
 };
 use tokio::sync::mpsc;
 
@@ -21,15 +21,17 @@ use crate::{
     config::{Folder, Settings},
     control::api::{self, Answer, Envelope, Request},
     gate::{PolicyGate, Rules, now_us},
-    helper::messages::{Attached, FromProxy, LaunchFacts, Ports, ToProxy},
-    keeper,
+    helper::{
+        self,
+        messages::{Attached, FromProxy, LaunchFacts, Ports, ToProxy},
+    },
+    keeper::{self, client::KeeperClient},
     kernel::{KernelMaps, diag::SocketTable},
     places::Places,
     proxy::{
         Listeners, Origins, Proxy, Released, Runs,
         dial::Dialler,
         registry::{Ending, Registry},
-        secrets::KeeperClient,
     },
     store::{Journal, Limits, Producer},
     telemetry,
@@ -43,13 +45,14 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// The stack of a worker thread: parsing needs depth. It is address space until it is used.
 const STACK: usize = 16 * 1024 * 1024;
 
-/// Runs the role over the channel at `descriptor` until the helper ends it.
-pub fn run(places: &Places, descriptor: RawFd) -> anyhow::Result<()> {
+/// Runs the role until the helper ends it.
+pub fn run(places: &Places) -> anyhow::Result<()> {
     let _hardened = keeper::harden()?;
-    let socket = channel::inherited(descriptor)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build()?;
+    let socket = helper::proxy_channel()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build()?;
     runtime.block_on(async {
-        let helper: AsyncChannel<FromProxy, ToProxy> = Channel::from_socket(socket).into_async()?;
+        let helper: AsyncChannel<FromProxy, ToProxy> = socket.into_async()?;
         let daemon = Daemon::start(places, Arc::new(helper)).await?;
         daemon.serve().await
     })
@@ -74,7 +77,7 @@ impl Handed {
                 Attached::Peer => keeper = Some(descriptor),
                 Attached::Journal => journal = Some(descriptor),
                 Attached::Control => control = Some(descriptor),
-                Attached::Map(_) => maps.push(descriptor),
+                Attached::Map => maps.push(descriptor),
             }
         }
         Ok(Self {
@@ -91,7 +94,7 @@ struct Daemon {
     helper: Arc<AsyncChannel<FromProxy, ToProxy>>,
     rules: Arc<ArcSwap<Rules>>,
     proxy: Arc<Proxy>,
-    keeper: Arc<KeeperClient>,
+    keeper: KeeperClient,
     journal: Journal,
     control: OwnedFd,
     started_at: i64,
@@ -107,8 +110,8 @@ impl Daemon {
         let rules = Arc::new(ArcSwap::from_pointee(Folder::in_force(places)?.load()?));
         let journal = Journal::from_fd(handed.journal)?;
         let limits = Limits { run_bytes: settings.run_quota_mib * 1024 * 1024 };
-        let producer = Arc::new(Producer::attach(&journal, limits, [])?);
-        let keeper = Arc::new(KeeperClient::new(Channel::from_socket(handed.keeper))?);
+        let producer = Producer::attach(&journal, limits, [])?;
+        let keeper = KeeperClient::start(Channel::from_socket(handed.keeper))?;
         let asking = helper.clone();
         let (ask, mut asked) = mpsc::channel(1024);
         tokio::spawn(async move {
@@ -129,7 +132,7 @@ impl Daemon {
         let proxy = Arc::new(Proxy {
             gate: Arc::new(PolicyGate::new(rules.clone(), producer, settings.durability)),
             origins,
-            client_tls: Terminator::new(keeper.clone()),
+            client_tls: Terminator::new(Arc::new(keeper.clone())),
             dialler: Dialler::new(keeper.clone()),
             registry: Arc::new(Registry::default()),
             runs: Runs::default(),
@@ -143,9 +146,7 @@ impl Daemon {
 
     async fn serve(self) -> anyhow::Result<()> {
         let daemon = Arc::new(self);
-        let keeper = daemon.keeper.clone();
-        let keeper_gone = tokio::spawn(async move { keeper.listen().await });
-        daemon.keeper.ask(keeper::messages::Ask::Ping).await.context("the keeper is not there")?;
+        daemon.keeper.ping().await.context("the keeper is not there")?;
         daemon.proxy.event(None, EventKind::DaemonStarted, format!("version {}", env!("CARGO_PKG_VERSION")));
         let policy = format!("policy {}", daemon.rules.load().policy.hash());
         daemon.proxy.event(None, EventKind::PolicyLoaded, policy);
@@ -156,7 +157,7 @@ impl Daemon {
         tokio::select! {
             ended = daemon.listen() => ended,
             // Without the keeper nothing can be proven or sealed: the helper starts us both again.
-            gone = keeper_gone => bail!("the keeper is gone: {}", gone.map_or_else(|e| e.to_string(), |e| e.to_string())),
+            () = daemon.keeper.gone() => bail!("the keeper is gone"),
         }
     }
 
@@ -200,10 +201,11 @@ impl Daemon {
 
     fn requested(&self, run: RunId, facts: &LaunchFacts) -> FromProxy {
         let rules = self.rules.load();
+        let user = facts.launcher_user.clone().unwrap_or_else(|| facts.launcher_uid.to_string());
         let launch = Launch {
-            agent: facts.agent.as_ref(),
-            user: facts.launcher_user.as_deref(),
-            executable: Some(&facts.executable),
+            agent: facts.agent.as_ref().map(AgentName::as_str),
+            user: &user,
+            executable: &facts.executable,
             argv: &facts.command,
         };
         let agent = match rules.inventory.identify(&launch) {
@@ -212,7 +214,12 @@ impl Daemon {
         };
         let authority = match fs::read_to_string(self.places.authority().join("ca.pem")) {
             Ok(authority) => authority,
-            Err(error) => return FromProxy::Refused { run, text: format!("the CA certificate cannot be read: {error}") },
+            Err(error) => {
+                return FromProxy::Refused {
+                    run,
+                    text: format!("the CA certificate cannot be read: {error}"),
+                };
+            }
         };
         let keeps = rules.inventory.resources.values().flat_map(|resource| resource.keeps.iter().cloned());
         let keeps: BTreeSet<String> = keeps.collect();
@@ -221,9 +228,11 @@ impl Daemon {
 
     fn started(&self, run: Run, v6: bool, _ports: Ports, descriptors: Vec<OwnedFd>) -> anyhow::Result<()> {
         let run = Arc::new(run);
-        let (listeners, sockets) = crate::helper::Listeners::adopt(v6, descriptors)?;
-        self.proxy.origins.begin_run(run.id, SocketTable::new(sockets));
-        let listeners = Listeners::register(listeners)?;
+        let made = helper::Listeners::from_copies(descriptors, v6)?;
+        self.proxy.origins.begin_run(run.id, SocketTable::new(made.diag));
+        let (tcp6, dns6) = made.v6.unzip();
+        let listeners =
+            Listeners::adopt(std::iter::once(made.tcp4).chain(tcp6), std::iter::once(made.dns4).chain(dns6))?;
         let tasks = crate::proxy::serve(&self.proxy, &run, listeners);
         let text = format!("{} as {}", run.cgroup, run.agent.name);
         self.proxy.event(Some((run.id, &run.agent.name)), EventKind::RunStarted, text);
@@ -270,7 +279,9 @@ impl Daemon {
     fn status(&self) -> Answer {
         let rules = self.rules.load();
         let kernel = match self.proxy.origins.maps().counters() {
-            Ok(counters) => counters.iter().map(|(counter, count)| (counter.name().to_owned(), count)).collect(),
+            Ok(counters) => {
+                counters.iter().map(|(counter, count)| (counter.name().to_owned(), count)).collect()
+            }
             Err(error) => return Answer::Failed { text: telemetry::chain(&error) },
         };
         Answer::Status(api::Status {
@@ -288,7 +299,11 @@ impl Daemon {
     fn runs(&self) -> Vec<api::RunStatus> {
         let sessions = self.proxy.registry.list();
         let of = |run: RunId| {
-            sessions.iter().filter(|session| session.run == run).map(|s| (s.connection, s.resource.clone())).collect()
+            sessions
+                .iter()
+                .filter(|session| session.run == run)
+                .map(|s| (s.connection, s.resource.clone()))
+                .collect()
         };
         let now = now_us();
         let runs = self.proxy.runs.list().into_iter();
@@ -331,7 +346,9 @@ impl Daemon {
                 proxy.event(Some((run, &agent)), EventKind::ReleaseEnded, "captured again");
             }
         });
-        Answer::Done { text: format!("run {run} is relayed uninspected for {seconds} seconds; this is recorded") }
+        Answer::Done {
+            text: format!("run {run} is relayed uninspected for {seconds} seconds; this is recorded"),
+        }
     }
 
     async fn reload(&self) -> Answer {
@@ -344,7 +361,7 @@ impl Daemon {
                 return Answer::Failed { text: format!("nothing was changed:\n{text}") };
             }
         };
-        if let Err(error) = self.keeper.ask(keeper::messages::Ask::Reload).await {
+        if let Err(error) = self.keeper.reload().await {
             return Answer::Failed { text: format!("nothing was changed: {}", telemetry::chain(&error)) };
         }
         let hash = rules.policy.hash().to_owned();
@@ -365,7 +382,7 @@ async fn beat(daemon: Arc<Daemon>) {
     let mut every = tokio::time::interval(BEAT);
     loop {
         every.tick().await;
-        if daemon.keeper.ask(keeper::messages::Ask::Ping).await.is_err() {
+        if daemon.keeper.ping().await.is_err() {
             continue;
         }
         if let Err(error) = daemon.proxy.origins.maps().beat() {

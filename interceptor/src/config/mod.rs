@@ -11,7 +11,7 @@ use std::{
 };
 
 use interceptor_core::{
-    inventory::{self, Fault, Inventory, Source},
+    inventory::{self, Fault, Inventory, KnownProtocol, Source},
     policy::Policy,
 };
 
@@ -115,7 +115,11 @@ impl Folder {
 
     /// Checks the TOML half alone.
     pub fn inventory(&self) -> Result<Inventory, RulesError> {
-        inventory::load(&self.resources, &self.agents).map_err(RulesError::Faults)
+        let protocols: Vec<KnownProtocol> = interceptor_protocols::ALL
+            .iter()
+            .map(|protocol| KnownProtocol { name: protocol.name(), port: protocol.default_port() })
+            .collect();
+        inventory::load(&self.resources, &self.agents, &protocols).map_err(RulesError::Faults)
     }
 }
 

@@ -2,13 +2,17 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     path::Path,
 };
 
 use interceptor_core::model::{AgentName, ConnectionId, Guarantee, Mode, ResourceName, RunId};
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt::PeerCredentials,
+use nix::{
+    errno::Errno,
+    sys::socket::{
+        AddressFamily, SockFlag, SockType, UnixAddr, accept4, connect, getsockopt, socket,
+        sockopt::PeerCredentials,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -138,7 +142,7 @@ pub fn ask(path: &Path, request: Request) -> Result<Answer, ControlError> {
     let address = UnixAddr::new(path).map_err(down)?;
     let descriptor =
         socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(down)?;
-    connect(std::os::fd::AsRawFd::as_raw_fd(&descriptor), &address).map_err(down)?;
+    connect(descriptor.as_raw_fd(), &address).map_err(down)?;
     let channel: Channel<Envelope, Answer> = Channel::from_socket(descriptor);
     channel.send(&Envelope { version: VERSION, request }, &[])?;
     Ok(channel.receive()?.0)
@@ -165,6 +169,16 @@ pub fn admit(socket: BorrowedFd<'_>) -> Result<(), Intruder> {
         return Err(Intruder::NotRoot(peer.uid()));
     }
     if Tree::is_captured(&peer.pid().to_string())? { Err(Intruder::Captured) } else { Ok(()) }
+}
+
+/// The next waiting caller at the listening socket, if there is one.
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+        // SAFETY: the kernel has just installed this descriptor for us, and nobody else knows its number.
+        Ok(raw) => Ok(Some(unsafe { OwnedFd::from_raw_fd(raw) })),
+        Err(Errno::EAGAIN) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// The server's end of one conversation.

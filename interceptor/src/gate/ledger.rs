@@ -1,7 +1,7 @@
 //! The exchanges of one connection that went upstream and have not ended: each gets exactly one outcome entry,
 //! whatever ends it, a dropped task included.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{collections::HashMap, time::Instant};
 
 use interceptor_core::{
     model::{OutcomeRecord, OutcomeStatus, RecordId},
@@ -14,7 +14,7 @@ use crate::store::Producer;
 /// Outcomes that are still owed.
 #[derive(Debug)]
 pub struct Ledger {
-    producer: Arc<Producer>,
+    producer: Producer,
     open: HashMap<u64, Sent>,
 }
 
@@ -26,7 +26,7 @@ struct Sent {
 
 impl Ledger {
     /// An empty ledger.
-    pub fn new(producer: Arc<Producer>) -> Self {
+    pub fn new(producer: Producer) -> Self {
         Self { producer, open: HashMap::new() }
     }
 

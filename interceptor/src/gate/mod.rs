@@ -14,9 +14,7 @@ use futures::future::BoxFuture;
 use interceptor_core::{
     Denial, Gate, Held, Judgement, Permit, Verdict,
     inventory::{Inventory, RecordLevel, Resource},
-    model::{
-        Action, Author, Mode, OutcomeStatus, RecordId, RequestRecord, Session, VerdictRecord, WouldBe,
-    },
+    model::{Action, Author, Mode, OutcomeStatus, RecordId, RequestRecord, Session, VerdictRecord, WouldBe},
     permit::Rule,
     policy::{Asked, Policy},
     sql,
@@ -57,13 +55,13 @@ pub enum Durability {
 #[derive(Debug)]
 pub struct PolicyGate {
     rules: Arc<ArcSwap<Rules>>,
-    producer: Arc<Producer>,
+    producer: Producer,
     durability: Durability,
 }
 
 impl PolicyGate {
     /// A gate over `rules`, which may be swapped at any time.
-    pub fn new(rules: Arc<ArcSwap<Rules>>, producer: Arc<Producer>, durability: Durability) -> Self {
+    pub fn new(rules: Arc<ArcSwap<Rules>>, producer: Producer, durability: Durability) -> Self {
         Self { rules, producer, durability }
     }
 
@@ -73,7 +71,7 @@ impl PolicyGate {
     }
 
     /// Where outcomes and events go.
-    pub fn producer(&self) -> &Arc<Producer> {
+    pub fn producer(&self) -> &Producer {
         &self.producer
     }
 
@@ -83,8 +81,8 @@ impl PolicyGate {
         let rules = self.rules();
         let mode = mode_of(&rules, subject);
         mode == Mode::Observe
-            || actions.iter().all(|action| {
-                matches!(ask(&rules, subject, action, actions.len()), Judgement::Allowed { .. })
+            || actions.iter().enumerate().all(|(place, action)| {
+                matches!(ask(&rules, subject, action, (place, actions.len())), Judgement::Allowed { .. })
             })
     }
 
@@ -94,18 +92,26 @@ impl PolicyGate {
         let judgements: Vec<Judgement> = held
             .actions()
             .iter()
-            .map(|action| match author {
+            .enumerate()
+            .map(|(place, action)| match author {
                 Author::Gate => {
                     Judgement::Allowed { rules: Vec::new(), reason: "the gate's own exchange".to_owned() }
                 }
-                Author::Agent => ask(&rules, subject, action, held.actions().len()),
+                Author::Agent => ask(&rules, subject, action, (place, held.actions().len())),
             })
             .collect();
         self.settle(&rules, subject, held, author, judgements).await
     }
 
     /// Refuses something that never came as far as policy, and records it.
-    pub async fn refuse(&self, subject: &Subject, held: &Held, rule: &str, reason: &str, hint: &str) -> Denial {
+    pub async fn refuse(
+        &self,
+        subject: &Subject,
+        held: &Held,
+        rule: &str,
+        reason: &str,
+        hint: &str,
+    ) -> Denial {
         let rules = self.rules();
         let judgements = held
             .actions()
@@ -218,7 +224,7 @@ fn mode_of(rules: &Rules, subject: &Subject) -> Mode {
     if subject.run.mode == Mode::Observe || resource == Mode::Observe { Mode::Observe } else { Mode::Enforce }
 }
 
-fn ask(rules: &Rules, subject: &Subject, action: &Action, statements: usize) -> Judgement {
+fn ask(rules: &Rules, subject: &Subject, action: &Action, (place, statements): (usize, usize)) -> Judgement {
     rules.policy.judge(&Asked {
         run: &subject.run,
         process: subject.process(),
@@ -226,6 +232,7 @@ fn ask(rules: &Rules, subject: &Subject, action: &Action, statements: usize) -> 
         principal: &subject.principal,
         action,
         statements,
+        place,
         approvals: &BTreeMap::new(),
         now: now_us() / 1_000_000,
     })
@@ -259,9 +266,10 @@ impl Settled {
                 rules: Vec::new(),
                 reason: "an exchange without any statement".to_owned(),
             }),
-            (Some(_), Mode::Observe) => {
-                Judgement::Allowed { rules: Vec::new(), reason: "observe mode: forwarded all the same".to_owned() }
-            }
+            (Some(_), Mode::Observe) => Judgement::Allowed {
+                rules: Vec::new(),
+                reason: "observe mode: forwarded all the same".to_owned(),
+            },
             (Some(refused), Mode::Enforce) => refused.clone(),
         };
         Self { mode, each, judgement }
@@ -335,7 +343,8 @@ impl Settled {
                 record,
                 rule: "internal".to_owned(),
                 message: "refused: the gate could not mint a permit".to_owned(),
-                hint: "Nothing was executed. This is a fault of the interceptor; please report it.".to_owned(),
+                hint: "Nothing was executed. This is a fault of the interceptor; please report it."
+                    .to_owned(),
             },
         }
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use interceptor_core::model::{
-    Action, Author, Connection, Mode, Phase, Principal, ProcessFacts, RequestRecord, ResourceName, Run, Session,
-    StatementFacts, Target, Verb, VerdictRecord,
+    Action, Author, Connection, Mode, Phase, Principal, ProcessFacts, RequestRecord, ResourceName, Run,
+    Session, StatementFacts, Target, Verb, VerdictRecord,
 };
 
 /// The run, and as much of the connection and session as there is.

@@ -131,7 +131,8 @@ impl Tree {
     }
 
     fn ancestry(&self, node: Option<&Node>) -> Vec<Ancestor> {
-        let next = |parent: Option<ProcessId>| parent.and_then(|id| self.nodes.get(&id).map(|node| (id, node)));
+        let next =
+            |parent: Option<ProcessId>| parent.and_then(|id| self.nodes.get(&id).map(|node| (id, node)));
         std::iter::successors(next(node.and_then(|node| node.parent)), |(_, node)| next(node.parent))
             .take(DEPTH)
             .map(|(id, node)| Ancestor {
@@ -148,8 +149,12 @@ impl Tree {
         if !self.nodes.contains_key(&process) {
             *count += 1;
             if *count > PER_RUN
-                && let Some(oldest) =
-                    self.nodes.iter().filter(|(_, node)| node.run == Some(run)).map(|(id, _)| *id).min_by_key(|id| id.start_time)
+                && let Some(oldest) = self
+                    .nodes
+                    .iter()
+                    .filter(|(_, node)| node.run == Some(run))
+                    .map(|(id, _)| *id)
+                    .min_by_key(|id| id.start_time)
             {
                 self.nodes.remove(&oldest);
                 *count -= 1;
@@ -204,12 +209,15 @@ mod tests {
     #[test]
     fn ancestry_outlives_the_ancestors() {
         let mut tree = Tree::default();
-        for seen in [exec(1, &["agent"]), fork(2, 1), exec(2, &["sh", "-c", "psql"]), fork(3, 2), exec(3, &["psql"])] {
+        for seen in
+            [exec(1, &["agent"]), fork(2, 1), exec(2, &["sh", "-c", "psql"]), fork(3, 2), exec(3, &["psql"])]
+        {
             tree.observe(seen);
         }
         tree.observe(Observed::Exit { process: id(2) });
         let facts = tree.facts(id(3), 1000, String::new());
-        let names: Vec<_> = facts.ancestry.iter().map(|a| a.argv.first().cloned().unwrap_or_default()).collect();
+        let names: Vec<_> =
+            facts.ancestry.iter().map(|a| a.argv.first().cloned().unwrap_or_default()).collect();
         assert_eq!(names, ["sh", "agent"]);
         assert!(!facts.late);
     }

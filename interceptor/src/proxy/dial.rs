@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     fmt, io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -23,11 +23,14 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{
-    secrets::{KeeperClient, ProofError, Proving},
-    stream::Stream,
+use super::stream::Stream;
+use crate::{
+    keeper::{
+        client::{AskError, KeeperClient, UpstreamLogin},
+        messages::{Blob, Leg},
+    },
+    tls::upstream::{Connector, UpstreamTlsError},
 };
-use crate::tls::upstream::{Connector, UpstreamTlsError};
 
 /// How long one address may take to answer.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -88,7 +91,7 @@ pub enum DialError {
     NoCredential,
     /// The keeper would not prove the credential.
     #[error("the credential could not be proven")]
-    Proof(#[from] ProofError),
+    Proof(#[from] AskError),
     /// The upstream refused the log-in.
     #[error("the upstream refused the log-in: {message} ({code})")]
     Refused {
@@ -136,13 +139,13 @@ pub async fn connect(target: &Target) -> Result<Stream, DialError> {
 /// What is needed to log in anywhere.
 #[derive(Debug)]
 pub struct Dialler {
-    keeper: Arc<KeeperClient>,
+    keeper: KeeperClient,
     connectors: Mutex<HashMap<ResourceName, Option<Connector>>>,
 }
 
 impl Dialler {
     /// A dialler whose secrets `keeper` holds.
-    pub fn new(keeper: Arc<KeeperClient>) -> Self {
+    pub fn new(keeper: KeeperClient) -> Self {
         Self { keeper, connectors: Mutex::default() }
     }
 
@@ -178,7 +181,8 @@ impl Dialler {
         mut login: Box<dyn Login>,
     ) -> Result<Opened, DialError> {
         let mut input = BytesMut::new();
-        let mut proving = self.keeper.proving(resource, agent);
+        let proving = self.keeper.login(resource.name.clone(), agent.name.clone());
+        let mut leg = Leg::Plaintext;
         let mut step = login.step(&mut input)?;
         loop {
             step = match step {
@@ -194,11 +198,11 @@ impl Dialler {
                     login.step(&mut input)?
                 }
                 LoginStep::StartTls => {
-                    stream = self.secure(resource, protocol, &mut proving, stream).await?;
+                    (stream, leg) = self.secure(resource, protocol, &proving, stream).await?;
                     login.step(&mut input)?
                 }
                 LoginStep::Prove(challenge) => {
-                    let proof = proving.prove(challenge).await?;
+                    let proof = proving.prove(challenge, &leg).await?;
                     login.prove(proof)?
                 }
                 LoginStep::Ready(greeting) => return Ok(Opened { stream, input, greeting }),
@@ -237,8 +241,8 @@ impl Dialler {
                     }
                 }
             }
-            let mut proving = self.keeper.proving(resource, agent);
-            stream = self.secure(resource, protocol, &mut proving, stream).await?;
+            let proving = self.keeper.login(resource.name.clone(), agent.name.clone());
+            (stream, _) = self.secure(resource, protocol, &proving, stream).await?;
         }
         super::relay::say(&mut stream, &protocol.cancel(key)).await?;
         // The server closes when it has acted on the request.
@@ -251,19 +255,25 @@ impl Dialler {
         &self,
         resource: &Resource,
         protocol: &dyn Protocol,
-        proving: &mut Proving,
+        proving: &UpstreamLogin,
         stream: Stream,
-    ) -> Result<Stream, DialError> {
-        let Some(mut connector) = self.connector(resource, protocol)? else { return Ok(stream) };
+    ) -> Result<(Stream, Leg), DialError> {
+        let Some(mut connector) = self.connector(resource, protocol)? else {
+            return Ok((stream, Leg::Plaintext));
+        };
         if let Some(identity) = proving.identity().await? {
             connector = connector.with_identity(identity);
         }
         let secured = connector.connect(stream).await?;
-        proving.secured(secured.verified, secured.binding);
-        Ok(Box::new(secured.stream))
+        let leg = Leg::Tls { verified: secured.verified, binding: secured.binding.map(Blob) };
+        Ok((Box::new(secured.stream), leg))
     }
 
-    fn connector(&self, resource: &Resource, protocol: &dyn Protocol) -> Result<Option<Connector>, DialError> {
+    fn connector(
+        &self,
+        resource: &Resource,
+        protocol: &dyn Protocol,
+    ) -> Result<Option<Connector>, DialError> {
         let mut connectors = self.connectors.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(connector) = connectors.get(&resource.name) {
             return Ok(connector.clone());

@@ -1,12 +1,13 @@
 //! The sockets of one run, and what becomes of each connection.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use interceptor_core::{
     Held,
     inventory::Reach,
     model::{
-        Action, ClientAddress, Connection, OriginalDestination, Phase, Principal, Run, StatementFacts, Target, Verb,
+        Action, ClientAddress, Connection, OriginalDestination, Phase, Principal, Run, StatementFacts,
+        Target, Verb,
     },
 };
 use tokio::{
@@ -21,8 +22,8 @@ use super::{
     dial, names, opaque,
     opaque::Leave,
     origin::OriginError,
-    relay,
     registry::OpenSession,
+    relay,
     session::Caller,
     turns::Turn,
 };
@@ -41,6 +42,26 @@ pub struct Listeners {
     pub tcp: Vec<TcpListener>,
     /// The resolver's, likewise.
     pub dns: Vec<UdpSocket>,
+}
+
+impl Listeners {
+    /// From descriptors that the helper made.
+    pub fn adopt(
+        tcp: impl IntoIterator<Item = OwnedFd>,
+        dns: impl IntoIterator<Item = OwnedFd>,
+    ) -> io::Result<Self> {
+        let tcp = tcp.into_iter().map(|fd| {
+            let listener = std::net::TcpListener::from(fd);
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        });
+        let dns = dns.into_iter().map(|fd| {
+            let socket = std::net::UdpSocket::from(fd);
+            socket.set_nonblocking(true)?;
+            UdpSocket::from_std(socket)
+        });
+        Ok(Self { tcp: tcp.collect::<io::Result<_>>()?, dns: dns.collect::<io::Result<_>>()? })
+    }
 }
 
 /// Serves a run's sockets. The tasks end when they are aborted.
@@ -96,7 +117,10 @@ async fn accept(proxy: Arc<Proxy>, run: Arc<Run>, turn: Turn, places: Arc<Semaph
 async fn handle(proxy: &Arc<Proxy>, run: &Arc<Run>, turn: &Turn, stream: TcpStream, peer: SocketAddr) {
     let events = proxy.origins.catch_up();
     proxy.record(events);
-    let origin = stream.local_addr().map_err(OriginError::from).and_then(|local| proxy.origins.of(run.id, peer, local));
+    let origin = stream
+        .local_addr()
+        .map_err(OriginError::from)
+        .and_then(|local| proxy.origins.of(run.id, peer, local));
     let connection = match origin {
         Ok(origin) => Arc::new(Connection {
             id: proxy.number(),
@@ -135,18 +159,21 @@ async fn handle(proxy: &Arc<Proxy>, run: &Arc<Run>, turn: &Turn, stream: TcpStre
             let _ = names::serve_stream(Box::new(stream), &proxy.gate, &subject).await;
         }
         Destination::Unknown(why) => unknown(proxy, &connection, &why, stream).await,
-        Destination::Resource(resource) => match resource.protocol.as_deref().and_then(interceptor_protocols::find) {
-            Some(protocol) => {
-                let caller = Caller { proxy, connection: connection.clone(), resource, protocol, turn };
-                if let Err(error) = caller.serve(Box::new(stream)).await {
-                    proxy.refused(&connection, &telemetry::chain(&error));
+        Destination::Resource(resource) => {
+            match resource.protocol.as_deref().and_then(interceptor_protocols::find) {
+                Some(protocol) => {
+                    let caller = Caller { proxy, connection: connection.clone(), resource, protocol, turn };
+                    if let Err(error) = caller.serve(Box::new(stream)).await {
+                        proxy.refused(&connection, &telemetry::chain(&error));
+                    }
+                }
+                None => {
+                    let target = dial::Target::of(resource);
+                    pass(proxy, &connection, Some(resource.name.clone()), Leave::Policy, &target, stream)
+                        .await;
                 }
             }
-            None => {
-                let target = dial::Target::of(resource);
-                pass(proxy, &connection, Some(resource.name.clone()), Leave::Policy, &target, stream).await;
-            }
-        },
+        }
     }
 }
 

@@ -13,7 +13,6 @@ mod origin;
 pub mod registry;
 mod relay;
 mod runs;
-pub mod secrets;
 mod session;
 pub mod stream;
 mod turns;
@@ -28,9 +27,9 @@ use interceptor_core::{
     protocol::DecodeError,
 };
 
-pub use listen::Listeners;
+pub use listen::{Listeners, serve};
 pub use origin::Origins;
-pub use runs::{Runs, Released};
+pub use runs::{Released, Runs};
 
 use self::{dial::Dialler, registry::Registry};
 use crate::{

@@ -17,9 +17,7 @@ use hickory_proto::{
 use interceptor_core::{
     Held, Verdict,
     inventory::Inventory,
-    model::{
-        Action, Author, OutcomeStatus, Phase, StatementFacts, SyntheticAddress, Target, Verb,
-    },
+    model::{Action, Author, OutcomeStatus, Phase, StatementFacts, SyntheticAddress, Target, Verb},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -71,8 +71,12 @@ pub async fn pass(
         },
         ending = told.wait() => Some(ending.denial().message),
     };
-    let text = format!("{} bytes sent, {} received{}", counted.sent, counted.received,
-        ended.map(|why| format!("; {why}")).unwrap_or_default());
+    let text = format!(
+        "{} bytes sent, {} received{}",
+        counted.sent,
+        counted.received,
+        ended.map(|why| format!("; {why}")).unwrap_or_default()
+    );
     ledger.ended_whole(0, OutcomeStatus::Completed, counted.received, Some(text));
     Ok(())
 }
@@ -104,7 +108,11 @@ mod counting {
     use super::Counted;
 
     impl AsyncRead for Counted<'_> {
-        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
             let before = buf.filled().len();
             let polled = Pin::new(&mut *self.inner).poll_read(cx, buf);
             self.received += (buf.filled().len() - before) as u64;
@@ -113,7 +121,11 @@ mod counting {
     }
 
     impl AsyncWrite for Counted<'_> {
-        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
             let polled = Pin::new(&mut *self.inner).poll_write(cx, bytes);
             if let Poll::Ready(Ok(written)) = polled {
                 self.sent += written as u64;

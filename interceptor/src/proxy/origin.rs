@@ -140,7 +140,9 @@ fn observed(event: &KernelEvent) -> Option<Observed> {
     let run = event.run?;
     let process = process_id(event.process);
     match &event.what {
-        Occurrence::Fork { parent } => Some(Observed::Fork { run, child: process, parent: process_id(*parent) }),
+        Occurrence::Fork { parent } => {
+            Some(Observed::Fork { run, child: process, parent: process_id(*parent) })
+        }
         Occurrence::Exec { path, argv, .. } => {
             Some(Observed::Exec { run, process, path: path.clone(), argv: argv.clone() })
         }

@@ -82,7 +82,12 @@ struct Leg {
 impl Leg {
     fn new(stream: Stream, input: BytesMut) -> Self {
         let (read, write) = tokio::io::split(stream);
-        Self { read, input, open: true, out: Out { write, queue: BytesMut::new(), dirty: false, shut: Shut::No } }
+        Self {
+            read,
+            input,
+            open: true,
+            out: Out { write, queue: BytesMut::new(), dirty: false, shut: Shut::No },
+        }
     }
 }
 
@@ -132,7 +137,12 @@ impl Out {
 
 impl Relay<'_> {
     /// Runs until an end; the client has been told by then, where it could be.
-    pub async fn run(mut self, decoder: &mut dyn Decoder, legs: Legs, mut told: super::registry::Told) -> End {
+    pub async fn run(
+        mut self,
+        decoder: &mut dyn Decoder,
+        legs: Legs,
+        mut told: super::registry::Told,
+    ) -> End {
         let mut client = Leg::new(legs.client, legs.client_input);
         let mut upstream = Leg::new(legs.upstream, legs.upstream_input);
         let end = self.turn_the_wheel(decoder, &mut client, &mut upstream, &mut told).await;
@@ -316,7 +326,8 @@ impl Relay<'_> {
         match verdict {
             Verdict::Allow(permit) => {
                 let records = permit.records().to_vec();
-                let bytes = held.release(permit).map_err(|_| End::Internal("a permit for another exchange"))?;
+                let bytes =
+                    held.release(permit).map_err(|_| End::Internal("a permit for another exchange"))?;
                 upstream.out.push(&bytes);
                 self.ledger.sent(judged.number, &records);
                 decoder.sent(judged.number);
@@ -367,10 +378,10 @@ pub async fn say(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Re
 }
 
 /// A fresh cancel key for a client: nothing in it tells anything of the upstream's.
-pub fn fresh_key() -> Result<CancelKey, getrandom::Error> {
+pub fn fresh_key() -> io::Result<CancelKey> {
     let mut process = [0; 4];
     let mut secret = vec![0; 4];
-    getrandom::fill(&mut process)?;
-    getrandom::fill(&mut secret)?;
+    getrandom::fill(&mut process).map_err(|error| io::Error::other(error.to_string()))?;
+    getrandom::fill(&mut secret).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(CancelKey { process: u32::from_be_bytes(process) & 0x7fff_ffff, secret: secret.into() })
 }

@@ -20,7 +20,6 @@ pub struct Released {
 #[derive(Debug)]
 struct Live {
     run: Arc<Run>,
-    command: String,
     released: Option<Released>,
     tasks: Vec<AbortHandle>,
 }
@@ -31,8 +30,8 @@ pub struct Runs(Mutex<BTreeMap<RunId, Live>>);
 
 impl Runs {
     /// A run began, and these tasks serve its sockets.
-    pub fn begin(&self, run: Arc<Run>, command: String, tasks: Vec<AbortHandle>) {
-        let live = Live { run: run.clone(), command, released: None, tasks };
+    pub fn begin(&self, run: Arc<Run>, tasks: Vec<AbortHandle>) {
+        let live = Live { run: run.clone(), released: None, tasks };
         if let Some(before) = self.lock().insert(run.id, live) {
             before.tasks.iter().for_each(AbortHandle::abort);
         }
@@ -65,13 +64,10 @@ impl Runs {
         self.lock().get(&run)?.released.clone().filter(|released| now < released.until)
     }
 
-    /// All of them, oldest first, with what was started.
-    pub fn list(&self) -> Vec<(Arc<Run>, String, Option<Released>)> {
-        let mut all: Vec<_> = self
-            .lock()
-            .values()
-            .map(|live| (live.run.clone(), live.command.clone(), live.released.clone()))
-            .collect();
+    /// All of them, oldest first.
+    pub fn list(&self) -> Vec<(Arc<Run>, Option<Released>)> {
+        let mut all: Vec<_> =
+            self.lock().values().map(|live| (live.run.clone(), live.released.clone())).collect();
         all.sort_by_key(|(run, ..)| run.started_at);
         all
     }

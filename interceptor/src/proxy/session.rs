@@ -7,8 +7,8 @@ use interceptor_core::{
     Decoder, Denial, Gate as _, Held, Protocol, Side, Step, Verdict,
     inventory::Resource,
     model::{
-        Action, Author, Connection, OutcomeStatus, Phase, Principal, Session, StatementFacts, SyntheticAddress, Target,
-        Verb,
+        Action, Author, Connection, OutcomeStatus, Phase, Principal, Session, StatementFacts,
+        SyntheticAddress, Target, Verb,
     },
     protocol::{CancelKey, DecodeError, Opening},
 };
@@ -196,12 +196,11 @@ impl Caller<'_> {
         told: Told,
         ledger: Ledger,
     ) -> Result<(), StartError> {
-        let given = fresh_key().map_err(io::Error::other)?;
+        let given = fresh_key()?;
         registered.keyed(given.clone(), opened.greeting.cancel.clone());
         let hello = decoder.opened(&opened.greeting, &given);
         write(&mut client, &hello).await?;
-        let legs =
-            Legs { client, client_input, upstream: opened.stream, upstream_input: opened.input };
+        let legs = Legs { client, client_input, upstream: opened.stream, upstream_input: opened.input };
         let relay = Relay { session, gate: self.proxy.gate.clone(), ledger, turn: self.turn };
         match relay.run(decoder, legs, told).await {
             End::Closed | End::Told(_) | End::Io(..) => {}
@@ -215,7 +214,10 @@ impl Caller<'_> {
     async fn cancel(&self, key: &CancelKey) {
         let run = self.connection.run.id;
         let Some((subject, theirs)) = self.proxy.registry.owner(run, key) else {
-            self.proxy.refused(&self.connection, "a cancel request with a key that no session of this run was given");
+            self.proxy.refused(
+                &self.connection,
+                "a cancel request with a key that no session of this run was given",
+            );
             return;
         };
         let action = Action {
@@ -225,14 +227,21 @@ impl Caller<'_> {
             facts: StatementFacts::single(Verb::Cancel, Target::Resource),
         };
         let held = Held::new(0, vec![action], Bytes::copy_from_slice(&theirs.process.to_be_bytes()));
-        let Verdict::Allow(permit) = self.proxy.gate.judge_for(&subject, &held, Author::Agent).await else { return };
+        let Verdict::Allow(permit) = self.proxy.gate.judge_for(&subject, &held, Author::Agent).await else {
+            return;
+        };
         let mut ledger = Ledger::new(self.proxy.gate.producer().clone());
         ledger.sent(0, permit.records());
         if held.release(permit).is_err() {
             return;
         }
         let agent = &self.connection.run.agent;
-        match self.proxy.dialler.cancel(self.resource, self.protocol, agent, &subject.principal, &theirs).await {
+        match self
+            .proxy
+            .dialler
+            .cancel(self.resource, self.protocol, agent, &subject.principal, &theirs)
+            .await
+        {
             Ok(()) => ledger.ended_whole(0, OutcomeStatus::Completed, 0, None),
             Err(error) => {
                 ledger.ended_whole(0, OutcomeStatus::Failed, 0, Some(telemetry::chain(&error)));
@@ -272,7 +281,8 @@ fn broken(error: &DecodeError) -> Denial {
         record: None,
         rule: "protocol".to_owned(),
         message: format!("the connection was ended: {error}"),
-        hint: "This client asks for something that is not supported yet; see the protocol's README.".to_owned(),
+        hint: "This client asks for something that is not supported yet; see the protocol's README."
+            .to_owned(),
     }
 }
 
@@ -294,6 +304,8 @@ fn unreachable_upstream(error: &DialError, record: Option<String>) -> Denial {
         record: None,
         rule: "upstream".to_owned(),
         message: message.to_owned(),
-        hint: format!("Nothing was executed. This is not for you to mend; the operator sees the cause{seen}."),
+        hint: format!(
+            "Nothing was executed. This is not for you to mend; the operator sees the cause{seen}."
+        ),
     }
 }

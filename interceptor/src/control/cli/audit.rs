@@ -148,7 +148,11 @@ pub fn run(places: &Places, printer: &Printer, command: Command) -> Result<ExitC
         Command::Tail { lines, follow } => tail(places, printer, lines, follow),
         Command::Show { id } => {
             let record = find(places, id)?;
-            if printer.is_json() { printer.json(&record)? } else { show(printer, &record)? }
+            if printer.is_json() {
+                printer.json(&record)?
+            } else {
+                show(printer, &record)?
+            }
             Ok(ExitCode::SUCCESS)
         }
         Command::Search { filter, limit } => search(places, printer, filter, limit),
@@ -169,10 +173,9 @@ fn open(places: &Places) -> Result<Reader, Failure> {
 }
 
 fn find(places: &Places, id: RecordId) -> Result<FullRecord, Failure> {
-    open(places)?
-        .record(id)
-        .map_err(|error| Failure::of(&error))?
-        .ok_or_else(|| Failure::no(format!("there is no record {id}; `interceptor audit tail` shows the newest")))
+    open(places)?.record(id).map_err(|error| Failure::of(&error))?.ok_or_else(|| {
+        Failure::no(format!("there is no record {id}; `interceptor audit tail` shows the newest"))
+    })
 }
 
 fn tail(places: &Places, printer: &Printer, count: usize, follow: bool) -> Result<ExitCode, Failure> {
@@ -213,8 +216,10 @@ fn brief(printer: &Printer, line: &Line) -> String {
                 interceptor_core::model::Author::Agent => request.agent.name.as_str(),
                 interceptor_core::model::Author::Gate => "(gate)",
             };
-            let verbs: Vec<_> = request.action.facts.effects.iter().map(|effect| effect.verb.as_str()).collect();
-            let what = if request.action.text.is_empty() { verbs.join(" ") } else { request.action.text.clone() };
+            let verbs: Vec<_> =
+                request.action.facts.effects.iter().map(|effect| effect.verb.as_str()).collect();
+            let what =
+                if request.action.text.is_empty() { verbs.join(" ") } else { request.action.text.clone() };
             (request.at, mark, tone, format!("{author} {resource}  {what}"))
         }
         Entry::Outcome(outcome) => {
@@ -284,7 +289,10 @@ fn show(printer: &Printer, record: &FullRecord) -> Result<(), Failure> {
     }
     if let Some(resource) = &request.resource {
         let Principal { user, claimed_user, database } = &request.principal;
-        printer.field("resource", &format!("{resource} as {user} (the agent said {claimed_user}), database {database}"))?;
+        printer.field(
+            "resource",
+            &format!("{resource} as {user} (the agent said {claimed_user}), database {database}"),
+        )?;
     }
     printer.field("statement", &request.action.text)?;
     for (place, bind) in (1..).zip(&request.action.binds) {
@@ -416,16 +424,26 @@ fn check(
         printer.field("log", &report.log)?;
         printer.field("entries", &format!("{} lines, up to entry {}", report.lines, report.last_seq))?;
         match report.proven {
-            Some(proven) => printer.field("proven", &format!(
-                "up to entry {} by a signed checkpoint ({} in all); {} lines behind it are chained only",
-                proven.seq, report.checkpoints, report.unproven
-            ))?,
+            Some(proven) => printer.field(
+                "proven",
+                &format!(
+                    "up to entry {} by a signed checkpoint ({} in all); {} lines behind it are chained only",
+                    proven.seq, report.checkpoints, report.unproven
+                ),
+            )?,
             None => printer.field("proven", "nothing yet: no checkpoint covers these lines")?,
         }
         for fault in &report.faults {
-            printer.line(&printer.paint(&format!("{}: {}", text::printable(&fault.place), text::printable(&fault.what)), Tone::Bad))?;
+            printer.line(&printer.paint(
+                &format!("{}: {}", text::printable(&fault.place), text::printable(&fault.what)),
+                Tone::Bad,
+            ))?;
         }
-        let (word, tone) = if report.is_good() { ("the record is whole", Tone::Good) } else { ("the record was changed", Tone::Bad) };
+        let (word, tone) = if report.is_good() {
+            ("the record is whole", Tone::Good)
+        } else {
+            ("the record was changed", Tone::Bad)
+        };
         printer.line(&printer.paint(word, tone))?;
     }
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -466,6 +484,7 @@ pub fn why(places: &Places, printer: &Printer, options: &Why) -> Result<ExitCode
     if !verdict.held_for.is_empty() {
         printer.field("waits for", &verdict.held_for.join(", "))?;
     }
-    printer.line(&printer.paint(&format!("everything about it: interceptor audit show {id}"), Tone::Faint))?;
+    printer
+        .line(&printer.paint(&format!("everything about it: interceptor audit show {id}"), Tone::Faint))?;
     Ok(ExitCode::SUCCESS)
 }

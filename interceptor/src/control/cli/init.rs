@@ -79,8 +79,16 @@ fn write_all(places: &Places, answers: &Answers, password: &[u8]) -> Result<(), 
     let loopback = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
     let address = host.parse::<std::net::IpAddr>().is_ok();
     let named = if address {
-        format!("addresses = [{}]", quoted(&std::net::SocketAddr::new(
-            host.parse().map_err(|_| Failure::usage("the host is no address"))?, *port).to_string())?)
+        format!(
+            "addresses = [{}]",
+            quoted(
+                &std::net::SocketAddr::new(
+                    host.parse().map_err(|_| Failure::usage("the host is no address"))?,
+                    *port
+                )
+                .to_string()
+            )?
+        )
     } else {
         format!("hosts = [{}]", quoted(host)?)
     };
@@ -89,15 +97,19 @@ fn write_all(places: &Places, answers: &Answers, password: &[u8]) -> Result<(), 
     } else {
         ("", "")
     };
-    let upstream = if address { std::net::SocketAddr::new(
-        host.parse().map_err(|_| Failure::usage("the host is no address"))?, *port).to_string() }
-        else { format!("{host}:{port}") };
+    let upstream = if address {
+        std::net::SocketAddr::new(host.parse().map_err(|_| Failure::usage("the host is no address"))?, *port)
+            .to_string()
+    } else {
+        format!("{host}:{port}")
+    };
     let resources = format!(
         "# Where agents may go. See docs/policy.md for every key.\n\
          approvers = [\"dba\"]\n\n\
          [resource.database]\nprotocol = \"postgres\"\n{named}\nports = [{port}]\nupstream = {}\n{dial}{tls}\n\
          [[resource.database.credential]]\nuser = {}\nsecret = {{ file = \"database\" }}\nminimum = \"scram-sha-256\"\n",
-        quoted(&upstream)?, quoted(user)?
+        quoted(&upstream)?,
+        quoted(user)?
     );
     let agents = format!("# Who agents are.\n[agent.{agent}]\ngroups = [\"agents\"]\n");
     let folder = places.configuration();
@@ -143,7 +155,9 @@ fn given(value: Option<String>, question: &str, default: Option<&str>) -> Result
     }
     if !io::stdin().is_terminal() {
         return default.map(str::to_owned).ok_or_else(|| {
-            Failure::usage(format!("{question}? There is no terminal to ask on: give it as an option, see --help"))
+            Failure::usage(format!(
+                "{question}? There is no terminal to ask on: give it as an option, see --help"
+            ))
         });
     }
     eprint!("{question}{}: ", default.map(|value| format!(" [{value}]")).unwrap_or_default());
@@ -177,7 +191,7 @@ fn ask_secret(question: &str) -> Result<Vec<u8>, Failure> {
     Ok(line.trim_end_matches(['\r', '\n']).as_bytes().to_vec())
 }
 
-const START_POLICY: &str = include_str!("../../../../policies/read-only/policies/10-read-only.cedar");
+const START_POLICY: &str = include_str!("../../../../policies/read-only/10-reading.cedar");
 const START_EXPECTATIONS: &str = r#"# What the policy is expected to say: `interceptor policy test`.
 [catalogue]
 tables = ["public.users"]

@@ -88,7 +88,7 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Run(options) => return launch::run(&places, options),
         Command::Daemon(options) => return crate::helper::run(&places, &options),
-        Command::Role(role) => return crate::app::role(&places, role),
+        Command::Role(role) => return crate::app::role(&places, &role),
         Command::Init(options) => init::init(&places, &printer, options),
         Command::Ps => runs::list(&places, &printer),
         Command::Status => runs::status(&places, &printer),

@@ -67,7 +67,8 @@ pub struct Printer {
 impl Printer {
     /// JSON if `json`, else text; coloured on a terminal unless `NO_COLOR` is set.
     pub fn new(json: bool) -> Self {
-        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        let colour =
+            std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         Self { json, colour }
     }
 

@@ -70,7 +70,7 @@ pub fn run(places: &Places, printer: &Printer, command: Command) -> Result<ExitC
                 now: now_us() / 1_000_000,
             };
             let catalogue = Catalogue { tables, ..Catalogue::default() };
-            let text = explain::explain(&rules, &case, &catalogue, &analyze).map_err(Failure::usage)?;
+            let text = explain(&rules, &case, &catalogue, &analyze).map_err(Failure::usage)?;
             if printer.is_json() {
                 printer.json(&serde_json::json!({ "explanation": text }))?;
             } else {
@@ -106,7 +106,12 @@ fn check(printer: &Printer, folder: &Folder) -> Result<ExitCode, Failure> {
         for warning in &warnings {
             printer.line(&format!("{} {warning}", printer.paint("warning", Tone::Notice)))?;
         }
-        printer.line(&format!("{} {} rules, policy {}", printer.paint("good", Tone::Good), policy.rules().len(), policy.hash()))?;
+        printer.line(&format!(
+            "{} {} rules, policy {}",
+            printer.paint("good", Tone::Good),
+            policy.rules().len(),
+            policy.hash()
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -128,7 +133,12 @@ fn test(printer: &Printer, folder: &Folder) -> Result<ExitCode, Failure> {
                 }))?;
             } else {
                 let what = interceptor_core::text::printable(&result.what).into_owned();
-                printer.line(&format!("{} {}:{} {what}", printer.paint(word, tone), result.file, result.line))?;
+                printer.line(&format!(
+                    "{} {}:{} {what}",
+                    printer.paint(word, tone),
+                    result.file,
+                    result.line
+                ))?;
                 if !result.passed {
                     printer.line(&format!("     {}", interceptor_core::text::printable(&result.found)))?;
                 }

@@ -78,11 +78,15 @@ fn orphans(places: &Places, printer: &Printer) -> Option<Result<ExitCode, Failur
         return None;
     }
     if printer.is_json() {
-        let list: Vec<_> = runs.iter().map(|run| serde_json::json!({"run": run, "state": "daemon dead"})).collect();
+        let list: Vec<_> =
+            runs.iter().map(|run| serde_json::json!({"run": run, "state": "daemon dead"})).collect();
         return Some(printer.json(&list).map(|()| ExitCode::SUCCESS));
     }
     let rows = runs.iter().map(|run| {
-        vec![(run.to_string(), Tone::Plain), ("the daemon is dead: everything it sends is refused".to_owned(), Tone::Bad)]
+        vec![
+            (run.to_string(), Tone::Plain),
+            ("the daemon is dead: everything it sends is refused".to_owned(), Tone::Bad),
+        ]
     });
     Some(printer.table(&["run", "state"], rows.collect()).map(|()| ExitCode::SUCCESS))
 }
@@ -96,7 +100,10 @@ pub fn status(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
     if printer.is_json() {
         return printer.json(&status).map(|()| ExitCode::SUCCESS);
     }
-    printer.field("daemon", &format!("running, version {}, since {}", status.version, when(status.started_at)))?;
+    printer.field(
+        "daemon",
+        &format!("running, version {}, since {}", status.version, when(status.started_at)),
+    )?;
     printer.field("policy", &format!("{} ({} resources)", status.policy, status.resources))?;
     printer.field("runs", &format!("{} live, {} open sessions", status.runs, status.sessions))?;
     printer.field("record", &format!("on disk up to entry {}", status.synced))?;
