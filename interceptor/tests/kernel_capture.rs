@@ -39,7 +39,7 @@ fn tcp_is_redirected_and_its_destination_is_known_however_it_was_written() {
         ("203.0.113.7:5432", v4, "203.0.113.7:5432", "203.0.113.7:5432"),
         ("[2001:db8::7]:5432", v6, "[2001:db8::7]:5432", "[2001:db8::7]:5432"),
         ("[::ffff:203.0.113.7]:80", v4, "203.0.113.7:80", "[::ffff:203.0.113.7]:80"),
-        ("[::203.0.113.7]:80", v6, "203.0.113.7:80", "[::203.0.113.7]:80"),
+        ("[::203.0.113.7]:80", v6, "203.0.113.7:80", "[::cb00:7107]:80"),
         ("0.0.0.0:81", v4, "127.0.0.1:81", "127.0.0.1:81"),
         ("[::]:81", v6, "[::1]:81", "[::1]:81"),
         ("127.0.0.1:5432", v4, "127.0.0.1:5432", "127.0.0.1:5432"),
@@ -131,7 +131,7 @@ fn sockets_of_other_kinds_cannot_be_had() {
         let said = stage.act(script).says();
         assert!(said.starts_with("error"), "{what}: {said}");
     }
-    assert!(stage.count(Counter::RefusedSocket) >= 8, "{}", stage.count(Counter::RefusedSocket));
+    assert!(stage.count(Counter::RefusedSocket) >= 7, "{}", stage.count(Counter::RefusedSocket));
     for script in ["socket 2 1 0", "socket 2 1 6", "socket 10 2 0", "socket 10 2 17", "socket 1 1 0"] {
         assert_eq!(stage.act(script).says(), "ok", "{script}");
     }
