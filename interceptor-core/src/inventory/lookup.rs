@@ -121,7 +121,8 @@ impl Inventory {
         };
         match resource {
             Some(resource) => Match::Resource { resource, host: None },
-            None if destination.ip().is_loopback() => Match::Loopback,
+            // Linux connects the unspecified address to loopback.
+            None if destination.ip().is_loopback() || destination.ip().is_unspecified() => Match::Loopback,
             None => Match::Nothing,
         }
     }

@@ -12,7 +12,7 @@ mod overlap;
 mod place;
 mod resource;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 

@@ -91,7 +91,7 @@ fn pattern(text: &str) -> Result<AddressPattern, &'static str> {
         Err("has port 0")
     } else if matches!(pattern, AddressPattern::Network(ip, length) if masked(ip, length) != ip) {
         Err("has bits set beyond its length; write the network's first address")
-    } else if ip.is_multicast() || (ip.is_unspecified() && !matches!(pattern, AddressPattern::Network(..))) {
+    } else if ip.is_multicast() || ip.is_unspecified() {
         Err("is no address that one can connect to")
     } else if SYNTHETIC.iter().any(|synthetic| synthetic.overlaps(&pattern, &[], &[]))
         || SyntheticAddress::from_ip(ip).is_some()

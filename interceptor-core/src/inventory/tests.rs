@@ -181,7 +181,7 @@ fn what_is_wrong_in_resources_is_named_with_its_line() {
             (4, "`0.0.0.0` is no address"), (4, "`224.0.0.1` is no address"), (4, "`::ffff:1.2.3.0/120` is neither"),
         ]),
         (format!("{pg}addresses = [\"127.0.0.1:5432\"]"), &[(1, "loopback")]),
-        (format!("{pg}addresses = [\"0.0.0.0/0\"]"), &[(4, "stand for names")]),
+        (format!("{pg}addresses = [\"0.0.0.0/0\"]"), &[(4, "no address")]),
         (format!("{pg}upstream = \"127.0.0.1:1\""), &[(4, "loopback")]),
         (format!("{pg}upstream = \"localhost\""), &[(4, "loopback")]),
         (format!("{pg}upstream = \"[::ffff:127.0.0.1]:1\""), &[(4, "loopback")]),

@@ -152,21 +152,34 @@ impl Loading<'_> {
         let result = Validator::new(schema.clone()).validate(&self.set, ValidationMode::Strict);
         let place = |id: &PolicyId, error: &dyn Diagnostic, rules: &HashMap<PolicyId, Annotated>| {
             let help = error.help().map(|help| format!("; {help}")).unwrap_or_default();
-            let mut message = error.to_string().replace(&format!("for policy `{id}`, "), "");
-            if message.contains("attribute") && message.contains("entity type `Resource`") {
-                message.push_str("; say which objects are meant: `resource is Table in Resource::\"...\"`");
-            }
+            let message = error.to_string().replace(&format!("for policy `{id}`, "), "");
+            let message = only_some_have_it(&message).unwrap_or(message + &help);
             let (file, line) = rules
                 .get(id)
                 .map(|annotated| (annotated.rule.file.clone(), annotated.rule.line))
                 .unwrap_or_default();
-            Fault { file, line, message: format!("rule `{id}`: {message}{help}") }
+            Fault { file, line, message: format!("rule `{id}`: {message}") }
         };
         for error in result.validation_errors() {
             self.faults.push(place(error.policy_id(), error, &self.rules));
         }
         result.validation_warnings().map(|warning| place(warning.policy_id(), warning, &self.rules)).collect()
     }
+}
+
+/// Attributes that some of the schema's objects have and others have not.
+const ATTRIBUTES_OF_SOME: [&str; 6] = ["schema", "database", "system", "kind", "protocol", "inventory"];
+
+/// One clear message for an attribute that a rule reads of objects which may not have it.
+fn only_some_have_it(message: &str) -> Option<String> {
+    let rest = message.strip_prefix("attribute `")?;
+    let (attribute, rest) = rest.split_once('`')?;
+    (rest.starts_with(" on entity type") && ATTRIBUTES_OF_SOME.contains(&attribute)).then(|| {
+        format!(
+            "not everything that this rule is about has `{attribute}`; say what is meant, such as \
+             `resource is Table in Resource::\"...\"`, in the rule's head"
+        )
+    })
 }
 
 fn offset(error: &dyn Diagnostic) -> Option<usize> {
