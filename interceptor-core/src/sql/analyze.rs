@@ -132,6 +132,7 @@ fn same_tokens(root: &SyntaxNode, tokens: &[Token]) -> Result<(), String> {
 
 fn statement(text: &str, guarded: &Guarded, node: &SyntaxNode, tokens: &Range<usize>) -> Statement {
     let mut draft = draft(text, node);
+    draft.walk.check_complete(node);
     for token in guarded.tokens.get(tokens.clone()).unwrap_or_default() {
         if token.kind == Kind::Operator
             && let Some(operator) = text.get(token.range.clone()).map(whole_operator)

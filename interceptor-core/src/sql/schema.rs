@@ -19,7 +19,7 @@ pub(super) fn draft(node: &SyntaxNode) -> Option<Draft> {
     let name = format!("{:?}", node.kind());
     let rule = RULES.iter().find(|rule| rule.matches(node.kind()))?;
     let mut draft = Draft::new(rule.kind);
-    if let Some(subject) = subject_of(node, rule, &name) {
+    for subject in subjects_of(node, rule, &name) {
         draft.add(rule.verb, subject);
     }
     for extra in rule.also {
@@ -296,20 +296,27 @@ const RULES: &[Rule] = &[
     rule(StatementKind::Alter, Verb::ServerReach, "large object", &[K::ALTER_LARGE_OBJECT], ACCESS),
 ];
 
-/// What the statement is about: the relation that it makes or names, or an object of another kind. None where the
+/// What the statement is about: the relation that it makes or names, or objects of another kind. Nothing where the
 /// statement names it further down, if at all.
-fn subject_of(node: &SyntaxNode, rule: &Rule, statement: &str) -> Option<Result<Reference, String>> {
-    if matches!(
+fn subjects_of(node: &SyntaxNode, rule: &Rule, statement: &str) -> Vec<Result<Reference, String>> {
+    let named_below = matches!(
         node.kind(),
-        K::GRANT | K::REVOKE | K::COMMENT_ON | K::SECURITY_LABEL | K::ALTER_DEFAULT_PRIVILEGES
-    ) {
-        return None;
-    }
-    Some(if rule.word.is_empty() {
-        relation_subject(node, statement)
+        K::GRANT
+            | K::REVOKE
+            | K::COMMENT_ON
+            | K::SECURITY_LABEL
+            | K::ALTER_DEFAULT_PRIVILEGES
+            | K::ALTER_SYSTEM
+            | K::REASSIGN
+            | K::DROP_OWNED
+    );
+    if named_below {
+        Vec::new()
+    } else if rule.word.is_empty() {
+        vec![relation_subject(node, statement)]
     } else {
-        other_subject(node, rule, statement)
-    })
+        other_subjects(node, rule, statement)
+    }
 }
 
 fn relation_subject(node: &SyntaxNode, statement: &str) -> Result<Reference, String> {
@@ -325,8 +332,9 @@ fn relation_subject(node: &SyntaxNode, statement: &str) -> Result<Reference, Str
     }
 }
 
-fn other_subject(node: &SyntaxNode, rule: &Rule, statement: &str) -> Result<Reference, String> {
-    // A label of what kind of object it is, such as `operator class`, from the statement's name.
+/// DROP takes several names, the others one.
+fn other_subjects(node: &SyntaxNode, rule: &Rule, statement: &str) -> Vec<Result<Reference, String>> {
+    // What kind of object it is, such as `operator class`, from the statement's name.
     let word = match rule.word {
         "object" | "extension" => {
             let words = statement.split_once('_').map_or(statement, |(_, rest)| rest);
@@ -334,17 +342,25 @@ fn other_subject(node: &SyntaxNode, rule: &Rule, statement: &str) -> Result<Refe
         }
         word => word.to_owned(),
     };
-    let named = node.children().find(|child| {
-        !matches!(child.kind(), K::IF_EXISTS | K::IF_NOT_EXISTS | K::OR_REPLACE)
-            && names::dotted(child).is_ok_and(|name| !name.is_empty())
+    let flat = node.children().flat_map(|child| match child.kind() {
+        K::FUNCTION_SIG_LIST | K::PROCEDURE_SIG_LIST | K::ROUTINE_SIG_LIST | K::OP_SIG_LIST => {
+            child.children().collect()
+        }
+        K::IF_EXISTS | K::IF_NOT_EXISTS | K::OR_REPLACE | K::CASCADE | K::RESTRICT => Vec::new(),
+        K::ON_RELATION | K::ON_TABLE | K::SERVER_CLAUSE | K::USING_METHOD => Vec::new(),
+        _ => vec![child],
     });
-    let path = named.as_ref().map(|n| n.descendants().find(|d| matches!(d.kind(), K::PATH | K::PATH_REF)));
-    let name = match (named, path.flatten()) {
-        (_, Some(path)) => names::dotted(&path)?,
-        (Some(named), None) => names::dotted(&named)?,
-        (None, None) => String::new(),
-    };
-    Ok(Reference::Other { kind: word, name })
+    let mut names = flat.filter_map(|child| object_name(&child));
+    let drops = rule.kind == StatementKind::Drop;
+    let first = names.next().unwrap_or_default();
+    let rest: Vec<String> = if drops { names.collect() } else { Vec::new() };
+    std::iter::once(first).chain(rest).map(|name| Ok(Reference::Other { kind: word.clone(), name })).collect()
+}
+
+/// The name that a part of a statement begins with, if it does.
+fn object_name(part: &SyntaxNode) -> Option<String> {
+    let path = part.descendants().find(|below| matches!(below.kind(), K::PATH | K::PATH_REF));
+    names::dotted(&path.unwrap_or_else(|| part.clone())).ok().filter(|name| !name.is_empty())
 }
 
 fn is_relation(kind: SyntaxKind) -> bool {
@@ -399,6 +415,8 @@ fn below(draft: &mut Draft, node: &SyntaxNode, verb: Verb) {
             touch(draft, &part, verb);
         } else if is_query(kind) {
             draft.walk.walk(&part);
+        } else if kind == K::SET_SCHEMA || kind == K::OBJECT_COLUMN {
+            moved_or_column(draft, &part, verb);
         } else if kind == K::EXECUTE {
             utility::execute(draft, &part);
         } else if is_unreadable(kind) || super::analyze::is_statement(kind) {
@@ -410,10 +428,29 @@ fn below(draft: &mut Draft, node: &SyntaxNode, verb: Verb) {
     }
 }
 
+/// The schema that an object is moved to, or the relation of the column that is commented on.
+fn moved_or_column(draft: &mut Draft, part: &SyntaxNode, verb: Verb) {
+    if part.kind() == K::SET_SCHEMA {
+        let schema = child_of(part, K::SCHEMA_REF).and_then(|schema| object_name(&schema));
+        draft
+            .walk
+            .add(verb, Reference::Other { kind: "schema".to_owned(), name: schema.unwrap_or_default() });
+        return;
+    }
+    let column = child_of(part, K::QUALIFIED_COLUMN_NAME_REF).ok_or("a column has no name".to_owned());
+    let relation = column.and_then(|column| names::parts(&column)).and_then(|mut parts| {
+        parts.pop();
+        names::from_parts(parts)
+    });
+    draft.add(verb, relation.map(Reference::Relation));
+}
+
 /// A relation named inside the statement: read for its shape by LIKE, else changed with the statement's subject.
 fn touch(draft: &mut Draft, part: &SyntaxNode, verb: Verb) {
     let verb = match part.parent().map(|parent| parent.kind()) {
         Some(K::LIKE_CLAUSE) => Verb::DataRead,
+        // A trigger or rule goes, its relation stays.
+        Some(K::ON_RELATION) if verb == Verb::SchemaDrop => Verb::SchemaAlter,
         _ if verb == Verb::SchemaCreate => Verb::SchemaAlter,
         _ => verb,
     };

@@ -24,6 +24,8 @@ pub(super) struct Walk {
     scopes: Vec<Vec<String>>,
     /// WITH clauses already walked on behalf of a compound query that they govern.
     hoisted: BTreeSet<u32>,
+    /// Where the relations and calls stand that were counted.
+    reached: BTreeSet<u32>,
 }
 
 impl Walk {
@@ -37,8 +39,27 @@ impl Walk {
         self.unknown.get_or_insert_with(|| Unknown(reason.into()));
     }
 
+    /// Makes sure that no relation and no call below `node` was passed over, whatever stood around it.
+    pub(super) fn check_complete(&mut self, node: &SyntaxNode) {
+        use SyntaxKind::*;
+        let missed = node.descendants().find(|part| {
+            matches!(part.kind(), RELATION_NAME_REF | TABLE_NAME_REF | VIEW_REF | SEQUENCE_REF | CALL_EXPR)
+                && !self.reached.contains(&part.text_range().start().into())
+        });
+        if let Some(missed) = missed {
+            self.not_understood(format!("{:?} stands where none is expected", missed.kind()));
+        }
+    }
+
+    /// Notes that the relations below `node` are counted.
+    fn reach(&mut self, node: &SyntaxNode) {
+        let references = node.descendants().filter(|part| part.kind() == SyntaxKind::PATH_REF);
+        self.reached.extend(references.take(1).map(|part| u32::from(part.text_range().start())));
+    }
+
     /// Adds effects on the relation that `node` names.
     pub(super) fn relation(&mut self, verbs: &[Verb], node: &SyntaxNode) {
+        self.reach(node);
         match names::relation(node) {
             Ok(name) => {
                 for verb in verbs {
@@ -105,6 +126,7 @@ impl Walk {
 
     /// A relation in FROM or behind TABLE: a read, unless it is a common table expression.
     fn read(&mut self, node: &SyntaxNode) {
+        self.reach(node);
         match names::relation(node) {
             Ok(Name { schema: None, name }) if self.scopes.iter().flatten().any(|hidden| *hidden == name) => {
             }
@@ -293,6 +315,7 @@ impl Walk {
     }
 
     fn call(&mut self, node: &SyntaxNode, stack: &mut Vec<SyntaxNode>) {
+        self.reached.insert(node.text_range().start().into());
         let mut children = node.children();
         match children.next() {
             Some(callee) => self.callee(&callee, stack),
