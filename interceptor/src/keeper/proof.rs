@@ -347,4 +347,4 @@ fn md5_response(password: &[u8], user: &str, salt: [u8; 4]) -> Zeroizing<Vec<u8>
 
 #[cfg(test)]
 #[path = "proof_tests.rs"]
-mod tests;
+pub(super) mod tests;
