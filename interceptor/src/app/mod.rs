@@ -1,9 +1,11 @@
 //! Wiring: the only place that builds everything. Roles and commands begin here.
 
+pub mod daemon;
 mod keeper;
 mod proxy;
+pub mod run;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 
@@ -45,4 +47,10 @@ pub fn role(places: &Places, role: &Role) -> ExitCode {
             ExitCode::from(3)
         }
     }
+}
+
+/// The arguments with which this program does something else for the same installation.
+fn own_arguments<const N: usize>(root: Option<&Path>, words: [&str; N]) -> Vec<OsString> {
+    let place = root.map(|root| [OsString::from("--root"), root.as_os_str().to_owned()]);
+    place.into_iter().flatten().chain(words.map(OsString::from)).collect()
 }

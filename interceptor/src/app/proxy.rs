@@ -1,10 +1,10 @@
 //! The proxy role: takes what the helper hands it, builds the road, and answers the helper and the operator.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
     os::fd::{AsFd, OwnedFd},
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -25,6 +25,7 @@ use crate::{
         self,
         messages::{Attached, FromProxy, LaunchFacts, Ports, ToProxy},
     },
+    identity::ProcessId,
     keeper::{self, client::KeeperClient},
     kernel::{KernelMaps, diag::SocketTable},
     places::Places,
@@ -97,7 +98,39 @@ struct Daemon {
     keeper: KeeperClient,
     journal: Journal,
     control: OwnedFd,
+    tickets: Arc<Tickets>,
     started_at: i64,
+}
+
+/// Whose executable was asked for.
+#[derive(Default)]
+struct Tickets(Mutex<HashMap<u64, ProcessId>>);
+
+impl Tickets {
+    fn take(&self, ticket: u64) -> Option<ProcessId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&ticket)
+    }
+
+    fn put(&self, ticket: u64, process: ProcessId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(ticket, process);
+    }
+}
+
+/// Puts questions about executables to the helper, which answers each.
+async fn ask_executables(
+    helper: Arc<AsyncChannel<FromProxy, ToProxy>>,
+    tickets: Arc<Tickets>,
+    mut asked: mpsc::Receiver<ProcessId>,
+) {
+    let mut ticket = 0;
+    while let Some(process) = asked.recv().await {
+        ticket += 1;
+        tickets.put(ticket, process);
+        let question = FromProxy::Executable { ticket, pid: process.pid, start_time: process.start_time };
+        if helper.send(&question, &[]).await.is_err() {
+            return;
+        }
+    }
 }
 
 impl Daemon {
@@ -112,18 +145,9 @@ impl Daemon {
         let limits = Limits { run_bytes: settings.run_quota_mib * 1024 * 1024 };
         let producer = Producer::attach(&journal, limits, [])?;
         let keeper = KeeperClient::start(Channel::from_socket(handed.keeper))?;
-        let asking = helper.clone();
-        let (ask, mut asked) = mpsc::channel(1024);
-        tokio::spawn(async move {
-            while let Some(process) = asked.recv().await {
-                let process: crate::identity::ProcessId = process;
-                let question =
-                    FromProxy::Executable { ticket: 0, pid: process.pid, start_time: process.start_time };
-                if asking.send(&question, &[]).await.is_err() {
-                    return;
-                }
-            }
-        });
+        let tickets = Arc::new(Tickets::default());
+        let (ask, asked) = mpsc::channel(1024);
+        tokio::spawn(ask_executables(helper.clone(), tickets.clone(), asked));
         // A full queue leaves an executable without a digest, which its record shows.
         let origins = Origins::new(
             KernelMaps::from_descriptors(handed.maps)?,
@@ -141,7 +165,7 @@ impl Daemon {
         });
         let places = places.clone();
         let control = handed.control;
-        Ok(Self { places, helper, rules, proxy, keeper, journal, control, started_at: now_us() })
+        Ok(Self { places, helper, rules, proxy, keeper, journal, control, tickets, started_at: now_us() })
     }
 
     async fn serve(self) -> anyhow::Result<()> {
@@ -181,9 +205,8 @@ impl Daemon {
                     }
                 }
                 ToProxy::Ended { run } => self.ended(run),
-                ToProxy::Executable { pid, start_time, found, .. } => {
-                    if let Some(found) = found {
-                        let process = crate::identity::ProcessId { pid, start_time };
+                ToProxy::Executable { ticket, found } => {
+                    if let (Some(process), Some(found)) = (self.tickets.take(ticket), found) {
                         self.proxy.origins.identified(process, found.path, found.digest);
                     }
                 }

@@ -30,8 +30,9 @@ pub fn run(places: &Places, printer: &Printer, command: &Command) -> Result<Exit
         Command::Print => printer.line(pem.trim_end())?,
         Command::Env => {
             let folder = places.state().join("trust");
-            let files = trust::files(&pem, &folder).map_err(|error| Failure::of(&error))?;
-            let variables = trust::environment(&files, std::iter::empty());
+            fs::create_dir_all(&folder).map_err(|error| Failure::of(&error))?;
+            let files = trust::files(pem.as_bytes(), &folder).map_err(|error| Failure::of(&error))?;
+            let variables = trust::environment(&files, &[]);
             if printer.is_json() {
                 let map: serde_json::Map<_, _> =
                     variables.into_iter().map(|(name, value)| (name, value.into())).collect();

@@ -9,9 +9,10 @@ use std::{
 };
 
 use clap::Args;
+use nix::unistd::{Gid, Uid};
 
 use super::output::{Failure, Printer};
-use crate::{config::Folder, helper::accounts, places::Places};
+use crate::{config::Folder, helper::Accounts, places::Places};
 
 /// Arguments of `init`; what is not given is asked for on a terminal.
 #[derive(Debug, Args)]
@@ -116,7 +117,7 @@ fn write_all(places: &Places, answers: &Answers, password: &[u8]) -> Result<(), 
     directory(folder, 0o755)?;
     directory(&places.policies(), 0o755)?;
     directory(&places.credentials(), 0o750)?;
-    let keeper = accounts::keeper();
+    let keeper = Accounts::find().keeper;
     own(&places.credentials(), keeper)?;
     file(&folder.join("resources.toml"), resources.as_bytes(), 0o644)?;
     file(&folder.join("agents.toml"), agents.as_bytes(), 0o644)?;
@@ -128,8 +129,8 @@ fn write_all(places: &Places, answers: &Answers, password: &[u8]) -> Result<(), 
     own(&secret, keeper)
 }
 
-fn own(path: &Path, account: accounts::Account) -> Result<(), Failure> {
-    std::os::unix::fs::chown(path, Some(account.uid), Some(account.gid))
+fn own(path: &Path, (uid, gid): (Uid, Gid)) -> Result<(), Failure> {
+    std::os::unix::fs::chown(path, Some(uid.as_raw()), Some(gid.as_raw()))
         .map_err(|error| Failure::host(format!("{} cannot be given to the keeper: {error}", path.display())))
 }
 

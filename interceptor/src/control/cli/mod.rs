@@ -14,7 +14,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub use output::{Failure, Printer};
 
-use crate::{launch, places::Places};
+use crate::{app, places::Places};
 
 /// Captures, judges and records what AI agents do to databases and services.
 ///
@@ -36,7 +36,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a command captured: everything it and its children send is judged and recorded.
-    Run(launch::Options),
+    Run(app::run::Arguments),
     /// Write a first policy folder, credential file and expected verdicts for one database.
     Init(init::Options),
     /// List live runs.
@@ -63,7 +63,7 @@ enum Command {
     #[command(subcommand)]
     Ca(ca::Command),
     /// Run the daemon in the foreground. `run` starts one by itself when none is there.
-    Daemon(crate::helper::Options),
+    Daemon(app::daemon::Arguments),
     /// Print a shell's completions.
     Completions {
         /// The shell.
@@ -77,18 +77,19 @@ enum Command {
     },
     /// One of the daemon's own processes; started by it and of no use to anybody else.
     #[command(hide = true)]
-    Role(crate::app::Role),
+    Role(app::Role),
 }
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let places = arguments.root.as_deref().map_or_else(Places::system, Places::under);
+    let root = arguments.root.as_deref();
+    let places = root.map_or_else(Places::system, Places::under);
     let printer = Printer::new(arguments.json);
     let done = match arguments.command {
-        Command::Run(options) => return launch::run(&places, options),
-        Command::Daemon(options) => return crate::helper::run(&places, &options),
-        Command::Role(role) => return crate::app::role(&places, &role),
+        Command::Run(options) => return app::run::run(&places, root, options),
+        Command::Daemon(options) => return app::daemon::run(&places, root, &options),
+        Command::Role(role) => return app::role(&places, &role),
         Command::Init(options) => init::init(&places, &printer, options),
         Command::Ps => runs::list(&places, &printer),
         Command::Status => runs::status(&places, &printer),
