@@ -96,6 +96,8 @@ fn remove(path: &Path) -> Result<(), StoreError> {
 pub(super) struct Index {
     dir: PathBuf,
     pub(super) connection: Connection,
+    /// Nothing of a segment before this one is in the tables.
+    first: u64,
 }
 
 impl Index {
@@ -122,16 +124,17 @@ impl Index {
 
     fn prepare(dir: &Path, connection: Connection) -> Result<Self, StoreError> {
         connection.execute_batch(TABLES)?;
-        Ok(Self { dir: dir.to_owned(), connection })
+        Ok(Self { dir: dir.to_owned(), connection, first: 0 })
     }
 
     /// Indexes all whole lines that are there and not yet indexed.
     pub(super) fn catch_up(&mut self) -> Result<(), StoreError> {
         let mut place = place_in(&self.connection, "main")?.unwrap_or(Place { segment: 0, offset: 0 });
         let segments = segment::list(&self.dir)?;
-        if let Some((first, _)) = segments.first() {
+        if let Some((first, _)) = segments.first().filter(|(first, _)| *first != self.first) {
             self.connection.execute("DELETE FROM record WHERE segment < ?1", [Number(*first)])?;
             self.connection.execute("DELETE FROM outcome WHERE segment < ?1", [Number(*first)])?;
+            self.first = *first;
         }
         for (number, path) in segments {
             if number < place.segment {
@@ -188,7 +191,7 @@ fn fits(dir: &Path, path: &Path) -> bool {
 fn ends_a_line(path: &Path, offset: u64) -> bool {
     use std::os::unix::fs::FileExt;
     let mut byte = [0];
-    let read = |file: std::fs::File| file.read_exact_at(&mut byte, offset.checked_sub(1)?.max(0)).ok();
+    let read = |file: std::fs::File| file.read_exact_at(&mut byte, offset.checked_sub(1)?).ok();
     std::fs::File::open(path).ok().and_then(read).is_some() && byte == *b"\n"
 }
 

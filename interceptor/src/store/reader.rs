@@ -109,6 +109,9 @@ pub struct Reader {
     connection: Connection,
     /// Whether there is an index on disk.
     disk: bool,
+    /// What of the index on disk is asked: not what retention has removed, nor what it gained since.
+    from: Place,
+    to: Place,
 }
 
 /// Where a record's lines stand.
@@ -127,9 +130,12 @@ impl Reader {
         if !disk {
             connection.execute_batch("ATTACH ':memory:' AS disk")?;
         }
-        let mut tail = Index::in_memory(dir, connection, from.unwrap_or(Place { segment: 0, offset: 0 }))?;
+        let to = from.unwrap_or(Place { segment: 0, offset: 0 });
+        let mut tail = Index::in_memory(dir, connection, to)?;
         tail.catch_up()?;
-        Ok(Self { dir: dir.to_owned(), connection: tail.connection, disk })
+        let first = segment::list(dir)?.first().map_or(0, |(number, _)| *number);
+        let from = Place { segment: first, offset: 0 };
+        Ok(Self { dir: dir.to_owned(), connection: tail.connection, disk, from, to })
     }
 
     /// The newest `count` lines of the store, oldest first.
@@ -199,11 +205,18 @@ impl Reader {
         let terms: String = conditions.iter().map(|(sql, _)| format!(" AND ({sql})")).collect();
         // The outcome may be newer than the index on disk: it is looked for in memory too.
         let outcomes = if self.disk { "disk" } else { "main" };
+        let within = match schema {
+            "disk" => format!(
+                "r.segment >= {} AND (r.segment, r.offset) < ({}, {})",
+                self.from.segment, self.to.segment, self.to.offset
+            ),
+            _ => "true".to_owned(),
+        };
         let sql = format!(
             "SELECT r.seq, r.segment, r.offset, coalesce(o.segment, p.segment), coalesce(o.offset, p.offset)
              FROM {schema}.record r LEFT JOIN main.outcome o ON o.request = r.seq
              LEFT JOIN {outcomes}.outcome p ON p.request = r.seq
-             WHERE true{terms} ORDER BY r.seq {order} LIMIT {limit}"
+             WHERE {within}{terms} ORDER BY r.seq {order} LIMIT {limit}"
         );
         let mut statement = self.connection.prepare_cached(&sql)?;
         let rows =

@@ -512,3 +512,104 @@ fn a_run_of_the_keeper_stops_in_good_order() {
     assert_eq!(place.check().last_seq, 2);
     assert!(!place.writer_with(config()).1.skipped);
 }
+
+#[test]
+fn numbers_that_the_power_may_have_taken_are_not_given_again() {
+    use std::os::unix::fs::FileExt;
+    let place = Place::new();
+    let mut writer = place.writer();
+    commit(&place.producer(), "SELECT 1");
+    writer.drain().unwrap();
+    drop(writer);
+    let file = fs::OpenOptions::new().write(true).open(place.dir.path().join("journal")).unwrap();
+    file.write_all_at(&[9; 8], 320).unwrap();
+    let (mut writer, report) = place.writer_with(config());
+    assert!(report.skipped);
+    assert!(commit(&place.producer(), "SELECT 2").0 > place.journal.most_entries());
+    writer.drain().unwrap();
+    writer.close().unwrap();
+    let report = place.check();
+    assert!(report.is_good() && report.skipped.len() == 1, "{report:?}");
+}
+
+/// Runs `test` in a thread with a mount namespace of its own, where `dir` is a disk of `size`.
+fn on_a_small_disk(dir: &Path, size: &str, test: impl FnOnce() + Send + 'static) {
+    use nix::{
+        mount::{MsFlags, mount},
+        sched::{CloneFlags, unshare},
+    };
+    let (dir, size) = (dir.to_owned(), format!("size={size}"));
+    let thread = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        mount(Some("tmpfs"), &dir, Some("tmpfs"), MsFlags::empty(), Some(size.as_str())).unwrap();
+        test();
+    });
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_full_disk_refuses_and_kills_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    on_a_small_disk(dir.path(), "2m", move || {
+        assert!(Journal::create(&path.join("journal"), 4 << 20).is_err());
+        assert!(!path.join("journal").exists() && !path.join("journal.new").exists());
+        let journal = Journal::create(&path.join("journal"), MINIMUM_SIZE).unwrap();
+        let audit = path.join("audit");
+        let (mut writer, _) = Writer::open(&audit, &journal, config()).unwrap();
+        let producer = Producer::attach(&journal, Limits::default(), []).unwrap();
+        let ballast = path.join("ballast");
+        fs::write(&ballast, vec![1; 1 << 20]).unwrap();
+        let mut open = std::collections::VecDeque::new();
+        let failed = loop {
+            if open.len() > 5 {
+                producer.append_outcome(outcome(open.pop_front().unwrap())).unwrap();
+            }
+            match producer.commit_requests(DIGEST, &[request(1, "SELECT 1", true)]) {
+                Ok(receipt) => open.extend(receipt.records()),
+                Err(error) => panic!("refused too early: {error}"),
+            }
+            if let Err(error) = writer.drain() {
+                break error;
+            }
+        };
+        assert!(matches!(failed, StoreError::NoSpace(_)), "{failed}");
+        // The requests' own ring still has room for how each of them ends.
+        let refused = producer.commit_requests(DIGEST, &[request(1, "SELECT 1", true)]);
+        assert!(matches!(refused, Err(JournalError::NoSpace | JournalError::Full)));
+        for id in &open {
+            producer.append_outcome(outcome(*id)).unwrap();
+        }
+        assert!(writer.drain().is_err());
+        fs::remove_file(&ballast).unwrap();
+        writer.drain().unwrap();
+        writer.look_after().unwrap();
+        assert!(producer.commit_requests(DIGEST, &[request(1, "SELECT 1", true)]).is_ok());
+        let key = writer.public_key();
+        writer.close().unwrap();
+        let report = verify(&audit, &key, None).unwrap();
+        assert!(report.is_good(), "{report:?}");
+        assert_eq!(Some(report.last_seq), open.back().map(|id| id.0 + open.len() as u64 + 1));
+    });
+}
+
+#[test]
+fn a_filling_disk_is_told_before_requests_are_refused() {
+    let place = Place::new();
+    let producer = place.producer();
+    let (mut writer, _) = place.writer_with(Config { free_warn: u64::MAX, ..config() });
+    writer.look_after().unwrap();
+    commit(&producer, "SELECT 1");
+    drop(writer);
+    let (mut writer, _) = place.writer_with(Config { total_bytes: 1, ..config() });
+    writer.look_after().unwrap();
+    let refused = producer.commit_requests(DIGEST, &[request(1, "SELECT 1", true)]);
+    assert!(matches!(refused, Err(JournalError::NoSpace)));
+    producer.append_event(&event("events still go through")).unwrap();
+    producer.append_outcome(outcome(RecordId(1))).unwrap();
+    writer.close().unwrap();
+    let told = place.entries().into_iter().filter(|line| line.sub > 0).count();
+    assert_eq!(told, 2, "one event for each change");
+}

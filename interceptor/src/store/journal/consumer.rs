@@ -14,6 +14,9 @@ use super::{
     FRAME_HEADER, FrameHeader, Journal, JournalError, Kind, PAGE, Space, at, boot_tag, futex, payload_check,
 };
 
+/// Bytes of one group commit: more would make the first of them wait for the last.
+const GROUP: u64 = 1024 * 1024;
+
 /// What a frame carries.
 #[derive(Debug)]
 pub(in crate::store) enum Body {
@@ -72,7 +75,7 @@ impl Journal {
         let head = self.map.word(at::HEAD).load(Ordering::Acquire);
         let (mut place, mut buffer) = (tail, Vec::new());
         while place != head {
-            self.copy_out(place, head, &mut buffer)?;
+            self.copy_out(place, head, self.map.capacity / 2, &mut buffer)?;
             let mut rest = buffer.as_slice();
             let before = place;
             while let Some(frame) = next_raw(&mut rest)? {
@@ -87,15 +90,15 @@ impl Journal {
         Ok((head, next))
     }
 
-    /// Copies what is published from `place` on, at most half the ring, which is longer than any frame.
-    fn copy_out(&self, place: u64, head: u64, buffer: &mut Vec<u8>) -> Result<(), JournalError> {
+    /// Copies what is published from `place` on, at most `most` bytes. Half the ring is longer than any frame.
+    fn copy_out(&self, place: u64, head: u64, most: u64, buffer: &mut Vec<u8>) -> Result<(), JournalError> {
         let capacity = self.map.capacity;
         let published = head.wrapping_sub(place);
         if published > capacity {
             return Err(damaged("its end lies outside the ring"));
         }
         let offset = place % capacity;
-        let length = published.min(capacity / 2);
+        let length = published.min(most);
         let first = length.min(capacity - offset);
         let size = |n: u64| usize::try_from(n).map_err(|_| damaged("it is too long"));
         buffer.clear();
@@ -128,10 +131,22 @@ impl Consumer {
             return Ok(Vec::new());
         }
         let mut buffer = std::mem::take(&mut self.buffer);
-        let copied = self.journal.copy_out(self.tail, head, &mut buffer);
-        let frames = copied.and_then(|()| self.check(&buffer));
+        let frames = self.read_group(head, &mut buffer);
         self.buffer = buffer;
         frames
+    }
+
+    /// One group's frames; at least one, however long.
+    fn read_group(&mut self, head: u64, buffer: &mut Vec<u8>) -> Result<Vec<Frame>, JournalError> {
+        let half = self.journal.capacity() / 2;
+        for most in [GROUP.min(half), half] {
+            self.journal.copy_out(self.tail, head, most, buffer)?;
+            let frames = self.check(buffer)?;
+            if !frames.is_empty() {
+                return Ok(frames);
+            }
+        }
+        Err(damaged("a frame has no end"))
     }
 
     fn check(&mut self, bytes: &[u8]) -> Result<Vec<Frame>, JournalError> {
@@ -141,7 +156,6 @@ impl Consumer {
             let frame =
                 match next_raw(&mut rest).and_then(|raw| raw.map(|raw| self.check_one(&raw)).transpose()) {
                     Ok(Some(frame)) => frame,
-                    Ok(None) if frames.is_empty() => return Err(damaged("a frame has no end")),
                     Ok(None) => return Ok(frames),
                     // The good ones are taken first; the bad one is then the first.
                     Err(_) if !frames.is_empty() => return Ok(frames),
@@ -190,7 +204,7 @@ impl Consumer {
         } else {
             head
         };
-        self.journal.copy_out(self.tail, end, &mut bytes)?;
+        self.journal.copy_out(self.tail, end, self.journal.capacity(), &mut bytes)?;
         Ok(bytes)
     }
 
