@@ -13,7 +13,7 @@ use std::{
     path::Path,
     process::{Child, ChildStdout, Command, Stdio},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -40,8 +40,6 @@ pub(super) const WAITERS: usize = 4;
 /// The whole environment of a program.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-static WAITING: AtomicUsize = AtomicUsize::new(0);
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Printed {
@@ -59,23 +57,27 @@ fn wiped<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Zeroizing<String>
 pub(super) struct Helper {
     argv: Vec<String>,
     deadline: Duration,
+    room: Arc<WaitingRoom>,
     last: Mutex<Option<(Secret, Timestamp)>>,
 }
 
-struct Waiting;
+/// Counts the requests that wait for any program.
+#[derive(Debug, Default)]
+pub(super) struct WaitingRoom(AtomicUsize);
 
-impl Waiting {
-    fn enter() -> Option<Self> {
-        let entered = WAITING
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < WAITERS).then_some(n + 1))
-            .is_ok();
-        entered.then_some(Self)
+struct Seat<'a>(&'a WaitingRoom);
+
+impl WaitingRoom {
+    fn enter(&self) -> Option<Seat<'_>> {
+        let more = |n| (n < WAITERS).then_some(n + 1);
+        // Only who was counted in may make a seat: dropping one counts out.
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok().map(|_| Seat(self))
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        WAITING.fetch_sub(1, Ordering::AcqRel);
+        self.0.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -89,7 +91,9 @@ impl Source for Helper {
         {
             return Ok(secret.clone());
         }
-        let _waiting = Waiting::enter()
+        let _seat = self
+            .room
+            .enter()
             .ok_or_else(|| self.fault("too many log-ins wait for helper programs: make it faster"))?;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((secret, expires_at)) = &*last
@@ -105,8 +109,8 @@ impl Source for Helper {
 }
 
 impl Helper {
-    pub(super) fn new(argv: Vec<String>) -> Self {
-        Self { argv, deadline: DEADLINE, last: Mutex::new(None) }
+    pub(super) fn new(argv: Vec<String>, room: Arc<WaitingRoom>) -> Self {
+        Self { argv, deadline: DEADLINE, room, last: Mutex::new(None) }
     }
 
     #[cfg(test)]

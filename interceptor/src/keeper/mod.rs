@@ -267,4 +267,6 @@ pub fn systemd_credentials() -> SystemdCredentials {
 }
 
 #[cfg(test)]
+mod postgres_tests;
+#[cfg(test)]
 mod tests;

@@ -25,7 +25,7 @@ use nix::{
 use secrecy::{ExposeSecret, SecretBox};
 use zeroize::Zeroizing;
 
-use super::exec::Helper;
+use super::exec::{Helper, WaitingRoom};
 
 /// The most bytes that a secret may have: enough for any key or token.
 pub const SECRET_LIMIT: usize = 64 * 1024;
@@ -289,12 +289,13 @@ pub struct Secrets {
     folder: PathBuf,
     systemd: SystemdCredentials,
     helpers: Mutex<HashMap<Vec<String>, Arc<Helper>>>,
+    room: Arc<WaitingRoom>,
 }
 
 impl Secrets {
     /// Files are looked up below `folder`.
     pub fn new(folder: PathBuf, systemd: SystemdCredentials) -> Self {
-        Self { folder, systemd, helpers: Mutex::default() }
+        Self { folder, systemd, helpers: Mutex::default(), room: Arc::default() }
     }
 
     /// The folder of [`SecretSource::File`].
@@ -318,7 +319,8 @@ impl Secrets {
 
     fn helper(&self, argv: &[String]) -> Arc<Helper> {
         let mut helpers = self.helpers.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(helpers.entry(argv.to_vec()).or_insert_with(|| Arc::new(Helper::new(argv.to_vec()))))
+        let fresh = || Arc::new(Helper::new(argv.to_vec(), Arc::clone(&self.room)));
+        Arc::clone(helpers.entry(argv.to_vec()).or_insert_with(fresh))
     }
 }
 

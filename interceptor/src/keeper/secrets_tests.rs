@@ -125,7 +125,7 @@ fn systemd_gives_what_it_has_and_says_what_it_has_not() {
 fn helper(folder: &Path, script: &str) -> Helper {
     write(folder, "helper", format!("#!/bin/sh\n{script}\n").as_bytes(), 0o700);
     // Through the shell, so that a fork of another test that still holds the file open for writing does no harm.
-    Helper::new(vec!["/bin/sh".into(), folder.join("helper").display().to_string()])
+    Helper::new(vec!["/bin/sh".into(), folder.join("helper").display().to_string()], Arc::default())
 }
 
 #[test]
@@ -192,8 +192,8 @@ fn a_helper_does_not_outlive_its_deadline() {
 fn a_helper_that_others_may_change_is_not_run() {
     let folder = folder();
     write(folder.path(), "open", b"#!/bin/sh\n", 0o777);
-    let open = Helper::new(vec![folder.path().join("open").display().to_string()]);
+    let open = Helper::new(vec![folder.path().join("open").display().to_string()], Arc::default());
     assert!(open.fetch().expect_err("refused").to_string().contains("chmod go-w"));
-    let relative = Helper::new(vec!["true".to_owned()]);
+    let relative = Helper::new(vec!["true".to_owned()], Arc::default());
     assert!(relative.fetch().expect_err("refused").to_string().contains("absolute path"));
 }
