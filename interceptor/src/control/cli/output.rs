@@ -95,7 +95,7 @@ impl Printer {
     /// Prints a heading and rows. Every cell is neutralised.
     pub fn table(&self, heading: &[&str], rows: Vec<Vec<(String, Tone)>>) -> Result<(), Failure> {
         let mut table = Table::new();
-        table.load_preset(PRESET).set_content_arrangement(if self.colour {
+        table.load_style(presets::NOTHING).set_content_arrangement(if self.colour {
             ContentArrangement::Dynamic
         } else {
             ContentArrangement::Disabled
