@@ -22,14 +22,15 @@ pub const DNS_PORT: u16 = 53;
 /// What `destination` means in `inventory`.
 pub fn find(inventory: &Inventory, destination: OriginalDestination) -> Destination<'_> {
     match inventory.by_destination(destination.0) {
-        Match::Resource(resource) => Destination::Resource(resource),
-        Match::None if destination.0.port() == DNS_PORT => Destination::NameServer,
-        Match::None => Destination::Unknown(format!(
+        Match::Resource { resource, .. } => Destination::Resource(resource),
+        Match::Nothing if destination.0.port() == DNS_PORT => Destination::NameServer,
+        Match::Nothing => Destination::Unknown(format!(
             "{destination} is no resource; to permit it, name it in resources.toml by host name or address"
         )),
-        Match::WrongPort(resource) => Destination::Unknown(format!(
-            "{destination} stands for resource {}, which is not reached at that port",
-            resource.name
+        Match::WrongPort { host } => Destination::Unknown(format!(
+            "{host} is the name of a resource that is not reached at port {}; to permit it, add the port to its \
+             `ports` in resources.toml",
+            destination.0.port()
         )),
     }
 }

@@ -129,7 +129,7 @@ async fn answer(gate: &PolicyGate, subject: &Subject, query: Bytes) -> Option<Me
 }
 
 fn synthetic(inventory: &Inventory, name: &str) -> Option<SyntheticAddress> {
-    inventory.hosts().position(|host| host == name).and_then(SyntheticAddress::nth)
+    inventory.synthetic(name)
 }
 
 fn record(name: &Name, wanted: RecordType, address: IpAddr) -> Option<Record> {
