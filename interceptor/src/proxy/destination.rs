@@ -27,6 +27,10 @@ pub fn find(inventory: &Inventory, destination: OriginalDestination) -> Destinat
         Match::Nothing => Destination::Unknown(format!(
             "{destination} is no resource; to permit it, name it in resources.toml by host name or address"
         )),
+        Match::Loopback => Destination::Unknown(format!(
+            "nothing listens at {destination} inside the run; a service of this host is reached by a resource with \
+             that address and `dial = \"host\"`"
+        )),
         Match::WrongPort { host } => Destination::Unknown(format!(
             "{host} is the name of a resource that is not reached at port {}; to permit it, add the port to its \
              `ports` in resources.toml",
