@@ -73,10 +73,7 @@ pub enum LaunchRequest {
         facts: LaunchFacts,
     },
     /// The namespaces stand. Carries the network namespace and a pidfd of the run's first process, in this order.
-    Namespaces {
-        /// The first process, in the host's pid namespace.
-        init: i32,
-    },
+    Namespaces,
 }
 
 /// From the helper to `interceptor run`.
@@ -113,8 +110,8 @@ pub enum Attached {
     Journal,
     /// The operator's listening socket.
     Control,
-    /// A kernel map, by name.
-    Map(String),
+    /// A kernel map; the kernel side knows their order.
+    Map,
 }
 
 /// Which ports a run's listeners have on loopback, in the run's own namespace.
@@ -240,7 +237,7 @@ pub enum FromProxy {
     },
 }
 
-/// From the helper to the keeper.
+/// From the helper to the keeper, which is to end when its channel to the proxy does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum ToKeeper {
@@ -249,8 +246,6 @@ pub enum ToKeeper {
         /// What the descriptors are.
         attached: Vec<Attached>,
     },
-    /// Seal, sync and end.
-    Drain,
 }
 
 /// From the keeper to the helper.

@@ -43,7 +43,9 @@ use nix::{
     },
 };
 
-pub(crate) use netlink::{ADDRESS_V4, ADDRESS_V6};
+#[cfg(test)]
+pub(crate) use netlink::furnish as furnish_network;
+pub use netlink::{ADDRESS_V4, ADDRESS_V6};
 
 use self::{
     environment::Environment,
@@ -432,8 +434,7 @@ impl Launched {
     fn get_served(&self, helper: &Helper) -> Result<(), LaunchError> {
         let network = File::open(format!("/proc/{}/ns/net", self.0.pid))
             .map_err(step("open the run's network namespace"))?;
-        let request = LaunchRequest::Namespaces { init: self.0.pid.as_raw() };
-        match asked(helper, &request, &[network.as_fd(), self.0.pidfd.as_fd()])? {
+        match asked(helper, &LaunchRequest::Namespaces, &[network.as_fd(), self.0.pidfd.as_fd()])? {
             (LaunchAnswer::Ready, _) => Ok(()),
             _ => Err(LaunchError::OutOfTurn("the daemon")),
         }

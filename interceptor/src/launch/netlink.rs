@@ -21,10 +21,10 @@ use nix::{
 pub(crate) const INTERFACE: &str = "eth0";
 /// Where its packets end.
 pub(crate) const VOID: &str = "void0";
-/// In TEST-NET-1 (RFC 5737): no real host has it.
-pub(crate) const ADDRESS_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-/// In the documentation prefix (RFC 3849).
-pub(crate) const ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+/// The run's own IPv4 address, in TEST-NET-1 (RFC 5737): no real host has it.
+pub const ADDRESS_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+/// The run's own IPv6 address, in the documentation prefix (RFC 3849).
+pub const ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 
 /// Fills the calling thread's network namespace, which must be new. Says whether it has IPv6.
 pub(crate) fn furnish() -> io::Result<bool> {

@@ -181,15 +181,32 @@ pub(crate) fn place(source: BorrowedFd<'_>, target: RawFd) -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Takes over a descriptor that the parent left at a number agreed upon.
-pub(crate) fn adopt(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: F_GETFD only asks.
-    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: it is open, and by the agreement with our parent it is ours; a role calls this once, first thing.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+/// Takes the descriptor behind standard input, which becomes `/dev/null`.
+pub(crate) fn take_standard_input() -> io::Result<OwnedFd> {
+    let taken = io::stdin().as_fd().try_clone_to_owned()?;
+    place(File::open("/dev/null")?.as_fd(), 0)?;
+    Ok(taken)
 }
+
+/// The cookie by which the kernel side knows the network namespace of `socket`.
+pub(crate) fn namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the option writes eight bytes at most, to an integer that outlives the call.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            std::ptr::from_mut(&mut cookie).cast(),
+            &mut length,
+        )
+    };
+    if done == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `SO_NETNS_COOKIE` of `asm-generic/socket.h`.
+const SO_NETNS_COOKIE: libc::c_int = 71;
 
 /// Makes the terminal behind the first standard stream that is one the session's controlling terminal.
 pub(crate) fn take_terminal() -> io::Result<()> {
@@ -229,6 +246,12 @@ pub(crate) fn terminal_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: TIOCGPTPEER takes integer flags and answers with a descriptor.
     let fd = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) };
     owned(libc::c_long::from(fd))
+}
+
+/// Accepts one connection.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let accepted = nix::sys::socket::accept4(listener.as_raw_fd(), nix::sys::socket::SockFlag::SOCK_CLOEXEC)?;
+    owned(libc::c_long::from(accepted))
 }
 
 /// A socket of any family and protocol, only to learn whether it may be had.
