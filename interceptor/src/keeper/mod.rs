@@ -2,14 +2,24 @@
 //!
 //! Promises: nothing that the proxy sends names a file, a program or a key: the keeper reads the inventory itself
 //! and resolves (resource, agent) to a credential; it mints certificates only for names of the inventory; it ends
-//! when the channel does. It never sees an agent's bytes and knows no policy.
+//! when the channel does, or when evidence can no longer be written. It never sees an agent's bytes and knows no
+//! policy.
+//!
+//! What a compromised proxy still gets from it: proofs for log-ins on behalf of any agent of the inventory, and
+//! handshakes with their client certificates, while it is compromised; certificates for the inventory's names, which
+//! only captured agents trust; a password itself only where the inventory allows cleartext. Never the authority's
+//! key, a client key, or a password that is proven otherwise.
 
 use std::{
     convert::Infallible,
     fmt,
     net::IpAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        mpsc::{self, Sender},
+    },
     thread,
 };
 
@@ -68,6 +78,9 @@ pub enum KeeperError {
     /// The evidence cannot be written.
     #[error("the evidence cannot be written: {0}")]
     Writer(String),
+    /// A bug of ours.
+    #[error("a thread of the keeper panicked: see the log")]
+    Panicked,
     /// The channel to the proxy ended.
     #[error("the channel to the proxy ended: {0}")]
     Channel(#[from] ChannelError),
@@ -102,24 +115,30 @@ pub fn run(role: Role) -> Result<Infallible, KeeperError> {
     let Role { channel, places, systemd, load, writer } = role;
     let keeper = Arc::new(Keeper::new(places, systemd, load)?);
     let channel = Arc::new(channel);
-    let (ended, end) = std::sync::mpsc::channel();
-    let evidence = ended.clone();
-    thread::Builder::new().name("evidence".to_owned()).spawn(move || {
-        let why = match writer() {
-            Ok(()) => "the writer ended".to_owned(),
-            Err(why) => why,
-        };
-        drop(evidence.send(KeeperError::Writer(why)));
+    let (ended, end) = mpsc::channel();
+    start("evidence", &ended, move || {
+        KeeperError::Writer(writer().err().unwrap_or_else(|| "the writer ended".to_owned()))
     })?;
-    for number in 0..THREADS {
-        let (keeper, channel, ended) = (Arc::clone(&keeper), Arc::clone(&channel), ended.clone());
-        let name = format!("keeper-{number}");
-        thread::Builder::new().name(name).spawn(move || {
-            drop(ended.send(KeeperError::Channel(keeper.serve(&channel))));
-        })?;
+    for _ in 0..THREADS {
+        let (keeper, channel) = (Arc::clone(&keeper), Arc::clone(&channel));
+        start("keeper", &ended, move || KeeperError::Channel(keeper.serve(&channel)))?;
     }
     drop(ended);
     Err(end.recv().unwrap_or(KeeperError::Channel(ChannelError::Closed)))
+}
+
+/// Starts a thread whose end, by a panic too, is the end of the role.
+fn start(
+    name: &str,
+    ended: &Sender<KeeperError>,
+    body: impl FnOnce() -> KeeperError + Send + 'static,
+) -> std::io::Result<()> {
+    let ended = ended.clone();
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let why = catch_unwind(AssertUnwindSafe(body)).unwrap_or(KeeperError::Panicked);
+        drop(ended.send(why));
+    })?;
+    Ok(())
 }
 
 /// Everything that requests are answered from.
