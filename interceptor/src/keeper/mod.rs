@@ -18,9 +18,11 @@ use std::{
     path::Path,
     sync::{
         Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
         mpsc::{self, Sender},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use interceptor_core::{
@@ -57,8 +59,12 @@ const THREADS: usize = 8;
 /// Reads the inventory from the configuration; or says, for the operator, what is wrong with it.
 pub type Load = Box<dyn Fn(&Places) -> Result<Inventory, String> + Send + Sync>;
 
-/// Writes evidence until the proxy is gone.
-pub type Writer = Box<dyn FnOnce() -> Result<(), String> + Send>;
+/// Writes evidence until the flag is set, then writes what is left and returns. The one seam to the store: `app`
+/// passes its writer's loop.
+pub type Writer = Box<dyn FnOnce(&AtomicBool) -> Result<(), String> + Send>;
+
+/// How long the writer may take for what is left when the proxy is gone.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// Why the keeper ended, or could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -116,26 +122,41 @@ pub fn run(role: Role) -> Result<Infallible, KeeperError> {
     let keeper = Arc::new(Keeper::new(places, systemd, load)?);
     let channel = Arc::new(channel);
     let (ended, end) = mpsc::channel();
-    start("evidence", &ended, move || {
-        KeeperError::Writer(writer().err().unwrap_or_else(|| "the writer ended".to_owned()))
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let crashed = KeeperError::Writer("the writer panicked: see the log".to_owned());
+    start("evidence", &ended, crashed, move || {
+        KeeperError::Writer(writer(&stopped).err().unwrap_or_else(|| "the writer ended".to_owned()))
     })?;
     for _ in 0..THREADS {
         let (keeper, channel) = (Arc::clone(&keeper), Arc::clone(&channel));
-        start("keeper", &ended, move || KeeperError::Channel(keeper.serve(&channel)))?;
+        start("keeper", &ended, KeeperError::Panicked, move || KeeperError::Channel(keeper.serve(&channel)))?;
     }
     drop(ended);
-    Err(end.recv().unwrap_or(KeeperError::Channel(ChannelError::Closed)))
+    let why = end.recv().unwrap_or(KeeperError::Channel(ChannelError::Closed));
+    stop.store(true, Ordering::Release);
+    if !matches!(why, KeeperError::Writer(_)) {
+        let deadline = Instant::now() + LAST_WORDS;
+        // The other threads end too; only the writer has something left to do.
+        while let Ok(other) = end.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            if matches!(other, KeeperError::Writer(_)) {
+                break;
+            }
+        }
+    }
+    Err(why)
 }
 
 /// Starts a thread whose end, by a panic too, is the end of the role.
 fn start(
     name: &str,
     ended: &Sender<KeeperError>,
+    panicked: KeeperError,
     body: impl FnOnce() -> KeeperError + Send + 'static,
 ) -> std::io::Result<()> {
     let ended = ended.clone();
     thread::Builder::new().name(name.to_owned()).spawn(move || {
-        let why = catch_unwind(AssertUnwindSafe(body)).unwrap_or(KeeperError::Panicked);
+        let why = catch_unwind(AssertUnwindSafe(body)).unwrap_or(panicked);
         drop(ended.send(why));
     })?;
     Ok(())
