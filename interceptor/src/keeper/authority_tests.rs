@@ -113,3 +113,22 @@ fn nonsense_is_not_signed() {
         assert!(matches!(authority.mint(&names, key), Err(AuthorityError::Request(_))), "{names:?}");
     }
 }
+
+#[test]
+fn openssl_finds_nothing_to_object_to() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = Authority::ensure(&folder.path().join("ca")).expect("made");
+    let minted = authority.mint(&names(&["db.internal"]), &key().subject_public_key_info()).expect("minted");
+    let leaf = folder.path().join("leaf.der");
+    fs::write(&leaf, &minted.chain[0]).expect("write");
+    let verify = |name: &str| {
+        std::process::Command::new("openssl")
+            .args(["verify", "-x509_strict", "-purpose", "sslserver", "-verify_hostname", name, "-CAfile"])
+            .args([&folder.path().join("ca").join(CERTIFICATE_FILE), &leaf])
+            .output()
+            .expect("openssl is in every distribution")
+    };
+    let output = verify("db.internal");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!verify("db2.internal").status.success());
+}

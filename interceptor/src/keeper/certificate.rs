@@ -7,6 +7,7 @@ use std::{fs, path::Path};
 use interceptor_core::inventory::{Credential, SecretSource};
 use rustls::{SignatureScheme, crypto::ring::sign::any_supported_type, sign::SigningKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use zeroize::Zeroizing;
 
 use super::{
     messages::{Blob, Certificate},
@@ -77,5 +78,6 @@ fn load(source: &SecretSource, secrets: &Secrets) -> Result<std::sync::Arc<dyn S
     let pem = secrets.fetch(source).map_err(|e| format!("client key: {e}"))?;
     // The parser's own words could quote the key.
     let der = PrivateKeyDer::from_pem_slice(pem.expose()).map_err(|_| "the client key is not a PEM key")?;
+    let der = Zeroizing::new(der);
     any_supported_type(&der).map_err(|_| "the client key is of no kind that TLS uses here".to_owned())
 }

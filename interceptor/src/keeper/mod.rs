@@ -2,15 +2,27 @@
 //!
 //! Promises: nothing that the proxy sends names a file, a program or a key: the keeper reads the inventory itself
 //! and resolves (resource, agent) to a credential; it mints certificates only for names of the inventory; it ends
-//! when the channel does. It never sees an agent's bytes and knows no policy.
+//! when the channel does, or when evidence can no longer be written. It never sees an agent's bytes and knows no
+//! policy.
+//!
+//! What a compromised proxy still gets from it: proofs for log-ins on behalf of any agent of the inventory, and
+//! handshakes with their client certificates, while it is compromised; certificates for the inventory's names, which
+//! only captured agents trust; a password itself only where the inventory allows cleartext. Never the authority's
+//! key, a client key, or a password that is proven otherwise.
 
 use std::{
     convert::Infallible,
     fmt,
     net::IpAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Sender},
+    },
     thread,
+    time::{Duration, Instant},
 };
 
 use interceptor_core::{
@@ -47,8 +59,12 @@ const THREADS: usize = 8;
 /// Reads the inventory from the configuration; or says, for the operator, what is wrong with it.
 pub type Load = Box<dyn Fn(&Places) -> Result<Inventory, String> + Send + Sync>;
 
-/// Writes evidence until the proxy is gone.
-pub type Writer = Box<dyn FnOnce() -> Result<(), String> + Send>;
+/// Writes evidence until the flag is set, then writes what is left and returns. The one seam to the store: `app`
+/// passes its writer's loop.
+pub type Writer = Box<dyn FnOnce(&AtomicBool) -> Result<(), String> + Send>;
+
+/// How long the writer may take for what is left when the proxy is gone.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// Why the keeper ended, or could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +84,9 @@ pub enum KeeperError {
     /// The evidence cannot be written.
     #[error("the evidence cannot be written: {0}")]
     Writer(String),
+    /// A bug of ours.
+    #[error("a thread of the keeper panicked: see the log")]
+    Panicked,
     /// The channel to the proxy ended.
     #[error("the channel to the proxy ended: {0}")]
     Channel(#[from] ChannelError),
@@ -102,24 +121,45 @@ pub fn run(role: Role) -> Result<Infallible, KeeperError> {
     let Role { channel, places, systemd, load, writer } = role;
     let keeper = Arc::new(Keeper::new(places, systemd, load)?);
     let channel = Arc::new(channel);
-    let (ended, end) = std::sync::mpsc::channel();
-    let evidence = ended.clone();
-    thread::Builder::new().name("evidence".to_owned()).spawn(move || {
-        let why = match writer() {
-            Ok(()) => "the writer ended".to_owned(),
-            Err(why) => why,
-        };
-        drop(evidence.send(KeeperError::Writer(why)));
+    let (ended, end) = mpsc::channel();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let crashed = KeeperError::Writer("the writer panicked: see the log".to_owned());
+    start("evidence", &ended, crashed, move || {
+        KeeperError::Writer(writer(&stopped).err().unwrap_or_else(|| "the writer ended".to_owned()))
     })?;
-    for number in 0..THREADS {
-        let (keeper, channel, ended) = (Arc::clone(&keeper), Arc::clone(&channel), ended.clone());
-        let name = format!("keeper-{number}");
-        thread::Builder::new().name(name).spawn(move || {
-            drop(ended.send(KeeperError::Channel(keeper.serve(&channel))));
-        })?;
+    for _ in 0..THREADS {
+        let (keeper, channel) = (Arc::clone(&keeper), Arc::clone(&channel));
+        start("keeper", &ended, KeeperError::Panicked, move || KeeperError::Channel(keeper.serve(&channel)))?;
     }
     drop(ended);
-    Err(end.recv().unwrap_or(KeeperError::Channel(ChannelError::Closed)))
+    let why = end.recv().unwrap_or(KeeperError::Channel(ChannelError::Closed));
+    stop.store(true, Ordering::Release);
+    if !matches!(why, KeeperError::Writer(_)) {
+        let deadline = Instant::now() + LAST_WORDS;
+        // The other threads end too; only the writer has something left to do.
+        while let Ok(other) = end.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            if matches!(other, KeeperError::Writer(_)) {
+                break;
+            }
+        }
+    }
+    Err(why)
+}
+
+/// Starts a thread whose end, by a panic too, is the end of the role.
+fn start(
+    name: &str,
+    ended: &Sender<KeeperError>,
+    panicked: KeeperError,
+    body: impl FnOnce() -> KeeperError + Send + 'static,
+) -> std::io::Result<()> {
+    let ended = ended.clone();
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let why = catch_unwind(AssertUnwindSafe(body)).unwrap_or(panicked);
+        drop(ended.send(why));
+    })?;
+    Ok(())
 }
 
 /// Everything that requests are answered from.

@@ -171,10 +171,10 @@ async fn slow_programs_do_not_hold_up_the_rest() {
             tokio::spawn(async move { login.prove(Challenge::Cleartext, &leg()).await })
         })
         .collect();
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    let begin = std::time::Instant::now();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let begin = Instant::now();
     bench.client.ping().await.expect("there");
-    assert!(begin.elapsed() < std::time::Duration::from_secs(1));
+    assert!(begin.elapsed() < Duration::from_secs(1));
     asked.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
@@ -290,4 +290,57 @@ async fn only_handshakes_are_signed() {
     let mut text = vec![b' '; 64];
     text.extend_from_slice(b"TLS 1.3, server CertificateVerify\0");
     assert!(identity.signer.sign(scheme, &text).is_err());
+}
+
+/// The whole role, in a process of its own, since it hardens itself. Run by the test below.
+#[test]
+#[ignore = "a part of the_role_hardens_itself_and_ends_with_its_channel"]
+fn the_role() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (near, far) = crate::channel::pair::<Request, Reply>().expect("a channel");
+    let left = folder.path().join("left");
+    let written = left.clone();
+    let role = Role {
+        channel: far,
+        places: Places::under(folder.path()),
+        systemd: SystemdCredentials::default(),
+        load: Box::new(|_| Ok(Inventory::default())),
+        writer: Box::new(move |stop| {
+            while !stop.load(Ordering::Acquire) {
+                thread::sleep(Duration::from_millis(5));
+            }
+            std::fs::write(left, "the rest").map_err(|e| e.to_string())
+        }),
+    };
+    let asked = thread::spawn(move || {
+        near.send(&Request { id: 7, ask: Ask::Ping }, &[]).expect("sent");
+        near.receive().expect("an answer").0
+    });
+    let Err(error) = run(role);
+    assert!(matches!(error, KeeperError::Channel(ChannelError::Closed)), "{error:?}");
+    assert_eq!(std::fs::read_to_string(written).expect("written"), "the rest");
+    assert_eq!(asked.join().expect("joined"), Reply { id: 7, answer: Answer::Pong });
+    assert!(!nix::sys::prctl::get_dumpable().expect("prctl"));
+    let (soft, hard) =
+        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_CORE).expect("limit");
+    assert_eq!((soft, hard), (0, 0));
+
+    let fails: Writer = Box::new(|_| Err("disk full".to_owned()));
+    let panics: Writer = Box::new(|_| panic!("a bug, and part of the test"));
+    for writer in [fails, panics] {
+        let (_kept, channel) = crate::channel::pair::<Request, Reply>().expect("a channel");
+        let places = Places::under(folder.path());
+        let load: Load = Box::new(|_| Ok(Inventory::default()));
+        let Err(error) = run(Role { channel, places, systemd: SystemdCredentials::default(), load, writer });
+        assert!(matches!(error, KeeperError::Writer(_)), "{error:?}");
+    }
+}
+
+#[test]
+fn the_role_hardens_itself_and_ends_with_its_channel() {
+    let itself = std::env::current_exe().expect("a path");
+    let arguments = ["--exact", "keeper::tests::the_role", "--ignored", "--test-threads=1"];
+    let output = std::process::Command::new(itself).args(arguments).output().expect("run");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
