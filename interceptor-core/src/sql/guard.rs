@@ -1,5 +1,5 @@
 //! Bounds what the parser is given: size, tokens, nesting and the length of chains, so that no text can take
-//! more than about a tenth of a second or a megabyte and a half of stack. Also finds where statements end, which
+//! more than about a tenth of a second or the stack that [`super::analyze`] sees to. Also finds where statements end, which
 //! the parser must agree with.
 //!
 //! It must never know what a statement does.
@@ -83,6 +83,7 @@ enum Previous {
     Operand,
     Is,
     Dot,
+    Star,
     Begin,
     Other,
 }
@@ -118,6 +119,8 @@ impl<'a> Bounds<'a> {
         match token.kind {
             Kind::Open => self.open(false)?,
             Kind::Close => self.close(false)?,
+            // Behind an operator a comma is an error, from which the parser recovers without unwinding.
+            Kind::Comma if self.previous == Previous::Other => self.count(1, 0)?,
             Kind::Comma | Kind::Semicolon => self.reset(),
             Kind::Word => self.word(word)?,
             Kind::Operator => {
@@ -138,6 +141,7 @@ impl<'a> Bounds<'a> {
             }
             Kind::Word => previous_of_word(word),
             Kind::Punctuation if word == "." => Previous::Dot,
+            Kind::Operator if word == "*" => Previous::Star,
             _ => Previous::Other,
         };
         Ok(())

@@ -455,6 +455,7 @@ fn statements_are_split_as_the_server_does() {
         ("SELECT E'\\';' ; TABLE t", vec!["SELECT E'\\';'", "TABLE t"]),
         ("SELECT 'a\\'; DELETE FROM t --'", vec!["SELECT 'a\\'", "DELETE FROM t"]),
         ("BEGIN; COMMIT", vec!["BEGIN", "COMMIT"]),
+        ("CREATE DATABASE d ; SHOW /* x */ ALL /* y */ ;", vec!["CREATE DATABASE d", "SHOW /* x */ ALL"]),
         (
             "CREATE RULE r AS ON INSERT TO t DO (DELETE FROM a; DELETE FROM b); SELECT 1",
             vec!["CREATE RULE r AS ON INSERT TO t DO (DELETE FROM a; DELETE FROM b)", "SELECT 1"],
