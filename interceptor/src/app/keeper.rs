@@ -1,23 +1,17 @@
 //! The keeper role: opens the store, then serves the proxy until the helper ends it.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::bail;
 
 use crate::{
-    channel::Channel,
+    channel::{Channel, ChannelError},
     config::{Folder, Settings},
     helper::{
         self,
         messages::{Attached, FromKeeper, ToKeeper},
     },
-    keeper::{self, Role, secrets::SystemdCredentials},
+    keeper::{self, KeeperError, Role, secrets::SystemdCredentials},
     places::Places,
     store::{Config, Journal, Writer},
     telemetry,
@@ -25,10 +19,8 @@ use crate::{
 
 /// Runs the role until the helper or the proxy ends it.
 pub fn run(places: &Places) -> anyhow::Result<()> {
-    let helper = Arc::new(helper::keeper_channel()?);
-    let (ToKeeper::Start { attached }, descriptors) = helper.receive()? else {
-        bail!("the helper's first message was not the start");
-    };
+    let helper = helper::keeper_channel()?;
+    let (ToKeeper::Start { attached }, descriptors) = helper.receive()?;
     let (mut peer, mut journal) = (None, None);
     for (what, descriptor) in attached.into_iter().zip(descriptors) {
         match what {
@@ -41,14 +33,6 @@ pub fn run(places: &Places) -> anyhow::Result<()> {
     let journal = Journal::from_fd(journal)?;
     let (writer, report) = Writer::open(&places.audit(), &journal, config(&Settings::read(places)?))?;
     tracing::info!(entries = report.last_seq, replayed = report.replayed, "the store is open");
-    let stop = Arc::new(AtomicBool::new(false));
-    let (stopping, drained) = (stop.clone(), helper.clone());
-    std::thread::Builder::new().name("helper".to_owned()).spawn(move || {
-        // Whatever ends the conversation ends the writing, after what the journal holds.
-        while !matches!(drained.receive(), Ok((ToKeeper::Drain, _)) | Err(_)) {}
-        stopping.store(true, Ordering::Release);
-    })?;
-    let writing = stop.clone();
     let role = Role {
         channel: Channel::from_socket(peer),
         places: places.clone(),
@@ -60,13 +44,14 @@ pub fn run(places: &Places) -> anyhow::Result<()> {
                 .and_then(|folder| folder.inventory())
                 .map_err(|error| telemetry::chain(&error))
         }),
-        writer: Box::new(move || {
+        writer: Box::new(move |stop| {
             helper.send(&FromKeeper::Up, &[]).map_err(|error| telemetry::chain(&error))?;
-            writer.run(&writing).map_err(|error| telemetry::chain(&error))
+            writer.run(stop).map_err(|error| telemetry::chain(&error))
         }),
     };
     match keeper::run(role) {
-        Err(_) if stop.load(Ordering::Acquire) => Ok(()),
+        // The proxy went first, as it does when the daemon stops; what was left has been written.
+        Err(KeeperError::Channel(ChannelError::Closed)) => Ok(()),
         Err(error) => Err(error.into()),
         Ok(never) => match never {},
     }
