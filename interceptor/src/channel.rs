@@ -19,6 +19,7 @@ use nix::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::unix::AsyncFd;
+use zeroize::Zeroizing;
 
 /// The longest message in bytes.
 pub const LIMIT: usize = 128 * 1024;
@@ -60,6 +61,12 @@ where
     Ok((Channel::from_socket(left), Channel::from_socket(right)))
 }
 
+/// Lets the running tokio runtime wait for a descriptor.
+pub fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open, and names the same file, for as long as it lives.
+    unsafe { AsyncFd::register(descriptor) }.map_err(io::Error::from)
+}
+
 impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
     /// Over a socket that is already a connected `SOCK_SEQPACKET` one.
     pub fn from_socket(socket: OwnedFd) -> Self {
@@ -79,9 +86,7 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
     /// Gives the channel to the running tokio runtime.
     pub fn into_async(self) -> io::Result<AsyncChannel<S, R>> {
         set_nonblocking(self.socket.as_fd())?;
-        // SAFETY: an `OwnedFd` is open, and names the same file, for as long as it lives.
-        let socket = unsafe { AsyncFd::register(self.socket) }.map_err(io::Error::from)?;
-        Ok(AsyncChannel { socket, kinds: PhantomData })
+        Ok(AsyncChannel { socket: watch(self.socket)?, kinds: PhantomData })
     }
 }
 
@@ -138,7 +143,9 @@ fn send_on<S: Serialize>(
     message: &S,
     descriptors: &[BorrowedFd<'_>],
 ) -> Result<(), ChannelError> {
-    let bytes = serde_json::to_vec(message).map_err(|e| ChannelError::Malformed(e.to_string()))?;
+    // Messages may hold secrets, which stay neither here nor in what a growing vector leaves behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
+    serde_json::to_writer(&mut *bytes, message).map_err(|e| ChannelError::Malformed(e.to_string()))?;
     if bytes.len() > LIMIT || descriptors.len() > MAX_DESCRIPTORS {
         return Err(ChannelError::TooLong);
     }
@@ -156,7 +163,7 @@ fn send_on<S: Serialize>(
 }
 
 fn receive_on<R: DeserializeOwned>(socket: RawFd) -> Result<(R, Vec<OwnedFd>), ChannelError> {
-    let mut bytes = vec![0; LIMIT];
+    let mut bytes = Zeroizing::new(vec![0; LIMIT]);
     let mut space = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
     let (length, truncated, descriptors) = loop {
         let mut parts = [IoSliceMut::new(&mut bytes)];

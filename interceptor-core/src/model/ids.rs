@@ -80,6 +80,10 @@ name! {
     /// The `@id` of a policy rule.
     RuleId
 }
+name! {
+    /// A group of agents or of approvers, or an environment of resources.
+    GroupName
+}
 
 /// One captured process tree, from capture to its last process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

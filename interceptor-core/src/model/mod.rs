@@ -14,7 +14,7 @@ pub use action::{
 };
 pub use address::{ClientAddress, OriginalDestination, SyntheticAddress};
 pub use identity::{AgentIdentity, Ancestor, ExecutableDigest, Guarantee, Mode, ProcessFacts, Run};
-pub use ids::{AgentName, ConnectionId, ExchangeDigest, RecordId, ResourceName, RuleId, RunId};
+pub use ids::{AgentName, ConnectionId, ExchangeDigest, GroupName, RecordId, ResourceName, RuleId, RunId};
 pub use record::{
     Author, Entry, EventKind, EventRecord, OutcomeRecord, OutcomeStatus, RequestRecord, VerdictRecord,
     WouldBe,

@@ -7,10 +7,31 @@
 //!
 //! Nothing here talks to a server or knows the wire protocol.
 
+mod analyze;
+mod builtin;
+mod facts;
+mod fuzz;
+mod guard;
+mod kinds;
+mod lexer;
+mod names;
+mod redact;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod utility;
+mod walk;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
 };
+
+pub use analyze::analyze;
+pub use facts::{executed, facts, question};
+pub use fuzz::fuzz;
+pub use guard::{MAX_BYTES, MAX_CHAIN, MAX_DEPTH, MAX_NESTING, MAX_TOKENS};
+pub use redact::{redact, without_literals};
 
 use crate::model::{Object, SessionChange, StatementKind, Unknown, Verb};
 
@@ -34,6 +55,8 @@ pub enum Reference {
     NewRelation(Name),
     /// A function that is called.
     Function(Name),
+    /// What stands behind a dot: a column, or the function of that name applied to the row before the dot.
+    Attribute(String),
     /// An object of another kind.
     Other {
         /// The SQL word, such as `schema` or `role`.

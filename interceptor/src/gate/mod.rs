@@ -1,1 +1,363 @@
-//! Judges exchanges: facts to policy, record, permit. Knows no sockets and no protocol.
+//! The gate: the one place where an exchange is judged, recorded and permitted.
+//!
+//! Order is the promise: judge, commit the request entries, then mint. Whatever fails on the way is a refusal.
+//! The gate knows no sockets and no protocol; it is handed exchanges and hands back verdicts.
+
+mod clock;
+mod ledger;
+mod subject;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
+use interceptor_core::{
+    Denial, Gate, Held, Judgement, Permit, Verdict,
+    inventory::{Inventory, RecordLevel, Resource},
+    model::{Action, Author, Mode, OutcomeStatus, RecordId, RequestRecord, Session, VerdictRecord, WouldBe},
+    permit::Rule,
+    policy::{Asked, Policy},
+    sql,
+};
+use tokio::time::Instant;
+
+pub use clock::now_us;
+pub use ledger::Ledger;
+pub use subject::Subject;
+
+use crate::store::{Producer, Receipt};
+
+/// How long a record may take to be written before its statement is refused.
+const RECORD_PATIENCE: Duration = Duration::from_secs(5);
+/// What an agent is told to do when its statement could not be recorded.
+const UNRECORDED: &str = "Nothing was executed. Ask the operator to run `interceptor status` on this host.";
+
+/// What was loaded from the policy folder, swapped whole.
+#[derive(Debug)]
+pub struct Rules {
+    /// The inventory.
+    pub inventory: Inventory,
+    /// The policy.
+    pub policy: Policy,
+}
+
+/// When a permit may be minted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Durability {
+    /// When the record outlives every process of ours: the kernel has it, and the disk within about a millisecond.
+    Process,
+    /// When the disk has it.
+    Power,
+}
+
+/// Judges by the rules in force and writes to the store.
+#[derive(Debug)]
+pub struct PolicyGate {
+    rules: Arc<ArcSwap<Rules>>,
+    producer: Producer,
+    durability: Durability,
+}
+
+impl PolicyGate {
+    /// A gate over `rules`, which may be swapped at any time.
+    pub fn new(rules: Arc<ArcSwap<Rules>>, producer: Producer, durability: Durability) -> Self {
+        Self { rules, producer, durability }
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
+    }
+
+    /// Where outcomes and events go.
+    pub fn producer(&self) -> &Producer {
+        &self.producer
+    }
+
+    /// What policy would say of `actions` now, without recording anything: for sessions that were opened under
+    /// other rules.
+    pub fn still_allows(&self, subject: &Subject, actions: &[Action]) -> bool {
+        let rules = self.rules();
+        let mode = mode_of(&rules, subject);
+        mode == Mode::Observe
+            || actions.iter().enumerate().all(|(place, action)| {
+                matches!(ask(&rules, subject, action, (place, actions.len())), Judgement::Allowed { .. })
+            })
+    }
+
+    /// Judges, records and permits `held` for `subject`.
+    pub async fn judge_for(&self, subject: &Subject, held: &Held, author: Author) -> Verdict {
+        let rules = self.rules();
+        let judgements: Vec<Judgement> = held
+            .actions()
+            .iter()
+            .enumerate()
+            .map(|(place, action)| match author {
+                Author::Gate => {
+                    Judgement::Allowed { rules: Vec::new(), reason: "the gate's own exchange".to_owned() }
+                }
+                Author::Agent => ask(&rules, subject, action, (place, held.actions().len())),
+            })
+            .collect();
+        self.settle(&rules, subject, held, author, judgements).await
+    }
+
+    /// Refuses something that never came as far as policy, and records it.
+    pub async fn refuse(
+        &self,
+        subject: &Subject,
+        held: &Held,
+        rule: &str,
+        reason: &str,
+        hint: &str,
+    ) -> Denial {
+        let rules = self.rules();
+        let judgements = held
+            .actions()
+            .iter()
+            .map(|_| Judgement::Denied { rules: Vec::new(), reason: reason.to_owned() })
+            .collect();
+        let settled = Settled::new(Mode::Enforce, judgements);
+        match self.commit(&rules, subject, held, Author::Agent, &settled).await {
+            Ok(receipt) => {
+                use interceptor_core::Committed as _;
+                self.record_refusals(receipt.records());
+                Denial {
+                    record: receipt.records().first().copied(),
+                    rule: rule.to_owned(),
+                    message: format!("refused: {reason}"),
+                    hint: hint.to_owned(),
+                }
+            }
+            Err(denial) => denial,
+        }
+    }
+
+    async fn settle(
+        &self,
+        rules: &Rules,
+        subject: &Subject,
+        held: &Held,
+        author: Author,
+        judgements: Vec<Judgement>,
+    ) -> Verdict {
+        use interceptor_core::Committed as _;
+        let settled = Settled::new(mode_of(rules, subject), judgements);
+        let receipt = match self.commit(rules, subject, held, author, &settled).await {
+            Ok(receipt) => receipt,
+            Err(denial) => return Verdict::Deny(denial),
+        };
+        match Permit::mint(&settled.judgement, &receipt) {
+            Some(permit) => Verdict::Allow(permit),
+            None => {
+                self.record_refusals(receipt.records());
+                Verdict::Deny(settled.denial(subject, receipt.records()))
+            }
+        }
+    }
+
+    async fn commit(
+        &self,
+        rules: &Rules,
+        subject: &Subject,
+        held: &Held,
+        author: Author,
+        settled: &Settled,
+    ) -> Result<Receipt, Denial> {
+        use interceptor_core::Committed as _;
+        let level = resource_of(rules, subject).map_or(RecordLevel::Binds, |resource| resource.record);
+        let total = u32::try_from(held.actions().len()).unwrap_or(u32::MAX);
+        let entries = held
+            .actions()
+            .iter()
+            .zip(&settled.each)
+            .zip(0..)
+            .map(|((action, judgement), place)| RequestRecord {
+                at: now_us(),
+                author,
+                action: for_the_record(action, level),
+                frame_sha256: format!("{:?}", held.digest()),
+                place: (place, total),
+                verdict: settled.record(judgement, rules.policy.hash()),
+                ..subject.request()
+            })
+            .collect::<Vec<RequestRecord>>();
+        let deadline = Instant::now() + RECORD_PATIENCE;
+        let written = self.producer.commit_requests_by(held.digest(), &entries, deadline).await;
+        let receipt = written.map_err(|error| Denial {
+            record: None,
+            rule: "record".to_owned(),
+            message: format!("refused: the record of this statement could not be written ({error})"),
+            hint: UNRECORDED.to_owned(),
+        })?;
+        if let (Durability::Power, Some(newest)) = (self.durability, receipt.records().last()) {
+            self.producer.wait_synced(newest.0, deadline).await.map_err(|error| Denial {
+                record: Some(*newest),
+                rule: "record".to_owned(),
+                message: format!("refused: the record of this statement did not reach the disk ({error})"),
+                hint: UNRECORDED.to_owned(),
+            })?;
+        }
+        Ok(receipt)
+    }
+
+    fn record_refusals(&self, records: &[RecordId]) {
+        for &request in records {
+            ledger::write(&self.producer, request, OutcomeStatus::Refused, None);
+        }
+    }
+}
+
+impl Gate for PolicyGate {
+    fn judge<'a>(&'a self, session: &'a Session, held: &'a Held, author: Author) -> BoxFuture<'a, Verdict> {
+        Box::pin(async move { self.judge_for(&Subject::of_session(session), held, author).await })
+    }
+}
+
+fn resource_of<'a>(rules: &'a Rules, subject: &Subject) -> Option<&'a Resource> {
+    subject.resource.as_ref().and_then(|name| rules.inventory.resources.get(name))
+}
+
+fn mode_of(rules: &Rules, subject: &Subject) -> Mode {
+    let resource = resource_of(rules, subject).map_or(Mode::Enforce, |resource| resource.mode);
+    if subject.run.mode == Mode::Observe || resource == Mode::Observe { Mode::Observe } else { Mode::Enforce }
+}
+
+fn ask(rules: &Rules, subject: &Subject, action: &Action, (place, statements): (usize, usize)) -> Judgement {
+    rules.policy.judge(&Asked {
+        run: &subject.run,
+        process: subject.process(),
+        resource: subject.resource.as_ref(),
+        principal: &subject.principal,
+        action,
+        statements,
+        place,
+        approvals: &BTreeMap::new(),
+        now: now_us() / 1_000_000,
+    })
+}
+
+/// An action as it may be written down: no passwords, and at `metadata` neither literals nor bind values.
+fn for_the_record(action: &Action, level: RecordLevel) -> Action {
+    let text = match level {
+        RecordLevel::Binds => sql::redact(&action.text).into_owned(),
+        RecordLevel::Metadata => sql::without_literals(&action.text).into_owned(),
+    };
+    let binds = match level {
+        RecordLevel::Binds => action.binds.clone(),
+        RecordLevel::Metadata => Vec::new(),
+    };
+    Action { phase: action.phase, text, binds, facts: action.facts.clone() }
+}
+
+/// The judgements of a batch, and the one that holds for all of it.
+struct Settled {
+    mode: Mode,
+    each: Vec<Judgement>,
+    judgement: Judgement,
+}
+
+impl Settled {
+    fn new(mode: Mode, each: Vec<Judgement>) -> Self {
+        let refused = each.iter().find(|one| !matches!(one, Judgement::Allowed { .. }));
+        let judgement = match (refused, mode) {
+            (None, _) => each.first().cloned().unwrap_or(Judgement::Denied {
+                rules: Vec::new(),
+                reason: "an exchange without any statement".to_owned(),
+            }),
+            (Some(_), Mode::Observe) => Judgement::Allowed {
+                rules: Vec::new(),
+                reason: "observe mode: forwarded all the same".to_owned(),
+            },
+            (Some(refused), Mode::Enforce) => refused.clone(),
+        };
+        Self { mode, each, judgement }
+    }
+
+    fn record(&self, one: &Judgement, policy: &str) -> VerdictRecord {
+        let allowed = matches!(self.judgement, Judgement::Allowed { .. });
+        let (rules, reason, held_for) = match one {
+            Judgement::Allowed { rules, reason } => (rules, reason, &[][..]),
+            Judgement::Denied { rules, reason } => (rules, reason, &[][..]),
+            Judgement::Held { rules, reason, approvers } => (rules, reason, approvers.as_slice()),
+        };
+        let would_be = (self.mode == Mode::Observe).then_some(match one {
+            Judgement::Allowed { .. } => WouldBe::Allowed,
+            Judgement::Denied { .. } => WouldBe::Denied,
+            Judgement::Held { .. } => WouldBe::Held,
+        });
+        let because_of_another = !allowed && matches!(one, Judgement::Allowed { .. });
+        VerdictRecord {
+            allowed,
+            mode: self.mode,
+            would_be,
+            rules: rules.iter().map(|rule| format!("{} ({}:{})", rule.id, rule.file, rule.line)).collect(),
+            reason: if because_of_another {
+                "refused because another statement of the same batch was".to_owned()
+            } else {
+                reason.clone()
+            },
+            said: rules.iter().find_map(|rule| rule.say.clone()),
+            policy: policy.to_owned(),
+            held_for: held_for.to_vec(),
+        }
+    }
+
+    fn denial(&self, subject: &Subject, records: &[RecordId]) -> Denial {
+        let at = self.each.iter().position(|one| *one == self.judgement).unwrap_or(0);
+        let record = records.get(at).or(records.first()).copied();
+        let id = record.map_or_else(|| "?".to_owned(), |record| record.to_string());
+        let resource = subject.resource.as_ref().map_or("this destination", |name| name.as_str());
+        match &self.judgement {
+            Judgement::Held { rules, approvers, .. } => Denial {
+                record,
+                rule: first_id(rules, "hold"),
+                message: said(rules).unwrap_or_else(|| {
+                    format!("refused: on {resource} this waits for approval by {}", approvers.join(", "))
+                }),
+                hint: format!(
+                    "Nothing was executed. It would be held for {}, and this version cannot hold: ask the operator, \
+                     who sees it with `interceptor why {id}`.",
+                    approvers.join(", ")
+                ),
+            },
+            Judgement::Denied { rules, .. } if !rules.is_empty() => Denial {
+                record,
+                rule: first_id(rules, "rule"),
+                message: said(rules)
+                    .unwrap_or_else(|| format!("refused by rule {} on {resource}", first_id(rules, "rule"))),
+                hint: format!(
+                    "Nothing was executed. Do not retry it unchanged; the operator sees why with `interceptor why {id}`."
+                ),
+            },
+            Judgement::Denied { reason, .. } => Denial {
+                record,
+                rule: "default-deny".to_owned(),
+                message: format!("refused: {}", first_line(reason)),
+                hint: format!(
+                    "Nothing was executed. No rule permits this; the operator sees what would with `interceptor why {id}`."
+                ),
+            },
+            Judgement::Allowed { .. } => Denial {
+                record,
+                rule: "internal".to_owned(),
+                message: "refused: the gate could not mint a permit".to_owned(),
+                hint: "Nothing was executed. This is a fault of the interceptor; please report it."
+                    .to_owned(),
+            },
+        }
+    }
+}
+
+fn first_id(rules: &[Rule], or: &str) -> String {
+    rules.first().map_or_else(|| or.to_owned(), |rule| rule.id.clone())
+}
+
+fn said(rules: &[Rule]) -> Option<String> {
+    rules.iter().find_map(|rule| rule.say.clone())
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or("no rule permits it")
+}

@@ -1,1 +1,179 @@
 //! The root role: loads the kernel side, makes runs, hands out descriptors. Parses nothing that an agent wrote.
+//!
+//! Promises: one daemon per installation; a role that dies means refusal until it is back; a run's ports are never
+//! free while the run lives; a new helper takes live runs over; whoever asks for a run is root and not captured.
+//! It must never know policy, protocols or credentials, and never reads from an agent's connection.
+
+pub mod cgroup;
+mod described;
+mod executable;
+mod ground;
+mod launches;
+mod listeners;
+pub mod messages;
+mod proxy_link;
+mod roles;
+mod supervisor;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    error::Error,
+    io::{self, Write},
+    net::{Ipv4Addr, Ipv6Addr},
+    os::fd::OwnedFd,
+    path::Path,
+    sync::Arc,
+};
+
+use interceptor_core::model::RunId;
+use nix::unistd::geteuid;
+
+pub use ground::{Accounts, GroundError};
+pub use listeners::Listeners;
+pub use roles::{Roles, keeper_channel, proxy_channel};
+
+use self::{cgroup::Tree, messages::Ports, roles::Handed, supervisor::Supervisor};
+use crate::{launch, places::Places};
+
+/// An error of a part that the helper does not know.
+pub type Foreign = Box<dyn Error + Send + Sync>;
+
+/// What the kernel side must know of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunNetwork {
+    /// The run.
+    pub run: RunId,
+    /// The ports of its listeners.
+    pub ports: Ports,
+    /// The cookie of its network namespace.
+    pub namespace: u64,
+    /// Its own address.
+    pub v4: Ipv4Addr,
+    /// Its own address, where the kernel has IPv6.
+    pub v6: Option<Ipv6Addr>,
+}
+
+/// The kernel side, as far as the helper drives it.
+pub trait Capture: Send + Sync {
+    /// Refuses everything, or redirects again.
+    fn deny_all(&self, deny: bool) -> Result<(), Foreign>;
+    /// Makes a run known: its sockets are redirected from here on.
+    fn register(&self, cgroup: &Path, network: RunNetwork) -> Result<(), Foreign>;
+    /// Forgets it, before its cgroup is removed.
+    fn forget(&self, cgroup: &Path) -> Result<(), Foreign>;
+    /// Maps that the proxy works with, in the kernel side's order.
+    fn descriptors(&self) -> Result<Vec<OwnedFd>, Foreign>;
+    /// Removes what no process can ask for any more; called every few seconds.
+    fn sweep(&self);
+    /// Takes everything out of the kernel; called when no captured process is left and the daemon stops.
+    fn remove(&self) -> Result<(), Foreign>;
+}
+
+/// What the helper is made of, from the wiring.
+pub struct Options {
+    /// The installation.
+    pub places: Places,
+    /// How this program becomes the other roles.
+    pub roles: Roles,
+    /// Whether to write the line `ready` to standard output when the daemon serves, and to close it then.
+    pub announce: bool,
+    /// Puts the kernel side in force, refusing everything until a proxy shows that it lives.
+    pub capture: Box<dyn FnOnce(&Places) -> Result<Arc<dyn Capture>, Foreign>>,
+    /// Opens the journal that proxy and keeper share, making it when it is missing; the accounts are for its owner.
+    pub journal: Box<dyn FnOnce(&Places, Accounts) -> Result<OwnedFd, Foreign>>,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("places", &self.places)
+            .field("roles", &self.roles)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why the daemon did not start, or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum HelperError {
+    /// Not root.
+    #[error("the daemon must be started by root: use `sudo`")]
+    NotRoot,
+    /// From inside a run.
+    #[error("this process is captured itself: start the daemon from outside of the run")]
+    Captured,
+    /// The folders are not as they must be.
+    #[error(transparent)]
+    Ground(#[from] GroundError),
+    /// The cgroup tree is not as it must be.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::CgroupError),
+    /// The kernel side refused.
+    #[error("the kernel side could not be put in force")]
+    Capture(#[source] Foreign),
+    /// The journal could not be had.
+    #[error("the journal could not be opened")]
+    Journal(#[source] Foreign),
+    /// A system call failed.
+    #[error("could not {step}")]
+    Io {
+        /// What was being done.
+        step: &'static str,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The roles do not come up.
+    #[error("the {role} {how} before it could serve")]
+    Role {
+        /// Which.
+        role: &'static str,
+        /// How it ended.
+        how: String,
+    },
+}
+
+fn failed(step: &'static str) -> impl FnOnce(io::Error) -> HelperError {
+    move |source| HelperError::Io { step, source }
+}
+
+/// `interceptor daemon`: stands up, serves until it is told to end, and leaves the kernel side in force when captured
+/// processes remain.
+pub fn run(options: Options) -> Result<(), HelperError> {
+    if !geteuid().is_root() {
+        return Err(HelperError::NotRoot);
+    }
+    if Tree::is_captured("self").map_err(failed("read this process's own cgroup"))? {
+        return Err(HelperError::Captured);
+    }
+    let Options { places, roles, announce, capture, journal } = options;
+    let accounts = Accounts::find();
+    ground::prepare(&places, accounts)?;
+    let _only_one = ground::lock(&places)?;
+    let tree = Tree::find(&places)?;
+    tree.prepare()?;
+    let capture = capture(&places).map_err(HelperError::Capture)?;
+    let handed = Handed {
+        journal: journal(&places, accounts).map_err(HelperError::Journal)?,
+        control: ground::control_listener(&places.control_socket())?.into(),
+        maps: capture.descriptors().map_err(HelperError::Capture)?,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed("start the runtime"))?;
+    // One thread for everything that starts a role: a role dies with the thread that started it.
+    runtime.block_on(async {
+        let supervisor = Supervisor::new(places, tree, capture, roles, accounts, handed);
+        supervisor.serve(move || if announce { say_ready() } else { Ok(()) }).await
+    })
+}
+
+/// Tells a waiting launcher, and lets go of it.
+fn say_ready() -> io::Result<()> {
+    let mut output = io::stdout();
+    output.write_all(b"ready\n")?;
+    output.flush()?;
+    let null = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
+    launch::syscalls::place(std::os::fd::AsFd::as_fd(&null), 1)
+}

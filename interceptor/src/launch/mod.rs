@@ -1,1 +1,459 @@
 //! `interceptor run`: from a command line to a captured process tree, or to nothing at all.
+//!
+//! Promises: the command is executed only when its cgroup, namespaces, mounts, listeners and kernel side stand and
+//! a probe from inside has shown that they hold; whatever fails before that leaves nothing behind; the command's
+//! terminal, signals and exit status are the caller's. Knows nothing of protocols, policy or credentials: what an
+//! agent may do, the daemon says.
+
+mod daemon;
+mod environment;
+mod init;
+mod mounts;
+mod netlink;
+mod preflight;
+pub(crate) mod privileges;
+mod probe;
+mod relay;
+pub(crate) mod syscalls;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeSet,
+    env,
+    ffi::{CString, OsStr, OsString},
+    fmt::Write as _,
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use interceptor_core::model::{AgentIdentity, AgentName, Mode, RunId};
+use nix::{
+    libc,
+    sys::{
+        signal::{SigSet, Signal},
+        wait::{WaitStatus, waitpid},
+    },
+};
+
+#[cfg(test)]
+pub(crate) use netlink::furnish as furnish_network;
+pub use netlink::{ADDRESS_V4, ADDRESS_V6};
+
+use self::{
+    environment::Environment,
+    init::{FromInit, Plan, ToInit},
+    mounts::{Overlay, View},
+    preflight::Account,
+    relay::Streams,
+    syscalls::{Child, Side},
+};
+use crate::{
+    channel::{self, Channel, ChannelError},
+    helper::messages::{COMMAND_LIMIT, LaunchAnswer, LaunchFacts, LaunchRequest, VERSION},
+    places::Places,
+};
+
+/// The exit status when the command was not run: 125, as `env` and `nohup` have it.
+pub const OWN_FAILURE: u8 = 125;
+/// The exit status when the command exists but cannot be executed.
+pub const NOT_EXECUTABLE: u8 = 126;
+/// The exit status when the command does not exist.
+pub const NOT_FOUND: u8 = 127;
+
+/// What to launch, and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The installation.
+    pub places: Places,
+    /// `--agent`; without it, `agents.toml` decides by the command.
+    pub agent: Option<AgentName>,
+    /// Whether verdicts are carried out.
+    pub mode: Mode,
+    /// Why, when they are not.
+    pub reason: Option<String>,
+    /// `--user`: a name or number.
+    pub user: Option<String>,
+    /// The command and its arguments.
+    pub command: Vec<OsString>,
+    /// The arguments with which this program is the daemon, and writes the line `ready` to its standard output when
+    /// it serves.
+    pub daemon: Vec<OsString>,
+    /// Makes what a run needs to trust the CA with this certificate (PEM). The folder is where the files will be,
+    /// inside the run.
+    pub trust: fn(certificate: &str, folder: &Path) -> Trust,
+}
+
+/// What makes the programs of a run trust the CA.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    /// Files to make and to lay over the distribution's bundles.
+    pub files: Vec<TrustFile>,
+    /// Environment variables; the agent's own setting of the same name gives way.
+    pub environment: Vec<(String, String)>,
+}
+
+/// A file that the programs of a run read roots from.
+#[derive(Debug, Clone)]
+pub struct TrustFile {
+    /// Its name in the folder.
+    pub name: String,
+    /// Paths that show it too, where the host has them.
+    pub over: Vec<PathBuf>,
+    /// Its contents.
+    pub contents: Vec<u8>,
+}
+
+/// Why nothing was run.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// Not root.
+    #[error("only root may capture: run it with `sudo`; the command itself runs as you")]
+    NotRoot,
+    /// From inside a run.
+    #[error("this process is captured itself: launch from outside of the run")]
+    Captured,
+    /// No command.
+    #[error("no command: say what to run after `--`")]
+    NoCommand,
+    /// The command does not exist.
+    #[error("{0}: command not found")]
+    NotFound(String),
+    /// The command is no program.
+    #[error("{} is not an executable file", .0.display())]
+    NotExecutable(PathBuf),
+    /// An argument or a variable that no program can be given.
+    #[error("{0:?} has a NUL byte in it")]
+    Nul(String),
+    /// It is not said whom to run as.
+    #[error("whom should it run as? Use `sudo` from your own account, or say `--user NAME` (also for root)")]
+    WhichUser,
+    /// No such user.
+    #[error("there is no user {0:?} on this host")]
+    NoUser(String),
+    /// `observe` without a reason.
+    #[error("observing instead of enforcing needs a reason: say `--reason \"...\"`")]
+    NoReason,
+    /// The daemon could not be had.
+    #[error("the daemon does not start: {0}")]
+    Daemon(String),
+    /// The daemon said no.
+    #[error("{0}")]
+    Refused(String),
+    /// The daemon or the run's first process speaks in a way that is not known.
+    #[error("{0} answered out of turn")]
+    OutOfTurn(&'static str),
+    /// The run could not be built.
+    #[error("{1}")]
+    Inside(u8, String),
+    /// The daemon or the run's first process went away.
+    #[error("could not talk to {who}")]
+    Talk {
+        /// Who.
+        who: &'static str,
+        /// How.
+        source: ChannelError,
+    },
+    /// A step failed.
+    #[error("could not {what}")]
+    Step {
+        /// The step.
+        what: &'static str,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+impl LaunchError {
+    fn status(&self) -> u8 {
+        match self {
+            Self::NotFound(_) => NOT_FOUND,
+            Self::NotExecutable(_) => NOT_EXECUTABLE,
+            Self::Inside(status, _) => *status,
+            _ => OWN_FAILURE,
+        }
+    }
+}
+
+fn step(what: &'static str) -> impl FnOnce(io::Error) -> LaunchError {
+    move |source| LaunchError::Step { what, source }
+}
+
+/// Launches, waits, and ends as the command ended. To be called from a process with one thread.
+pub fn run(options: &Options) -> ExitCode {
+    match launch(options) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("interceptor run: {}", chain(&error));
+            ExitCode::from(error.status())
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn launch(options: &Options) -> Result<u8, LaunchError> {
+    preflight::may_launch()?;
+    if options.mode == Mode::Observe && options.reason.is_none() {
+        return Err(LaunchError::NoReason);
+    }
+    let account = preflight::account(options.user.as_deref())?;
+    let command = options.command.first().ok_or(LaunchError::NoCommand)?;
+    let executable = preflight::find_command(command, env::var_os("PATH"))?;
+    let streams = Streams::of_caller()?;
+    let helper = daemon::connect_or_start(options)?;
+    let begun = begin(options, &account, &executable, &helper)?;
+    let environment = environment_of(&account, &begun);
+    announce(&begun, &environment);
+    let plan = plan(options, &account, &executable, &begun, environment, &streams)?;
+    enter(helper, &begun.cgroup, plan, streams)
+}
+
+/// A run that the daemon has made room for.
+struct Begun {
+    run: RunId,
+    agent: AgentIdentity,
+    keeps: BTreeSet<String>,
+    trust: Trust,
+    cgroup: OwnedFd,
+}
+
+type Helper = Channel<LaunchRequest, LaunchAnswer>;
+
+fn begin(
+    options: &Options,
+    account: &Account,
+    executable: &Path,
+    helper: &Helper,
+) -> Result<Begun, LaunchError> {
+    let (launcher, launcher_user) = preflight::launcher();
+    let facts = LaunchFacts {
+        agent: options.agent.clone(),
+        mode: options.mode,
+        reason: options.reason.clone(),
+        command: bounded(&options.command),
+        executable: executable.to_string_lossy().into_owned(),
+        launcher_uid: launcher.as_raw(),
+        launcher_user,
+        uid: account.uid.as_raw(),
+        secrets: environment::secret_names(env::vars_os()),
+    };
+    match asked(helper, &LaunchRequest::Begin { version: VERSION, facts }, &[])? {
+        (LaunchAnswer::Begun { run, agent, keeps, authority }, mut descriptors) => Ok(Begun {
+            run,
+            agent,
+            keeps,
+            trust: (options.trust)(&authority, Path::new(mounts::OWN)),
+            cgroup: descriptors.pop().ok_or(LaunchError::OutOfTurn("the daemon"))?,
+        }),
+        _ => Err(LaunchError::OutOfTurn("the daemon")),
+    }
+}
+
+fn asked(
+    helper: &Helper,
+    request: &LaunchRequest,
+    descriptors: &[std::os::fd::BorrowedFd<'_>],
+) -> Result<(LaunchAnswer, Vec<OwnedFd>), LaunchError> {
+    let talk = |source| LaunchError::Talk { who: "the daemon", source };
+    helper.send(request, descriptors).map_err(talk)?;
+    match helper.receive().map_err(talk)? {
+        (LaunchAnswer::Refused { text }, _) => Err(LaunchError::Refused(text)),
+        answer => Ok(answer),
+    }
+}
+
+/// The command as it is told: lossy, and cut where it is too long.
+fn bounded(command: &[OsString]) -> Vec<String> {
+    let mut left = COMMAND_LIMIT;
+    let mut told = Vec::new();
+    for argument in command {
+        let text: String = argument.to_string_lossy().chars().take(left).collect();
+        left = left.saturating_sub(text.len().max(1));
+        told.push(text);
+        if left == 0 {
+            break;
+        }
+    }
+    told
+}
+
+fn environment_of(account: &Account, begun: &Begun) -> Environment {
+    let mut inherited: Vec<(OsString, OsString)> = env::vars_os().collect();
+    let mut own = |name: &str, value: Option<&OsStr>| {
+        if let Some(value) = value {
+            inherited.retain(|(known, _)| known != name);
+            inherited.push((name.into(), value.to_owned()));
+        }
+    };
+    let name = account.name.as_deref().map(OsStr::new);
+    own("USER", name);
+    own("LOGNAME", name);
+    own("HOME", account.home.as_deref().map(Path::as_os_str));
+    own("SHELL", account.shell.as_deref().map(Path::as_os_str));
+    let mut added = begun.trust.environment.clone();
+    added.push(("INTERCEPTOR_RUN".to_owned(), begun.run.to_string()));
+    environment::prepare(begun.run, inherited, &begun.keeps, added)
+}
+
+/// Tells the caller, on standard error, what the agent does not.
+fn announce(begun: &Begun, environment: &Environment) {
+    eprintln!("interceptor: run {} of agent {}", begun.run, begun.agent.name);
+    if !environment.kept.is_empty() {
+        eprintln!("interceptor: real secrets kept for passed resources: {}", environment.kept.join(", "));
+    }
+    if !environment.replaced.is_empty() {
+        eprintln!("interceptor: secrets replaced by placeholders: {}", environment.replaced.join(", "));
+    }
+}
+
+fn plan(
+    options: &Options,
+    account: &Account,
+    executable: &Path,
+    begun: &Begun,
+    environment: Environment,
+    streams: &Streams,
+) -> Result<Plan, LaunchError> {
+    let folder = env::current_dir().map_err(step("find the current folder"))?;
+    let sockets = mounts::named_sockets().map_err(step("list the host's sockets"))?;
+    let trust = begun.trust.files.iter().map(|file| Overlay {
+        name: file.name.clone(),
+        over: file.over.clone(),
+        contents: file.contents.clone(),
+    });
+    let places = &options.places;
+    let hidden = [places.configuration(), places.state(), places.runtime()].map(Path::to_owned);
+    let view = View {
+        hidden: hidden.to_vec(),
+        sockets,
+        files: mounts::name_service().into_iter().chain(trust).collect(),
+    };
+    Ok(Plan {
+        run: begun.run,
+        view,
+        streams: streams.for_agent().map_err(step("prepare the standard streams"))?,
+        terminal: streams.terminal.is_some(),
+        uid: account.uid,
+        gid: account.gid,
+        executable: preflight::kernel_text(folder.join(executable).as_os_str())?,
+        folder,
+        arguments: options
+            .command
+            .iter()
+            .map(|text| preflight::kernel_text(text))
+            .collect::<Result<_, _>>()?,
+        environment: kernel_environment(environment)?,
+        probe: true,
+    })
+}
+
+fn kernel_environment(environment: Environment) -> Result<Vec<CString>, LaunchError> {
+    let variables = environment.variables.into_iter();
+    variables
+        .map(|(mut text, value)| {
+            text.push("=");
+            text.push(value);
+            // The text may be a secret: it is not shown.
+            CString::new(text.as_bytes()).map_err(|_| LaunchError::Nul("the environment".to_owned()))
+        })
+        .collect()
+}
+
+/// Makes the run's first process, gets the daemon to serve it, and stays with it to its end.
+fn enter(helper: Helper, cgroup: &OwnedFd, plan: Plan, streams: Streams) -> Result<u8, LaunchError> {
+    const NAMESPACES: i32 =
+        libc::CLONE_NEWNET | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let (outside, inside) = channel::pair::<ToInit, FromInit>().map_err(step("make a channel"))?;
+    let mask = SigSet::all().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK);
+    let mask = mask.map_err(|e| step("block signals")(e.into()))?;
+    let flags = u64::try_from(NAMESPACES).map_err(|e| step("make namespaces")(io::Error::other(e)))?;
+    match syscalls::clone_into(cgroup.as_fd(), flags).map_err(step("make the run's first process"))? {
+        Side::Child => {
+            drop((outside, helper, streams));
+            init::live(inside, plan)
+        }
+        Side::Parent(child) => {
+            drop((inside, plan));
+            mask.thread_set_mask().map_err(|e| step("unblock signals")(e.into()))?;
+            Launched(child).attend(&helper, &outside, streams)
+        }
+    }
+}
+
+/// A first process that dies with this value.
+struct Launched(Child);
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        // It may have ended and been reaped long ago: a pidfd never names another process.
+        let _ = syscalls::pidfd_signal(self.0.pidfd.as_fd(), Signal::SIGKILL);
+    }
+}
+
+impl Launched {
+    fn attend(
+        &self,
+        helper: &Helper,
+        init: &Channel<ToInit, FromInit>,
+        streams: Streams,
+    ) -> Result<u8, LaunchError> {
+        let master = match heard(init)? {
+            (FromInit::Furnished, mut descriptors) => descriptors.pop(),
+            _ => return Err(LaunchError::OutOfTurn("the run's first process")),
+        };
+        self.get_served(helper)?;
+        relay::forwarded().thread_block().map_err(|e| step("block signals")(e.into()))?;
+        let mut relay = streams.hand_over(master)?;
+        init.send(&ToInit::Go, &[])
+            .map_err(|source| LaunchError::Talk { who: "the run's first process", source })?;
+        match heard(init)? {
+            (FromInit::Started, _) => {}
+            _ => return Err(LaunchError::OutOfTurn("the run's first process")),
+        }
+        relay.until_end(self.0.pidfd.as_fd()).map_err(step("stay with the run"))?;
+        drop(relay);
+        self.exit_status()
+    }
+
+    fn get_served(&self, helper: &Helper) -> Result<(), LaunchError> {
+        let network = File::open(format!("/proc/{}/ns/net", self.0.pid))
+            .map_err(step("open the run's network namespace"))?;
+        match asked(helper, &LaunchRequest::Namespaces, &[network.as_fd(), self.0.pidfd.as_fd()])? {
+            (LaunchAnswer::Ready, _) => Ok(()),
+            _ => Err(LaunchError::OutOfTurn("the daemon")),
+        }
+    }
+
+    fn exit_status(&self) -> Result<u8, LaunchError> {
+        match waitpid(self.0.pid, None).map_err(|e| step("wait for the run")(e.into()))? {
+            WaitStatus::Exited(_, status) => Ok(u8::try_from(status).unwrap_or(OWN_FAILURE)),
+            // `interceptor kill`, or the daemon's end of it.
+            WaitStatus::Signaled(_, signal, _) => Ok(128 + signal as u8),
+            _ => Err(LaunchError::OutOfTurn("the kernel")),
+        }
+    }
+}
+
+fn heard(init: &Channel<ToInit, FromInit>) -> Result<(FromInit, Vec<OwnedFd>), LaunchError> {
+    match init.receive() {
+        Ok((FromInit::Failed { status, text }, _)) => Err(LaunchError::Inside(status, text)),
+        Ok(message) => Ok(message),
+        Err(source) => Err(LaunchError::Talk { who: "the run's first process", source }),
+    }
+}

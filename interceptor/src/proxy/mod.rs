@@ -1,1 +1,116 @@
-//! From an accepted connection to its end: origin, resource, session, relay.
+//! From an accepted connection to its end: origin, destination, session, relay.
+//!
+//! A connection whose origin the kernel side does not know is rejected; one that goes nowhere we know is refused
+//! and recorded; everything else meets the gate. The proxy holds no secret but what must go out in clear, and
+//! knows the kernel only through what it remembers of a flow.
+
+pub mod destination;
+pub mod dial;
+mod listen;
+mod names;
+mod opaque;
+mod origin;
+pub mod registry;
+mod relay;
+mod runs;
+mod session;
+pub mod stream;
+mod turns;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use interceptor_core::{
+    model::{AgentName, Connection, ConnectionId, EventKind, EventRecord, RunId},
+    protocol::DecodeError,
+};
+
+pub use listen::{Listeners, serve};
+pub use origin::Origins;
+pub use runs::{Released, Runs};
+
+use self::{dial::Dialler, registry::Registry};
+use crate::{
+    gate::{PolicyGate, now_us},
+    kernel::{KernelEvent, Occurrence},
+    tls::server::Terminator,
+};
+
+/// What all connections share.
+pub struct Proxy {
+    /// Judges and records.
+    pub gate: Arc<PolicyGate>,
+    /// Knows where connections came from.
+    pub origins: Origins,
+    /// TLS towards agents.
+    pub client_tls: Terminator,
+    /// The way upstream.
+    pub dialler: Dialler,
+    /// Open sessions.
+    pub registry: Arc<Registry>,
+    /// Live runs.
+    pub runs: Runs,
+    /// The next connection's number.
+    pub next_connection: AtomicU64,
+}
+
+impl Proxy {
+    /// A number for a new connection.
+    fn number(&self) -> ConnectionId {
+        ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Records something that is no exchange.
+    pub fn event(&self, run: Option<(RunId, &AgentName)>, kind: EventKind, text: impl Into<String>) {
+        let event = EventRecord {
+            at: now_us(),
+            run: run.map(|(run, _)| run),
+            agent: run.map(|(_, agent)| agent.clone()),
+            kind,
+            text: text.into(),
+        };
+        if let Err(error) = self.gate.producer().append_event(&event) {
+            tracing::error!(?kind, "an event could not be recorded: {error}");
+        }
+    }
+
+    /// Records what the kernel side saw besides processes.
+    pub fn record(&self, events: Vec<KernelEvent>) {
+        for event in events {
+            let run = event.run.and_then(|run| self.runs.find(run));
+            let of = run.as_deref().map(|run| (run.id, &run.agent.name));
+            let pid = event.process.pid;
+            match event.what {
+                Occurrence::Internal { destination, .. } => {
+                    let text = format!("process {pid} connected to the run's own listener at {destination}");
+                    self.event(of, EventKind::Internal, text);
+                }
+                Occurrence::Refused { reason, destination, protocol, port } => {
+                    let to = destination.map_or_else(|| format!("number {port}"), |to| to.to_string());
+                    let text = format!("process {pid}: {} (protocol {protocol}, {to})", reason.name());
+                    self.event(of, EventKind::Kernel, text);
+                }
+                Occurrence::Fork { .. } | Occurrence::Exec { .. } | Occurrence::Exit => {}
+            }
+        }
+    }
+
+    /// Records that a peer broke its protocol.
+    fn broken(&self, connection: &Connection, error: &DecodeError) {
+        let text = format!("connection {} to {}: {error}", connection.id, connection.destination);
+        self.event(Some((connection.run.id, &connection.run.agent.name)), EventKind::ProtocolError, text);
+    }
+
+    /// Records that a connection came to nothing.
+    fn refused(&self, connection: &Connection, why: &str) {
+        let text = format!("connection {} to {}: {why}", connection.id, connection.destination);
+        self.event(Some((connection.run.id, &connection.run.agent.name)), EventKind::ConnectionRefused, text);
+    }
+
+    /// Judges every open session by the rules now in force and ends those that they no longer allow.
+    pub fn judge_again(&self) {
+        self.registry.judge_again(|subject, opening| self.gate.still_allows(subject, opening));
+    }
+}

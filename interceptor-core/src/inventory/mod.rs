@@ -3,9 +3,36 @@
 //! Unknown keys, doubtful values and ambiguities are faults, all listed together with file and line; nothing is
 //! guessed. Nothing here reads files.
 
+mod agents;
+mod credential;
+mod identify;
+mod load;
+mod lookup;
+mod overlap;
+mod place;
+mod resource;
+#[cfg(test)]
+pub(crate) mod tests;
+
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
+pub use identify::{IdentifyError, Launch};
+pub use load::load;
+pub use lookup::Match;
+
 use crate::model::{AgentName, ResourceName};
+
+/// The environment of a resource that names none, as policy sees it.
+pub const NO_ENV: &str = "none";
+
+/// A protocol that a resource may name: what the registry knows of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownProtocol {
+    /// The registry's name for it.
+    pub name: &'static str,
+    /// The port that it is usually spoken at.
+    pub port: u16,
+}
 
 /// A file of the policy folder, as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +64,10 @@ pub struct Inventory {
     pub agents: BTreeMap<AgentName, Agent>,
     /// Groups that rules may wait for, as `@hold` and `context.approvals` name them.
     pub approvers: Vec<String>,
+    /// SHA-256 of both texts, which goes into the policy's hash.
+    pub digest: [u8; 32],
+    /// Names and addresses, made ready for [`Inventory::by_destination`].
+    index: lookup::Index,
 }
 
 /// A named upstream.

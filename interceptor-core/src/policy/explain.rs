@@ -1,0 +1,182 @@
+//! Verdicts in words for the operator: what was refused, by which file and line, and what would allow it.
+
+use std::fmt::Write as _;
+
+use super::{
+    Annotated, Asked, Policy,
+    expect::{Analyze, Case, Catalogue},
+    judge::Answered,
+};
+use crate::{
+    model::{Effect, Object, Target, Verb},
+    permit::Judgement,
+};
+
+/// The most refused effects that a reason describes.
+const MOST_DESCRIBED: usize = 5;
+
+/// How long a suggested permit for an exact text lasts, in seconds.
+const SUGGESTED_EXPIRY: i64 = 24 * 3600;
+
+/// What an effect acts on, in words.
+fn target(target: &Target) -> String {
+    let object = |what: &str, object: &Object| format!("{what} {}.{}", object.schema, object.name);
+    match target {
+        Target::Resource => "the resource".to_owned(),
+        Target::Table(table) => object("table", table),
+        Target::Function(function) => object("function", function),
+        Target::Other { kind, name } => format!("{kind} {name}"),
+        Target::Setting(name) => format!("setting {name}"),
+        Target::Name(name) => format!("name {name}"),
+    }
+}
+
+fn describe(asked: &Asked<'_>, effect: &Effect) -> String {
+    let mut text = format!("{} on {}", effect.verb.as_str(), target(&effect.target));
+    if let Some(resource) = asked.resource {
+        let _ = write!(text, " of `{resource}`");
+    }
+    if asked.statements > 1 {
+        let _ = write!(text, " (statement {} of {})", asked.place + 1, asked.statements);
+    }
+    if let (Verb::Unknown, Some(unknown)) = (effect.verb, &asked.action.facts.unknown) {
+        let _ = write!(text, ", because it could not be understood: {unknown}");
+    }
+    text
+}
+
+fn named(rule: &Annotated) -> String {
+    format!("`{}` ({}:{})", rule.rule.id, rule.rule.file, rule.rule.line)
+}
+
+/// Why an answer is no.
+fn why(asked: &Asked<'_>, answer: &Answered<'_>) -> String {
+    let what = describe(asked, &answer.effect);
+    if !answer.errors.is_empty() {
+        return format!("{what}: a rule failed, which means no: {}", answer.errors.join("; "));
+    }
+    if answer.rules.is_empty() {
+        return format!("{what}: no rule permits it. This would: {}", suggestion(asked, &answer.effect));
+    }
+    let rules: Vec<_> = answer.rules.iter().map(|rule| named(rule)).collect();
+    format!("{what}: forbidden by {}", rules.join(", "))
+}
+
+/// Why a statement is refused or held, for the record and `why`.
+pub(super) fn reason<'a>(
+    asked: &Asked<'_>,
+    refused: impl Iterator<Item = &'a Answered<'a>>,
+    approvers: &[String],
+) -> String {
+    let mut refused = refused.peekable();
+    let mut parts: Vec<_> = refused.by_ref().take(MOST_DESCRIBED).map(|answer| why(asked, answer)).collect();
+    let more = refused.count();
+    if more > 0 {
+        parts.push(format!("and {more} more"));
+    }
+    if !approvers.is_empty() {
+        parts.push(format!("approval by {} would allow it", approvers.join(" and ")));
+    }
+    parts.join("; ")
+}
+
+/// A Cedar string literal.
+fn literal(text: &str) -> String {
+    format!("\"{}\"", text.escape_debug())
+}
+
+/// The narrowest rule that would permit an effect. One that forbids still wins over it.
+pub(super) fn suggestion(asked: &Asked<'_>, effect: &Effect) -> String {
+    let agent = &asked.run.agent.name;
+    let inside = asked.resource.map(|name| format!("Resource::{}", literal(name.as_str())));
+    let inside = inside.as_deref();
+    let of = |of: &str| {
+        inside.map_or(format!("resource is {of}"), |inside| format!("resource is {of} in {inside}"))
+    };
+    let object = |kind: &str, object: &Object| {
+        let condition = format!(
+            "resource.schema == {} && resource.name == {}",
+            literal(&object.schema),
+            literal(&object.name)
+        );
+        (of(kind), Some(condition))
+    };
+    let (scope, condition) = match &effect.target {
+        Target::Resource => {
+            (inside.map_or("resource".to_owned(), |inside| format!("resource == {inside}")), None)
+        }
+        Target::Table(table) => object("Table", table),
+        Target::Function(function) => object("Function", function),
+        Target::Other { kind, name } => {
+            let condition =
+                format!("resource.kind == {} && resource.name == {}", literal(kind), literal(name));
+            (of("Object"), Some(condition))
+        }
+        Target::Setting(name) => (of("Setting"), Some(format!("resource.name == {}", literal(name)))),
+        Target::Name(name) => {
+            ("resource is Name".to_owned(), Some(format!("resource.name == {}", literal(name))))
+        }
+    };
+    let condition = match effect.verb {
+        Verb::Unknown => {
+            let digest = <sha2::Sha256 as sha2::Digest>::digest(asked.action.text.as_bytes());
+            let until = asked.now.saturating_add(SUGGESTED_EXPIRY);
+            Some(format!("context.sha256 == \"{digest:x}\" && context.now < {until}"))
+        }
+        _ => condition,
+    };
+    let verb = effect.verb.as_str();
+    let mut id = format!("{agent}-{verb}");
+    id.truncate(64);
+    let mut rule = format!(
+        "@id(\"{id}\") permit (principal == Agent::\"{agent}\", action == Action::\"{verb}\", {scope})"
+    );
+    if let Some(condition) = condition {
+        let _ = write!(rule, " when {{ {condition} }}");
+    }
+    rule.push(';');
+    rule
+}
+
+/// The text of `policy explain`: for each effect of each statement the verdict, the rules by file and line, and what
+/// would allow it.
+pub fn explain(
+    policy: &Policy,
+    case: &Case,
+    catalogue: &Catalogue,
+    analyze: Analyze<'_>,
+) -> Result<String, String> {
+    let trial = case.prepare(policy, catalogue, analyze)?;
+    let mut text = String::new();
+    for asked in trial.questions() {
+        let judgement = policy.judge(&asked);
+        let verdict = match &judgement {
+            Judgement::Allowed { .. } => "allowed".to_owned(),
+            Judgement::Denied { .. } => "denied".to_owned(),
+            Judgement::Held { approvers, .. } => format!("held for {}", approvers.join(" and ")),
+        };
+        let _ = writeln!(text, "statement {} of {}: {verdict}", asked.place + 1, asked.statements);
+        match policy.answers(&asked, asked.approvals) {
+            Ok(answers) => answers.iter().for_each(|answer| line(&mut text, &asked, answer)),
+            Err(error) => {
+                let _ = writeln!(text, "  no: {error}");
+            }
+        }
+    }
+    Ok(text)
+}
+
+fn line(text: &mut String, asked: &Asked<'_>, answer: &Answered<'_>) {
+    if !answer.allowed {
+        let _ = writeln!(text, "  no   {}", why(asked, answer));
+    } else {
+        let rules: Vec<_> = answer.rules.iter().map(|rule| named(rule)).collect();
+        let _ =
+            writeln!(text, "  yes  {}: permitted by {}", describe(asked, &answer.effect), rules.join(", "));
+    }
+    for rule in answer.rules.iter().filter(|_| !answer.allowed) {
+        if let Some(say) = &rule.rule.say {
+            let _ = writeln!(text, "       it says: {say}");
+        }
+    }
+}

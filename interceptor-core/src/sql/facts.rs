@@ -1,0 +1,222 @@
+//! Joins what a statement's text says with what the catalogue says about its names.
+
+use std::collections::BTreeSet;
+
+use super::{
+    Answer, Function, Name, Question, Reference, Relation, Statement,
+    builtin::{is_harmless, is_newer_grammar, verb_of},
+};
+use crate::model::{Effect, Object, StatementFacts, Target, Unknown, Verb};
+
+/// The names that must be looked up before [`facts`] can tell what `statements` do. Empty when there are none.
+pub fn question(statements: &[Statement]) -> Question {
+    let mut question = Question::default();
+    for (_, reference) in statements.iter().flat_map(|statement| &statement.effects) {
+        match reference {
+            Reference::Relation(name) => {
+                question.relations.insert(name.clone());
+            }
+            Reference::Function(name) => {
+                question.functions.insert(name.clone());
+            }
+            Reference::Attribute(name) => {
+                question.functions.insert(Name { schema: None, name: name.clone() });
+            }
+            // Where a new relation goes is told by the search path alone.
+            Reference::NewRelation(_)
+            | Reference::Resource
+            | Reference::Other { .. }
+            | Reference::Setting(_) => {}
+        }
+    }
+    question
+}
+
+/// Whether `statement` needs the catalogue at all; where not, [`Answer::default`] will do.
+fn needs_answer(statement: &Statement) -> bool {
+    statement.effects.iter().any(|(_, reference)| {
+        !matches!(reference, Reference::Resource | Reference::Other { .. } | Reference::Setting(_))
+    })
+}
+
+/// What `statement` does, with names resolved by `answer`.
+///
+/// A name that the answer lacks makes the statement unknown: the catalogue was not asked about it. A statement
+/// that executes a prepared one has, besides its own effects, those of what it executes: see [`executed`].
+pub fn facts(statement: &Statement, answer: &Answer) -> StatementFacts {
+    let mut join = Join { answer, effects: Vec::new(), unknown: statement.unknown.clone() };
+    if needs_answer(statement) && answer.search_path.is_empty() && answer.database.is_empty() {
+        join.not_understood("the catalogue could not be asked".to_owned());
+    }
+    for (verb, reference) in &statement.effects {
+        join.effect(*verb, reference);
+    }
+    let unknown = join.unknown;
+    let mut effects = join.effects;
+    if unknown.is_some() {
+        effects.push(Effect { verb: Verb::Unknown, target: Target::Resource });
+    }
+    if effects.is_empty() {
+        // `SELECT 1`, SHOW, FETCH: nothing but an answer to the client.
+        effects.push(Effect { verb: Verb::DataRead, target: Target::Resource });
+    }
+    let mut seen = BTreeSet::new();
+    effects.retain(|effect| seen.insert(effect.clone()));
+    StatementFacts {
+        kind: statement.kind,
+        effects,
+        has_where: statement.has_where,
+        has_limit: statement.has_limit,
+        unknown,
+    }
+}
+
+/// The facts of a statement that executes a prepared one: its own, with those of the text it executes. `prepared`
+/// are the facts of that text's only statement, made now, with today's search path; `None` when the name is not
+/// known, which makes the whole unknown.
+pub fn executed(own: StatementFacts, prepared: Option<StatementFacts>) -> StatementFacts {
+    let Some(prepared) = prepared else {
+        let reason = Unknown("EXECUTE names a statement that is not known".to_owned());
+        let mut own = own;
+        own.effects.push(Effect { verb: Verb::Unknown, target: Target::Resource });
+        return StatementFacts { unknown: own.unknown.or(Some(reason)), ..own };
+    };
+    let mut seen = BTreeSet::new();
+    // Reading nothing is what a statement without effects is said to do; what it executes says it better.
+    let nothing = Effect { verb: Verb::DataRead, target: Target::Resource };
+    let own_effects = own.effects.into_iter().filter(|effect| *effect != nothing);
+    let effects = own_effects.chain(prepared.effects).filter(|effect| seen.insert(effect.clone())).collect();
+    StatementFacts {
+        kind: own.kind,
+        effects,
+        has_where: own.has_where && prepared.has_where,
+        has_limit: own.has_limit || prepared.has_limit,
+        unknown: own.unknown.or(prepared.unknown),
+    }
+}
+
+struct Join<'a> {
+    answer: &'a Answer,
+    effects: Vec<Effect>,
+    unknown: Option<Unknown>,
+}
+
+fn is_write(verb: Verb) -> bool {
+    matches!(verb, Verb::DataInsert | Verb::DataUpdate | Verb::DataDelete | Verb::DataTruncate)
+}
+
+impl Join<'_> {
+    fn not_understood(&mut self, reason: String) {
+        self.unknown.get_or_insert(Unknown(reason));
+    }
+
+    fn add(&mut self, verb: Verb, target: Target) {
+        self.effects.push(Effect { verb, target });
+    }
+
+    fn effect(&mut self, verb: Verb, reference: &Reference) {
+        match reference {
+            Reference::Resource => self.add(verb, Target::Resource),
+            Reference::Relation(name) => self.relation(verb, name),
+            Reference::NewRelation(name) => self.new_relation(verb, name),
+            Reference::Function(name) => self.function(verb, name),
+            Reference::Attribute(name) => self.attribute(name),
+            Reference::Other { kind, name } => {
+                self.add(verb, Target::Other { kind: kind.clone(), name: name.clone() });
+            }
+            Reference::Setting(name) => self.add(verb, Target::Setting(name.clone())),
+        }
+    }
+
+    fn relation(&mut self, verb: Verb, name: &Name) {
+        let answer = self.answer;
+        match answer.relations.get(name) {
+            Some(Relation::Found { object, reads, has_rules }) => {
+                self.add(verb, Target::Table(object.clone()));
+                for below in reads {
+                    self.add(Verb::DataRead, Target::Table(below.clone()));
+                    if verb != Verb::DataRead {
+                        self.add_below_view(verb, below);
+                    }
+                }
+                if *has_rules && is_write(verb) {
+                    self.not_understood(format!("what a rule on {} does is not known", object.name));
+                }
+            }
+            Some(Relation::Missing) => self.anywhere(verb, name, |_| true),
+            None => self.not_understood(format!("the catalogue was not asked about {}", name.name)),
+        }
+    }
+
+    /// A write or a lock goes through a view; changing the view itself does not.
+    fn add_below_view(&mut self, verb: Verb, below: &Object) {
+        if is_write(verb) || verb == Verb::DataLock {
+            self.add(verb, Target::Table(below.clone()));
+        }
+    }
+
+    /// A relation that does not exist now may exist, in any schema of the path, when the statement is carried out.
+    fn anywhere(&mut self, verb: Verb, name: &Name, fits: impl Fn(&str) -> bool) {
+        let schemas: Vec<String> = match &name.schema {
+            Some(schema) => vec![schema.clone()],
+            None => self.answer.search_path.iter().filter(|schema| fits(schema)).cloned().collect(),
+        };
+        if schemas.is_empty() {
+            self.not_understood(format!("no schema of the search path can hold {}", name.name));
+        }
+        for schema in schemas {
+            let object = self.object(schema, &name.name);
+            self.add(verb, Target::Table(object));
+        }
+    }
+
+    fn object(&self, schema: String, name: &str) -> Object {
+        Object { database: self.answer.database.clone(), schema, name: name.to_owned(), oid: None }
+    }
+
+    fn new_relation(&mut self, verb: Verb, name: &Name) {
+        self.anywhere(verb, name, |schema| schema != "pg_catalog" && !schema.starts_with("pg_temp"));
+    }
+
+    fn function(&mut self, verb: Verb, name: &Name) {
+        let answer = self.answer;
+        match answer.functions.get(name) {
+            Some(Function::BuiltIn { oids }) if is_harmless(oids) => {}
+            Some(Function::BuiltIn { .. }) => self.builtin(verb, name),
+            Some(Function::User(object)) => {
+                self.add(verb, Target::Function(object.clone()));
+                if object.name.starts_with("dblink") {
+                    self.add(Verb::ServerReach, Target::Resource);
+                }
+            }
+            Some(Function::Missing) if name.schema.is_none() && is_newer_grammar(&name.name) => {}
+            Some(Function::Missing) => {
+                let object = self.object(name.schema.clone().unwrap_or_default(), &name.name);
+                self.add(verb, Target::Function(object));
+            }
+            None => self.not_understood(format!("the catalogue was not asked about {}", name.name)),
+        }
+    }
+
+    fn builtin(&mut self, verb: Verb, name: &Name) {
+        match verb_of(&name.name) {
+            Verb::Unknown => self.not_understood(format!("what {} reads is not in the text", name.name)),
+            Verb::FunctionCall => {
+                let object = self.object("pg_catalog".to_owned(), &name.name);
+                self.add(verb, Target::Function(object));
+            }
+            better => self.add(better, Target::Resource),
+        }
+    }
+
+    /// A column, unless a user's function of that name exists.
+    fn attribute(&mut self, name: &str) {
+        let answer = self.answer;
+        match answer.functions.get(&Name { schema: None, name: name.to_owned() }) {
+            // No built-in function that takes a row does more than compute.
+            Some(Function::Missing | Function::BuiltIn { .. }) => {}
+            Some(Function::User(object)) => self.add(Verb::FunctionCall, Target::Function(object.clone())),
+            None => self.not_understood(format!("the catalogue was not asked about {name}")),
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! Statements to actions: what each statement of an exchange does, with the meaning of its names, of the prepared
+//! statement it executes, and of the cursor it reads.
+//!
+//! Promise: whatever cannot be told is `unknown` with a reason; nothing is left out of an exchange's actions.
+
+use std::{collections::HashMap, sync::Arc};
+
+use interceptor_core::{
+    model::{Action, BindValue, Phase, SessionChange, StatementFacts, StatementKind, Target, Unknown, Verb},
+    sql::{Answer, Question, Reference, Statement, TransactionVerb},
+};
+
+use super::{
+    facts, lookup,
+    names::{Names, Weighed},
+};
+
+/// How many statements one text may have.
+const MAX_STATEMENTS: usize = 1000;
+
+/// A text and what is in it.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) text: String,
+    pub(super) statements: Result<Vec<Statement>, Unknown>,
+}
+
+impl Reading {
+    /// Reads `text`.
+    pub(super) fn of(text: String) -> Self {
+        let statements = facts::read(&text).and_then(|statements| {
+            if statements.len() > MAX_STATEMENTS {
+                Err(Unknown(format!("more than {MAX_STATEMENTS} statements in one text")))
+            } else {
+                Ok(statements)
+            }
+        });
+        Self { text, statements }
+    }
+
+    /// A text that is not read, and why.
+    pub(super) fn unread(text: String, why: &str) -> Self {
+        Self { text, statements: Err(Unknown(why.to_owned())) }
+    }
+}
+
+/// A prepared statement.
+#[derive(Debug, Clone)]
+pub(super) struct Prepared {
+    pub(super) reading: Arc<Reading>,
+    pub(super) types: Vec<u32>,
+}
+
+impl Weighed for Prepared {
+    fn weight(&self) -> usize {
+        self.reading
+            .text
+            .len()
+            .saturating_mul(2)
+            .saturating_add(self.types.len().saturating_mul(4))
+            .saturating_add(256)
+    }
+}
+
+/// A bound portal.
+#[derive(Debug, Clone)]
+pub(super) struct Portal {
+    pub(super) reading: Arc<Reading>,
+    pub(super) binds: Vec<BindValue>,
+}
+
+impl Weighed for Portal {
+    fn weight(&self) -> usize {
+        let values =
+            self.binds.iter().map(|bind| bind.value.as_ref().map_or(0, String::len).saturating_add(96));
+        values.fold(256, usize::saturating_add)
+    }
+}
+
+/// A cursor that DECLARE made.
+#[derive(Debug, Clone)]
+pub(super) struct Cursor {
+    pub(super) reading: Arc<Reading>,
+}
+
+impl Weighed for Cursor {
+    fn weight(&self) -> usize {
+        self.reading.text.len().saturating_mul(2).saturating_add(256)
+    }
+}
+
+/// What a statement changes of the session's names when it succeeds.
+#[derive(Debug)]
+pub(super) enum Change {
+    Prepare(String, Prepared),
+    Deallocate(Option<String>),
+    Bind(String, Portal),
+    Declare(String, Cursor),
+    ClosePortal(String),
+    Discard,
+}
+
+/// The session's names.
+#[derive(Debug, Default)]
+pub(super) struct Session {
+    pub(super) statements: Names<Prepared>,
+    pub(super) portals: Names<Portal>,
+    pub(super) cursors: Names<Cursor>,
+}
+
+/// A statement and what stands behind it.
+#[derive(Debug)]
+pub(super) struct Expanded<'a> {
+    statement: &'a Statement,
+    behind: Option<Result<Arc<Reading>, String>>,
+}
+
+/// The statements of a reading with what stands behind them.
+#[derive(Debug)]
+pub(super) struct Expansion<'a> {
+    pub(super) items: Vec<Expanded<'a>>,
+    /// Whether every name was certain.
+    pub(super) firm: bool,
+}
+
+impl Session {
+    /// Finds what stands behind each statement, where changes from `segment` on fail together with it.
+    pub(super) fn expand<'a>(&self, statements: &'a [Statement], segment: u64) -> Expansion<'a> {
+        let mut firm = true;
+        let mut local = Local::default();
+        let items = statements
+            .iter()
+            .map(|statement| {
+                let behind = if let Some(name) = &statement.executes {
+                    Some(
+                        local
+                            .prepared(name)
+                            .unwrap_or_else(|| {
+                                let found = self.statements.find(name, segment);
+                                firm &= found.firm;
+                                found.value.map(|prepared| prepared.reading.clone())
+                            })
+                            .ok_or_else(|| {
+                                format!("no prepared statement {name:?} is known on this session")
+                            }),
+                    )
+                } else if statement.kind == StatementKind::Fetch {
+                    Some(match cursor(statement) {
+                        None => Err("the cursor's name could not be read".to_owned()),
+                        Some(name) => {
+                            let (reading, certain) = self.cursor(name, segment, &local);
+                            firm &= certain;
+                            reading.ok_or_else(|| format!("no cursor {name:?} is known on this session"))
+                        }
+                    })
+                } else {
+                    None
+                };
+                local.follow(statement);
+                Expanded { statement, behind }
+            })
+            .collect();
+        Expansion { items, firm }
+    }
+
+    /// A cursor's declaration. A portal that was bound under the same name is not a cursor, whatever was declared.
+    fn cursor(&self, name: &str, segment: u64, local: &Local) -> (Option<Arc<Reading>>, bool) {
+        let portal = self.portals.find(name, segment);
+        if portal.value.is_some() || !portal.firm {
+            return (None, portal.firm);
+        }
+        if let Some(known) = local.cursors.get(name) {
+            return (known.clone(), true);
+        }
+        let found = self.cursors.find(name, segment);
+        (found.value.map(|cursor| cursor.reading.clone()), found.firm)
+    }
+}
+
+/// What the earlier statements of the same text have changed.
+#[derive(Debug, Default)]
+struct Local {
+    prepared: HashMap<String, Option<Arc<Reading>>>,
+    forgot_all: bool,
+    cursors: HashMap<String, Option<Arc<Reading>>>,
+}
+
+impl Local {
+    fn prepared(&self, name: &str) -> Option<Option<Arc<Reading>>> {
+        self.prepared.get(name).cloned().or(self.forgot_all.then_some(None))
+    }
+
+    fn follow(&mut self, statement: &Statement) {
+        match &statement.session {
+            Some(SessionChange::Prepared { name, text }) => {
+                self.prepared.insert(name.clone(), Some(Arc::new(Reading::of(text.clone()))));
+            }
+            Some(SessionChange::Deallocated(Some(name))) => {
+                self.prepared.insert(name.clone(), None);
+            }
+            Some(SessionChange::Deallocated(None) | SessionChange::Discarded) => {
+                self.prepared.clear();
+                self.forgot_all = true;
+            }
+            None => {}
+        }
+        if matches!(statement.kind, StatementKind::Declare | StatementKind::Close)
+            && let Some(name) = cursor(statement)
+        {
+            // Reading a cursor in the batch that declares it would need the batch's own text: not known.
+            self.cursors.insert(name.to_owned(), None);
+        }
+    }
+}
+
+/// The cursor that DECLARE, FETCH, MOVE or CLOSE names.
+pub(super) fn cursor(statement: &Statement) -> Option<&str> {
+    statement.effects.iter().find_map(|(_, reference)| match reference {
+        Reference::Other { kind, name } if kind == "cursor" => Some(name.as_str()),
+        _ => None,
+    })
+}
+
+/// Everything that these statements, and what stands behind them, must have looked up.
+pub(super) fn question(items: &[Expanded<'_>]) -> Question {
+    let mut question = Question::default();
+    for item in items {
+        let mut add = |more: Question| {
+            question.relations.extend(more.relations);
+            question.functions.extend(more.functions);
+        };
+        add(facts::question(std::slice::from_ref(item.statement)));
+        if let Some(Ok(reading)) = &item.behind
+            && let Ok(statements) = &reading.statements
+        {
+            add(facts::question(statements));
+        }
+    }
+    question
+}
+
+/// The actions of these statements. `known` is the catalogue's answer to [`question`], or why there is none.
+pub(super) fn actions(
+    phase: Phase,
+    text: &str,
+    items: &[Expanded<'_>],
+    known: Result<&Answer, &str>,
+    binds: &[BindValue],
+) -> Vec<Action> {
+    if items.is_empty() {
+        let facts = StatementFacts {
+            kind: StatementKind::Empty,
+            ..StatementFacts::single(Verb::SessionChange, Target::Setting("none".to_owned()))
+        };
+        return vec![Action { phase, text: text.to_owned(), binds: binds.to_vec(), facts }];
+    }
+    let mut known = known;
+    items
+        .iter()
+        .map(|item| {
+            let facts = item_facts(item, known);
+            if may_turn_names(item, &facts) {
+                known = Err("an earlier statement of the same text may change what its names mean");
+            }
+            let text = text.get(item.statement.range.clone()).unwrap_or(text).trim();
+            Action { phase, text: text.to_owned(), binds: binds.to_vec(), facts }
+        })
+        .collect()
+}
+
+/// The one action of something that could not be understood.
+pub(super) fn unknown(phase: Phase, text: &str, binds: Vec<BindValue>, why: &str) -> Vec<Action> {
+    vec![Action { phase, text: text.to_owned(), binds, facts: StatementFacts::unknown(why) }]
+}
+
+fn item_facts(item: &Expanded<'_>, known: Result<&Answer, &str>) -> StatementFacts {
+    if item.statement.kind == StatementKind::Copy {
+        return StatementFacts::unknown("COPY is not spoken yet");
+    }
+    let mut facts = statement_facts(item.statement, known);
+    match &item.behind {
+        None => {}
+        Some(Err(why)) => add_unknown(&mut facts, why),
+        Some(Ok(reading)) => match reading.statements.as_deref() {
+            Ok([inner]) if inner.executes.is_none() && inner.kind != StatementKind::Fetch => {
+                let inner = if inner.kind == StatementKind::Copy {
+                    StatementFacts::unknown("COPY is not spoken yet")
+                } else {
+                    statement_facts(inner, known)
+                };
+                for effect in inner.effects {
+                    if !facts.effects.contains(&effect) {
+                        facts.effects.push(effect);
+                    }
+                }
+                facts.has_where &= inner.has_where;
+                facts.has_limit |= inner.has_limit;
+                facts.unknown = facts.unknown.or(inner.unknown);
+            }
+            Ok(_) => add_unknown(&mut facts, "what it runs is not one plain statement"),
+            Err(why) => add_unknown(&mut facts, &why.0),
+        },
+    }
+    facts
+}
+
+fn add_unknown(facts: &mut StatementFacts, why: &str) {
+    let unknown = StatementFacts::unknown(why);
+    facts.effects.extend(
+        unknown.effects.into_iter().filter(|effect| !facts.effects.contains(effect)).collect::<Vec<_>>(),
+    );
+    facts.unknown = unknown.unknown;
+}
+
+fn statement_facts(statement: &Statement, known: Result<&Answer, &str>) -> StatementFacts {
+    match known {
+        Ok(answer) => facts::facts(statement, answer),
+        Err(why) => {
+            let question = facts::question(std::slice::from_ref(statement));
+            let mut facts = facts::facts(statement, &Answer::default());
+            if !lookup::covers(&Question::default(), &question) {
+                add_unknown(&mut facts, why);
+            }
+            facts
+        }
+    }
+}
+
+/// Whether running this may change what names mean to the statements after it: settings, roles, definitions, code
+/// of somebody's own. Triggers are beyond what is known here (see the README).
+fn may_turn_names(item: &Expanded<'_>, facts: &StatementFacts) -> bool {
+    facts.unknown.is_some()
+        || matches!(
+            item.statement.transaction,
+            Some(TransactionVerb::Commit | TransactionVerb::Rollback | TransactionVerb::Other)
+        )
+        || facts.effects.iter().any(|effect| !is_plain(effect.verb))
+}
+
+fn is_plain(verb: Verb) -> bool {
+    matches!(
+        verb,
+        Verb::DataRead
+            | Verb::DataInsert
+            | Verb::DataUpdate
+            | Verb::DataDelete
+            | Verb::DataTruncate
+            | Verb::DataLock
+            | Verb::Transaction
+            | Verb::Notify
+    )
+}
+
+/// Whether any of these may change what names mean, or how texts are read, for the exchanges after this one.
+pub(super) fn any_may_turn_names(items: &[Expanded<'_>], actions: &[Action]) -> bool {
+    items.len() != actions.len()
+        || items.iter().zip(actions).any(|(item, action)| may_turn_names(item, &action.facts))
+}
+
+/// Whether the statement takes a snapshot when it runs, so that a look-up before it changes nothing.
+pub(super) fn takes_snapshot(statement: &Statement) -> bool {
+    !matches!(
+        statement.kind,
+        StatementKind::Transaction
+            | StatementKind::Lock
+            | StatementKind::Set
+            | StatementKind::Reset
+            | StatementKind::Show
+            | StatementKind::Fetch
+            | StatementKind::Close
+            | StatementKind::Listen
+            | StatementKind::Notify
+            | StatementKind::Deallocate
+            | StatementKind::Discard
+            | StatementKind::Maintenance
+            | StatementKind::Empty
+            | StatementKind::None
+            | StatementKind::Unknown
+    )
+}
+
+impl Expanded<'_> {
+    /// The statement itself.
+    pub(super) fn statement(&self) -> &Statement {
+        self.statement
+    }
+
+    /// Whether the server answers it on its own.
+    pub(super) fn answers(&self) -> bool {
+        self.statement.kind != StatementKind::Empty
+    }
+
+    /// What it changes of the session's names; `text` is the text that it stands in.
+    pub(super) fn changes(&self, text: &str) -> Vec<Change> {
+        let mut changes = Vec::new();
+        match &self.statement.session {
+            Some(SessionChange::Prepared { name, text }) => {
+                let reading = Arc::new(Reading::of(text.clone()));
+                changes.push(Change::Prepare(name.clone(), Prepared { reading, types: Vec::new() }));
+            }
+            Some(SessionChange::Deallocated(name)) => changes.push(Change::Deallocate(name.clone())),
+            Some(SessionChange::Discarded) => changes.push(Change::Discard),
+            None => {}
+        }
+        let text = text.get(self.statement.range.clone()).unwrap_or_default();
+        match (self.statement.kind, cursor(self.statement)) {
+            (StatementKind::Declare, Some(name)) => {
+                let reading = Arc::new(Reading::of(text.to_owned()));
+                changes.push(Change::Declare(name.to_owned(), Cursor { reading }));
+            }
+            (StatementKind::Close, Some(name)) => changes.push(Change::ClosePortal(name.to_owned())),
+            _ => {}
+        }
+        changes
+    }
+}

@@ -1,0 +1,585 @@
+//! The client's side: what it sends, judged frame by frame.
+//!
+//! Promise: a frame goes on as [`Step::Pass`] only if it is one of Describe, Close, Flush, Sync, Terminate, or a Bind
+//! of a statement that this session prepared; everything else is held. A look-up comes before judging wherever a
+//! name's meaning, or the way in which a text is read, is not certain without one.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use interceptor_core::{
+    model::{Action, BindValue, Phase},
+    permit::{Denial, Held},
+    protocol::{DecodeError, Opening, Refusal, Step},
+    sql::{Answer, Question},
+};
+
+use super::{
+    action::{self, Change, Expanded, Portal, Prepared, Reading},
+    bind::{self, Bind},
+    decode::{Known, PostgresDecoder, State},
+    frame::{self, Fields, MAX_BIND, MAX_SMALL, MAX_TEXT, Malformed},
+    lookup::{self, PREFIX},
+    queue::{Changes, Entry, Gate, Kind},
+    refuse,
+    startup::{self, First},
+};
+
+/// A frame that is being judged.
+#[derive(Debug)]
+pub(super) enum Work {
+    Query { frame: Bytes, reading: Arc<Reading> },
+    Parse { frame: Bytes, name: String, reading: Arc<Reading>, types: Vec<u32> },
+    Bind { frame: Bytes, bind: Bind },
+    Execute { frame: Bytes, portal: String },
+    Function { frame: Bytes },
+}
+
+/// What the relay was asked about, and what follows when it is sent or refused.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) number: u64,
+    pub(super) what: What,
+    /// Sending it may change what names mean afterwards.
+    pub(super) turns_names: bool,
+    pub(super) snapshot: bool,
+}
+
+/// The kinds of what is asked.
+#[derive(Debug)]
+pub(super) enum What {
+    Open,
+    /// Per statement: whether it answers, and what it changes.
+    Query {
+        places: Vec<(bool, Vec<Change>)>,
+        opaque: bool,
+    },
+    Function,
+    Parse {
+        name: String,
+        prepared: Prepared,
+    },
+    Bind,
+    Execute {
+        changes: Vec<Change>,
+    },
+    Gate(Box<Gate>),
+}
+
+/// What is known for judging.
+enum Need {
+    Have(Answer),
+    Lack(String),
+    Enquire(Question),
+}
+
+impl PostgresDecoder {
+    pub(super) fn client(&mut self, input: &mut BytesMut) -> Result<Step, DecodeError> {
+        match self.state {
+            State::Start => self.start(input),
+            State::Opening | State::Over => Ok(Step::Wait),
+            State::Session if self.asked.is_some() || self.enquiring => Ok(Step::Wait),
+            State::Session => match self.work.take() {
+                Some(work) => self.judge(work),
+                None => self.next(input),
+            },
+        }
+    }
+
+    fn start(&mut self, input: &mut BytesMut) -> Result<Step, DecodeError> {
+        let Some(first) = startup::first(input)? else { return Ok(Step::Wait) };
+        match first {
+            First::Tls | First::DirectTls if self.asked_tls => {
+                Err(DecodeError::client("asked for TLS inside TLS"))
+            }
+            First::Tls if !input.is_empty() => {
+                Err(DecodeError::client("bytes in clear after its request for TLS: somebody is in between"))
+            }
+            First::Tls => {
+                self.asked_tls = true;
+                Ok(Step::StartTls(Bytes::from_static(b"S")))
+            }
+            First::DirectTls => {
+                self.asked_tls = true;
+                Ok(Step::StartTls(Bytes::new()))
+            }
+            First::Gss if self.asked_gss || !input.is_empty() => {
+                Err(DecodeError::client("asked for GSSAPI encryption twice, or did not wait for the answer"))
+            }
+            First::Gss => {
+                self.asked_gss = true;
+                Ok(Step::Reply(Bytes::from_static(b"N")))
+            }
+            First::Cancel(key) => {
+                self.state = State::Over;
+                Ok(Step::Cancel(key))
+            }
+            First::Session(wish) => {
+                self.state = State::Opening;
+                let number = self.number();
+                self.asked = Some(Asked { number, what: What::Open, turns_names: false, snapshot: false });
+                Ok(Step::Open(Opening {
+                    held: Held::new(number, vec![wish.action], Bytes::new()),
+                    claimed: wish.claimed,
+                    parameters: wish.parameters,
+                    version: wish.version,
+                }))
+            }
+        }
+    }
+
+    fn next(&mut self, input: &mut BytesMut) -> Result<Step, DecodeError> {
+        let head = frame::head(input).map_err(|_| DecodeError::client("a message of impossible length"))?;
+        let Some(head) = head else { return Ok(Step::Wait) };
+        let limit = match head.tag {
+            b'Q' | b'P' => MAX_TEXT,
+            b'B' | b'F' => MAX_BIND,
+            b'E' | b'D' | b'C' | b'H' | b'S' | b'X' => MAX_SMALL,
+            b'd' | b'c' | b'f' => return Err(DecodeError::client("COPY data outside COPY")),
+            other => {
+                return Err(DecodeError::client(format!(
+                    "message {:?} is not one that a client sends in a session",
+                    char::from(other)
+                )));
+            }
+        };
+        if head.total > limit {
+            return Err(DecodeError::client(format!(
+                "message {:?} of {} bytes; at most {limit} are taken",
+                char::from(head.tag),
+                head.total
+            )));
+        }
+        if input.len() < head.total {
+            return Ok(Step::Wait);
+        }
+        if self.queue.is_full() {
+            return Err(DecodeError::client("too many messages without waiting for an answer"));
+        }
+        let frame = input.split_to(head.total).freeze();
+        let malformed =
+            |_: Malformed| DecodeError::client(format!("a malformed {:?} message", char::from(head.tag)));
+        match head.tag {
+            b'Q' | b'P' | b'B' | b'E' | b'F' => {
+                let work = read(head.tag, frame).map_err(malformed)?;
+                self.judge(work)
+            }
+            b'X' => {
+                self.state = State::Over;
+                Ok(Step::Close(frame))
+            }
+            tag => self.plain(tag, frame).map_err(malformed),
+        }
+    }
+
+    /// Messages in which there is nothing to judge.
+    fn plain(&mut self, tag: u8, frame: Bytes) -> Result<Step, Malformed> {
+        let mut fields = Fields::of(&frame);
+        let kind = match tag {
+            b'S' => {
+                fields.end()?;
+                self.end_segment();
+                Some(Kind::Sync)
+            }
+            b'H' => {
+                fields.end()?;
+                None
+            }
+            _ => {
+                let of = fields.u8()?;
+                let name = own_name(fields.name()?)?;
+                fields.end()?;
+                self.piping = true;
+                Some(match (tag, of) {
+                    (b'D', b'S') => Kind::Describe { statement: Some(name), told: false },
+                    (b'D', b'P') => Kind::Describe { statement: None, told: true },
+                    (b'C', b'S') => Kind::Close(self.plan(Change::Deallocate(Some(name)))),
+                    (b'C', b'P') => Kind::Close(self.plan(Change::ClosePortal(name))),
+                    _ => return Err(Malformed),
+                })
+            }
+        };
+        if let Some(kind) = kind {
+            self.queue.push(Entry::new(kind, None));
+        }
+        Ok(Step::Pass(frame))
+    }
+
+    fn judge(&mut self, work: Work) -> Result<Step, DecodeError> {
+        match work {
+            Work::Query { .. } => self.judge_query(work),
+            Work::Parse { .. } => self.judge_parse(work),
+            Work::Bind { frame, bind } => self.judge_bind(frame, bind),
+            Work::Execute { frame, portal } => self.judge_execute(frame, portal),
+            Work::Function { frame } => {
+                let why = "a function call by number is not spoken yet; use SELECT";
+                Ok(self.ask_unknown(What::Function, Phase::Execute, "", Vec::new(), why, frame))
+            }
+        }
+    }
+
+    fn judge_query(&mut self, work: Work) -> Result<Step, DecodeError> {
+        let Work::Query { frame, reading } = work else { return Ok(Step::Wait) };
+        let opaque = What::Query { places: Vec::new(), opaque: true };
+        let statements = match (&self.unreadable, &reading.statements) {
+            (Some(why), _) => {
+                let why = why.clone();
+                return Ok(self.ask_unknown(opaque, Phase::Query, &reading.text, Vec::new(), &why, frame));
+            }
+            (None, Err(why)) => {
+                return Ok(self.ask_unknown(opaque, Phase::Query, &reading.text, Vec::new(), &why.0, frame));
+            }
+            (None, Ok(statements)) => statements,
+        };
+        let expansion = self.names.expand(statements, self.segment_op);
+        let known = match self.need(&expansion.items, expansion.firm) {
+            Need::Enquire(question) => {
+                drop(expansion);
+                return Ok(self.enquire(question, Work::Query { frame, reading }));
+            }
+            Need::Have(answer) => Ok(answer),
+            Need::Lack(why) => Err(why),
+        };
+        let known = known.as_ref().map_err(String::as_str);
+        let items = &expansion.items;
+        let actions = action::actions(Phase::Query, &reading.text, items, known, &[]);
+        let places = items.iter().map(|item| (item.answers(), item.changes(&reading.text))).collect();
+        let turns_names = action::any_may_turn_names(items, &actions);
+        let what = What::Query { places, opaque: items.is_empty() };
+        let snapshot = items.iter().any(|item| action::takes_snapshot(item.statement()));
+        drop(expansion);
+        Ok(self.ask(what, actions, frame, turns_names, snapshot))
+    }
+
+    fn judge_parse(&mut self, work: Work) -> Result<Step, DecodeError> {
+        let Work::Parse { frame, name, reading, types } = work else { return Ok(Step::Wait) };
+        let prepared = Prepared { reading: reading.clone(), types: types.clone() };
+        let what = What::Parse { name: name.clone(), prepared };
+        let why = match (&self.unreadable, &reading.statements) {
+            (Some(why), _) => Some(why.clone()),
+            (None, Err(why)) => Some(why.0.clone()),
+            (None, Ok(statements)) if statements.len() > 1 => {
+                Some("several statements in one Parse".to_owned())
+            }
+            (None, Ok(_)) => None,
+        };
+        if let Some(why) = why {
+            return Ok(self.ask_unknown(what, Phase::Prepare, &reading.text, Vec::new(), &why, frame));
+        }
+        let statements = reading.statements.as_deref().unwrap_or_default();
+        let expansion = self.names.expand(statements, self.segment_op);
+        let known = match self.need(&expansion.items, expansion.firm) {
+            Need::Enquire(question) => {
+                drop(expansion);
+                return Ok(self.enquire(question, Work::Parse { frame, name, reading, types }));
+            }
+            Need::Have(answer) => Ok(answer),
+            Need::Lack(why) => Err(why),
+        };
+        let known = known.as_ref().map_err(String::as_str);
+        let actions = action::actions(Phase::Prepare, &reading.text, &expansion.items, known, &[]);
+        let snapshot = expansion.items.iter().any(|item| action::takes_snapshot(item.statement()));
+        Ok(self.ask(what, actions, frame, false, snapshot))
+    }
+
+    /// A Bind runs nothing that its statement was not judged for at Parse; its values are judged with its Execute.
+    /// The look-up for that comes before the Bind where it can, so that it stays outside the pipeline.
+    fn judge_bind(&mut self, frame: Bytes, bind: Bind) -> Result<Step, DecodeError> {
+        let found = self.names.statements.find(&bind.statement, self.segment_op);
+        let statements = match &found.value {
+            Some(prepared) => prepared.reading.statements.as_deref().unwrap_or_default(),
+            None => &[],
+        };
+        let expansion = self.names.expand(statements, self.segment_op);
+        let need = self.need(&expansion.items, expansion.firm && found.firm);
+        drop(expansion);
+        if let Need::Enquire(question) = need {
+            return Ok(self.enquire(question, Work::Bind { frame, bind }));
+        }
+        let Some(prepared) = found.value.filter(|_| found.firm) else {
+            let why = "no prepared statement of that name is known on this session";
+            return Ok(self.ask_unknown(What::Bind, Phase::Execute, "", bind.values(&[]), why, frame));
+        };
+        let portal = Portal { reading: prepared.reading.clone(), binds: bind.values(&prepared.types) };
+        let changes = self.plan(Change::Bind(bind.portal, portal));
+        self.queue.push(Entry::new(Kind::Bind(changes), None));
+        self.piping = true;
+        Ok(Step::Pass(frame))
+    }
+
+    fn judge_execute(&mut self, frame: Bytes, name: String) -> Result<Step, DecodeError> {
+        let found = self.names.portals.find(&name, self.segment_op);
+        let cursor = self.names.cursors.find(&name, self.segment_op);
+        let firm = found.firm && (found.value.is_some() || cursor.firm);
+        let (reading, binds) = match (found.value, cursor.value) {
+            (Some(portal), _) => (portal.reading.clone(), portal.binds.clone()),
+            (None, Some(cursor)) => (cursor.reading.clone(), Vec::new()),
+            (None, None) => (
+                Arc::new(Reading::unread(String::new(), "no portal of that name is known on this session")),
+                Vec::new(),
+            ),
+        };
+        let statements = match &reading.statements {
+            Ok(statements) if statements.len() <= 1 => statements.as_slice(),
+            _ => &[],
+        };
+        let expansion = self.names.expand(statements, self.segment_op);
+        let need = self.need(&expansion.items, expansion.firm && firm);
+        let known = match need {
+            Need::Enquire(question) => {
+                drop(expansion);
+                return Ok(self.enquire(question, Work::Execute { frame, portal: name }));
+            }
+            Need::Have(answer) => Ok(answer),
+            Need::Lack(why) => Err(why),
+        };
+        let why = match (&self.unreadable, &reading.statements) {
+            (Some(why), _) => Some(why.clone()),
+            (None, Err(why)) => Some(why.0.clone()),
+            (None, Ok(statements)) if statements.len() > 1 => {
+                Some("several statements in one Parse".to_owned())
+            }
+            (None, Ok(_)) if !firm => Some("what the portal runs is not certain".to_owned()),
+            (None, Ok(_)) => None,
+        };
+        if let Some(why) = why {
+            let what = What::Execute { changes: Vec::new() };
+            drop(expansion);
+            return Ok(self.ask_unknown(what, Phase::Execute, &reading.text, binds, &why, frame));
+        }
+        let known = known.as_ref().map_err(String::as_str);
+        let items = &expansion.items;
+        let actions = action::actions(Phase::Execute, &reading.text, items, known, &binds);
+        let turns_names = action::any_may_turn_names(items, &actions);
+        let snapshot = items.iter().any(|item| action::takes_snapshot(item.statement()));
+        let changes = items.iter().flat_map(|item| item.changes(&reading.text)).collect();
+        drop(expansion);
+        Ok(self.ask(What::Execute { changes }, actions, frame, turns_names, snapshot))
+    }
+
+    /// What is needed before these can be judged. `firm` is false where a name's meaning hangs on answers that have
+    /// not come: a look-up then also waits for them.
+    fn need(&self, items: &[Expanded<'_>], firm: bool) -> Need {
+        let question = action::question(items);
+        let certain = firm && self.proven == self.changes;
+        let nothing = lookup::covers(&Question::default(), &question);
+        if let Some(known) = &self.known
+            && known.segment == self.segment
+            && known.changes == self.changes
+        {
+            match &known.answer {
+                Err(why) => {
+                    return if nothing && certain {
+                        Need::Have(Answer::default())
+                    } else {
+                        Need::Lack(why.clone())
+                    };
+                }
+                Ok(answer) if certain && lookup::covers(&known.question, &question) => {
+                    return Need::Have(answer.clone());
+                }
+                Ok(_) => {}
+            }
+        }
+        if nothing && certain {
+            return Need::Have(Answer::default());
+        }
+        if self.skips_now() {
+            return Need::Lack(
+                "an earlier message of the same pipeline failed, so its names cannot be looked up".to_owned(),
+            );
+        }
+        if question.relations.len().saturating_add(question.functions.len()) > lookup::MAX_NAMES {
+            return Need::Lack(format!("it has more than {} names", lookup::MAX_NAMES));
+        }
+        let settled = self.is_settled();
+        if settled && self.status == b'E' {
+            return Need::Lack(
+                "the transaction has failed, so names cannot be looked up; ROLLBACK first".to_owned(),
+            );
+        }
+        let outside = settled && self.status == b'I';
+        if !outside && !self.snapshot && !items.iter().any(|item| action::takes_snapshot(item.statement())) {
+            return Need::Lack(
+                "looking its names up would fix the transaction's snapshot; run a query first".to_owned(),
+            );
+        }
+        Need::Enquire(question)
+    }
+
+    fn enquire(&mut self, question: Question, work: Work) -> Step {
+        let number = self.number();
+        let sync = !self.piping;
+        let request = lookup::request(number, &question, sync);
+        let gate = Gate {
+            sync,
+            question,
+            reader: lookup::Reader::default(),
+            stage: 0,
+            failed: None,
+            segment: self.segment,
+            changes: self.changes,
+        };
+        self.work = Some(work);
+        let what = What::Gate(Box::new(gate));
+        self.asked = Some(Asked { number, what, turns_names: false, snapshot: !sync });
+        Step::Enquire(Held::new(number, vec![request.action], request.bytes))
+    }
+
+    fn ask(
+        &mut self,
+        what: What,
+        actions: Vec<Action>,
+        frame: Bytes,
+        turns_names: bool,
+        snapshot: bool,
+    ) -> Step {
+        let number = self.number();
+        self.asked = Some(Asked { number, what, turns_names, snapshot });
+        Step::Ask(Held::new(number, actions, frame))
+    }
+
+    fn ask_unknown(
+        &mut self,
+        what: What,
+        phase: Phase,
+        text: &str,
+        binds: Vec<BindValue>,
+        why: &str,
+        frame: Bytes,
+    ) -> Step {
+        self.ask(what, action::unknown(phase, text, binds, why), frame, true, false)
+    }
+
+    /// The relay has sent what it was asked about.
+    pub(super) fn asked_was_sent(&mut self, asked: Asked) {
+        let Asked { number, what, turns_names, snapshot } = asked;
+        if turns_names {
+            self.changes = self.changes.saturating_add(1);
+        }
+        self.snapshot |= snapshot;
+        let kind = match what {
+            What::Open => return,
+            What::Gate(gate) => {
+                self.enquiring = true;
+                Kind::Gate(gate)
+            }
+            What::Query { places, opaque } => {
+                let places = places
+                    .into_iter()
+                    .map(|(answers, changes)| {
+                        (answers, changes.into_iter().flat_map(|change| self.plan(change)).collect())
+                    })
+                    .collect();
+                self.end_segment();
+                Kind::Query { places, at: 0, failed: false, opaque }
+            }
+            What::Function => {
+                self.end_segment();
+                Kind::Function { failed: false }
+            }
+            What::Parse { name, prepared } => {
+                self.piping = true;
+                Kind::Parse(self.plan(Change::Prepare(name, prepared)))
+            }
+            What::Bind => {
+                self.piping = true;
+                Kind::Bind(Changes::new())
+            }
+            What::Execute { changes } => {
+                self.piping = true;
+                Kind::Execute(changes.into_iter().flat_map(|change| self.plan(change)).collect())
+            }
+        };
+        self.queue.push(Entry::new(kind, Some(number)));
+    }
+
+    /// The relay will not send what it was asked about.
+    pub(super) fn asked_was_refused(&mut self, asked: Asked, denial: &Denial) -> Refusal {
+        let nothing = Bytes::new();
+        if let What::Open = asked.what {
+            self.state = State::Over;
+            return Refusal { client: refuse::no_session(denial), upstream: nothing };
+        }
+        if let What::Gate(gate) = asked.what {
+            let answer = Err("the look-up itself was refused".to_owned());
+            self.known =
+                Some(Known { segment: gate.segment, changes: gate.changes, question: gate.question, answer });
+            return Refusal { client: nothing.clone(), upstream: nothing };
+        }
+        // Our own look-up has failed the pipeline, and the client has not been told: now it is, with the reason.
+        if self.owed.take().is_some() {
+            return Refusal { client: refuse::refusal(denial), upstream: nothing };
+        }
+        let error = refuse::refusal(denial);
+        let (kind, upstream) = match asked.what {
+            What::Query { .. } | What::Function
+                if self.is_settled() && matches!(self.status, b'I' | b'E') =>
+            {
+                self.end_segment();
+                return Refusal { client: refuse::refusal_and_ready(denial, self.status), upstream: nothing };
+            }
+            What::Query { .. } | What::Function => {
+                self.end_segment();
+                let kind = Kind::Query { places: Vec::new(), at: 0, failed: false, opaque: true };
+                (kind, refuse::failing_query(denial))
+            }
+            // The client's own name: a server that refuses a Parse of the unnamed statement has dropped it.
+            What::Parse { name, .. } => {
+                self.piping = true;
+                (Kind::Parse(Changes::new()), refuse::failing_parse(&name, denial))
+            }
+            What::Bind | What::Execute { .. } | What::Open | What::Gate(_) => {
+                self.piping = true;
+                (Kind::Parse(Changes::new()), refuse::failing_parse(&format!("{PREFIX}refused"), denial))
+            }
+        };
+        let mut entry = Entry::new(kind, None);
+        entry.replaced = Some(error);
+        self.queue.push(entry);
+        Refusal { client: nothing, upstream }
+    }
+}
+
+/// A name that a client may use.
+fn own_name(name: String) -> Result<String, Malformed> {
+    if name.starts_with(PREFIX) { Err(Malformed) } else { Ok(name) }
+}
+
+fn read(tag: u8, frame: Bytes) -> Result<Work, Malformed> {
+    let mut fields = Fields::of(&frame);
+    Ok(match tag {
+        b'Q' => {
+            let reading = reading(fields.text()?);
+            fields.end()?;
+            Work::Query { frame, reading }
+        }
+        b'P' => {
+            let name = own_name(fields.name()?)?;
+            let reading = reading(fields.text()?);
+            let types = (0..fields.count()?).map(|_| fields.u32()).collect::<Result<_, _>>()?;
+            fields.end()?;
+            Work::Parse { frame, name, reading, types }
+        }
+        b'B' => {
+            let bind = bind::read(fields)?;
+            own_name(bind.portal.clone())?;
+            own_name(bind.statement.clone())?;
+            Work::Bind { frame, bind }
+        }
+        b'E' => {
+            let portal = own_name(fields.name()?)?;
+            fields.i32()?;
+            fields.end()?;
+            Work::Execute { frame, portal }
+        }
+        _ => Work::Function { frame },
+    })
+}
+
+fn reading(text: Bytes) -> Arc<Reading> {
+    Arc::new(match std::str::from_utf8(&text) {
+        Ok(text) => Reading::of(text.to_owned()),
+        Err(_) => Reading::unread(String::from_utf8_lossy(&text).into_owned(), "the text is not UTF-8"),
+    })
+}

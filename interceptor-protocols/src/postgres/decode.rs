@@ -1,0 +1,282 @@
+//! The state of one connection: start-up, then the queue of what is owed and the names that the session knows.
+//!
+//! The client's side is in `client.rs`, the upstream's in `upstream.rs`; both only touch what is here.
+
+use bytes::{Bytes, BytesMut};
+use interceptor_core::{
+    permit::Denial,
+    protocol::{CancelKey, DecodeError, Decoder, Greeting, Side, Step},
+    sql::{Answer, Question},
+};
+
+use super::{
+    action::{Change, Session},
+    client::{Asked, Work},
+    frame::Writer,
+    queue::{Changes, Planned, Queue},
+    refuse,
+};
+
+/// Where the connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// No StartupMessage yet.
+    Start,
+    /// The opening is being judged, or the log-in is under way.
+    Opening,
+    /// In session.
+    Session,
+    /// Nothing more is decoded.
+    Over,
+}
+
+/// What the last look-up brought, and how long it holds.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) segment: u64,
+    pub(super) changes: u64,
+    pub(super) question: Question,
+    pub(super) answer: Result<Answer, String>,
+}
+
+/// Decodes one connection.
+#[derive(Debug)]
+pub(super) struct PostgresDecoder {
+    pub(super) state: State,
+    pub(super) asked_tls: bool,
+    pub(super) asked_gss: bool,
+    /// The frame that is being judged, between its parts.
+    pub(super) work: Option<Work>,
+    /// What the relay has been asked about.
+    pub(super) asked: Option<Asked>,
+    /// Whether a look-up is under way.
+    pub(super) enquiring: bool,
+    pub(super) queue: Queue,
+    pub(super) names: Session,
+    /// The transaction status that the server told last.
+    pub(super) status: u8,
+    /// The server passes messages over until the next Sync.
+    pub(super) skipping: bool,
+    /// Extended messages have been sent since the last Sync or Query.
+    pub(super) piping: bool,
+    /// Something that takes a snapshot was sent in the transaction under way.
+    pub(super) snapshot: bool,
+    /// Counts exchanges handed out.
+    pub(super) exchanges: u64,
+    /// Counts planned changes of names.
+    pub(super) ops: u64,
+    /// The count of `ops` at which the stretch of messages between two Syncs began: they fail together.
+    pub(super) segment_op: u64,
+    /// Counts such stretches.
+    pub(super) segment: u64,
+    /// Counts exchanges that may have changed what names mean, or how texts are read.
+    pub(super) changes: u64,
+    /// The value of `changes` for which the settings are proven.
+    pub(super) proven: u64,
+    pub(super) known: Option<Known>,
+    /// Why texts cannot be read any more: a setting that changes how.
+    pub(super) unreadable: Option<String>,
+    /// An error that the client is owed because our own look-up broke its pipeline.
+    pub(super) owed: Option<Bytes>,
+    /// Bytes of an upstream message that are still to be passed on.
+    pub(super) streaming: usize,
+    /// The upstream has said its last word.
+    pub(super) gone: bool,
+}
+
+impl PostgresDecoder {
+    /// A decoder for a new connection.
+    pub(super) fn new() -> Self {
+        Self {
+            state: State::Start,
+            asked_tls: false,
+            asked_gss: false,
+            work: None,
+            asked: None,
+            enquiring: false,
+            queue: Queue::default(),
+            names: Session::default(),
+            status: b'I',
+            skipping: false,
+            piping: false,
+            snapshot: false,
+            exchanges: 0,
+            ops: 0,
+            segment_op: 0,
+            segment: 0,
+            changes: 0,
+            proven: 0,
+            known: None,
+            unreadable: None,
+            owed: None,
+            streaming: 0,
+            gone: false,
+        }
+    }
+
+    /// The next exchange's number.
+    pub(super) fn number(&mut self) -> u64 {
+        self.exchanges = self.exchanges.saturating_add(1);
+        self.exchanges
+    }
+
+    fn op(&mut self) -> u64 {
+        self.ops = self.ops.saturating_add(1);
+        self.ops
+    }
+
+    /// Plans a change of names by a message that is being sent.
+    pub(super) fn plan(&mut self, change: Change) -> Changes {
+        let op = self.op();
+        let planned = match change {
+            Change::Prepare(name, prepared) => {
+                self.names.statements.plan(op, &name, Some(prepared));
+                vec![Planned::Statement(name)]
+            }
+            Change::Deallocate(Some(name)) => {
+                self.names.statements.plan(op, &name, None);
+                vec![Planned::Statement(name)]
+            }
+            Change::Deallocate(None) => {
+                self.names.statements.plan_clear(op);
+                vec![Planned::AllStatements]
+            }
+            Change::Bind(name, portal) => {
+                self.names.portals.plan(op, &name, Some(portal));
+                vec![Planned::Portal(name)]
+            }
+            Change::ClosePortal(name) => {
+                // A cursor is a portal too.
+                self.names.portals.plan(op, &name, None);
+                self.names.cursors.plan(op, &name, None);
+                vec![Planned::Portal(name.clone()), Planned::Cursor(name)]
+            }
+            Change::Declare(name, cursor) => {
+                self.names.cursors.plan(op, &name, Some(cursor));
+                vec![Planned::Cursor(name)]
+            }
+            Change::Discard => {
+                self.names.statements.plan_clear(op);
+                self.names.portals.plan_clear(op);
+                self.names.cursors.plan_clear(op);
+                vec![Planned::AllStatements, Planned::AllPortals, Planned::AllCursors]
+            }
+        };
+        planned.into_iter().map(|planned| (op, planned)).collect()
+    }
+
+    /// The server has carried these out, or never will.
+    pub(super) fn settle(&mut self, changes: Changes, done: bool) {
+        for (op, planned) in changes {
+            match planned {
+                Planned::Statement(name) => self.names.statements.settle(op, &name, done),
+                Planned::Portal(name) => self.names.portals.settle(op, &name, done),
+                Planned::Cursor(name) => self.names.cursors.settle(op, &name, done),
+                Planned::AllStatements => self.names.statements.settle_clear(op, done),
+                Planned::AllPortals => self.names.portals.settle_clear(op, done),
+                Planned::AllCursors => self.names.cursors.settle_clear(op, done),
+            }
+        }
+    }
+
+    /// Whether nothing is under way, so that what the server told last is how things are.
+    pub(super) fn is_settled(&self) -> bool {
+        self.queue.is_empty() && !self.piping
+    }
+
+    /// Whether the server passes over what the client sends now.
+    pub(super) fn skips_now(&self) -> bool {
+        self.skipping && !self.queue.has_sync()
+    }
+
+    /// A stretch between two Syncs ends with the message being sent.
+    pub(super) fn end_segment(&mut self) {
+        self.piping = false;
+        self.segment = self.segment.saturating_add(1);
+        self.segment_op = self.ops.saturating_add(1);
+    }
+
+    /// Notes a setting that the server reports.
+    pub(super) fn note_setting(&mut self, name: &str, value: &str) {
+        match name {
+            "client_encoding" if value != "UTF8" => {
+                self.unreadable =
+                    Some(format!("client_encoding is {value}, and only UTF8 is read; reconnect or RESET it"));
+            }
+            "standard_conforming_strings" if value != "on" => {
+                self.unreadable = Some("standard_conforming_strings is off; reconnect".to_owned());
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Decoder for PostgresDecoder {
+    fn step(&mut self, side: Side, input: &mut BytesMut) -> Result<Step, DecodeError> {
+        let step = match side {
+            Side::Client => self.client(input),
+            Side::Upstream => self.upstream(input),
+        };
+        if step.is_err() {
+            self.state = State::Over;
+        }
+        step
+    }
+
+    fn opened(&mut self, greeting: &Greeting, given: &CancelKey) -> Bytes {
+        use bytes::BufMut as _;
+        self.state = State::Session;
+        self.asked = None;
+        for (name, value) in &greeting.parameters {
+            self.note_setting(name, value);
+        }
+        let (before, after) = split_negotiation(&greeting.bytes);
+        let mut out = Writer::default();
+        out.message(b'R', |out| out.put_u32(0));
+        let ok = out.finish();
+        let mut out = Writer::default();
+        out.message(b'K', |out| {
+            out.put_u32(given.process);
+            out.put_slice(&given.secret);
+        });
+        out.message(b'Z', |out| out.put_u8(b'I'));
+        [before, ok, after, out.finish()].concat().into()
+    }
+
+    fn sent(&mut self, number: u64) {
+        if self.asked.as_ref().is_some_and(|asked| asked.number == number)
+            && let Some(asked) = self.asked.take()
+        {
+            self.asked_was_sent(asked);
+        }
+    }
+
+    fn refuse(&mut self, number: u64, denial: &Denial) -> interceptor_core::protocol::Refusal {
+        match self.asked.take() {
+            Some(asked) if asked.number == number => self.asked_was_refused(asked, denial),
+            other => {
+                self.asked = other;
+                interceptor_core::protocol::Refusal { client: Bytes::new(), upstream: Bytes::new() }
+            }
+        }
+    }
+
+    fn farewell(&mut self, denial: &Denial) -> Bytes {
+        self.state = State::Over;
+        refuse::farewell(denial)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.is_settled() && self.work.is_none() && self.asked.is_none() && self.status == b'I'
+    }
+}
+
+/// A NegotiateProtocolVersion at the beginning of a greeting must reach the client before AuthenticationOk.
+fn split_negotiation(greeting: &Bytes) -> (Bytes, Bytes) {
+    match super::frame::head(greeting) {
+        Ok(Some(head)) if head.tag == b'v' && head.total <= greeting.len() => {
+            (greeting.slice(..head.total), greeting.slice(head.total..))
+        }
+        _ => (Bytes::new(), greeting.clone()),
+    }
+}

@@ -1,0 +1,271 @@
+//! The gate's own question to the catalogue, on the session's own connection: what the names in a statement mean to
+//! this role with this search path, now.
+//!
+//! Promise: every name in it is qualified, so that a hostile `search_path` cannot turn it; names travel as bind
+//! values, never as text; it uses a statement and portal of its own, so that the client's unnamed ones live on.
+
+use std::collections::BTreeSet;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use interceptor_core::{
+    model::{Action, BindValue, Effect, Object, Phase, StatementFacts, StatementKind, Target, Verb},
+    sql::{Answer, Function, Name, Question, Relation},
+};
+
+use super::frame::{Fields, Malformed, Writer, put_text, put_value};
+
+/// What the names of our own statements and portals begin with. A client's may not.
+pub(super) const PREFIX: &str = "_interceptor_";
+/// How many names are looked up at once.
+pub(super) const MAX_NAMES: usize = 512;
+/// How many rows an answer may have; the last line of [`TEXT`] has it too.
+const MAX_ROWS: usize = 8192;
+/// How many bytes an answer may have.
+const MAX_ANSWER: usize = 1 << 20;
+const TEXT_ARRAY: u32 = 1009;
+const COLUMNS: usize = 7;
+
+/// The text of the look-up. Views are followed by the relations in their stored rule, which, unlike `pg_depend`,
+/// names the system's own as well.
+pub(super) const TEXT: &str = include_str!("lookup.sql");
+
+/// A look-up to be sent.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) bytes: Bytes,
+    pub(super) action: Action,
+}
+
+/// The messages of look-up `number`; `sync` ends them where the session is outside a pipeline.
+pub(super) fn request(number: u64, question: &Question, sync: bool) -> Request {
+    let relations = array(question.relations.iter().map(|name| Some(written(name))));
+    let schemas = array(question.functions.iter().map(|name| name.schema.clone()));
+    let functions = array(question.functions.iter().map(|name| Some(name.name.clone())));
+    let name = format!("{PREFIX}{number}");
+    let mut out = Writer::default();
+    out.message(b'P', |out| {
+        put_text(out, &name);
+        put_text(out, TEXT);
+        out.put_u16(3);
+        [TEXT_ARRAY; 3].into_iter().for_each(|r#type| out.put_u32(r#type));
+    });
+    out.message(b'B', |out| {
+        put_text(out, &name);
+        put_text(out, &name);
+        out.put_u16(0);
+        out.put_u16(3);
+        [&relations, &schemas, &functions]
+            .into_iter()
+            .for_each(|value| put_value(out, Some(value.as_bytes())));
+        out.put_u16(0);
+    });
+    out.message(b'E', |out| {
+        put_text(out, &name);
+        out.put_u32(0);
+    });
+    for kind in [b'P', b'S'] {
+        out.message(b'C', |out: &mut BytesMut| {
+            out.put_u8(kind);
+            put_text(out, &name);
+        });
+    }
+    out.message(if sync { b'S' } else { b'H' }, |_| {});
+    let value = |value: String| BindValue { r#type: "text[]".to_owned(), value: Some(value), cut_from: None };
+    let action = Action {
+        phase: Phase::Execute,
+        text: TEXT.to_owned(),
+        binds: vec![value(relations), value(schemas), value(functions)],
+        facts: StatementFacts {
+            kind: StatementKind::Select,
+            effects: vec![Effect {
+                verb: Verb::DataRead,
+                target: Target::Other { kind: "catalogue".to_owned(), name: "pg_catalog".to_owned() },
+            }],
+            has_where: true,
+            has_limit: true,
+            unknown: None,
+        },
+    };
+    Request { bytes: out.finish(), action }
+}
+
+/// Whether the server's own name functions take it; what they would refuse cannot exist.
+fn is_possible(name: &Name) -> bool {
+    let fits = |part: &str| !part.is_empty() && !part.contains('\0');
+    fits(&name.name) && name.schema.as_deref().is_none_or(fits)
+}
+
+/// A relation's name for `to_regclass`. An impossible one becomes a name that nothing has.
+fn written(name: &Name) -> String {
+    if !is_possible(name) {
+        return format!("{PREFIX}.{PREFIX}");
+    }
+    let quoted = |part: &str| format!("\"{}\"", part.replace('"', "\"\""));
+    match &name.schema {
+        Some(schema) => format!("{}.{}", quoted(schema), quoted(&name.name)),
+        None => quoted(&name.name),
+    }
+}
+
+fn array(values: impl Iterator<Item = Option<String>>) -> String {
+    let mut out = String::from("{");
+    for (place, value) in values.enumerate() {
+        if place > 0 {
+            out.push(',');
+        }
+        match value {
+            None => out.push_str("NULL"),
+            Some(value) => {
+                out.push('"');
+                for c in value.chars().filter(|&c| c != '\0') {
+                    if matches!(c, '"' | '\\') {
+                        out.push('\\');
+                    }
+                    out.push(c);
+                }
+                out.push('"');
+            }
+        }
+    }
+    out.push('}');
+    out
+}
+
+/// What the look-up said of the session itself, besides the names.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Settings {
+    pub(super) client_encoding: String,
+    pub(super) standard_strings: String,
+}
+
+/// Gathers the rows of an answer.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    rows: Vec<[String; COLUMNS]>,
+    bytes: usize,
+    spoilt: bool,
+}
+
+impl Reader {
+    /// Takes one DataRow's body.
+    pub(super) fn row(&mut self, body: Bytes) -> Result<(), Malformed> {
+        self.bytes = self.bytes.saturating_add(body.len());
+        if self.rows.len() >= MAX_ROWS || self.bytes > MAX_ANSWER {
+            return Err(Malformed);
+        }
+        let mut fields = Fields::new(body);
+        if fields.count()? != COLUMNS {
+            return Err(Malformed);
+        }
+        let mut row: [String; COLUMNS] = Default::default();
+        for column in &mut row {
+            let value = fields.value()?.unwrap_or_default();
+            *column = String::from_utf8(value.to_vec()).map_err(|_| Malformed)?;
+        }
+        self.rows.push(row);
+        Ok(())
+    }
+
+    /// A row could not be taken: the answer is none.
+    pub(super) fn spoil(&mut self) {
+        self.spoilt = true;
+        self.rows = Vec::new();
+    }
+
+    /// How many rows there are.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The answer to `question`, or why there is none.
+    pub(super) fn finish(self, question: &Question) -> Result<(Answer, Settings), String> {
+        if self.spoilt || self.rows.len() >= MAX_ROWS {
+            return Err("the catalogue's answer is too long".to_owned());
+        }
+        let mut answer = Answer::default();
+        let mut settings = None;
+        let relations: Vec<&Name> = question.relations.iter().collect();
+        let functions: Vec<&Name> = question.functions.iter().collect();
+        answer.relations.extend(relations.iter().map(|name| ((*name).clone(), Relation::Missing)));
+        answer.functions.extend(functions.iter().map(|name| ((*name).clone(), Function::Missing)));
+        // The session's own row comes first: objects need the database's name.
+        for row in &self.rows {
+            let [what, _, schema, ..] = row;
+            match what.as_str() {
+                "s" => settings = Some(session(row, &mut answer)),
+                "p" => answer.search_path.push(schema.clone()),
+                "r" => relation(row, &relations, &mut answer)?,
+                "v" => reads(row, &relations, &mut answer)?,
+                "f" => function(row, &functions, &mut answer)?,
+                _ => return Err("the catalogue's answer has an unknown row".to_owned()),
+            }
+        }
+        let settings = settings.ok_or("the catalogue did not answer")?;
+        Ok((answer, settings))
+    }
+}
+
+type Row = [String; COLUMNS];
+
+fn session(row: &Row, answer: &mut Answer) -> Settings {
+    let [_, _, database, role, encoding, strings, _] = row;
+    answer.database.clone_from(database);
+    answer.role.clone_from(role);
+    Settings { client_encoding: encoding.clone(), standard_strings: strings.clone() }
+}
+
+fn asked<'a>(place: &str, names: &[&'a Name]) -> Result<&'a Name, String> {
+    let place = place.parse::<usize>().ok().and_then(|place| place.checked_sub(1));
+    place
+        .and_then(|place| names.get(place).copied())
+        .ok_or_else(|| "the catalogue answered what was not asked".to_owned())
+}
+
+fn object(row: &Row, answer: &Answer) -> Object {
+    let [_, _, schema, name, oid, ..] = row;
+    Object {
+        database: answer.database.clone(),
+        schema: schema.clone(),
+        name: name.clone(),
+        oid: oid.parse().ok(),
+    }
+}
+
+fn relation(row: &Row, names: &[&Name], answer: &mut Answer) -> Result<(), String> {
+    let [_, place, _, _, _, _, rules] = row;
+    let found =
+        Relation::Found { object: object(row, answer), reads: Vec::new(), has_rules: rules != "false" };
+    answer.relations.insert(asked(place, names)?.clone(), found);
+    Ok(())
+}
+
+fn reads(row: &Row, names: &[&Name], answer: &mut Answer) -> Result<(), String> {
+    let [_, place, ..] = row;
+    let read = object(row, answer);
+    match answer.relations.get_mut(asked(place, names)?) {
+        Some(Relation::Found { reads, .. }) => reads.push(read),
+        _ => return Err("the catalogue answered what was not asked".to_owned()),
+    }
+    Ok(())
+}
+
+fn function(row: &Row, names: &[&Name], answer: &mut Answer) -> Result<(), String> {
+    let [_, place, _, _, oid, built_in, _] = row;
+    let name = asked(place, names)?;
+    let candidate = object(row, answer);
+    let now = answer.functions.entry(name.clone()).or_insert(Function::Missing);
+    let oid = oid.parse::<u32>().map_err(|_| "the catalogue gave no number for a function")?;
+    match now {
+        Function::User(_) => {}
+        _ if built_in != "true" => *now = Function::User(candidate),
+        Function::BuiltIn { oids } => oids.push(oid),
+        Function::Missing => *now = Function::BuiltIn { oids: vec![oid] },
+    }
+    Ok(())
+}
+
+/// Whether everything that `question` asks was part of `asked`.
+pub(super) fn covers(asked: &Question, question: &Question) -> bool {
+    let within = |inner: &BTreeSet<Name>, outer: &BTreeSet<Name>| inner.is_subset(outer);
+    within(&question.relations, &asked.relations) && within(&question.functions, &asked.functions)
+}

@@ -1,0 +1,59 @@
+//! PostgreSQL, protocol 3.0 and 3.2: start-up, simple and extended query, pipelines, cancellation.
+//!
+//! What is judged, what passes, and what is not spoken yet stands in this folder's `README.md`.
+
+use bytes::Bytes;
+use interceptor_core::{
+    model::Principal,
+    protocol::{CancelKey, Decoder, Login, Opening, Protocol, UpstreamTls},
+};
+
+mod action;
+mod bind;
+mod client;
+mod decode;
+mod facts;
+mod frame;
+mod fuzz;
+mod login;
+mod lookup;
+mod names;
+mod queue;
+mod refuse;
+mod startup;
+mod upstream;
+
+#[cfg(test)]
+mod tests;
+
+pub use fuzz::{fuzz_client, fuzz_upstream};
+
+/// The protocol.
+#[derive(Debug, Clone, Copy)]
+pub struct Postgres;
+
+impl Protocol for Postgres {
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn default_port(&self) -> u16 {
+        5432
+    }
+
+    fn alpn(&self) -> &'static [&'static [u8]] {
+        &[b"postgresql"]
+    }
+
+    fn open(&self) -> Box<dyn Decoder> {
+        Box::new(decode::PostgresDecoder::new())
+    }
+
+    fn login(&self, principal: &Principal, opening: &Opening, tls: UpstreamTls) -> Box<dyn Login> {
+        Box::new(login::PostgresLogin::new(principal, opening, tls))
+    }
+
+    fn cancel(&self, key: &CancelKey) -> Bytes {
+        startup::cancel_request(key)
+    }
+}

@@ -1,0 +1,147 @@
+//! What the upstream still owes: an entry for each message sent that it answers, in order.
+//!
+//! Promise: an answer is attributed to the entry at the front or is an error; the queue is bounded.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use interceptor_core::sql::Question;
+
+use super::lookup::Reader;
+
+/// How many messages may be under way.
+pub(super) const MAX_QUEUE: usize = 65_536;
+
+/// One message that the upstream answers.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) kind: Kind,
+    /// The exchange that its end is told of; none where nothing was judged, or it was refused.
+    pub(super) exchange: Option<u64>,
+    /// What the client gets instead of the server's error: the message was replaced by one that fails.
+    pub(super) replaced: Option<Bytes>,
+    /// Rows and bytes of the place under way.
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+}
+
+/// Changes of names, by the number of each.
+pub(super) type Changes = Vec<(u64, Planned)>;
+
+/// A planned change: what is needed to settle it.
+#[derive(Debug)]
+pub(super) enum Planned {
+    Statement(String),
+    Portal(String),
+    Cursor(String),
+    AllStatements,
+    AllCursors,
+    AllPortals,
+}
+
+/// What kind of answer is owed.
+#[derive(Debug)]
+pub(super) enum Kind {
+    Query {
+        /// What each statement changes, and whether it answers at all (an empty one does not).
+        places: Vec<(bool, Changes)>,
+        at: usize,
+        failed: bool,
+        /// The text could not be read: it may have any number of statements.
+        opaque: bool,
+    },
+    Function {
+        failed: bool,
+    },
+    Parse(Changes),
+    Bind(Changes),
+    Describe {
+        /// The prepared statement that is described.
+        statement: Option<String>,
+        /// Whether the parameters have been told.
+        told: bool,
+    },
+    Close(Changes),
+    Execute(Changes),
+    Sync,
+    Gate(Box<Gate>),
+}
+
+/// A look-up of ours.
+#[derive(Debug)]
+pub(super) struct Gate {
+    pub(super) sync: bool,
+    pub(super) question: Question,
+    pub(super) reader: Reader,
+    /// How many of its answers have come: parse, bind, execute, close, close.
+    pub(super) stage: u8,
+    pub(super) failed: Option<(String, String)>,
+    pub(super) segment: u64,
+    pub(super) changes: u64,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    entries: VecDeque<Entry>,
+}
+
+impl Entry {
+    /// An entry for a message that was judged, or not (`None`).
+    pub(super) fn new(kind: Kind, exchange: Option<u64>) -> Self {
+        Self { kind, exchange, replaced: None, rows: 0, bytes: 0 }
+    }
+}
+
+impl Queue {
+    pub(super) fn push(&mut self, entry: Entry) {
+        self.entries.push_back(entry);
+    }
+
+    pub(super) fn front(&mut self) -> Option<&mut Entry> {
+        self.entries.front_mut()
+    }
+
+    pub(super) fn first(&self) -> Option<&Entry> {
+        self.entries.front()
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Entry> {
+        self.entries.pop_front()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.entries.len() >= MAX_QUEUE
+    }
+
+    /// Whether a message is under way at which a server that passes things over stops doing so.
+    pub(super) fn has_sync(&self) -> bool {
+        self.entries.iter().any(Entry::ends_skipping)
+    }
+
+    /// The look-up that a failing server will pass over, if there is one.
+    pub(super) fn take_skipped_gate(&mut self) -> Option<Entry> {
+        let at = self.entries.iter().take_while(|entry| !entry.ends_skipping()).position(Entry::is_gate)?;
+        self.entries.remove(at)
+    }
+}
+
+impl Entry {
+    /// Whether it is a look-up of ours.
+    pub(super) fn is_gate(&self) -> bool {
+        matches!(self.kind, Kind::Gate(_))
+    }
+
+    /// Whether a server that passes things over stops at it.
+    pub(super) fn ends_skipping(&self) -> bool {
+        match &self.kind {
+            Kind::Sync => true,
+            Kind::Gate(gate) => gate.sync,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Words of our own in PostgreSQL's form: errors to the client, and the messages that make the server fail itself.
+//!
+//! Promise: what comes from outside (rule names, messages) never breaks the framing, and what a refused message is
+//! replaced by can never be carried out.
+
+use bytes::{BufMut, Bytes};
+use interceptor_core::permit::Denial;
+
+use super::frame::{Writer, put_text};
+
+/// `insufficient_privilege`.
+pub(super) const REFUSED: &str = "42501";
+/// `admin_shutdown`: what drivers know as "the connection is over, not by your fault".
+const SHUTDOWN: &str = "57P01";
+
+fn error(out: &mut Writer, severity: &str, code: &str, denial: &Denial) {
+    let detail = match denial.record {
+        Some(record) => format!("Rule {}, record {record}.", denial.rule),
+        None => format!("Rule {}.", denial.rule),
+    };
+    let fields = [
+        (b'S', severity),
+        (b'V', severity),
+        (b'C', code),
+        (b'M', &denial.message),
+        (b'D', &detail),
+        (b'H', &denial.hint),
+    ];
+    out.message(b'E', |out| {
+        for (field, text) in fields.into_iter().filter(|(_, text)| !text.is_empty()) {
+            out.put_u8(field);
+            put_text(out, text);
+        }
+        out.put_u8(0);
+    });
+}
+
+/// The error that tells the client of a refusal.
+pub(super) fn refusal(denial: &Denial) -> Bytes {
+    let mut out = Writer::default();
+    error(&mut out, "ERROR", REFUSED, denial);
+    out.finish()
+}
+
+/// The same for a simple query that never went upstream, with the session's own status.
+pub(super) fn refusal_and_ready(denial: &Denial, status: u8) -> Bytes {
+    let mut out = Writer::default();
+    error(&mut out, "ERROR", REFUSED, denial);
+    out.message(b'Z', |out| out.put_u8(status));
+    out.finish()
+}
+
+/// The refusal of a whole session before it began.
+pub(super) fn no_session(denial: &Denial) -> Bytes {
+    let mut out = Writer::default();
+    error(&mut out, "FATAL", REFUSED, denial);
+    out.finish()
+}
+
+/// The last word of a session that we end.
+pub(super) fn farewell(denial: &Denial) -> Bytes {
+    let mut out = Writer::default();
+    error(&mut out, "FATAL", SHUTDOWN, denial);
+    out.finish()
+}
+
+/// An error in the look-up's name, for a pipeline that the failing look-up broke.
+pub(super) fn lookup_failed(message: &str) -> Bytes {
+    refusal(&Denial {
+        record: None,
+        rule: "unknown".to_owned(),
+        message: format!("interceptor could not look the statement's names up: {message}"),
+        hint: "End the pipeline and send the statement again on its own.".to_owned(),
+    })
+}
+
+/// A text that no PostgreSQL can parse, naming the record in the server's log.
+fn text(denial: &Denial) -> String {
+    match denial.record {
+        Some(record) => format!("interceptor: refused, record {record}"),
+        None => "interceptor: refused".to_owned(),
+    }
+}
+
+/// Instead of a Query or FunctionCall.
+pub(super) fn failing_query(denial: &Denial) -> Bytes {
+    let mut out = Writer::default();
+    out.message(b'Q', |out| put_text(out, &text(denial)));
+    out.finish()
+}
+
+/// Instead of a Parse of `name`, or, under a name of our own, of a Bind or Execute.
+pub(super) fn failing_parse(name: &str, denial: &Denial) -> Bytes {
+    let mut out = Writer::default();
+    out.message(b'P', |out| {
+        put_text(out, name);
+        put_text(out, &text(denial));
+        out.put_i16(0);
+    });
+    out.finish()
+}
+
+/// Instead of data that the server asks for with CopyInResponse.
+pub(super) fn copy_fail() -> Bytes {
+    let mut out = Writer::default();
+    out.message(b'f', |out| put_text(out, "interceptor does not speak COPY yet"));
+    out.finish()
+}

@@ -1,0 +1,106 @@
+//! `interceptor daemon`: the helper, with the kernel side and the journal that it drives.
+
+use std::{
+    fs,
+    os::{fd::OwnedFd, unix::fs::chown},
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::Args;
+
+use crate::{
+    config::Settings,
+    helper::{self, Accounts, Capture, Foreign, Options, Roles, RunNetwork},
+    kernel::{Attachment, RunAddresses, RunSettings, cgroup},
+    places::Places,
+    store::Journal,
+    telemetry,
+};
+
+/// How old a handshake may be before it is swept: longer than any client waits.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Arguments of `daemon`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Write `ready` to standard output when the daemon serves, and close it then.
+    #[arg(long)]
+    announce: bool,
+}
+
+/// Runs the daemon until it is told to end.
+pub fn run(places: &Places, root: Option<&Path>, arguments: &Arguments) -> ExitCode {
+    telemetry::start();
+    let role = |name: &str| super::own_arguments(root, ["role", name]);
+    let ended = helper::run(Options {
+        places: places.clone(),
+        roles: Roles { proxy: role("proxy"), keeper: role("keeper") },
+        announce: arguments.announce,
+        capture: Box::new(|places| {
+            let attachment = Attachment::establish(places)?;
+            Ok(Arc::new(Kernel { attachment, places: places.clone() }))
+        }),
+        journal: Box::new(journal),
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("interceptor daemon: {}", telemetry::chain(&error));
+            ExitCode::from(3)
+        }
+    }
+}
+
+/// Opens the journal, which is the keeper's, as its folder is.
+fn journal(places: &Places, accounts: Accounts) -> Result<OwnedFd, Foreign> {
+    let settings = Settings::read(places)?;
+    let path = places.audit().join("journal");
+    drop(Journal::open_or_create(&path, settings.journal_mib * 1024 * 1024)?);
+    let (uid, gid) = accounts.keeper;
+    chown(&path, Some(uid.as_raw()), Some(gid.as_raw()))?;
+    Ok(fs::OpenOptions::new().read(true).write(true).open(&path)?.into())
+}
+
+struct Kernel {
+    attachment: Attachment,
+    places: Places,
+}
+
+impl Capture for Kernel {
+    fn deny_all(&self, deny: bool) -> Result<(), Foreign> {
+        Ok(self.attachment.deny_all(deny)?)
+    }
+
+    fn register(&self, cgroup: &Path, network: RunNetwork) -> Result<(), Foreign> {
+        let settings = RunSettings {
+            run: network.run,
+            tcp_port: network.ports.tcp,
+            dns_port: network.ports.dns,
+            own_namespace: Some(network.namespace),
+            addresses: RunAddresses { v4: Some(network.v4), v6: network.v6 },
+        };
+        Ok(self.attachment.register_run(cgroup::id(cgroup)?, settings)?)
+    }
+
+    fn forget(&self, cgroup: &Path) -> Result<(), Foreign> {
+        Ok(self.attachment.forget_run(cgroup::id(cgroup)?)?)
+    }
+
+    fn descriptors(&self) -> Result<Vec<OwnedFd>, Foreign> {
+        Ok(self.attachment.proxy_maps().descriptors()?)
+    }
+
+    fn sweep(&self) {
+        let swept = self.attachment.sweep(PATIENCE);
+        if swept > 0 {
+            tracing::debug!(swept, "removed what nobody asked for");
+        }
+    }
+
+    fn remove(&self) -> Result<(), Foreign> {
+        Ok(Attachment::teardown(&self.places)?)
+    }
+}

@@ -1,0 +1,67 @@
+//! The keeper role: opens the store, then serves the proxy until the helper ends it.
+
+use std::time::Duration;
+
+use anyhow::bail;
+
+use crate::{
+    channel::{Channel, ChannelError},
+    config::{Folder, Settings},
+    helper::{
+        self,
+        messages::{Attached, FromKeeper, ToKeeper},
+    },
+    keeper::{self, KeeperError, Role, secrets::SystemdCredentials},
+    places::Places,
+    store::{Config, Journal, Writer},
+    telemetry,
+};
+
+/// Runs the role until the helper or the proxy ends it.
+pub fn run(places: &Places) -> anyhow::Result<()> {
+    let helper = helper::keeper_channel()?;
+    let (ToKeeper::Start { attached }, descriptors) = helper.receive()?;
+    let (mut peer, mut journal) = (None, None);
+    for (what, descriptor) in attached.into_iter().zip(descriptors) {
+        match what {
+            Attached::Peer => peer = Some(descriptor),
+            Attached::Journal => journal = Some(descriptor),
+            Attached::Control | Attached::Map => bail!("the helper gave the keeper what is the proxy's"),
+        }
+    }
+    let (Some(peer), Some(journal)) = (peer, journal) else { bail!("the helper gave too little") };
+    let journal = Journal::from_fd(journal)?;
+    let (writer, report) = Writer::open(&places.audit(), &journal, config(&Settings::read(places)?))?;
+    tracing::info!(entries = report.last_seq, replayed = report.replayed, "the store is open");
+    let role = Role {
+        channel: Channel::from_socket(peer),
+        places: places.clone(),
+        systemd: SystemdCredentials::load(
+            std::env::var_os("CREDENTIALS_DIRECTORY").as_deref().map(AsRef::as_ref),
+        ),
+        load: Box::new(|places| {
+            Folder::in_force(places)
+                .and_then(|folder| folder.inventory())
+                .map_err(|error| telemetry::chain(&error))
+        }),
+        writer: Box::new(move |stop| {
+            helper.send(&FromKeeper::Up, &[]).map_err(|error| telemetry::chain(&error))?;
+            writer.run(stop).map_err(|error| telemetry::chain(&error))
+        }),
+    };
+    match keeper::run(role) {
+        // The proxy went first, as it does when the daemon stops; what was left has been written.
+        Err(KeeperError::Channel(ChannelError::Closed)) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(never) => match never {},
+    }
+}
+
+fn config(settings: &Settings) -> Config {
+    const DAY: u64 = 24 * 3600;
+    Config {
+        retention: Some(Duration::from_secs(u64::from(settings.retention_days) * DAY)),
+        total_bytes: settings.store_mib * 1024 * 1024,
+        ..Config::default()
+    }
+}

@@ -1,0 +1,56 @@
+//! Wiring: the only place that builds everything. Roles and commands begin here.
+
+pub mod daemon;
+mod keeper;
+mod proxy;
+pub mod run;
+
+use std::{ffi::OsString, path::Path, process::ExitCode};
+
+use clap::{Args, ValueEnum};
+
+use crate::{control::cli, places::Places, telemetry};
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    cli::main()
+}
+
+/// One of the daemon's own processes.
+#[derive(Debug, Args)]
+pub struct Role {
+    /// Which one.
+    #[arg(value_enum)]
+    name: RoleName,
+}
+
+/// The daemon's unprivileged processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RoleName {
+    /// Judges and forwards.
+    Proxy,
+    /// Keeps secrets and evidence.
+    Keeper,
+}
+
+/// Runs a role to its end.
+pub fn role(places: &Places, role: &Role) -> ExitCode {
+    telemetry::start();
+    let ended = match role.name {
+        RoleName::Proxy => proxy::run(places),
+        RoleName::Keeper => keeper::run(places),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+/// The arguments with which this program does something else for the same installation.
+fn own_arguments<const N: usize>(root: Option<&Path>, words: [&str; N]) -> Vec<OsString> {
+    let place = root.map(|root| [OsString::from("--root"), root.as_os_str().to_owned()]);
+    place.into_iter().flatten().chain(words.map(OsString::from)).collect()
+}

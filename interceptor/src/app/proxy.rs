@@ -1,0 +1,463 @@
+//! The proxy role: takes what the helper hands it, builds the road, and answers the helper and the operator.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs,
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use arc_swap::ArcSwap;
+use interceptor_core::{
+    inventory::Launch,
+    model::{AgentName, EventKind, Run, RunId},
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    channel::{self, AsyncChannel, Channel},
+    config::{Folder, Settings},
+    control::api::{self, Answer, Envelope, Request},
+    gate::{PolicyGate, Rules, now_us},
+    helper::{
+        self,
+        messages::{Attached, FromProxy, LaunchFacts, Ports, ToProxy},
+    },
+    identity::ProcessId,
+    keeper::{self, client::KeeperClient},
+    kernel::{KernelMaps, diag::SocketTable},
+    places::Places,
+    proxy::{
+        Listeners, Origins, Proxy, Released, Runs,
+        dial::Dialler,
+        registry::{Ending, Registry},
+    },
+    store::{Journal, Limits, Producer},
+    telemetry,
+    tls::server::Terminator,
+};
+
+/// How often the kernel side is shown a sign of life; it refuses when several are missing.
+const BEAT: Duration = Duration::from_millis(250);
+/// How long sessions may take to end when the daemon stops.
+const DRAIN: Duration = Duration::from_secs(5);
+/// The stack of a worker thread: parsing needs depth. It is address space until it is used.
+const STACK: usize = 16 * 1024 * 1024;
+
+/// Runs the role until the helper ends it.
+pub fn run(places: &Places) -> anyhow::Result<()> {
+    let _hardened = keeper::harden()?;
+    let socket = helper::proxy_channel()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build()?;
+    runtime.block_on(async {
+        let helper: AsyncChannel<FromProxy, ToProxy> = socket.into_async()?;
+        let daemon = Daemon::start(places, Arc::new(helper)).await?;
+        daemon.serve().await
+    })
+}
+
+/// What the first message carries.
+struct Handed {
+    keeper: OwnedFd,
+    journal: OwnedFd,
+    control: OwnedFd,
+    maps: Vec<OwnedFd>,
+}
+
+impl Handed {
+    fn sort(attached: Vec<Attached>, descriptors: Vec<OwnedFd>) -> anyhow::Result<Self> {
+        if attached.len() != descriptors.len() {
+            bail!("the helper sent {} descriptors for {}", descriptors.len(), attached.len());
+        }
+        let (mut keeper, mut journal, mut control, mut maps) = (None, None, None, Vec::new());
+        for (what, descriptor) in attached.into_iter().zip(descriptors) {
+            match what {
+                Attached::Peer => keeper = Some(descriptor),
+                Attached::Journal => journal = Some(descriptor),
+                Attached::Control => control = Some(descriptor),
+                Attached::Map => maps.push(descriptor),
+            }
+        }
+        Ok(Self {
+            keeper: keeper.context("the helper sent no channel to the keeper")?,
+            journal: journal.context("the helper sent no journal")?,
+            control: control.context("the helper sent no control socket")?,
+            maps,
+        })
+    }
+}
+
+struct Daemon {
+    places: Places,
+    helper: Arc<AsyncChannel<FromProxy, ToProxy>>,
+    rules: Arc<ArcSwap<Rules>>,
+    proxy: Arc<Proxy>,
+    keeper: KeeperClient,
+    journal: Journal,
+    control: OwnedFd,
+    tickets: Arc<Tickets>,
+    started_at: i64,
+}
+
+/// Whose executable was asked for.
+#[derive(Default)]
+struct Tickets(Mutex<HashMap<u64, ProcessId>>);
+
+impl Tickets {
+    fn take(&self, ticket: u64) -> Option<ProcessId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&ticket)
+    }
+
+    fn put(&self, ticket: u64, process: ProcessId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(ticket, process);
+    }
+}
+
+/// Puts questions about executables to the helper, which answers each.
+async fn ask_executables(
+    helper: Arc<AsyncChannel<FromProxy, ToProxy>>,
+    tickets: Arc<Tickets>,
+    mut asked: mpsc::Receiver<ProcessId>,
+) {
+    let mut ticket = 0;
+    while let Some(process) = asked.recv().await {
+        ticket += 1;
+        tickets.put(ticket, process);
+        let question = FromProxy::Executable { ticket, pid: process.pid, start_time: process.start_time };
+        if helper.send(&question, &[]).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Daemon {
+    async fn start(places: &Places, helper: Arc<AsyncChannel<FromProxy, ToProxy>>) -> anyhow::Result<Self> {
+        let (ToProxy::Start { attached }, descriptors) = helper.receive().await? else {
+            bail!("the helper's first message was not the start");
+        };
+        let handed = Handed::sort(attached, descriptors)?;
+        let settings = Settings::read(places)?;
+        let rules = Arc::new(ArcSwap::from_pointee(Folder::in_force(places)?.load()?));
+        let journal = Journal::from_fd(handed.journal)?;
+        let limits = Limits { run_bytes: settings.run_quota_mib * 1024 * 1024 };
+        let producer = Producer::attach(&journal, limits, [])?;
+        let keeper = KeeperClient::start(Channel::from_socket(handed.keeper))?;
+        let tickets = Arc::new(Tickets::default());
+        let (ask, asked) = mpsc::channel(1024);
+        tokio::spawn(ask_executables(helper.clone(), tickets.clone(), asked));
+        // A full queue leaves an executable without a digest, which its record shows.
+        let origins = Origins::new(
+            KernelMaps::from_descriptors(handed.maps)?,
+            Box::new(move |process| drop(ask.try_send(process))),
+        )?;
+        let proxy = Arc::new(Proxy {
+            gate: Arc::new(PolicyGate::new(rules.clone(), producer, settings.durability)),
+            origins,
+            client_tls: Terminator::new(Arc::new(keeper.clone())),
+            dialler: Dialler::new(keeper.clone()),
+            registry: Arc::new(Registry::default()),
+            runs: Runs::default(),
+            // Numbers are unique within one store: they begin with the time.
+            next_connection: AtomicU64::new(u64::try_from(now_us()).unwrap_or(0)),
+        });
+        let places = places.clone();
+        let control = handed.control;
+        Ok(Self { places, helper, rules, proxy, keeper, journal, control, tickets, started_at: now_us() })
+    }
+
+    async fn serve(self) -> anyhow::Result<()> {
+        let daemon = Arc::new(self);
+        daemon.keeper.ping().await.context("the keeper is not there")?;
+        daemon.proxy.event(None, EventKind::DaemonStarted, format!("version {}", env!("CARGO_PKG_VERSION")));
+        let policy = format!("policy {}", daemon.rules.load().policy.hash());
+        daemon.proxy.event(None, EventKind::PolicyLoaded, policy);
+        tokio::spawn(beat(daemon.clone()));
+        tokio::spawn(watch(daemon.clone()));
+        tokio::spawn(control(daemon.clone()));
+        daemon.helper.send(&FromProxy::Up, &[]).await?;
+        tokio::select! {
+            ended = daemon.listen() => ended,
+            // Without the keeper nothing can be proven or sealed: the helper starts us both again.
+            () = daemon.keeper.gone() => bail!("the keeper is gone"),
+        }
+    }
+
+    async fn listen(self: &Arc<Self>) -> anyhow::Result<()> {
+        loop {
+            let (message, descriptors) = self.helper.receive().await?;
+            match message {
+                ToProxy::Start { .. } => bail!("the helper started us twice"),
+                ToProxy::Requested { run, facts } => {
+                    let answer = self.requested(run, &facts);
+                    self.helper.send(&answer, &[]).await?;
+                }
+                ToProxy::Started { run, v6, ports } => {
+                    let id = run.id;
+                    match self.started(run, v6, ports, descriptors) {
+                        Ok(()) => self.helper.send(&FromProxy::Serving { run: id }, &[]).await?,
+                        Err(error) => {
+                            let text = format!("its listeners cannot be served: {error:#}");
+                            self.helper.send(&FromProxy::Refused { run: id, text }, &[]).await?;
+                        }
+                    }
+                }
+                ToProxy::Ended { run } => self.ended(run),
+                ToProxy::Executable { ticket, found } => {
+                    if let (Some(process), Some(found)) = (self.tickets.take(ticket), found) {
+                        self.proxy.origins.identified(process, found.path, found.digest);
+                    }
+                }
+                ToProxy::Killed { run, failure: Some(failure) } => {
+                    tracing::error!(%run, "could not be killed: {failure}");
+                }
+                ToProxy::Killed { .. } => {}
+                ToProxy::Drain => {
+                    self.drain().await;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn requested(&self, run: RunId, facts: &LaunchFacts) -> FromProxy {
+        let rules = self.rules.load();
+        let user = facts.launcher_user.clone().unwrap_or_else(|| facts.launcher_uid.to_string());
+        let launch = Launch {
+            agent: facts.agent.as_ref().map(AgentName::as_str),
+            user: &user,
+            executable: &facts.executable,
+            argv: &facts.command,
+        };
+        let agent = match rules.inventory.identify(&launch) {
+            Ok(agent) => agent,
+            Err(error) => return FromProxy::Refused { run, text: telemetry::chain(&error) },
+        };
+        let authority = match fs::read_to_string(self.places.authority().join("ca.pem")) {
+            Ok(authority) => authority,
+            Err(error) => {
+                return FromProxy::Refused {
+                    run,
+                    text: format!("the CA certificate cannot be read: {error}"),
+                };
+            }
+        };
+        let keeps = rules.inventory.resources.values().flat_map(|resource| resource.keeps.iter().cloned());
+        let keeps: BTreeSet<String> = keeps.collect();
+        FromProxy::Accepted { run, agent, claims: BTreeMap::new(), keeps, authority }
+    }
+
+    fn started(&self, run: Run, v6: bool, _ports: Ports, descriptors: Vec<OwnedFd>) -> anyhow::Result<()> {
+        let run = Arc::new(run);
+        let made = helper::Listeners::from_copies(descriptors, v6)?;
+        self.proxy.origins.begin_run(run.id, SocketTable::new(made.diag));
+        let (tcp6, dns6) = made.v6.unzip();
+        let listeners =
+            Listeners::adopt(std::iter::once(made.tcp4).chain(tcp6), std::iter::once(made.dns4).chain(dns6))?;
+        let tasks = crate::proxy::serve(&self.proxy, &run, listeners);
+        let text = format!("{} as {}", run.cgroup, run.agent.name);
+        self.proxy.event(Some((run.id, &run.agent.name)), EventKind::RunStarted, text);
+        self.proxy.runs.begin(run, tasks);
+        Ok(())
+    }
+
+    fn ended(&self, run: RunId) {
+        self.proxy.registry.end_run(run, &Ending::Killed);
+        let events = self.proxy.origins.catch_up();
+        self.proxy.record(events);
+        if let Some(live) = self.proxy.runs.end(run) {
+            self.proxy.event(Some((run, &live.agent.name)), EventKind::RunEnded, "its last process is gone");
+        }
+        self.proxy.origins.end_run(run);
+        self.proxy.gate.producer().forget_run(run);
+    }
+
+    async fn drain(&self) {
+        self.proxy.registry.end_all(&Ending::Stopping);
+        let emptied = async {
+            while !self.proxy.registry.list().is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN, emptied).await;
+        self.proxy.event(None, EventKind::DaemonStopped, "in good order");
+    }
+
+    async fn answer(&self, envelope: Envelope) -> Answer {
+        if envelope.version != api::VERSION {
+            let text = format!("the daemon speaks version {} of its API: use its own binary", api::VERSION);
+            return Answer::Failed { text };
+        }
+        match envelope.request {
+            Request::Status => self.status(),
+            Request::Runs => Answer::Runs { runs: self.runs() },
+            Request::Kill { run } => self.kill(run).await,
+            Request::Release { run, reason, seconds } => self.release(run, reason, seconds),
+            Request::Reload => self.reload().await,
+        }
+    }
+
+    fn status(&self) -> Answer {
+        let rules = self.rules.load();
+        let kernel = match self.proxy.origins.maps().counters() {
+            Ok(counters) => {
+                counters.iter().map(|(counter, count)| (counter.name().to_owned(), count)).collect()
+            }
+            Err(error) => return Answer::Failed { text: telemetry::chain(&error) },
+        };
+        Answer::Status(api::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: self.started_at,
+            policy: rules.policy.hash().to_owned(),
+            resources: rules.inventory.resources.len(),
+            runs: self.proxy.runs.list().len(),
+            sessions: self.proxy.registry.list().len(),
+            kernel,
+            synced: self.journal.synced(),
+        })
+    }
+
+    fn runs(&self) -> Vec<api::RunStatus> {
+        let sessions = self.proxy.registry.list();
+        let of = |run: RunId| {
+            sessions
+                .iter()
+                .filter(|session| session.run == run)
+                .map(|s| (s.connection, s.resource.clone()))
+                .collect()
+        };
+        let now = now_us();
+        let runs = self.proxy.runs.list().into_iter();
+        runs.map(|(run, released)| api::RunStatus {
+            run: run.id,
+            agent: run.agent.name.clone(),
+            guarantee: run.guarantee,
+            mode: run.mode,
+            started_at: run.started_at,
+            released_until: released.map(|released| released.until).filter(|until| now < *until),
+            command: run.claims.get("command").cloned().unwrap_or_default(),
+            sessions: of(run.id),
+        })
+        .collect()
+    }
+
+    async fn kill(&self, run: RunId) -> Answer {
+        let Some(live) = self.proxy.runs.find(run) else { return no_such(run) };
+        self.proxy.event(Some((run, &live.agent.name)), EventKind::RunKilled, "by an operator");
+        self.proxy.registry.end_run(run, &Ending::Killed);
+        match self.helper.send(&FromProxy::Kill { run }, &[]).await {
+            Ok(()) => Answer::Done { text: format!("killed run {run}") },
+            Err(error) => Answer::Failed { text: telemetry::chain(&error) },
+        }
+    }
+
+    fn release(&self, run: RunId, reason: String, seconds: u64) -> Answer {
+        let Some(live) = self.proxy.runs.find(run) else { return no_such(run) };
+        if !(1..=86_400).contains(&seconds) || reason.trim().is_empty() {
+            return Answer::Failed { text: "a release needs a reason and at most 24 hours".to_owned() };
+        }
+        let until = now_us().saturating_add(i64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000));
+        let text = format!("relayed uninspected for {seconds} s: {reason}");
+        self.proxy.event(Some((run, &live.agent.name)), EventKind::Released, text);
+        self.proxy.runs.release(run, Released { until, reason });
+        let (proxy, agent) = (self.proxy.clone(), live.agent.name.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            if proxy.runs.released(run, now_us()).is_none() && proxy.runs.capture_again(run) {
+                proxy.event(Some((run, &agent)), EventKind::ReleaseEnded, "captured again");
+            }
+        });
+        Answer::Done {
+            text: format!("run {run} is relayed uninspected for {seconds} seconds; this is recorded"),
+        }
+    }
+
+    async fn reload(&self) -> Answer {
+        let loaded = Folder::in_force(&self.places).and_then(|folder| folder.load());
+        let rules = match loaded {
+            Ok(rules) => rules,
+            Err(error) => {
+                let text = telemetry::chain(&error);
+                self.proxy.event(None, EventKind::PolicyRefused, format!("the one in force stays: {text}"));
+                return Answer::Failed { text: format!("nothing was changed:\n{text}") };
+            }
+        };
+        if let Err(error) = self.keeper.reload().await {
+            return Answer::Failed { text: format!("nothing was changed: {}", telemetry::chain(&error)) };
+        }
+        let hash = rules.policy.hash().to_owned();
+        self.rules.store(Arc::new(rules));
+        self.proxy.dialler.forget();
+        self.proxy.event(None, EventKind::PolicyLoaded, format!("policy {hash}"));
+        self.proxy.judge_again();
+        Answer::Done { text: format!("policy {hash} is in force") }
+    }
+}
+
+fn no_such(run: RunId) -> Answer {
+    Answer::Failed { text: format!("there is no live run {run}: `interceptor ps` lists them") }
+}
+
+/// Shows the kernel side that this process works: that its runtime turns and its keeper answers.
+async fn beat(daemon: Arc<Daemon>) {
+    let mut every = tokio::time::interval(BEAT);
+    loop {
+        every.tick().await;
+        if daemon.keeper.ping().await.is_err() {
+            continue;
+        }
+        if let Err(error) = daemon.proxy.origins.maps().beat() {
+            tracing::error!("no heartbeat: {}", telemetry::chain(&error));
+        }
+    }
+}
+
+/// Takes in what the kernel side sees.
+async fn watch(daemon: Arc<Daemon>) {
+    let ready = match daemon.proxy.origins.events_fd().and_then(channel::watch) {
+        Ok(ready) => ready,
+        Err(error) => return tracing::error!("the kernel side's events cannot be waited for: {error}"),
+    };
+    loop {
+        let Ok(mut guard) = ready.readable().await else { return };
+        guard.clear_ready();
+        let events = daemon.proxy.origins.catch_up();
+        daemon.proxy.record(events);
+    }
+}
+
+/// Answers operators.
+async fn control(daemon: Arc<Daemon>) {
+    let listener = match daemon.control.try_clone().and_then(channel::watch) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!("the control socket cannot be served: {error}"),
+    };
+    loop {
+        let Ok(mut guard) = listener.readable().await else { return };
+        match api::accept(listener.get_ref().as_fd()) {
+            Ok(Some(socket)) => {
+                let daemon = daemon.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = converse(&daemon, socket).await {
+                        tracing::warn!("a control connection ended: {error:#}");
+                    }
+                });
+            }
+            Ok(None) => guard.clear_ready(),
+            Err(error) => {
+                tracing::warn!("the control socket: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse(daemon: &Daemon, socket: OwnedFd) -> anyhow::Result<()> {
+    let channel = api::accepted(socket)?.into_async()?;
+    let (envelope, _) = tokio::time::timeout(Duration::from_secs(10), channel.receive()).await??;
+    let answer = daemon.answer(envelope).await;
+    channel.send(&answer, &[]).await?;
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! `interceptor.toml`: how the daemon itself behaves. Every key has a default, and the file may be missing.
+
+use std::{fs, io, path::PathBuf};
+
+use serde::Deserialize;
+
+use crate::{gate::Durability, places::Places};
+
+/// Why the settings could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be read.
+    #[error("{0} cannot be read")]
+    Read(PathBuf, #[source] io::Error),
+    /// It says something wrong.
+    #[error("{0}: {1}")]
+    Wrong(PathBuf, String),
+}
+
+/// The daemon's settings.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Settings {
+    /// When a permit may be minted.
+    pub durability: Durability,
+    /// The size of the journal between proxy and keeper, in MiB.
+    pub journal_mib: u64,
+    /// How much one run may write to the store, in MiB.
+    pub run_quota_mib: u64,
+    /// How much the store may hold, in MiB; sealed segments beyond it are removed, oldest first.
+    pub store_mib: u64,
+    /// Sealed segments younger than this are kept in any case, in days.
+    pub retention_days: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Process,
+            journal_mib: 16,
+            run_quota_mib: 1024,
+            store_mib: 16 * 1024,
+            retention_days: 90,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the installation's settings.
+    pub fn read(places: &Places) -> Result<Self, SettingsError> {
+        let path = places.configuration().join("interceptor.toml");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(SettingsError::Read(path, error)),
+        };
+        let settings: Self =
+            toml::from_str(&text).map_err(|error| SettingsError::Wrong(path.clone(), error.to_string()))?;
+        let bounds = [
+            ("journal-mib", settings.journal_mib, 4, 1024),
+            ("run-quota-mib", settings.run_quota_mib, 1, 1 << 20),
+            ("store-mib", settings.store_mib, 64, 1 << 30),
+        ];
+        for (key, value, least, most) in bounds {
+            if !(least..=most).contains(&value) {
+                let text = format!("{key} = {value} is out of bounds: use {least} to {most}");
+                return Err(SettingsError::Wrong(path, text));
+            }
+        }
+        Ok(settings)
+    }
+}

@@ -1,0 +1,188 @@
+//! The control API: JSON over a `SOCK_SEQPACKET` Unix socket, one packet a message.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    path::Path,
+};
+
+use interceptor_core::model::{AgentName, ConnectionId, Guarantee, Mode, ResourceName, RunId};
+use nix::{
+    errno::Errno,
+    sys::socket::{
+        AddressFamily, SockFlag, SockType, UnixAddr, accept4, connect, getsockopt, socket,
+        sockopt::PeerCredentials,
+    },
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    channel::{Channel, ChannelError},
+    helper::cgroup::Tree,
+};
+
+/// Which messages these are. A client of another version is told so.
+pub const VERSION: u32 = 1;
+
+/// A question.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Envelope {
+    /// [`VERSION`] of whoever asks.
+    pub version: u32,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What can be asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// How the daemon is.
+    Status,
+    /// Which runs there are.
+    Runs,
+    /// End a run and everything in it.
+    Kill {
+        /// The run.
+        run: RunId,
+    },
+    /// Relay a run opaquely for a time.
+    Release {
+        /// The run.
+        run: RunId,
+        /// Why, for the record.
+        reason: String,
+        /// For how long, in seconds.
+        seconds: u64,
+    },
+    /// Load the policy folder again.
+    Reload,
+}
+
+/// What is answered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Answer {
+    /// To [`Request::Status`].
+    Status(Status),
+    /// To [`Request::Runs`].
+    Runs {
+        /// The live runs, oldest first.
+        runs: Vec<RunStatus>,
+    },
+    /// Done as asked.
+    Done {
+        /// What was done, in words.
+        text: String,
+    },
+    /// Not done.
+    Failed {
+        /// Why, and how to mend it.
+        text: String,
+    },
+}
+
+/// How the daemon is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// The binary's version.
+    pub version: String,
+    /// Since when, in microseconds of the Unix epoch.
+    pub started_at: i64,
+    /// The hash of the policy in force.
+    pub policy: String,
+    /// How many resources the inventory has.
+    pub resources: usize,
+    /// Live runs.
+    pub runs: usize,
+    /// Open sessions.
+    pub sessions: usize,
+    /// The kernel side's counters by name.
+    pub kernel: Vec<(String, u64)>,
+    /// The newest entry that is on disk.
+    pub synced: u64,
+}
+
+/// A live run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunStatus {
+    /// The run.
+    pub run: RunId,
+    /// Its agent.
+    pub agent: AgentName,
+    /// How strongly it is captured.
+    pub guarantee: Guarantee,
+    /// Whether verdicts are carried out.
+    pub mode: Mode,
+    /// Since when, in microseconds of the Unix epoch.
+    pub started_at: i64,
+    /// Until when it is released, in microseconds of the Unix epoch.
+    pub released_until: Option<i64>,
+    /// What was started.
+    pub command: String,
+    /// Open sessions.
+    pub sessions: Vec<(ConnectionId, ResourceName)>,
+}
+
+/// Why a daemon could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// No daemon listens.
+    #[error("no daemon answers at {0}: start it with `interceptor daemon` (run as root)")]
+    NotRunning(String, #[source] io::Error),
+    /// The conversation broke.
+    #[error("the daemon did not answer")]
+    Channel(#[from] ChannelError),
+}
+
+/// Asks the daemon that listens at `path`.
+pub fn ask(path: &Path, request: Request) -> Result<Answer, ControlError> {
+    let down = |error: nix::Error| ControlError::NotRunning(path.display().to_string(), error.into());
+    let address = UnixAddr::new(path).map_err(down)?;
+    let descriptor =
+        socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(down)?;
+    connect(descriptor.as_raw_fd(), &address).map_err(down)?;
+    let channel: Channel<Envelope, Answer> = Channel::from_socket(descriptor);
+    channel.send(&Envelope { version: VERSION, request }, &[])?;
+    Ok(channel.receive()?.0)
+}
+
+/// Why a caller is turned away.
+#[derive(Debug, thiserror::Error)]
+pub enum Intruder {
+    /// Its credentials cannot be had.
+    #[error("the caller cannot be identified")]
+    Nameless(#[from] io::Error),
+    /// It is not root.
+    #[error("uid {0} may not control the interceptor: run as root")]
+    NotRoot(u32),
+    /// It is captured.
+    #[error("a captured process may not control the interceptor")]
+    Captured,
+}
+
+/// Who is at the other end of `socket`: root, and outside every captured run, or nobody we talk to.
+pub fn admit(socket: BorrowedFd<'_>) -> Result<(), Intruder> {
+    let peer = getsockopt(&socket, PeerCredentials).map_err(io::Error::from)?;
+    if peer.uid() != 0 {
+        return Err(Intruder::NotRoot(peer.uid()));
+    }
+    if Tree::is_captured(&peer.pid().to_string())? { Err(Intruder::Captured) } else { Ok(()) }
+}
+
+/// The next waiting caller at the listening socket, if there is one.
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+        // SAFETY: the kernel has just installed this descriptor for us, and nobody else knows its number.
+        Ok(raw) => Ok(Some(unsafe { OwnedFd::from_raw_fd(raw) })),
+        Err(Errno::EAGAIN) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// The server's end of one conversation.
+pub fn accepted(socket: OwnedFd) -> Result<Channel<Answer, Envelope>, Intruder> {
+    admit(socket.as_fd())?;
+    Ok(Channel::from_socket(socket))
+}

@@ -1,0 +1,56 @@
+//! What this host can guarantee, tried live.
+
+use std::process::ExitCode;
+
+use super::output::{Failure, Printer, Tone};
+use crate::{
+    control::api::{self, Answer, Request},
+    kernel::probe::{self, Finding},
+    places::Places,
+};
+
+/// `interceptor doctor`
+pub fn doctor(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Failure::usage("doctor loads kernel programs to try them: run it with sudo"));
+    }
+    let findings = probe::probe(places);
+    let daemon = match api::ask(&places.control_socket(), Request::Status) {
+        Ok(Answer::Status(status)) => format!("running, version {}", status.version),
+        Ok(_) => "answers another question than was asked: restart it".to_owned(),
+        Err(_) => "not running; `interceptor run` starts it".to_owned(),
+    };
+    let missing: Vec<&Finding> = findings.iter().filter(|finding| finding.needed && !finding.works).collect();
+    let guarantee = if missing.is_empty() {
+        "structural: a run has no network but through the interceptor"
+    } else {
+        "none: `interceptor run` will refuse to start"
+    };
+    if printer.is_json() {
+        printer.json(&serde_json::json!({
+            "findings": findings.iter().map(|finding| serde_json::json!({
+                "what": finding.what, "works": finding.works, "needed": finding.needed, "detail": finding.detail,
+            })).collect::<Vec<_>>(),
+            "daemon": daemon, "guarantee": guarantee,
+        }))?;
+    } else {
+        let rows = findings.iter().map(|finding| {
+            let (word, tone) = match (finding.works, finding.needed) {
+                (true, _) => ("yes", Tone::Good),
+                (false, true) => ("NO", Tone::Bad),
+                (false, false) => ("no", Tone::Notice),
+            };
+            let need = if finding.needed { "needed" } else { "optional" };
+            vec![
+                (finding.what.clone(), Tone::Plain),
+                (word.to_owned(), tone),
+                (need.to_owned(), Tone::Faint),
+                (finding.detail.clone(), Tone::Plain),
+            ]
+        });
+        printer.table(&["what", "works", "", "detail"], rows.collect())?;
+        printer.field("daemon", &daemon)?;
+        printer.field("guarantee", guarantee)?;
+    }
+    Ok(if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(3) })
+}

@@ -1,0 +1,121 @@
+//! The command line. A file per group of commands; each reads what it needs and prints it, for people or as JSON.
+
+mod audit;
+mod ca;
+mod doctor;
+mod init;
+mod output;
+mod policy;
+mod runs;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub use output::{Failure, Printer};
+
+use crate::{app, places::Places};
+
+/// Captures, judges and records what AI agents do to databases and services.
+///
+/// Exit codes: 0 done; 1 the answer is no (a refused statement, a failed check, nothing found); 2 wrong use;
+/// 3 the interceptor or this host is not able; `run` gives the exit code of the command it ran.
+#[derive(Debug, Parser)]
+#[command(name = "interceptor", version, propagate_version = true, max_term_width = 110)]
+pub struct Arguments {
+    /// Print JSON instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Keep every file under this folder instead of the fixed places: a private installation.
+    #[arg(long, global = true, env = "INTERCEPTOR_ROOT", value_name = "DIR")]
+    root: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a command captured: everything it and its children send is judged and recorded.
+    Run(app::run::Arguments),
+    /// Write a first policy folder, credential file and expected verdicts for one database.
+    Init(init::Options),
+    /// List live runs.
+    Ps,
+    /// Show how the daemon is.
+    Status,
+    /// End a run and every process in it.
+    Kill(runs::Kill),
+    /// Relay a run uninspected for a limited time; recorded.
+    Release(runs::Release),
+    /// Load the policy folder again and judge open sessions by it.
+    Reload,
+    /// Read the record.
+    #[command(subcommand)]
+    Audit(audit::Command),
+    /// Explain a record: which rule, in which file and line, and what would allow it.
+    Why(audit::Why),
+    /// Check, test and explain policy.
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Try every hook and guarantee on this host, and say what is missing.
+    Doctor,
+    /// The certificate authority that agents must trust.
+    #[command(subcommand)]
+    Ca(ca::Command),
+    /// Run the daemon in the foreground. `run` starts one by itself when none is there.
+    Daemon(app::daemon::Arguments),
+    /// Print a shell's completions.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or those of all commands into a folder.
+    Man {
+        /// Write one page per command into this folder.
+        #[arg(long, value_name = "DIR")]
+        into: Option<PathBuf>,
+    },
+    /// One of the daemon's own processes; started by it and of no use to anybody else.
+    #[command(hide = true)]
+    Role(app::Role),
+}
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let root = arguments.root.as_deref();
+    let places = root.map_or_else(Places::system, Places::under);
+    let printer = Printer::new(arguments.json);
+    let done = match arguments.command {
+        Command::Run(options) => return app::run::run(&places, root, options),
+        Command::Daemon(options) => return app::daemon::run(&places, root, &options),
+        Command::Role(role) => return app::role(&places, &role),
+        Command::Init(options) => init::init(&places, &printer, options),
+        Command::Ps => runs::list(&places, &printer),
+        Command::Status => runs::status(&places, &printer),
+        Command::Kill(options) => runs::kill(&places, &printer, &options),
+        Command::Release(options) => runs::release(&places, &printer, options),
+        Command::Reload => runs::reload(&places, &printer),
+        Command::Audit(command) => audit::run(&places, &printer, command),
+        Command::Why(options) => audit::why(&places, &printer, &options),
+        Command::Policy(command) => policy::run(&places, &printer, command),
+        Command::Doctor => doctor::doctor(&places, &printer),
+        Command::Ca(command) => ca::run(&places, &printer, &command),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "interceptor", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { into } => man(into),
+    };
+    done.unwrap_or_else(|failure| printer.failure(&failure))
+}
+
+fn man(into: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    let command = Arguments::command();
+    match into {
+        Some(folder) => clap_mangen::generate_to(command, folder),
+        None => clap_mangen::Man::new(command).render(&mut std::io::stdout()),
+    }
+    .map(|()| ExitCode::SUCCESS)
+    .map_err(|error| Failure::host(format!("the manual page could not be written: {error}")))
+}

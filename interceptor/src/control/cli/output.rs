@@ -1,0 +1,172 @@
+//! What people and programs are shown: tables on a terminal, plain columns elsewhere, JSON when asked.
+//!
+//! Whatever came from an agent or an upstream passes [`printable`] before a person sees it.
+
+use std::{
+    borrow::Cow,
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
+
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use interceptor_core::text;
+use jiff::{Timestamp, tz::TimeZone};
+use serde::Serialize;
+
+/// Why a command did not do what it was asked, with its exit code.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    text: String,
+}
+
+impl Failure {
+    /// The answer is no: exit code 1.
+    pub fn no(text: impl Into<String>) -> Self {
+        Self { code: 1, text: text.into() }
+    }
+
+    /// Wrong use: exit code 2.
+    pub fn usage(text: impl Into<String>) -> Self {
+        Self { code: 2, text: text.into() }
+    }
+
+    /// The interceptor or the host is not able: exit code 3.
+    pub fn host(text: impl Into<String>) -> Self {
+        Self { code: 3, text: text.into() }
+    }
+
+    /// An error that the host is to blame for, with its causes.
+    pub fn of(error: &dyn std::error::Error) -> Self {
+        Self::host(crate::telemetry::chain(error))
+    }
+}
+
+/// How a cell is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// Ordinary.
+    Plain,
+    /// Allowed, present, well.
+    Good,
+    /// Refused, missing, broken.
+    Bad,
+    /// Worth a look.
+    Notice,
+    /// Of little weight.
+    Faint,
+}
+
+/// Prints in the form that was asked for.
+#[derive(Debug)]
+pub struct Printer {
+    json: bool,
+    colour: bool,
+}
+
+impl Printer {
+    /// JSON if `json`, else text; coloured on a terminal unless `NO_COLOR` is set.
+    pub fn new(json: bool) -> Self {
+        let colour =
+            std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        Self { json, colour }
+    }
+
+    /// Whether JSON was asked for.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Prints `value` as one line of JSON.
+    pub fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
+        let line = serde_json::to_string(value).map_err(|error| Failure::of(&error))?;
+        self.line(&line)
+    }
+
+    /// Prints one line; a closed pipe ends the output without complaint.
+    pub fn line(&self, text: &str) -> Result<(), Failure> {
+        match writeln!(std::io::stdout(), "{text}") {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+            Err(error) => Err(Failure::of(&error)),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Prints a heading and rows. Every cell is neutralised.
+    pub fn table(&self, heading: &[&str], rows: Vec<Vec<(String, Tone)>>) -> Result<(), Failure> {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_content_arrangement(if self.colour {
+            ContentArrangement::Dynamic
+        } else {
+            ContentArrangement::Disabled
+        });
+        table.set_header(heading.iter().map(|name| {
+            let cell = Cell::new(name.to_uppercase());
+            if self.colour { cell.add_attribute(Attribute::Dim) } else { cell }
+        }));
+        for row in rows {
+            table.add_row(row.into_iter().map(|(text, tone)| self.cell(&text, tone)));
+        }
+        for line in table.lines() {
+            self.line(line.trim_end())?;
+        }
+        Ok(())
+    }
+
+    fn cell(&self, text: &str, tone: Tone) -> Cell {
+        let cell = Cell::new(printable(text));
+        match tone {
+            _ if !self.colour => cell,
+            Tone::Plain => cell,
+            Tone::Good => cell.fg(Color::Green),
+            Tone::Bad => cell.fg(Color::Red),
+            Tone::Notice => cell.fg(Color::Yellow),
+            Tone::Faint => cell.add_attribute(Attribute::Dim),
+        }
+    }
+
+    /// `text` in the colour of its tone.
+    pub fn paint(&self, text: &str, tone: Tone) -> String {
+        use owo_colors::OwoColorize as _;
+        match tone {
+            _ if !self.colour => text.to_owned(),
+            Tone::Plain => text.to_owned(),
+            Tone::Good => text.green().to_string(),
+            Tone::Bad => text.red().to_string(),
+            Tone::Notice => text.yellow().to_string(),
+            Tone::Faint => text.dimmed().to_string(),
+        }
+    }
+
+    /// Prints a name and what it is, aligned.
+    pub fn field(&self, name: &str, value: &str) -> Result<(), Failure> {
+        let name = self.paint(&format!("{name:<12}"), Tone::Faint);
+        let value = text::printable_lines(value);
+        let mut lines = value.lines();
+        self.line(&format!("{name}{}", lines.next().unwrap_or_default()))?;
+        lines.try_for_each(|line| self.line(&format!("{:12}{line}", "")))
+    }
+
+    /// Prints a failure to standard error and gives its exit code.
+    pub fn failure(&self, failure: &Failure) -> ExitCode {
+        if self.json {
+            eprintln!("{}", serde_json::json!({ "error": failure.text, "code": failure.code }));
+        } else {
+            eprintln!("interceptor: {}", text::printable_lines(&failure.text));
+        }
+        ExitCode::from(failure.code)
+    }
+}
+
+/// Text from elsewhere, safe to show in one line.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    text::printable(text)
+}
+
+/// Microseconds of the Unix epoch as local time.
+pub fn when(at: i64) -> String {
+    Timestamp::from_microsecond(at).map_or_else(
+        |_| at.to_string(),
+        |at| at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string(),
+    )
+}

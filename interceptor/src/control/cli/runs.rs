@@ -1,0 +1,164 @@
+//! Live runs: list, inspect, end, release.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use interceptor_core::model::{Mode, RunId};
+use jiff::SignedDuration;
+
+use super::output::{Failure, Printer, Tone, when};
+use crate::{
+    control::api::{self, Answer, ControlError, Request, RunStatus},
+    helper::cgroup::Tree,
+    places::Places,
+};
+
+/// Arguments of `kill`.
+#[derive(Debug, Args)]
+pub struct Kill {
+    /// The run, as `ps` prints it.
+    run: RunId,
+}
+
+/// Arguments of `release`.
+#[derive(Debug, Args)]
+pub struct Release {
+    /// The run, as `ps` prints it.
+    run: RunId,
+    /// Why; it is recorded.
+    #[arg(long)]
+    reason: String,
+    /// For how long, such as `10m`; at most 24 hours.
+    #[arg(long = "for", value_name = "TIME")]
+    duration: SignedDuration,
+}
+
+/// `interceptor ps`
+pub fn list(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
+    let runs = match ask(places, Request::Runs) {
+        Ok(Answer::Runs { runs }) => runs,
+        Ok(other) => return finish(printer, other),
+        Err(failure) => return orphans(places, printer).ok_or(failure)?,
+    };
+    if printer.is_json() {
+        return printer.json(&runs).map(|()| ExitCode::SUCCESS);
+    }
+    if runs.is_empty() {
+        printer.line("no live runs; start one with `interceptor run --agent NAME -- COMMAND`")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows = runs.iter().map(row).collect();
+    printer.table(&["run", "agent", "guarantee", "since", "sessions", "state", "command"], rows)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(run: &RunStatus) -> Vec<(String, Tone)> {
+    let (state, tone) = match (run.released_until, run.mode) {
+        (Some(until), _) => (format!("released until {}", when(until)), Tone::Bad),
+        (None, Mode::Observe) => ("observe only".to_owned(), Tone::Notice),
+        (None, Mode::Enforce) => ("enforced".to_owned(), Tone::Good),
+    };
+    let guarantee = format!("{:?}", run.guarantee).to_lowercase();
+    vec![
+        (run.run.to_string(), Tone::Plain),
+        (run.agent.to_string(), Tone::Plain),
+        (guarantee, Tone::Plain),
+        (when(run.started_at), Tone::Faint),
+        (run.sessions.len().to_string(), Tone::Plain),
+        (state, tone),
+        (run.command.clone(), Tone::Plain),
+    ]
+}
+
+/// What `ps` can say with the daemon dead: which runs still have processes. All they can do is be killed.
+fn orphans(places: &Places, printer: &Printer) -> Option<Result<ExitCode, Failure>> {
+    let tree = Tree::find(places).ok()?;
+    let runs: Vec<RunId> = tree.runs().into_iter().filter(|run| tree.is_populated(*run)).collect();
+    if runs.is_empty() {
+        return None;
+    }
+    if printer.is_json() {
+        let list: Vec<_> =
+            runs.iter().map(|run| serde_json::json!({"run": run, "state": "daemon dead"})).collect();
+        return Some(printer.json(&list).map(|()| ExitCode::SUCCESS));
+    }
+    let rows = runs.iter().map(|run| {
+        vec![
+            (run.to_string(), Tone::Plain),
+            ("the daemon is dead: everything it sends is refused".to_owned(), Tone::Bad),
+        ]
+    });
+    Some(printer.table(&["run", "state"], rows.collect()).map(|()| ExitCode::SUCCESS))
+}
+
+/// `interceptor status`
+pub fn status(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
+    let status = match ask(places, Request::Status)? {
+        Answer::Status(status) => status,
+        other => return finish(printer, other),
+    };
+    if printer.is_json() {
+        return printer.json(&status).map(|()| ExitCode::SUCCESS);
+    }
+    printer.field(
+        "daemon",
+        &format!("running, version {}, since {}", status.version, when(status.started_at)),
+    )?;
+    printer.field("policy", &format!("{} ({} resources)", status.policy, status.resources))?;
+    printer.field("runs", &format!("{} live, {} open sessions", status.runs, status.sessions))?;
+    printer.field("record", &format!("on disk up to entry {}", status.synced))?;
+    for (name, count) in status.kernel.iter().filter(|(_, count)| *count > 0) {
+        printer.field("kernel", &format!("{name}: {count}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `interceptor kill`
+pub fn kill(places: &Places, printer: &Printer, options: &Kill) -> Result<ExitCode, Failure> {
+    match ask(places, Request::Kill { run: options.run }) {
+        Ok(answer) => finish(printer, answer),
+        // With the daemon dead the kernel can still do it.
+        Err(failure) => {
+            let tree = Tree::find(places).map_err(|error| Failure::of(&error))?;
+            if !tree.is_populated(options.run) {
+                return Err(failure);
+            }
+            tree.kill(options.run).map_err(|error| Failure::of(&error))?;
+            finish(printer, Answer::Done { text: format!("killed run {} without the daemon", options.run) })
+        }
+    }
+}
+
+/// `interceptor release`
+pub fn release(places: &Places, printer: &Printer, options: Release) -> Result<ExitCode, Failure> {
+    let seconds = u64::try_from(options.duration.as_secs()).unwrap_or(0);
+    if !(1..=86_400).contains(&seconds) {
+        return Err(Failure::usage("--for must be between 1s and 24h"));
+    }
+    if options.reason.trim().is_empty() {
+        return Err(Failure::usage("--reason must say why: it is recorded"));
+    }
+    let answer = ask(places, Request::Release { run: options.run, reason: options.reason, seconds })?;
+    finish(printer, answer)
+}
+
+/// `interceptor reload`
+pub fn reload(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
+    finish(printer, ask(places, Request::Reload)?)
+}
+
+fn ask(places: &Places, request: Request) -> Result<Answer, Failure> {
+    api::ask(&places.control_socket(), request).map_err(|error: ControlError| Failure::of(&error))
+}
+
+fn finish(printer: &Printer, answer: Answer) -> Result<ExitCode, Failure> {
+    match answer {
+        Answer::Done { text } if printer.is_json() => printer.json(&serde_json::json!({ "done": text }))?,
+        Answer::Done { text } => printer.line(&text)?,
+        Answer::Failed { text } => return Err(Failure::no(text)),
+        Answer::Status(_) | Answer::Runs { .. } => {
+            return Err(Failure::host("the daemon answered another question than was asked: restart it"));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,98 @@
+//! The exchanges of one connection that went upstream and have not ended: each gets exactly one outcome entry,
+//! whatever ends it, a dropped task included.
+
+use std::{collections::HashMap, time::Instant};
+
+use interceptor_core::{
+    model::{OutcomeRecord, OutcomeStatus, RecordId},
+    protocol::Done,
+};
+
+use super::now_us;
+use crate::store::Producer;
+
+/// Outcomes that are still owed.
+#[derive(Debug)]
+pub struct Ledger {
+    producer: Producer,
+    open: HashMap<u64, Sent>,
+}
+
+#[derive(Debug)]
+struct Sent {
+    at: Instant,
+    records: Vec<Option<RecordId>>,
+}
+
+impl Ledger {
+    /// An empty ledger.
+    pub fn new(producer: Producer) -> Self {
+        Self { producer, open: HashMap::new() }
+    }
+
+    /// The exchange `number`, whose statements have these records, has been sent.
+    pub fn sent(&mut self, number: u64, records: &[RecordId]) {
+        let records = records.iter().copied().map(Some).collect();
+        self.open.insert(number, Sent { at: Instant::now(), records });
+    }
+
+    /// One statement ended.
+    pub fn ended(&mut self, done: Done) {
+        let Some(sent) = self.open.get_mut(&done.exchange) else { return };
+        let Some(request) = sent.records.get_mut(done.place).and_then(Option::take) else { return };
+        let latency_us = u64::try_from(sent.at.elapsed().as_micros()).ok();
+        if sent.records.iter().all(Option::is_none) {
+            self.open.remove(&done.exchange);
+        }
+        append(
+            &self.producer,
+            OutcomeRecord {
+                at: now_us(),
+                request,
+                status: done.status,
+                rows: done.rows,
+                bytes: done.bytes,
+                latency_us,
+                code: done.code,
+                message: done.message,
+            },
+        );
+    }
+
+    /// A whole exchange of one statement ended in `status`, after `bytes` came back.
+    pub fn ended_whole(&mut self, number: u64, status: OutcomeStatus, bytes: u64, message: Option<String>) {
+        self.ended(Done { exchange: number, place: 0, status, rows: None, bytes, code: None, message });
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        const WHY: &str = "the connection ended before the answer was seen";
+        for request in self.open.values_mut().flat_map(|sent| sent.records.drain(..)).flatten() {
+            write(&self.producer, request, OutcomeStatus::Unknown, Some(WHY));
+        }
+    }
+}
+
+/// Writes the outcome of something that took no time and gave nothing back.
+pub(super) fn write(producer: &Producer, request: RecordId, status: OutcomeStatus, message: Option<&str>) {
+    let outcome = OutcomeRecord {
+        at: now_us(),
+        request,
+        status,
+        rows: None,
+        bytes: 0,
+        latency_us: None,
+        code: None,
+        message: message.map(str::to_owned),
+    };
+    append(producer, outcome);
+}
+
+fn append(producer: &Producer, outcome: OutcomeRecord) {
+    let request = outcome.request;
+    if let Err(error) = producer.append_outcome(outcome) {
+        // The keeper writes `unknown` for a request whose outcome never comes.
+        tracing::error!(%request, "an outcome could not be recorded: {error}");
+    }
+}

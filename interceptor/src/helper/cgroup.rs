@@ -1,0 +1,203 @@
+//! The cgroup tree: where it is mounted, and the directories in it that are ours.
+//!
+//! A run's directory is a child of a permanent slice that root owns; it is never made under a user's own subtree,
+//! whose owner could move processes out of it.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use interceptor_core::model::RunId;
+use nix::libc;
+
+use crate::places::Places;
+
+/// Why the cgroup tree cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// No cgroup2 file system.
+    #[error(
+        "no cgroup2 file system is mounted here: mount one, for example `mount -t cgroup2 none /sys/fs/cgroup`"
+    )]
+    NotMounted,
+    /// Something in it failed.
+    #[error("{what} {path}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The slice is somebody else's.
+    #[error("{0} belongs to uid {1}, not to root: remove it, captured runs must not be movable by a user")]
+    NotRoots(PathBuf, u32),
+    /// Processes remain.
+    #[error("{0} still has processes after {1:?}")]
+    Populated(PathBuf, Duration),
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CgroupError {
+    move |source| CgroupError::Io { what, path: path.to_owned(), source }
+}
+
+/// The mounted cgroup2 hierarchy with our slice in it.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    root: PathBuf,
+    slice: String,
+    daemon: String,
+}
+
+impl Tree {
+    /// Finds the hierarchy in this process's mounts.
+    pub fn find(places: &Places) -> Result<Self, CgroupError> {
+        let path = Path::new("/proc/self/mountinfo");
+        let mounts = fs::read_to_string(path).map_err(failed("could not read", path))?;
+        let root = mounts.lines().find_map(cgroup2_mount).ok_or(CgroupError::NotMounted)?;
+        Ok(Self { root, slice: places.slice(), daemon: places.daemon_cgroup() })
+    }
+
+    /// Where the hierarchy is mounted.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The directory that runs are children of.
+    pub fn slice(&self) -> PathBuf {
+        self.root.join(&self.slice)
+    }
+
+    /// Makes the slice, checks that it is root's, and moves this process into the daemon's own cgroup.
+    pub fn prepare(&self) -> Result<(), CgroupError> {
+        let slice = self.slice();
+        make(&slice)?;
+        let owner = fs::metadata(&slice).map_err(failed("could not look at", &slice))?.uid();
+        if owner != 0 {
+            return Err(CgroupError::NotRoots(slice, owner));
+        }
+        let daemon = self.root.join(&self.daemon);
+        make(&daemon)?;
+        let entry = daemon.join("cgroup.procs");
+        fs::write(&entry, "0").map_err(failed("could not move the daemon into", &entry))
+    }
+
+    /// The name of a run's cgroup, from the hierarchy's root.
+    pub fn name_of(&self, run: RunId) -> String {
+        format!("/{}/{run}", self.slice)
+    }
+
+    /// The directory of a run's cgroup.
+    pub fn directory_of(&self, run: RunId) -> PathBuf {
+        self.slice().join(run.to_string())
+    }
+
+    /// Makes a run's cgroup; fails when it exists.
+    pub fn create(&self, run: RunId) -> Result<PathBuf, CgroupError> {
+        let path = self.directory_of(run);
+        fs::create_dir(&path).map_err(failed("could not create the run's cgroup", &path))?;
+        Ok(path)
+    }
+
+    /// Runs whose cgroup exists.
+    pub fn runs(&self) -> Vec<RunId> {
+        let Ok(entries) = fs::read_dir(self.slice()) else { return Vec::new() };
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    }
+
+    /// Whether any process is in the run's cgroup or below it.
+    pub fn is_populated(&self, run: RunId) -> bool {
+        is_populated(&self.directory_of(run))
+    }
+
+    /// Kills everything in a run's cgroup and below it.
+    pub fn kill(&self, run: RunId) -> Result<(), CgroupError> {
+        let path = self.directory_of(run).join("cgroup.kill");
+        fs::write(&path, "1").map_err(failed("could not kill by", &path))
+    }
+
+    /// Kills what is left of a run and removes its cgroup, waiting at most `patience` for the processes to go.
+    pub fn remove(&self, run: RunId, patience: Duration) -> Result<(), CgroupError> {
+        let path = self.directory_of(run);
+        if !path.exists() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        self.kill(run)?;
+        loop {
+            match remove_tree(&path) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(_) if begun.elapsed() < patience => std::thread::sleep(Duration::from_millis(5)),
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                    return Err(CgroupError::Populated(path, patience));
+                }
+                Err(error) => return Err(failed("could not remove", &path)(error)),
+            }
+        }
+    }
+
+    /// Takes this process back to the root and removes what is empty of ours.
+    pub fn dismantle(&self) {
+        let _ = fs::write(self.root.join("cgroup.procs"), "0");
+        let _ = fs::remove_dir(self.root.join(&self.daemon));
+        let _ = fs::remove_dir(self.slice());
+    }
+
+    /// Whether process `pid` is in the slice of any installation, that is, captured.
+    pub fn is_captured(pid: &str) -> io::Result<bool> {
+        let cgroups = fs::read_to_string(Path::new("/proc").join(pid).join("cgroup"))?;
+        let name = cgroups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+        Ok(name.split('/').any(|part| part.starts_with("interceptor") && part.ends_with(".slice")))
+    }
+}
+
+fn make(path: &Path) -> Result<(), CgroupError> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(failed("could not create", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_populated(path: &Path) -> bool {
+    fs::read_to_string(path.join("cgroup.events"))
+        .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
+}
+
+/// Removes a cgroup and those that its processes made below it: depth first, directories only.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)?.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(path)
+}
+
+/// The mount point, when the line of `mountinfo` is of a whole cgroup2 hierarchy.
+fn cgroup2_mount(line: &str) -> Option<PathBuf> {
+    let (mount, rest) = line.split_once(" - ")?;
+    let mut fields = mount.split(' ').skip(3);
+    let (inside, point) = (fields.next()?, fields.next()?);
+    (rest.split(' ').next() == Some("cgroup2") && inside == "/")
+        .then(|| PathBuf::from(point.replace("\\040", " ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_cgroup2_hierarchy_counts() {
+        let whole = "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:4 - cgroup2 cgroup2 rw";
+        assert_eq!(cgroup2_mount(whole), Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(cgroup2_mount("41 31 0:38 /user /mnt rw - cgroup2 none rw"), None);
+        assert_eq!(cgroup2_mount("40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw"), None);
+    }
+}

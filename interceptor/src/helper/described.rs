@@ -1,0 +1,83 @@
+//! Live runs on disk, so that a new helper can take them over.
+//!
+//! The folder is root's and gone after a reboot, as are the runs. A description is believed only as far as the
+//! kernel confirms it: the process, its start time and its cgroup.
+
+use std::{
+    fs, io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use interceptor_core::model::{Run, RunId};
+use serde::{Deserialize, Serialize};
+
+use super::{cgroup::Tree, executable::start_ticks, messages::Ports};
+use crate::places::Places;
+
+/// What is needed to serve a run again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Described {
+    /// The run.
+    pub(super) run: Run,
+    /// Its first process, in the host's pid namespace.
+    pub(super) init: u32,
+    /// When that process started, in clock ticks since boot.
+    pub(super) init_start: u64,
+    /// The ports of its listeners.
+    pub(super) ports: Ports,
+}
+
+impl Described {
+    /// Describes a run whose first process is `init`.
+    pub(super) fn new(run: Run, init: u32, ports: Ports) -> io::Result<Self> {
+        let init_start =
+            start_ticks(init).ok_or_else(|| io::Error::other("the run's first process is gone"))?;
+        Ok(Self { run, init, init_start, ports })
+    }
+
+    /// Writes it, whole or not at all.
+    pub(super) fn write(&self, places: &Places) -> io::Result<()> {
+        let path = path_of(places, self.run.id);
+        let unfinished = path.with_extension("new");
+        let text = serde_json::to_vec(self)?;
+        let _ = fs::remove_file(&unfinished);
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+        io::Write::write_all(&mut file, &text)?;
+        fs::rename(unfinished, path)
+    }
+
+    /// All that are there; what cannot be read describes nothing.
+    pub(super) fn all(places: &Places) -> Vec<Self> {
+        let Ok(entries) = fs::read_dir(places.runs()) else { return Vec::new() };
+        let json = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|e| e == "json"));
+        json.filter_map(|path| serde_json::from_slice(&fs::read(path).ok()?).ok()).collect()
+    }
+
+    /// Whether its first process is still that process, and in its cgroup.
+    pub(super) fn is_alive(&self, tree: &Tree) -> bool {
+        start_ticks(self.init) == Some(self.init_start) && is_in(tree, self.init, self.run.id)
+    }
+}
+
+/// Whether a process is in a run's cgroup or below it.
+pub(super) fn is_in(tree: &Tree, pid: u32, run: RunId) -> bool {
+    let expected = tree.name_of(run);
+    fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("cgroup")).is_ok_and(|cgroups| {
+        let name = cgroups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+        name.strip_prefix(&expected).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
+}
+
+/// Removes a run's description.
+pub(super) fn forget(places: &Places, run: RunId) {
+    let _ = fs::remove_file(path_of(places, run));
+}
+
+fn path_of(places: &Places, run: RunId) -> PathBuf {
+    places.runs().join(format!("{run}.json"))
+}

@@ -1,0 +1,168 @@
+//! The launch socket: one task per `interceptor run`, from its first question to the answer that it may go on.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use interceptor_core::model::RunId;
+use nix::{
+    errno::Errno,
+    sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, getsockopt, listen, socket,
+        sockopt::PeerCredentials,
+    },
+};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::{
+    cgroup::Tree,
+    ground::{GroundError, failed, remove_socket},
+    messages::{LaunchAnswer, LaunchFacts, LaunchRequest, VERSION},
+    supervisor::Event,
+};
+use crate::{
+    channel::{AsyncChannel, Channel},
+    launch::syscalls,
+};
+
+/// How many launches are served at once; the others wait.
+const AT_ONCE: usize = 64;
+
+/// An answer, and the cgroup directory that goes with [`LaunchAnswer::Begun`].
+pub(super) type Answered = (LaunchAnswer, Option<PathBuf>);
+
+/// A launcher's question, with the place for its answer.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// May this be run?
+    Begin(LaunchFacts, oneshot::Sender<Answered>),
+    /// Serve this run: its network namespace and its first process.
+    Namespaces(RunId, OwnedFd, OwnedFd, oneshot::Sender<Answered>),
+    /// The launcher went away before the run was served.
+    Abandoned(RunId),
+}
+
+type Launcher = AsyncChannel<LaunchAnswer, LaunchRequest>;
+
+/// Binds the launch socket: connected packets, root only.
+pub(super) fn listener(path: &Path) -> Result<OwnedFd, GroundError> {
+    remove_socket(path)?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let made = (|| -> Result<OwnedFd, Errno> {
+        let made = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+        bind(made.as_raw_fd(), &UnixAddr::new(path)?)?;
+        Ok(made)
+    })();
+    let made = made.map_err(|errno| failed("listen at", path)(errno.into()))?;
+    // Nobody can connect before this, because nobody listens yet.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed("chmod", path))?;
+    listen(&made, Backlog::new(16).unwrap_or(Backlog::MAXCONN))
+        .map_err(|errno| failed("listen at", path)(errno.into()))?;
+    Ok(made)
+}
+
+/// Accepts launchers until it is dropped.
+pub(super) async fn accept(listener: OwnedFd, events: mpsc::Sender<Event>) {
+    let room = Arc::new(Semaphore::new(AT_ONCE));
+    loop {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let Ok(socket) = next(&listener).await else { continue };
+        let events = events.clone();
+        tokio::spawn(async move {
+            if let Err(error) = serve(socket, &events).await {
+                tracing::info!(%error, "a launch was not served");
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn next(listener: &OwnedFd) -> io::Result<OwnedFd> {
+    syscalls::readable(listener).await?;
+    syscalls::accept(listener.as_fd())
+}
+
+/// Whether the peer may launch: root, and not from inside a run.
+fn check_peer(socket: BorrowedFd<'_>) -> Result<(), String> {
+    let peer = getsockopt(&socket, PeerCredentials).map_err(|errno| errno.to_string())?;
+    if peer.uid() != 0 {
+        return Err("only root may launch".to_owned());
+    }
+    match Tree::is_captured(&peer.pid().to_string()) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err("a captured process may not launch".to_owned()),
+        Err(error) => Err(format!("who launches cannot be made out: {error}")),
+    }
+}
+
+async fn serve(socket: OwnedFd, events: &mpsc::Sender<Event>) -> Result<(), super::Foreign> {
+    let refusal = check_peer(socket.as_fd());
+    let launcher: Launcher = Channel::from_socket(socket).into_async()?;
+    if let Err(text) = refusal {
+        launcher.send(&LaunchAnswer::Refused { text: text.clone() }, &[]).await?;
+        return Err(text.into());
+    }
+    let facts = match launcher.receive().await? {
+        (LaunchRequest::Begin { version: VERSION, facts }, _) => facts,
+        (LaunchRequest::Begin { version, .. }, _) => {
+            let text = format!(
+                "this program speaks version {version}, the running daemon {VERSION}: restart the daemon"
+            );
+            launcher.send(&LaunchAnswer::Refused { text }, &[]).await?;
+            return Ok(());
+        }
+        (LaunchRequest::Namespaces, _) => return Err("a launcher spoke out of turn".into()),
+    };
+    let (answer, cgroup) = ask(events, |reply| Asked::Begin(facts, reply)).await?;
+    let run = match &answer {
+        LaunchAnswer::Begun { run, .. } => *run,
+        _ => {
+            launcher.send(&answer, &[]).await?;
+            return Ok(());
+        }
+    };
+    match finish(&launcher, run, answer, cgroup, events).await {
+        Ok(true) => Ok(()),
+        done => {
+            let _ = events.send(Event::Asked(Asked::Abandoned(run))).await;
+            done.map(drop)
+        }
+    }
+}
+
+/// From the run's beginning to its being served; says whether it is.
+async fn finish(
+    launcher: &Launcher,
+    run: RunId,
+    begun: LaunchAnswer,
+    cgroup: Option<PathBuf>,
+    events: &mpsc::Sender<Event>,
+) -> Result<bool, super::Foreign> {
+    let directory = File::open(cgroup.ok_or("a run without a cgroup")?)?;
+    launcher.send(&begun, &[directory.as_fd()]).await?;
+    drop(directory);
+    let (LaunchRequest::Namespaces, descriptors) = launcher.receive().await? else {
+        return Err("a launcher spoke out of turn".into());
+    };
+    let [namespace, init] = <[OwnedFd; 2]>::try_from(descriptors)
+        .map_err(|wrong| format!("a launcher sent {} descriptors instead of 2", wrong.len()))?;
+    let (answer, _) = ask(events, |reply| Asked::Namespaces(run, namespace, init, reply)).await?;
+    launcher.send(&answer, &[]).await?;
+    Ok(answer == LaunchAnswer::Ready)
+}
+
+async fn ask(
+    events: &mpsc::Sender<Event>,
+    question: impl FnOnce(oneshot::Sender<Answered>) -> Asked,
+) -> Result<Answered, super::Foreign> {
+    let (reply, answer) = oneshot::channel();
+    events.send(Event::Asked(question(reply))).await?;
+    Ok(answer.await?)
+}

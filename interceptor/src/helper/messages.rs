@@ -1,0 +1,292 @@
+//! What the root role says to the launcher, the proxy and the keeper, and they to it.
+//!
+//! Every type refuses unknown fields and names, every text is bounded before it is used, and descriptors are
+//! checked against what their message must carry. The launcher is root; the proxy is not trusted with more than
+//! these verbs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{SocketAddr, SocketAddrV4, SocketAddrV6},
+};
+
+use interceptor_core::model::{AgentIdentity, AgentName, ExecutableDigest, Mode, Run, RunId};
+use serde::{Deserialize, Serialize};
+
+/// The version of these messages; both sides of the launch socket must have the same.
+pub const VERSION: u32 = 1;
+
+/// The longest command line that is told, in bytes; what is longer is cut.
+pub const COMMAND_LIMIT: usize = 16 * 1024;
+
+/// The address that a launcher's probe of IPv4 dials: it names no resource, and only the proxy answers there, with
+/// [`probe_answer`].
+pub const PROBE_V4: SocketAddrV4 = SocketAddrV4::new(std::net::Ipv4Addr::new(198, 18, 0, 0), 1);
+
+/// The address that a launcher's probe of IPv6 dials.
+pub const PROBE_V6: SocketAddrV6 =
+    SocketAddrV6::new(std::net::Ipv6Addr::new(0xfd69, 0x6e74, 0x6572, 0, 0, 0, 0, 0), 1, 0, 0);
+
+/// Whether `destination` is the one that a launcher's probe dials.
+pub fn is_probe(destination: SocketAddr) -> bool {
+    destination == SocketAddr::V4(PROBE_V4) || destination == SocketAddr::V6(PROBE_V6)
+}
+
+/// What the proxy writes to a probe before it closes: which run it takes the prober for.
+pub fn probe_answer(run: RunId) -> String {
+    format!("interceptor {run}\n")
+}
+
+/// What is known of a launch before its agent is resolved. The launcher is root, so these are facts, but for the
+/// command, which is a hint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LaunchFacts {
+    /// The agent's name from the command line; without one, `agents.toml` decides by the command.
+    pub agent: Option<AgentName>,
+    /// Whether verdicts are carried out.
+    pub mode: Mode,
+    /// Why, when they are not.
+    pub reason: Option<String>,
+    /// The command and its arguments, cut at [`COMMAND_LIMIT`].
+    pub command: Vec<String>,
+    /// Where the command was found.
+    pub executable: String,
+    /// Who launched it.
+    pub launcher_uid: u32,
+    /// That user's name, where there is one.
+    pub launcher_user: Option<String>,
+    /// Whom it runs as.
+    pub uid: u32,
+    /// Names of the environment's variables that hold a secret; never their values.
+    pub secrets: Vec<String>,
+}
+
+/// From `interceptor run` to the helper.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum LaunchRequest {
+    /// May this be run, and where?
+    Begin {
+        /// [`VERSION`].
+        version: u32,
+        /// What is launched.
+        facts: LaunchFacts,
+    },
+    /// The namespaces stand. Carries the network namespace and a pidfd of the run's first process, in this order.
+    Namespaces,
+}
+
+/// From the helper to `interceptor run`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum LaunchAnswer {
+    /// The run exists. Carries its cgroup directory.
+    Begun {
+        /// The run.
+        run: RunId,
+        /// Who it is.
+        agent: AgentIdentity,
+        /// Environment variables whose secrets it keeps.
+        keeps: BTreeSet<String>,
+        /// The CA certificate that it has to trust, in PEM.
+        authority: String,
+    },
+    /// Listeners stand, the kernel knows the run, the proxy serves it.
+    Ready,
+    /// It may not be run, or not now.
+    Refused {
+        /// Why and what to do, in one line.
+        text: String,
+    },
+}
+
+/// A descriptor that goes with [`ToProxy::Start`] or [`ToKeeper::Start`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Attached {
+    /// The channel between proxy and keeper.
+    Peer,
+    /// The journal's shared mapping.
+    Journal,
+    /// The operator's listening socket.
+    Control,
+    /// A kernel map; the kernel side knows their order.
+    Map,
+}
+
+/// Which ports a run's listeners have on loopback, in the run's own namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ports {
+    /// TCP, on 127.0.0.1 and `[::1]`.
+    pub tcp: u16,
+    /// DNS over UDP, on 127.0.0.1 and `[::1]`.
+    pub dns: u16,
+}
+
+impl Default for Ports {
+    /// Above the range from which the kernel takes ephemeral ports, and registered to nobody.
+    fn default() -> Self {
+        Self { tcp: 61_443, dns: 61_453 }
+    }
+}
+
+/// From the helper to the proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum ToProxy {
+    /// The first message. Carries one descriptor per entry, in order.
+    Start {
+        /// What the descriptors are.
+        attached: Vec<Attached>,
+    },
+    /// Somebody wants to launch; answer with [`FromProxy::Accepted`] or [`FromProxy::Refused`].
+    Requested {
+        /// The id that it would have.
+        run: RunId,
+        /// What is known.
+        facts: LaunchFacts,
+    },
+    /// A run's listeners, to be served at once; answer with [`FromProxy::Serving`]. Sent again to a new proxy.
+    /// Carries the descriptors that [`Listeners`](super::Listeners) names, in its order.
+    Started {
+        /// The run.
+        run: Run,
+        /// Whether IPv6 listeners are among the descriptors.
+        v6: bool,
+        /// Their ports.
+        ports: Ports,
+    },
+    /// The run's last process is gone.
+    Ended {
+        /// The run.
+        run: RunId,
+    },
+    /// The answer to [`FromProxy::Executable`].
+    Executable {
+        /// The question's number.
+        ticket: u64,
+        /// What was found; nothing when the process was gone, or was another one by then.
+        found: Option<ExecutableFacts>,
+    },
+    /// The answer to [`FromProxy::Kill`].
+    Killed {
+        /// The run.
+        run: RunId,
+        /// What went wrong, if anything did.
+        failure: Option<String>,
+    },
+    /// Finish what is under way and end.
+    Drain,
+}
+
+/// A process's executable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecutableFacts {
+    /// Its path in the process's own mount namespace.
+    pub path: String,
+    /// Its digest; nothing when it is too large to hash in time.
+    pub digest: Option<ExecutableDigest>,
+}
+
+/// From the proxy to the helper.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum FromProxy {
+    /// It can judge: policy is loaded, the keeper answers.
+    Up,
+    /// The run may be.
+    Accepted {
+        /// The run.
+        run: RunId,
+        /// Who it is.
+        agent: AgentIdentity,
+        /// Verified claims besides those that the helper adds itself.
+        claims: BTreeMap<String, String>,
+        /// Environment variables whose secrets it keeps.
+        keeps: BTreeSet<String>,
+        /// The CA certificate that it has to trust, in PEM.
+        authority: String,
+    },
+    /// The run may not be.
+    Refused {
+        /// The run.
+        run: RunId,
+        /// Why, in one line.
+        text: String,
+    },
+    /// The run's listeners are served.
+    Serving {
+        /// The run.
+        run: RunId,
+    },
+    /// What does this process execute?
+    Executable {
+        /// A number that comes back with the answer.
+        ticket: u64,
+        /// The process, in the host's pid namespace.
+        pid: u32,
+        /// Its start time in nanoseconds since boot: it must be the same process still.
+        start_time: u64,
+    },
+    /// Kill every process of the run.
+    Kill {
+        /// The run.
+        run: RunId,
+    },
+}
+
+/// From the helper to the keeper, which is to end when its channel to the proxy does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum ToKeeper {
+    /// The first message. Carries one descriptor per entry, in order.
+    Start {
+        /// What the descriptors are.
+        attached: Vec<Attached>,
+    },
+}
+
+/// From the keeper to the helper.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum FromKeeper {
+    /// The record can be written and the CA key is there.
+    Up,
+}
+
+/// Reads any bytes as each of the messages that cross a privilege boundary: the fuzz target's whole body. What can
+/// be read must come out the same when it is written and read again.
+pub fn fuzz(bytes: &[u8]) {
+    fn again<T: Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+        if let Ok(message) = serde_json::from_slice::<T>(bytes) {
+            let written = serde_json::to_vec(&message).unwrap_or_default();
+            assert_eq!(serde_json::from_slice::<T>(&written).ok().as_ref(), Some(&message));
+        }
+    }
+    again::<LaunchRequest>(bytes);
+    again::<LaunchAnswer>(bytes);
+    again::<ToProxy>(bytes);
+    again::<FromProxy>(bytes);
+    again::<FromKeeper>(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        assert!(serde_json::from_str::<FromProxy>(r#"{"Kill":{"run":"r0000000001"}}"#).is_ok());
+        for wrong in [
+            r#"{"Kill":{"run":"r0000000001","also":1}}"#,
+            r#"{"Kill":{"run":"../../etc"}}"#,
+            r#"{"Chmod":{"run":"r0000000001"}}"#,
+            r#""Kill""#,
+        ] {
+            assert!(serde_json::from_str::<FromProxy>(wrong).is_err(), "{wrong}");
+            fuzz(wrong.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The unprivileged roles: the keeper and the proxy, started together, since neither is of use without the other.
+//!
+//! Each runs as its own user with no capability and no way to one; its channel to the helper is its standard input;
+//! it dies with the helper.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::process::{CommandExt, ExitStatusExt},
+    },
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+use nix::{
+    sys::{
+        prctl,
+        resource::{RLIM_INFINITY, Resource, setrlimit},
+        signal::Signal,
+        socket::{AddressFamily, SockFlag, SockType, socketpair},
+    },
+    unistd::{Gid, Uid},
+};
+
+use super::{
+    ground::Accounts,
+    messages::{Attached, FromKeeper, FromProxy, ToKeeper, ToProxy},
+};
+use crate::{
+    channel::{self, Channel},
+    launch::{privileges, syscalls},
+};
+
+/// How this program is told to be a role: its arguments.
+#[derive(Debug, Clone)]
+pub struct Roles {
+    /// As the proxy.
+    pub proxy: Vec<OsString>,
+    /// As the keeper.
+    pub keeper: Vec<OsString>,
+}
+
+/// What the roles get from the helper besides their channels.
+#[derive(Debug)]
+pub(super) struct Handed {
+    pub(super) journal: OwnedFd,
+    pub(super) control: OwnedFd,
+    pub(super) maps: Vec<OwnedFd>,
+}
+
+/// A running pair.
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub(super) proxy: Child,
+    pub(super) keeper: Child,
+    pub(super) to_proxy: Channel<ToProxy, FromProxy>,
+    pub(super) to_keeper: Channel<ToKeeper, FromKeeper>,
+}
+
+impl Pair {
+    /// Starts both and hands them what they need. To be called from the thread with which they are to die.
+    pub(super) fn start(roles: &Roles, accounts: Accounts, handed: &Handed) -> io::Result<Self> {
+        let (to_keeper, keepers) = channel::pair::<ToKeeper, FromKeeper>()?;
+        let (to_proxy, proxys) = channel::pair::<ToProxy, FromProxy>()?;
+        let (one, other) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        let keeper = start(&roles.keeper, accounts.keeper, keepers.as_fd())?;
+        let proxy = match start(&roles.proxy, accounts.proxy, proxys.as_fd()) {
+            Ok(proxy) => proxy,
+            Err(error) => {
+                end(keeper);
+                return Err(error);
+            }
+        };
+        let pair = Self { proxy, keeper, to_proxy, to_keeper };
+        match pair.hand_over(handed, one.as_fd(), other.as_fd()) {
+            Ok(()) => Ok(pair),
+            Err(error) => {
+                pair.end();
+                Err(error)
+            }
+        }
+    }
+
+    fn hand_over(&self, handed: &Handed, keepers: BorrowedFd<'_>, proxys: BorrowedFd<'_>) -> io::Result<()> {
+        let attached = vec![Attached::Peer, Attached::Journal];
+        self.to_keeper
+            .send(&ToKeeper::Start { attached }, &[keepers, handed.journal.as_fd()])
+            .map_err(io::Error::other)?;
+        let mut attached = vec![Attached::Peer, Attached::Journal, Attached::Control];
+        let mut descriptors = vec![proxys, handed.journal.as_fd(), handed.control.as_fd()];
+        attached.extend(handed.maps.iter().map(|_| Attached::Map));
+        descriptors.extend(handed.maps.iter().map(AsFd::as_fd));
+        self.to_proxy.send(&ToProxy::Start { attached }, &descriptors).map_err(io::Error::other)
+    }
+
+    /// Kills both and reaps them.
+    pub(super) fn end(self) {
+        end(self.proxy);
+        end(self.keeper);
+    }
+}
+
+/// Kills a role, if it still runs, and reaps it.
+pub(super) fn end(mut role: Child) {
+    let _ = role.kill();
+    let _ = role.wait();
+}
+
+/// How a role ended, for the log.
+pub(super) fn describe(status: ExitStatus) -> String {
+    match status.signal().and_then(|number| Signal::try_from(number).ok()) {
+        Some(signal) => format!("was ended by {signal}"),
+        None => status.to_string(),
+    }
+}
+
+fn start(arguments: &[OsString], account: (Uid, Gid), channel: BorrowedFd<'_>) -> io::Result<Child> {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("interceptor")
+        .args(arguments)
+        .env_clear()
+        .envs(std::env::vars_os().filter(|(name, _)| kept(name.to_str())))
+        .current_dir("/")
+        .stdin(Stdio::from(channel.try_clone_to_owned()?))
+        .stdout(Stdio::null());
+    let (uid, gid) = account;
+    syscalls::before_exec(&mut command, move || {
+        nix::unistd::setsid()?;
+        syscalls::close_from_three(true)?;
+        // Many connections; and secrets that must not be swapped out.
+        setrlimit(Resource::RLIMIT_NOFILE, 1 << 16, 1 << 16)?;
+        setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)?;
+        privileges::drop_all(uid, gid)?;
+        // After the change of user, which clears it.
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        syscalls::restore_signals()
+    });
+    let child = command.spawn()?;
+    // Without it, an agent that eats the memory would have the kernel end its guard first.
+    let _ = fs::write(format!("/proc/{}/oom_score_adj", child.id()), "-900");
+    Ok(child)
+}
+
+/// Only what changes how a role logs or where systemd put its credentials.
+fn kept(name: Option<&str>) -> bool {
+    matches!(
+        name,
+        Some("PATH" | "RUST_LOG" | "RUST_BACKTRACE" | "NO_COLOR" | "CREDENTIALS_DIRECTORY" | "LANG" | "TZ")
+    )
+}
+
+/// The helper's end of the proxy's life: what `main` of the proxy role begins with.
+pub fn proxy_channel() -> io::Result<Channel<FromProxy, ToProxy>> {
+    syscalls::take_standard_input().map(Channel::from_socket)
+}
+
+/// The same for the keeper role.
+pub fn keeper_channel() -> io::Result<Channel<FromKeeper, ToKeeper>> {
+    syscalls::take_standard_input().map(Channel::from_socket)
+}

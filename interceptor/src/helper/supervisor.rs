@@ -1,0 +1,614 @@
+//! The helper's one loop: roles that come and go, launches, and runs from their beginning to their end.
+//!
+//! Everything that happens is an event, handled one after the other; nothing in here waits for anybody.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::AsFd,
+    process::Child,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use interceptor_core::model::{Guarantee, Run, RunId};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{Semaphore, mpsc},
+    task::JoinHandle,
+};
+
+use super::{
+    Capture, Foreign, HelperError, RunNetwork,
+    cgroup::Tree,
+    described::{self, Described},
+    executable::Executables,
+    failed,
+    ground::{self, Accounts},
+    launches::{self, Answered, Asked},
+    listeners::Listeners,
+    messages::{FromProxy, LaunchAnswer, LaunchFacts, Ports, ToProxy},
+    proxy_link::ProxyLink,
+    roles::{self, Handed, Pair, Roles},
+};
+use crate::{
+    launch::{ADDRESS_V4, ADDRESS_V6, syscalls},
+    places::Places,
+};
+
+/// Something that the loop has to handle.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The proxy of this pair says something.
+    Proxy(u64, FromProxy),
+    /// The keeper of this pair works.
+    KeeperUp(u64),
+    /// A role of this pair is gone.
+    Gone(u64, &'static str, String),
+    /// A launcher asks.
+    Asked(Asked),
+    /// A run's first process is gone.
+    RunEnded(RunId),
+}
+
+type Reply = tokio::sync::oneshot::Sender<Answered>;
+
+/// How far a run has come.
+enum Stage {
+    /// The proxy is asked whether it may be.
+    Requested { facts: LaunchFacts, reply: Reply, since: Instant },
+    /// It has a cgroup, and the launcher builds it.
+    Begun { run: Run },
+    /// The proxy has its listeners, and has not said that it serves them.
+    Starting { served: Served, reply: Reply, since: Instant },
+    /// It is served.
+    Served(Served),
+}
+
+/// What is needed to give a run to another proxy.
+struct Served {
+    run: Run,
+    ports: Ports,
+    listeners: Listeners,
+}
+
+/// The roles that run.
+struct Roled {
+    proxy: Child,
+    keeper: Child,
+    link: ProxyLink,
+    since: Instant,
+    proxy_up: bool,
+    keeper_up: bool,
+}
+
+/// How long a proxy may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long roles may take to finish what they are doing when the daemon stops.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long a run's processes may take to go once they are killed.
+const REMOVAL: Duration = Duration::from_secs(10);
+/// How many questions about executables are worked on.
+const HASHING: usize = 256;
+
+pub(super) struct Supervisor {
+    places: Places,
+    tree: Tree,
+    capture: Arc<dyn Capture>,
+    roles: Roles,
+    accounts: Accounts,
+    handed: Handed,
+    events: mpsc::Sender<Event>,
+    arriving: mpsc::Receiver<Event>,
+    pair: Option<Roled>,
+    /// The number of the pair that runs, or ran last.
+    number: u64,
+    failures: u32,
+    restart_at: Option<Instant>,
+    has_served: bool,
+    runs: BTreeMap<RunId, Stage>,
+    executables: Arc<Executables>,
+    hashing: Arc<Semaphore>,
+}
+
+impl Supervisor {
+    pub(super) fn new(
+        places: Places,
+        tree: Tree,
+        capture: Arc<dyn Capture>,
+        roles: Roles,
+        accounts: Accounts,
+        handed: Handed,
+    ) -> Self {
+        let (events, arriving) = mpsc::channel(1024);
+        Self {
+            places,
+            tree,
+            capture,
+            roles,
+            accounts,
+            handed,
+            events,
+            arriving,
+            pair: None,
+            number: 0,
+            failures: 0,
+            restart_at: None,
+            has_served: false,
+            runs: BTreeMap::new(),
+            executables: Arc::default(),
+            hashing: Arc::new(Semaphore::new(HASHING)),
+        }
+    }
+
+    /// Until SIGTERM or SIGINT. `ready` is called once, when the first launch could be served.
+    pub(super) async fn serve(mut self, ready: impl FnOnce() -> io::Result<()>) -> Result<(), HelperError> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed("watch for signals"))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("watch for signals"))?;
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        let mut ready = Some(ready);
+        let mut accepting: Option<JoinHandle<()>> = None;
+        self.adopt();
+        self.start_pair();
+        let ended = loop {
+            if !self.has_served && self.failures > 0 {
+                break Err(self.first_failure());
+            }
+            if self.is_up()
+                && let Some(ready) = ready.take()
+            {
+                self.has_served = true;
+                let listener = launches::listener(&self.places.launch_socket())?;
+                accepting = Some(tokio::spawn(launches::accept(listener, self.events.clone())));
+                ready().map_err(failed("say that the daemon is ready"))?;
+            }
+            tokio::select! {
+                Some(event) = self.arriving.recv() => self.handle(event),
+                _ = tick.tick() => self.tick(),
+                _ = terminate.recv() => break Ok(()),
+                _ = interrupt.recv() => break Ok(()),
+            }
+        };
+        if let Some(accepting) = accepting {
+            accepting.abort();
+        }
+        self.stop().await;
+        ended
+    }
+
+    fn first_failure(&mut self) -> HelperError {
+        let (mut role, mut how) = ("keeper or proxy", "ended".to_owned());
+        if let Some(pair) = &mut self.pair {
+            for (name, child) in [("keeper", &mut pair.keeper), ("proxy", &mut pair.proxy)] {
+                if let Ok(Some(status)) = child.try_wait() {
+                    (role, how) = (name, roles::describe(status));
+                }
+            }
+        }
+        HelperError::Role { role, how }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Proxy(number, message) if number == self.number => self.hear(message),
+            Event::KeeperUp(number) if number == self.number => self.mark_up(|pair| pair.keeper_up = true),
+            Event::Gone(number, role, how) if number == self.number => self.lose_pair(role, &how),
+            // From a pair that is gone already.
+            Event::Proxy(..) | Event::KeeperUp(_) | Event::Gone(..) => {}
+            Event::Asked(Asked::Begin(facts, reply)) => self.request(facts, reply),
+            Event::Asked(Asked::Namespaces(run, namespace, init, reply)) => {
+                if let Err((reply, error)) = self.start_run(run, namespace, init, reply) {
+                    tracing::warn!(%run, %error, "a run could not be started");
+                    answer(reply, LaunchAnswer::Refused { text: error.to_string() });
+                    self.end_run(run);
+                }
+            }
+            Event::Asked(Asked::Abandoned(run)) => self.end_run(run),
+            Event::RunEnded(run) => self.end_run(run),
+        }
+    }
+
+    fn hear(&mut self, message: FromProxy) {
+        match message {
+            FromProxy::Up => self.mark_up(|pair| pair.proxy_up = true),
+            FromProxy::Accepted { run, agent, mut claims, keeps, authority } => {
+                let Some(Stage::Requested { facts, reply, .. }) = self.take_requested(run) else { return };
+                claims.extend(own_claims(&facts));
+                let accepted = Run {
+                    id: run,
+                    agent: agent.clone(),
+                    cgroup: self.tree.name_of(run),
+                    guarantee: Guarantee::Structural,
+                    mode: facts.mode,
+                    claims,
+                    started_at: jiff::Timestamp::now().as_microsecond(),
+                };
+                match self.tree.create(run) {
+                    Ok(cgroup) => {
+                        self.runs.insert(run, Stage::Begun { run: accepted });
+                        let begun = LaunchAnswer::Begun { run, agent, keeps, authority };
+                        // A launcher that is gone is reported as having abandoned the run.
+                        let _ = reply.send((begun, Some(cgroup)));
+                    }
+                    Err(error) => answer(reply, LaunchAnswer::Refused { text: error.to_string() }),
+                }
+            }
+            FromProxy::Refused { run, text } => {
+                if let Some(Stage::Requested { reply, .. }) = self.take_requested(run) {
+                    answer(reply, LaunchAnswer::Refused { text });
+                }
+            }
+            FromProxy::Serving { run } => match self.runs.remove(&run) {
+                Some(Stage::Starting { served, reply, .. }) => {
+                    self.runs.insert(run, Stage::Served(served));
+                    answer(reply, LaunchAnswer::Ready);
+                }
+                Some(other) => drop(self.runs.insert(run, other)),
+                None => {}
+            },
+            FromProxy::Executable { ticket, pid, start_time } => self.look_up(ticket, pid, start_time),
+            FromProxy::Kill { run } => {
+                let failure = match self.runs.contains_key(&run) {
+                    true => self.tree.kill(run).err().map(|error| error.to_string()),
+                    false => Some("there is no such run".to_owned()),
+                };
+                self.tell(ToProxy::Killed { run, failure }, Vec::new());
+            }
+        }
+    }
+
+    /// The stage of a run that waits for the proxy's word; any other stays where it is.
+    fn take_requested(&mut self, run: RunId) -> Option<Stage> {
+        match self.runs.remove(&run)? {
+            stage @ Stage::Requested { .. } => Some(stage),
+            other => {
+                self.runs.insert(run, other);
+                None
+            }
+        }
+    }
+
+    fn look_up(&self, ticket: u64, pid: u32, start_time: u64) {
+        let Some(pair) = &self.pair else { return };
+        let Ok(permit) = Arc::clone(&self.hashing).try_acquire_owned() else {
+            self.tell(ToProxy::Executable { ticket, found: None }, Vec::new());
+            return;
+        };
+        let (queue, executables) = (pair.link.queue(), Arc::clone(&self.executables));
+        tokio::task::spawn_blocking(move || {
+            let found = executables.of(pid, start_time);
+            // A proxy that does not take answers will be missed elsewhere.
+            let _ = queue.try_send((ToProxy::Executable { ticket, found }, Vec::new()));
+            drop(permit);
+        });
+    }
+
+    fn request(&mut self, facts: LaunchFacts, reply: Reply) {
+        if !self.is_up() {
+            let text = "the daemon's proxy is starting again: try once more in a moment".to_owned();
+            return answer(reply, LaunchAnswer::Refused { text });
+        }
+        let Some(run) = self.fresh_id() else {
+            return answer(
+                reply,
+                LaunchAnswer::Refused { text: "no randomness to name the run by".to_owned() },
+            );
+        };
+        self.runs.insert(run, Stage::Requested { facts: facts.clone(), reply, since: Instant::now() });
+        self.tell(ToProxy::Requested { run, facts }, Vec::new());
+    }
+
+    fn fresh_id(&self) -> Option<RunId> {
+        let mut bytes = [0; 8];
+        loop {
+            getrandom::fill(&mut bytes).ok()?;
+            let run = RunId::from_random(u64::from_ne_bytes(bytes));
+            if !self.runs.contains_key(&run) && !self.tree.directory_of(run).exists() {
+                return Some(run);
+            }
+        }
+    }
+
+    /// From built namespaces to listeners that the proxy has. Hands the reply back with the reason why not.
+    fn start_run(
+        &mut self,
+        id: RunId,
+        namespace: std::os::fd::OwnedFd,
+        init: std::os::fd::OwnedFd,
+        reply: Reply,
+    ) -> Result<(), (Reply, Foreign)> {
+        let run = match self.runs.get(&id) {
+            Some(Stage::Begun { run }) => run.clone(),
+            _ => return Err((reply, "this run was not begun".into())),
+        };
+        let made = (|| -> Result<Served, Foreign> {
+            let pid = process_of(&init)?;
+            if !described::is_in(&self.tree, pid, id) {
+                return Err("the run's first process is not in the run's cgroup".into());
+            }
+            let ports = Ports::default();
+            let listeners = Listeners::make(namespace.as_fd(), ports)?;
+            self.register(&run, ports, &listeners)?;
+            Described::new(run.clone(), pid, ports)?.write(&self.places)?;
+            self.watch(id, init);
+            Ok(Served { run, ports, listeners })
+        })();
+        let served = match made {
+            Ok(served) => served,
+            Err(error) => return Err((reply, error)),
+        };
+        if let Err(error) = self.hand_out(&served) {
+            return Err((reply, error));
+        }
+        self.runs.insert(id, Stage::Starting { served, reply, since: Instant::now() });
+        Ok(())
+    }
+
+    fn register(&self, run: &Run, ports: Ports, listeners: &Listeners) -> Result<(), Foreign> {
+        let network = RunNetwork {
+            run: run.id,
+            ports,
+            namespace: listeners.cookie,
+            v4: ADDRESS_V4,
+            v6: listeners.v6.is_some().then_some(ADDRESS_V6),
+        };
+        self.capture.register(&self.tree.directory_of(run.id), network)
+    }
+
+    /// Gives a run's listeners to the proxy that there is; without one, the next will get them.
+    fn hand_out(&self, served: &Served) -> Result<(), Foreign> {
+        let message = ToProxy::Started {
+            run: served.run.clone(),
+            v6: served.listeners.v6.is_some(),
+            ports: served.ports,
+        };
+        self.tell(message, served.listeners.copies()?);
+        Ok(())
+    }
+
+    fn watch(&self, run: RunId, init: std::os::fd::OwnedFd) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            // What cannot be watched is ended.
+            if let Err(error) = syscalls::readable(&init).await {
+                tracing::error!(%run, %error, "a run cannot be watched");
+            }
+            let _ = events.send(Event::RunEnded(run)).await;
+        });
+    }
+
+    /// Forgets a run, whatever stage it is in, and kills what is left of it.
+    fn end_run(&mut self, run: RunId) {
+        let Some(stage) = self.runs.remove(&run) else { return };
+        if let Stage::Requested { reply, .. } | Stage::Starting { reply, .. } = stage {
+            answer(reply, LaunchAnswer::Refused { text: "the run ended before it was served".to_owned() });
+        }
+        self.discard(run);
+        self.tell(ToProxy::Ended { run }, Vec::new());
+    }
+
+    fn discard(&self, run: RunId) {
+        described::forget(&self.places, run);
+        let directory = self.tree.directory_of(run);
+        if !directory.exists() {
+            return;
+        }
+        if let Err(error) = self.capture.forget(&directory) {
+            tracing::error!(%run, %error, "the kernel side did not forget a run");
+        }
+        let tree = self.tree.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = tree.remove(run, REMOVAL) {
+                tracing::error!(%run, %error, "a run's cgroup remains");
+            }
+        });
+    }
+
+    /// Takes over what an earlier helper left: live runs get new listeners, the rest is removed.
+    fn adopt(&mut self) {
+        let mut left = self.tree.runs();
+        for described in Described::all(&self.places) {
+            let run = described.run.id;
+            left.retain(|other| *other != run);
+            match self.take_over(described) {
+                Ok(served) => {
+                    tracing::info!(%run, "took over a run");
+                    self.runs.insert(run, Stage::Served(served));
+                }
+                Err(error) => {
+                    tracing::warn!(%run, %error, "a run of an earlier daemon is ended");
+                    self.discard(run);
+                }
+            }
+        }
+        left.into_iter().for_each(|run| self.discard(run));
+    }
+
+    fn take_over(&self, described: Described) -> Result<Served, Foreign> {
+        let pid = i32::try_from(described.init)?;
+        let init = syscalls::pidfd_open(nix::unistd::Pid::from_raw(pid))?;
+        let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
+        // Asked after both were opened: they belong to this process, then.
+        if !described.is_alive(&self.tree) {
+            return Err("its first process is gone".into());
+        }
+        let Described { run, ports, .. } = described;
+        let listeners = Listeners::make(namespace.as_fd(), ports)?;
+        self.register(&run, ports, &listeners)?;
+        self.watch(run.id, init);
+        Ok(Served { run, ports, listeners })
+    }
+
+    fn is_up(&self) -> bool {
+        self.pair.as_ref().is_some_and(|pair| pair.proxy_up && pair.keeper_up)
+    }
+
+    fn mark_up(&mut self, mark: impl FnOnce(&mut Roled)) {
+        let was_up = self.is_up();
+        if let Some(pair) = &mut self.pair {
+            mark(pair);
+        }
+        if self.is_up() && !was_up {
+            tracing::info!("proxy and keeper serve");
+            self.set_denial(false);
+        }
+    }
+
+    fn set_denial(&self, deny: bool) {
+        if let Err(error) = self.capture.deny_all(deny) {
+            tracing::error!(%error, deny, "the kernel side did not take the setting");
+        }
+    }
+
+    /// Starts both roles and gives them every run that is served.
+    fn start_pair(&mut self) {
+        self.restart_at = None;
+        self.number += 1;
+        let started = Pair::start(&self.roles, self.accounts, &self.handed).and_then(|pair| {
+            let Pair { proxy, keeper, to_proxy, to_keeper } = pair;
+            match ProxyLink::open(self.number, to_proxy, to_keeper, &self.events) {
+                Ok(link) => Ok(Roled {
+                    proxy,
+                    keeper,
+                    link,
+                    since: Instant::now(),
+                    proxy_up: false,
+                    keeper_up: false,
+                }),
+                Err(error) => {
+                    roles::end(proxy);
+                    roles::end(keeper);
+                    Err(error)
+                }
+            }
+        });
+        match started {
+            Ok(pair) => self.pair = Some(pair),
+            Err(error) => return self.lose_pair("pair of roles", &format!("does not start: {error}")),
+        }
+        for stage in self.runs.values() {
+            if let Stage::Served(served) = stage
+                && let Err(error) = self.hand_out(served)
+            {
+                tracing::error!(run = %served.run.id, %error, "a run could not be handed to the new proxy");
+            }
+        }
+    }
+
+    /// Refuses everything, ends the other role too, and plans the next start.
+    fn lose_pair(&mut self, role: &str, how: &str) {
+        tracing::error!(role, how, "a role is gone: everything is refused until it is back");
+        self.set_denial(true);
+        let lived = self.pair.as_ref().map_or(Duration::ZERO, |pair| pair.since.elapsed());
+        self.failures = if lived > Duration::from_secs(30) { 1 } else { self.failures.saturating_add(1) };
+        if !self.has_served {
+            // The first start fails as a whole; how a role ended is told from its status.
+            std::thread::sleep(Duration::from_millis(50));
+            return;
+        }
+        if let Some(pair) = self.pair.take() {
+            roles::end(pair.proxy);
+            roles::end(pair.keeper);
+        }
+        let waiting = std::mem::take(&mut self.runs);
+        for (run, stage) in waiting {
+            match stage {
+                Stage::Requested { reply, .. } | Stage::Starting { reply, .. } => {
+                    let text = "the daemon's proxy ended: try once more in a moment".to_owned();
+                    answer(reply, LaunchAnswer::Refused { text });
+                    self.discard(run);
+                }
+                stage @ (Stage::Begun { .. } | Stage::Served(_)) => drop(self.runs.insert(run, stage)),
+            }
+        }
+        let wait = Duration::from_millis(100).saturating_mul(1 << self.failures.min(7)).min(PATIENCE);
+        self.restart_at = Some(Instant::now() + wait);
+    }
+
+    fn tick(&mut self) {
+        if self.restart_at.is_some_and(|at| at <= Instant::now()) {
+            self.start_pair();
+        }
+        let late: Vec<RunId> = self
+            .runs
+            .iter()
+            .filter(|(_, stage)| match stage {
+                Stage::Requested { since, .. } | Stage::Starting { since, .. } => since.elapsed() > PATIENCE,
+                Stage::Begun { .. } | Stage::Served(_) => false,
+            })
+            .map(|(run, _)| *run)
+            .collect();
+        for run in late {
+            tracing::error!(%run, "the proxy did not answer in time");
+            self.end_run(run);
+        }
+    }
+
+    fn tell(&self, message: ToProxy, descriptors: Vec<std::os::fd::OwnedFd>) {
+        let Some(pair) = &self.pair else { return };
+        if !pair.link.tell(message, descriptors) {
+            let events = self.events.clone();
+            let number = self.number;
+            tokio::spawn(async move {
+                let _ = events.send(Event::Gone(number, "proxy", "does not take messages".to_owned())).await;
+            });
+        }
+    }
+
+    /// Lets the roles finish, and leaves the kernel side in force exactly when captured processes remain.
+    async fn stop(mut self) {
+        let path = self.places.launch_socket();
+        let _ = ground::remove_socket(&path);
+        self.tell(ToProxy::Drain, Vec::new());
+        if let Some(mut pair) = self.pair.take() {
+            let begun = Instant::now();
+            let has_ended = |child: &mut Child| !matches!(child.try_wait(), Ok(None));
+            while self.has_served
+                && begun.elapsed() < DRAIN
+                && !(has_ended(&mut pair.proxy) && has_ended(&mut pair.keeper))
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            self.set_denial(true);
+            roles::end(pair.proxy);
+            roles::end(pair.keeper);
+        }
+        let _ = ground::remove_socket(&self.places.control_socket());
+        let populated = self.tree.runs().into_iter().any(|run| self.tree.is_populated(run));
+        if populated {
+            tracing::info!("captured processes remain: they are refused everything until the daemon is back");
+            return;
+        }
+        for run in self.tree.runs() {
+            described::forget(&self.places, run);
+            let _ = self.tree.remove(run, REMOVAL);
+        }
+        if let Err(error) = self.capture.remove() {
+            tracing::error!(%error, "the kernel side could not be removed");
+        }
+        self.tree.dismantle();
+    }
+}
+
+fn answer(reply: Reply, answer: LaunchAnswer) {
+    // A launcher that is gone needs no answer.
+    let _ = reply.send((answer, None));
+}
+
+fn own_claims(facts: &LaunchFacts) -> BTreeMap<String, String> {
+    let mut claims = BTreeMap::from([
+        ("launcher_uid".to_owned(), facts.launcher_uid.to_string()),
+        ("uid".to_owned(), facts.uid.to_string()),
+    ]);
+    claims.extend(facts.launcher_user.clone().map(|user| ("launcher_user".to_owned(), user)));
+    claims.extend(facts.reason.clone().map(|reason| ("reason".to_owned(), reason)));
+    claims
+}
+
+/// The process behind a pidfd, in this pid namespace.
+fn process_of(pidfd: &std::os::fd::OwnedFd) -> io::Result<u32> {
+    use std::os::fd::AsRawFd;
+    let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let pid = facts.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.ok_or_else(|| io::Error::other("this is no handle on a living process"))
+}

@@ -1,0 +1,451 @@
+//! The helper whole, against the real kernel, with stand-ins for the kernel programs, the proxy and the keeper. The
+//! daemon and its roles are this test binary again: `daemon`, `proxy` and `keeper` are no tests on their own.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use interceptor_core::model::{AgentIdentity, AgentName, Mode};
+use nix::{
+    sched::{CloneFlags, setns, unshare},
+    sys::{
+        signal::{Signal, kill},
+        socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
+    },
+    unistd::Pid,
+};
+
+use super::{messages::*, *};
+use crate::{channel::Channel, launch::syscalls};
+
+const ROOT: &str = "INTERCEPTOR_TEST_ROOT";
+
+struct NoKernel(PathBuf);
+
+impl NoKernel {
+    fn note(&self, line: &str) -> Result<(), Foreign> {
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(&self.0)?;
+        Ok(writeln!(file, "{line}")?)
+    }
+}
+
+impl Capture for NoKernel {
+    fn deny_all(&self, deny: bool) -> Result<(), Foreign> {
+        self.note(&format!("deny {deny}"))
+    }
+    fn register(&self, cgroup: &Path, network: RunNetwork) -> Result<(), Foreign> {
+        assert!(cgroup.is_dir() && network.namespace != 0);
+        self.note("register")
+    }
+    fn forget(&self, cgroup: &Path) -> Result<(), Foreign> {
+        assert!(cgroup.is_dir());
+        self.note("forget")
+    }
+    fn descriptors(&self) -> Result<Vec<OwnedFd>, Foreign> {
+        Ok(vec![File::open("/dev/null")?.into()])
+    }
+    fn sweep(&self) {}
+    fn remove(&self) -> Result<(), Foreign> {
+        self.note("remove")
+    }
+}
+
+#[test]
+#[ignore = "the daemon of the other tests"]
+fn daemon() {
+    let Some(root) = std::env::var_os(ROOT) else { return };
+    let role = |name: &str| ["--exact", name, "--ignored", "--nocapture"].map(Into::into).to_vec();
+    let log = Path::new(&root).join("kernel.log");
+    let options = Options {
+        places: Places::under(Path::new(&root)),
+        roles: Roles { proxy: role("helper::tests::proxy"), keeper: role("helper::tests::keeper") },
+        announce: true,
+        capture: Box::new(move |_| Ok(Arc::new(NoKernel(log)))),
+        journal: Box::new(|places, accounts| {
+            assert_eq!(fs::metadata(places.audit())?.permissions().mode() & 0o777, 0o700);
+            assert_ne!(accounts.proxy, accounts.keeper);
+            Ok(tempfile::tempfile()?.into())
+        }),
+    };
+    if let Err(error) = run(options) {
+        eprintln!("daemon: {error}");
+        std::process::exit(1);
+    }
+    std::process::exit(0);
+}
+
+#[test]
+#[ignore = "the keeper of the other tests"]
+fn keeper() {
+    if std::env::args().len() < 4 {
+        return;
+    }
+    let Ok(channel) = keeper_channel() else { return };
+    let Ok((ToKeeper::Start { attached }, descriptors)) = channel.receive() else { return };
+    assert_eq!((attached, descriptors.len()), (vec![Attached::Peer, Attached::Journal], 2));
+    channel.send(&FromKeeper::Up, &[]).expect("send");
+    let peer: Channel<u32, u32> = Channel::from_socket(descriptors.into_iter().next().expect("peer"));
+    let _ = peer.receive();
+}
+
+#[test]
+#[ignore = "the proxy of the other tests"]
+fn proxy() {
+    let Ok(channel) = proxy_channel() else { return };
+    let channel = Arc::new(channel);
+    let Ok((ToProxy::Start { attached }, _peer)) = channel.receive() else { return };
+    assert_eq!(attached, [Attached::Peer, Attached::Journal, Attached::Control, Attached::Map]);
+    channel.send(&FromProxy::Up, &[]).expect("send");
+    while let Ok((message, descriptors)) = channel.receive() {
+        let answer = match message {
+            ToProxy::Requested { run, facts } if facts.executable == "/forbidden" => {
+                FromProxy::Refused { run, text: "not this one".to_owned() }
+            }
+            ToProxy::Requested { run, .. } => FromProxy::Accepted {
+                run,
+                agent: AgentIdentity { name: AgentName::unknown(), owner: None, groups: Vec::new() },
+                claims: Default::default(),
+                keeps: Default::default(),
+                authority: "certificate".to_owned(),
+            },
+            ToProxy::Started { run, v6, .. } => {
+                let listeners = Listeners::from_copies(descriptors, v6).expect("listeners");
+                thread::spawn(move || serve(listeners.tcp4.into(), run.id));
+                FromProxy::Serving { run: run.id.to_owned() }
+            }
+            ToProxy::Drain => return,
+            _ => continue,
+        };
+        channel.send(&answer, &[]).expect("send");
+    }
+}
+
+fn serve(listener: TcpListener, run: RunId) {
+    for stream in listener.incoming().flatten() {
+        let _ = (&stream).write_all(probe_answer(run).as_bytes());
+    }
+}
+
+/// A daemon of its own, ended and swept when the test is over.
+struct Daemon {
+    root: tempfile::TempDir,
+    child: Child,
+}
+
+impl Daemon {
+    fn start() -> Self {
+        let root = tempfile::Builder::new().prefix("helper").tempdir_in("/tmp").expect("folder");
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).expect("mode");
+        fs::create_dir(root.path().join("etc")).expect("folder");
+        let child = Self::spawn(root.path());
+        Self { root, child }
+    }
+
+    fn spawn(root: &Path) -> Child {
+        let mut child = Command::new(std::env::current_exe().expect("this binary"))
+            .args(["--exact", "helper::tests::daemon", "--ignored", "--nocapture"])
+            .env(ROOT, root)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("daemon");
+        let lines = BufReader::new(child.stdout.take().expect("output")).lines();
+        let said: Vec<String> =
+            lines.map_while(Result::ok).take_while(|line| !line.ends_with("ready")).collect();
+        assert!(child.try_wait().expect("daemon").is_none(), "{said:?}");
+        child
+    }
+
+    fn places(&self) -> Places {
+        Places::under(self.root.path())
+    }
+
+    fn tree(&self) -> Tree {
+        Tree::find(&self.places()).expect("cgroup2")
+    }
+
+    /// The role's process: a child of the daemon with the role's user.
+    fn role(&self, uid: u32) -> Option<u32> {
+        let parent = format!("PPid:\t{}\n", self.child.id());
+        let user = format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\n");
+        let processes = fs::read_dir("/proc").expect("proc").flatten();
+        processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(|pid: &u32| {
+            fs::read_to_string(format!("/proc/{pid}/status"))
+                .is_ok_and(|status| status.contains(&parent) && status.contains(&user))
+        })
+    }
+
+    fn kernel_log(&self) -> String {
+        fs::read_to_string(self.root.path().join("kernel.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let tree = self.tree();
+        for run in tree.runs() {
+            let _ = tree.remove(run, Duration::from_secs(5));
+        }
+        for name in [self.places().slice(), self.places().daemon_cgroup()] {
+            let path = tree.root().join(name);
+            until("the cgroup goes", || !path.exists() || fs::remove_dir(&path).is_ok());
+        }
+    }
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(15), "{what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+type Launcher = Channel<LaunchRequest, LaunchAnswer>;
+
+fn launcher(places: &Places) -> Launcher {
+    let socket =
+        socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).expect("socket");
+    connect(socket.as_raw_fd(), &UnixAddr::new(&places.launch_socket()).expect("path")).expect("connect");
+    Channel::from_socket(socket)
+}
+
+fn begin(launcher: &Launcher, executable: &str) -> (LaunchAnswer, Vec<OwnedFd>) {
+    let facts = LaunchFacts {
+        agent: None,
+        mode: Mode::Enforce,
+        reason: None,
+        command: vec![executable.to_owned()],
+        executable: executable.to_owned(),
+        launcher_uid: 0,
+        launcher_user: None,
+        uid: 65_534,
+        secrets: Vec::new(),
+    };
+    launcher.send(&LaunchRequest::Begin { version: VERSION, facts }, &[]).expect("send");
+    launcher.receive().expect("receive")
+}
+
+/// A run whose first process sleeps.
+struct Sleeper {
+    id: RunId,
+    init: Child,
+    ports: Ports,
+}
+
+impl Sleeper {
+    fn launch(daemon: &Daemon) -> Self {
+        let launcher = launcher(&daemon.places());
+        let (LaunchAnswer::Begun { run, .. }, descriptors) = begin(&launcher, "/bin/sleep") else {
+            panic!("refused")
+        };
+        assert_eq!(descriptors.len(), 1);
+        let mut command = Command::new("/bin/sleep");
+        let procs = daemon.tree().directory_of(run).join("cgroup.procs");
+        syscalls::before_exec(command.arg("1000"), move || {
+            fs::write(&procs, "0")?;
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            crate::launch::furnish_network()?;
+            Ok(())
+        });
+        let init = command.spawn().expect("sleep");
+        let pid = Pid::from_raw(i32::try_from(init.id()).expect("pid"));
+        let namespace = File::open(format!("/proc/{pid}/ns/net")).expect("namespace");
+        let pidfd = syscalls::pidfd_open(pid).expect("pidfd");
+        launcher.send(&LaunchRequest::Namespaces, &[namespace.as_fd(), pidfd.as_fd()]).expect("send");
+        let (answer, _) = launcher.receive().expect("receive");
+        assert_eq!(answer, LaunchAnswer::Ready);
+        Self { id: run, init, ports: Ports::default() }
+    }
+
+    fn inside<T: Send + 'static>(&self, body: impl FnOnce() -> T + Send + 'static) -> T {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.init.id())).expect("namespace");
+        let thread = thread::spawn(move || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).expect("setns");
+            body()
+        });
+        thread.join().expect("thread")
+    }
+
+    /// What the proxy says to a connection from inside.
+    fn answered(&self) -> String {
+        let port = self.ports.tcp;
+        self.inside(move || {
+            let mut text = String::new();
+            let stream = TcpStream::connect(("127.0.0.1", port));
+            let _ = stream.map(|stream| {
+                let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+                stream.take(64).read_to_string(&mut text)
+            });
+            text
+        })
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.init.kill();
+        let _ = self.init.wait();
+    }
+}
+
+fn pid(number: u32) -> Pid {
+    Pid::from_raw(i32::try_from(number).expect("pid"))
+}
+
+#[test]
+fn a_run_is_served_until_its_first_process_ends() {
+    let daemon = Daemon::start();
+    let sleeper = Sleeper::launch(&daemon);
+    assert_eq!(sleeper.answered(), probe_answer(sleeper.id));
+    let port = sleeper.ports.tcp;
+    assert!(sleeper.inside(move || TcpListener::bind(("127.0.0.1", port)).is_err()));
+    let (id, tree) = (sleeper.id, daemon.tree());
+    assert!(tree.is_populated(id));
+    drop(sleeper);
+    until("the run's cgroup goes", || !tree.directory_of(id).exists());
+    assert_eq!(fs::read_dir(daemon.places().runs()).expect("runs").count(), 0);
+    assert_eq!(daemon.kernel_log(), "deny false\nregister\nforget\n");
+}
+
+#[test]
+fn the_roles_have_no_privilege() {
+    let daemon = Daemon::start();
+    for uid in [64_790, 64_791] {
+        let role = daemon.role(uid).expect("the role runs");
+        let status = fs::read_to_string(format!("/proc/{role}/status")).expect("status");
+        for name in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert!(status.contains(&format!("{name}:\t0000000000000000\n")), "{status}");
+        }
+        assert!(status.contains("NoNewPrivs:\t1\n") && status.contains("Groups:\t \n"), "{status}");
+        let cgroup = fs::read_to_string(format!("/proc/{role}/cgroup")).expect("cgroup");
+        assert!(cgroup.contains(&format!("0::/{}\n", daemon.places().daemon_cgroup())), "{cgroup}");
+    }
+}
+
+#[test]
+fn a_proxy_that_is_killed_comes_back_and_gets_the_same_listeners() {
+    let daemon = Daemon::start();
+    let sleeper = Sleeper::launch(&daemon);
+    let proxy = daemon.role(64_790).expect("proxy");
+    let keeper = daemon.role(64_791).expect("keeper");
+    kill(pid(proxy), Signal::SIGKILL).expect("kill");
+    let port = sleeper.ports.tcp;
+    until("another proxy serves", || {
+        assert!(sleeper.inside(move || TcpListener::bind(("127.0.0.1", port)).is_err()), "the port was free");
+        daemon.role(64_790).is_some_and(|now| now != proxy)
+    });
+    assert_eq!(sleeper.answered(), probe_answer(sleeper.id));
+    assert_ne!(daemon.role(64_791), Some(keeper), "the keeper is new too");
+    assert!(daemon.kernel_log().starts_with("deny false\nregister\ndeny true\n"), "{}", daemon.kernel_log());
+}
+
+#[test]
+fn a_new_helper_takes_live_runs_over() {
+    let mut daemon = Daemon::start();
+    let sleeper = Sleeper::launch(&daemon);
+    let roles = [64_790, 64_791].map(|uid| daemon.role(uid).expect("role"));
+    daemon.child.kill().expect("kill");
+    daemon.child.wait().expect("wait");
+    until("the roles end with the helper", || {
+        roles.iter().all(|role| !Path::new(&format!("/proc/{role}/exe")).exists())
+    });
+    assert_eq!(sleeper.answered(), "");
+    daemon.child = Daemon::spawn(daemon.root.path());
+    assert_eq!(sleeper.answered(), probe_answer(sleeper.id));
+    let (id, tree) = (sleeper.id, daemon.tree());
+    drop(sleeper);
+    until("the run's cgroup goes", || !tree.directory_of(id).exists());
+}
+
+#[test]
+fn what_ends_while_no_helper_runs_is_removed_by_the_next() {
+    let mut daemon = Daemon::start();
+    let sleeper = Sleeper::launch(&daemon);
+    daemon.child.kill().expect("kill");
+    daemon.child.wait().expect("wait");
+    let (id, tree) = (sleeper.id, daemon.tree());
+    drop(sleeper);
+    daemon.child = Daemon::spawn(daemon.root.path());
+    until("the run's cgroup goes", || !tree.directory_of(id).exists());
+    assert_eq!(fs::read_dir(daemon.places().runs()).expect("runs").count(), 0);
+}
+
+#[test]
+fn a_daemon_that_is_told_to_end_leaves_nothing_or_what_is_needed() {
+    let mut daemon = Daemon::start();
+    let sleeper = Sleeper::launch(&daemon);
+    kill(pid(daemon.child.id()), Signal::SIGTERM).expect("kill");
+    assert!(daemon.child.wait().expect("wait").success());
+    assert!(!daemon.kernel_log().contains("remove"), "a run lives: {}", daemon.kernel_log());
+    assert!(daemon.kernel_log().ends_with("deny true\n"));
+    daemon.child = Daemon::spawn(daemon.root.path());
+    assert_eq!(sleeper.answered(), probe_answer(sleeper.id));
+    let (id, tree) = (sleeper.id, daemon.tree());
+    drop(sleeper);
+    until("the run's cgroup goes", || !tree.directory_of(id).exists());
+    kill(pid(daemon.child.id()), Signal::SIGTERM).expect("kill");
+    assert!(daemon.child.wait().expect("wait").success());
+    assert!(daemon.kernel_log().ends_with("deny true\nremove\n"));
+    assert!(!tree.slice().exists() && !tree.root().join(daemon.places().daemon_cgroup()).exists());
+    assert!(!daemon.places().launch_socket().exists() && !daemon.places().control_socket().exists());
+}
+
+#[test]
+fn refusals_and_abandoned_launches_leave_nothing() {
+    let daemon = Daemon::start();
+    let tree = daemon.tree();
+    let refused = launcher(&daemon.places());
+    let (answer, _) = begin(&refused, "/forbidden");
+    assert_eq!(answer, LaunchAnswer::Refused { text: "not this one".to_owned() });
+    assert!(tree.runs().is_empty());
+    let abandoned = launcher(&daemon.places());
+    let (LaunchAnswer::Begun { run, .. }, _) = begin(&abandoned, "/bin/true") else { panic!("refused") };
+    assert!(tree.directory_of(run).exists());
+    drop(abandoned);
+    until("the abandoned run's cgroup goes", || !tree.directory_of(run).exists());
+    let outsider = launcher(&daemon.places());
+    let (LaunchAnswer::Begun { .. }, _) = begin(&outsider, "/bin/true") else { panic!("refused") };
+    let mut sleep = Command::new("/bin/sleep").arg("1000").spawn().expect("sleep");
+    let namespace = File::open("/proc/self/ns/net").expect("namespace");
+    let pidfd = syscalls::pidfd_open(pid(sleep.id())).expect("pidfd");
+    outsider.send(&LaunchRequest::Namespaces, &[namespace.as_fd(), pidfd.as_fd()]).expect("send");
+    assert!(
+        matches!(outsider.receive().expect("receive").0, LaunchAnswer::Refused { text } if text.contains("cgroup"))
+    );
+    sleep.kill().expect("kill");
+    sleep.wait().expect("wait");
+    until("all cgroups go", || tree.runs().is_empty());
+}
+
+#[test]
+fn there_is_one_daemon_and_it_says_what_is_wrong() {
+    let daemon = Daemon::start();
+    let second = || {
+        let output = Command::new(std::env::current_exe().expect("this binary"))
+            .args(["--exact", "helper::tests::daemon", "--ignored", "--nocapture"])
+            .env(ROOT, daemon.root.path())
+            .output()
+            .expect("daemon");
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(second().contains("runs already"));
+    let configuration = daemon.places().configuration().to_owned();
+    fs::set_permissions(&configuration, fs::Permissions::from_mode(0o777)).expect("mode");
+    let said = second();
+    assert!(said.contains("can be changed by others than root: chmod go-w it"), "{said}");
+}

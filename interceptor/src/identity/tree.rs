@@ -1,0 +1,253 @@
+//! The tree of captured processes.
+
+use std::collections::HashMap;
+
+use interceptor_core::model::{Ancestor, ExecutableDigest, ProcessFacts, RunId};
+
+/// How many ancestors a record names at most.
+const DEPTH: usize = 64;
+/// How many processes one run may have on file before its dead leaves are forgotten, and then its oldest.
+const PER_RUN: usize = 16_384;
+
+/// Names one process for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcessId {
+    /// In the host's pid namespace.
+    pub pid: u32,
+    /// Nanoseconds since boot.
+    pub start_time: u64,
+}
+
+/// What the kernel side saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observed {
+    /// A process was made.
+    Fork {
+        /// Its run.
+        run: RunId,
+        /// It.
+        child: ProcessId,
+        /// Its parent.
+        parent: ProcessId,
+    },
+    /// A process executes a program.
+    Exec {
+        /// Its run.
+        run: RunId,
+        /// It.
+        process: ProcessId,
+        /// The path given to the kernel.
+        path: Option<String>,
+        /// The argument vector, cut at the kernel side's limit.
+        argv: Vec<String>,
+    },
+    /// A process ended.
+    Exit {
+        /// It.
+        process: ProcessId,
+    },
+}
+
+#[derive(Debug, Default, Clone)]
+struct Node {
+    run: Option<RunId>,
+    parent: Option<ProcessId>,
+    executable: Option<String>,
+    digest: Option<ExecutableDigest>,
+    argv: Vec<String>,
+    children: usize,
+    dead: bool,
+}
+
+/// All captured processes, and the dead ones that living ones descend from.
+#[derive(Debug, Default)]
+pub struct Tree {
+    nodes: HashMap<ProcessId, Node>,
+    per_run: HashMap<RunId, usize>,
+}
+
+impl Tree {
+    /// Takes in what the kernel side saw. True for an exec, whose executable is worth a digest.
+    pub fn observe(&mut self, seen: Observed) -> bool {
+        match seen {
+            Observed::Fork { run, child, parent } => {
+                let inherited = self.nodes.get(&parent).cloned().unwrap_or_default();
+                if let Some(node) = self.nodes.get_mut(&parent) {
+                    node.children += 1;
+                }
+                let node = self.node(run, child);
+                node.parent = Some(parent);
+                node.executable = inherited.executable;
+                node.digest = inherited.digest;
+                node.argv = inherited.argv;
+                false
+            }
+            Observed::Exec { run, process, path, argv } => {
+                let node = self.node(run, process);
+                node.executable = path;
+                node.digest = None;
+                node.argv = argv;
+                true
+            }
+            Observed::Exit { process } => {
+                if let Some(node) = self.nodes.get_mut(&process) {
+                    node.dead = true;
+                }
+                self.forget_from(process);
+                false
+            }
+        }
+    }
+
+    /// What the helper found out about a process's executable.
+    pub fn identified(&mut self, process: ProcessId, path: String, digest: Option<ExecutableDigest>) {
+        if let Some(node) = self.nodes.get_mut(&process) {
+            node.executable = Some(path);
+            node.digest = digest;
+        }
+    }
+
+    /// Forgets everything of a run that ended.
+    pub fn forget_run(&mut self, run: RunId) {
+        self.nodes.retain(|_, node| node.run != Some(run));
+        self.per_run.remove(&run);
+    }
+
+    /// The facts of a process that connected. A process that was never seen has no argv and no ancestry, and says
+    /// that it is late.
+    pub fn facts(&self, process: ProcessId, uid: u32, cgroup: String) -> ProcessFacts {
+        let node = self.nodes.get(&process);
+        ProcessFacts {
+            pid: process.pid,
+            start_time: process.start_time,
+            uid,
+            executable: node.and_then(|node| node.executable.clone()),
+            digest: node.and_then(|node| node.digest),
+            argv: node.map(|node| node.argv.clone()).unwrap_or_default(),
+            ancestry: self.ancestry(node),
+            cgroup,
+            late: node.is_none(),
+        }
+    }
+
+    fn ancestry(&self, node: Option<&Node>) -> Vec<Ancestor> {
+        let next =
+            |parent: Option<ProcessId>| parent.and_then(|id| self.nodes.get(&id).map(|node| (id, node)));
+        std::iter::successors(next(node.and_then(|node| node.parent)), |(_, node)| next(node.parent))
+            .take(DEPTH)
+            .map(|(id, node)| Ancestor {
+                pid: id.pid,
+                start_time: id.start_time,
+                executable: node.executable.clone(),
+                argv: node.argv.clone(),
+            })
+            .collect()
+    }
+
+    fn node(&mut self, run: RunId, process: ProcessId) -> &mut Node {
+        let count = self.per_run.entry(run).or_default();
+        if !self.nodes.contains_key(&process) {
+            *count += 1;
+            if *count > PER_RUN
+                && let Some(oldest) = self
+                    .nodes
+                    .iter()
+                    .filter(|(_, node)| node.run == Some(run))
+                    .map(|(id, _)| *id)
+                    .min_by_key(|id| id.start_time)
+            {
+                self.nodes.remove(&oldest);
+                *count -= 1;
+            }
+        }
+        let node = self.nodes.entry(process).or_default();
+        node.run = Some(run);
+        node
+    }
+
+    /// Removes a dead process that nobody descends from, and then its parent if the same is true of it.
+    fn forget_from(&mut self, process: ProcessId) {
+        let mut next = Some(process);
+        while let Some(id) = next {
+            let removable = self.nodes.get(&id).is_some_and(|node| node.dead && node.children == 0);
+            if !removable {
+                return;
+            }
+            let Some(node) = self.nodes.remove(&id) else { return };
+            if let Some(count) = node.run.and_then(|run| self.per_run.get_mut(&run)) {
+                *count = count.saturating_sub(1);
+            }
+            next = node.parent;
+            if let Some(parent) = next.and_then(|parent| self.nodes.get_mut(&parent)) {
+                parent.children = parent.children.saturating_sub(1);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(pid: u32) -> ProcessId {
+        ProcessId { pid, start_time: u64::from(pid) * 10 }
+    }
+
+    fn exec(pid: u32, argv: &[&str]) -> Observed {
+        Observed::Exec {
+            run: RunId::from_random(7),
+            process: id(pid),
+            path: argv.first().map(|first| (*first).to_owned()),
+            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+        }
+    }
+
+    fn fork(child: u32, parent: u32) -> Observed {
+        Observed::Fork { run: RunId::from_random(7), child: id(child), parent: id(parent) }
+    }
+
+    #[test]
+    fn ancestry_outlives_the_ancestors() {
+        let mut tree = Tree::default();
+        for seen in
+            [exec(1, &["agent"]), fork(2, 1), exec(2, &["sh", "-c", "psql"]), fork(3, 2), exec(3, &["psql"])]
+        {
+            tree.observe(seen);
+        }
+        tree.observe(Observed::Exit { process: id(2) });
+        let facts = tree.facts(id(3), 1000, String::new());
+        let names: Vec<_> =
+            facts.ancestry.iter().map(|a| a.argv.first().cloned().unwrap_or_default()).collect();
+        assert_eq!(names, ["sh", "agent"]);
+        assert!(!facts.late);
+    }
+
+    #[test]
+    fn the_dead_without_descendants_are_forgotten() {
+        let mut tree = Tree::default();
+        for seen in [exec(1, &["agent"]), fork(2, 1), fork(3, 2)] {
+            tree.observe(seen);
+        }
+        tree.observe(Observed::Exit { process: id(2) });
+        assert_eq!(tree.nodes.len(), 3, "the child still descends from it");
+        tree.observe(Observed::Exit { process: id(3) });
+        assert_eq!(tree.nodes.len(), 1);
+    }
+
+    #[test]
+    fn a_reused_pid_is_another_process() {
+        let mut tree = Tree::default();
+        tree.observe(exec(1, &["agent"]));
+        let facts = tree.facts(ProcessId { pid: 1, start_time: 99 }, 0, String::new());
+        assert!(facts.late && facts.argv.is_empty());
+    }
+
+    #[test]
+    fn a_run_that_forks_without_end_stays_bounded() {
+        let mut tree = Tree::default();
+        for pid in 1..40_000 {
+            tree.observe(fork(pid + 1, pid));
+        }
+        assert!(tree.nodes.len() <= PER_RUN + 1);
+    }
+}

@@ -1,0 +1,94 @@
+//! Finding the daemon, or starting it when nobody has.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Read},
+    os::{fd::AsRawFd, unix::process::CommandExt},
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    sys::{
+        socket::{
+            AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt::ReceiveTimeout,
+        },
+        time::{TimeVal, TimeValLike},
+    },
+};
+
+use super::{Helper, LaunchError, Options, step, syscalls};
+use crate::channel::Channel;
+
+/// How long a daemon may take to serve once it is ready, and to answer a request.
+const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_SECONDS: i64 = 60;
+
+/// A channel to the helper, which is started when it does not run.
+pub(super) fn connect_or_start(options: &Options) -> Result<Helper, LaunchError> {
+    let path = options.places.launch_socket();
+    if let Some(helper) = try_connect(&path)? {
+        return Ok(helper);
+    }
+    let failed = start(options)?;
+    // Another launcher's daemon may have won: then ours has ended, and that one answers.
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        if let Some(helper) = try_connect(&path)? {
+            return Ok(helper);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Err(LaunchError::Daemon(failed.unwrap_or_else(|| format!("nobody answers at {}", path.display()))))
+}
+
+/// Nothing, when nobody listens there.
+fn try_connect(path: &Path) -> Result<Option<Helper>, LaunchError> {
+    let attempt = || -> Result<_, Errno> {
+        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+        setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(ANSWER_SECONDS))?;
+        Ok(socket)
+    };
+    match attempt() {
+        Ok(socket) => Ok(Some(Channel::from_socket(socket))),
+        Err(Errno::ENOENT | Errno::ECONNREFUSED) => Ok(None),
+        Err(errno) => Err(step("reach the daemon")(errno.into())),
+    }
+}
+
+/// Starts the daemon and waits until it says that it is ready; says how it failed, if it did.
+fn start(options: &Options) -> Result<Option<String>, LaunchError> {
+    let runtime = options.places.runtime();
+    fs::create_dir_all(runtime).map_err(step("create the daemon's runtime folder"))?;
+    let log = runtime.join("daemon.log");
+    let errors = File::create(&log).map_err(step("create the daemon's log"))?;
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("interceptor")
+        .args(&options.daemon)
+        .env_clear()
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(errors);
+    syscalls::before_exec(&mut command, || {
+        nix::unistd::setsid()?;
+        Ok(())
+    });
+    let mut child = command.spawn().map_err(step("start the daemon"))?;
+    let mut line = String::new();
+    if let Some(output) = child.stdout.take() {
+        let _ = BufReader::new(output.take(64)).read_line(&mut line);
+    }
+    if line == "ready\n" {
+        return Ok(None);
+    }
+    let status = child.wait().map_err(step("wait for the daemon"))?;
+    let said = fs::read_to_string(&log).unwrap_or_default();
+    let last = said.lines().rev().find(|line| !line.trim().is_empty());
+    Ok(Some(last.map_or_else(|| format!("it ended with {status}; see {}", log.display()), str::to_owned)))
+}

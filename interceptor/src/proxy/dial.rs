@@ -1,0 +1,302 @@
+//! The way to an upstream: resolve, connect, secure, log in.
+//!
+//! The proxy dials the resource's own host, never the address that the agent used. Nothing secret is sent before
+//! the upstream has shown who it is, or the inventory excuses it by name.
+
+use std::{
+    collections::HashMap,
+    fmt, io,
+    net::SocketAddr,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use interceptor_core::{
+    Held, Login, LoginStep, Protocol,
+    inventory::{Reach, Resource, Tls},
+    model::{AgentIdentity, Principal, ResourceName},
+    protocol::{CancelKey, DecodeError, Greeting, Opening, UpstreamTls},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::stream::Stream;
+use crate::{
+    keeper::{
+        client::{AskError, KeeperClient, UpstreamLogin},
+        messages::{Blob, Leg},
+    },
+    tls::upstream::{Connector, UpstreamTlsError},
+};
+
+/// How long one address may take to answer.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long TLS and log-in may take together.
+const LOG_IN: Duration = Duration::from_secs(30);
+
+/// Where to dial.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Which networks are allowed.
+    pub reach: Reach,
+}
+
+impl Target {
+    /// The upstream of a resource.
+    pub fn of(resource: &Resource) -> Self {
+        let upstream = &resource.upstream;
+        Self { host: upstream.host.clone(), port: upstream.port, reach: upstream.reach }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// Why an upstream could not be reached or logged into. The texts are for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The name does not resolve.
+    #[error("the upstream's name {0} does not resolve on this host")]
+    Name(String, #[source] io::Error),
+    /// It resolves to this host's loopback.
+    #[error("{0} is this host's loopback: add `dial = \"host\"` to the resource if that is meant")]
+    Loopback(String),
+    /// Nothing answers.
+    #[error("the upstream {0} could not be connected to")]
+    Connect(String, #[source] io::Error),
+    /// It did not answer in time.
+    #[error("the upstream {0} did not answer in time")]
+    Slow(String),
+    /// The connection broke.
+    #[error("the connection to the upstream broke")]
+    Io(#[from] io::Error),
+    /// It could not show who it is.
+    #[error("the upstream's TLS could not be trusted")]
+    Tls(#[from] UpstreamTlsError),
+    /// It broke its protocol.
+    #[error("the upstream broke its protocol")]
+    Protocol(#[from] DecodeError),
+    /// The log-in needs a credential.
+    #[error("the resource has no credential for this agent: add one to resources.toml")]
+    NoCredential,
+    /// The keeper would not prove the credential.
+    #[error("the credential could not be proven")]
+    Proof(#[from] AskError),
+    /// The upstream refused the log-in.
+    #[error("the upstream refused the log-in: {message} ({code})")]
+    Refused {
+        /// The protocol's error code.
+        code: String,
+        /// The upstream's message.
+        message: String,
+    },
+}
+
+/// A session that is open upstream.
+pub struct Opened {
+    /// The stream.
+    pub stream: Stream,
+    /// Read and not decoded yet.
+    pub input: BytesMut,
+    /// What the upstream said.
+    pub greeting: Greeting,
+}
+
+/// Connects to `target`, within its reach.
+pub async fn connect(target: &Target) -> Result<Stream, DialError> {
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((target.host.as_str(), target.port))
+        .await
+        .map_err(|error| DialError::Name(target.host.clone(), error))?
+        .collect();
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in &addresses {
+        let here = address.ip().to_canonical().is_loopback() || address.ip().is_unspecified();
+        if here && target.reach == Reach::Network {
+            return Err(DialError::Loopback(target.to_string()));
+        }
+        match tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                stream.set_nodelay(true)?;
+                return Ok(Box::new(stream));
+            }
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(DialError::Connect(target.to_string(), last))
+}
+
+/// What is needed to log in anywhere.
+#[derive(Debug)]
+pub struct Dialler {
+    keeper: KeeperClient,
+    connectors: Mutex<HashMap<ResourceName, Option<Connector>>>,
+}
+
+impl Dialler {
+    /// A dialler whose secrets `keeper` holds.
+    pub fn new(keeper: KeeperClient) -> Self {
+        Self { keeper, connectors: Mutex::default() }
+    }
+
+    /// Forgets what was read for the inventory that was in force.
+    pub fn forget(&self) {
+        self.connectors.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Connects, secures and logs in for `agent`.
+    pub async fn open(
+        &self,
+        resource: &Resource,
+        protocol: &dyn Protocol,
+        agent: &AgentIdentity,
+        opening: &Opening,
+    ) -> Result<(Opened, Principal), DialError> {
+        let credential = resource.credential_for(agent).ok_or(DialError::NoCredential)?;
+        let principal = Principal { user: credential.user.clone(), ..opening.claimed.clone() };
+        let stream = connect(&Target::of(resource)).await?;
+        let login = protocol.login(&principal, opening, wanted(resource));
+        let opened = tokio::time::timeout(LOG_IN, self.log_in(resource, protocol, agent, stream, login))
+            .await
+            .map_err(|_| DialError::Slow(resource.name.to_string()))??;
+        Ok((opened, principal))
+    }
+
+    async fn log_in(
+        &self,
+        resource: &Resource,
+        protocol: &dyn Protocol,
+        agent: &AgentIdentity,
+        mut stream: Stream,
+        mut login: Box<dyn Login>,
+    ) -> Result<Opened, DialError> {
+        let mut input = BytesMut::new();
+        let proving = self.keeper.login(resource.name.clone(), agent.name.clone());
+        let mut leg = Leg::Plaintext;
+        let mut step = login.step(&mut input)?;
+        loop {
+            step = match step {
+                LoginStep::Wait => {
+                    if stream.read_buf(&mut input).await? == 0 {
+                        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+                    }
+                    login.step(&mut input)?
+                }
+                LoginStep::Send(bytes) => {
+                    stream.write_all(&bytes).await?;
+                    stream.flush().await?;
+                    login.step(&mut input)?
+                }
+                LoginStep::StartTls => {
+                    (stream, leg) = self.secure(resource, protocol, &proving, stream).await?;
+                    login.step(&mut input)?
+                }
+                LoginStep::Prove(challenge) => {
+                    let proof = proving.prove(challenge, &leg).await?;
+                    login.prove(proof)?
+                }
+                LoginStep::Ready(greeting) => return Ok(Opened { stream, input, greeting }),
+                LoginStep::Refused { code, message } => return Err(DialError::Refused { code, message }),
+            };
+        }
+    }
+
+    /// Sends a cancel request for `key` on a connection of its own, secured as a log-in would be.
+    pub async fn cancel(
+        &self,
+        resource: &Resource,
+        protocol: &dyn Protocol,
+        agent: &AgentIdentity,
+        principal: &Principal,
+        key: &CancelKey,
+    ) -> Result<(), DialError> {
+        let mut stream = connect(&Target::of(resource)).await?;
+        if wanted(resource) == UpstreamTls::Required {
+            let mut login = protocol.login(principal, &nothing_asked(principal), UpstreamTls::Required);
+            let mut input = BytesMut::new();
+            loop {
+                match login.step(&mut input)? {
+                    LoginStep::Send(bytes) => {
+                        stream.write_all(&bytes).await?;
+                        stream.flush().await?;
+                    }
+                    LoginStep::Wait => {
+                        if stream.read_buf(&mut input).await? == 0 {
+                            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+                        }
+                    }
+                    LoginStep::StartTls => break,
+                    LoginStep::Prove(_) | LoginStep::Ready(_) | LoginStep::Refused { .. } => {
+                        return Err(DecodeError::upstream("went on with the log-in before TLS").into());
+                    }
+                }
+            }
+            let proving = self.keeper.login(resource.name.clone(), agent.name.clone());
+            (stream, _) = self.secure(resource, protocol, &proving, stream).await?;
+        }
+        super::relay::say(&mut stream, &protocol.cancel(key)).await?;
+        // The server closes when it has acted on the request.
+        let mut nothing = [0; 1];
+        let _ = tokio::time::timeout(CONNECT, stream.read(&mut nothing)).await;
+        Ok(())
+    }
+
+    async fn secure(
+        &self,
+        resource: &Resource,
+        protocol: &dyn Protocol,
+        proving: &UpstreamLogin,
+        stream: Stream,
+    ) -> Result<(Stream, Leg), DialError> {
+        let Some(mut connector) = self.connector(resource, protocol)? else {
+            return Ok((stream, Leg::Plaintext));
+        };
+        if let Some(identity) = proving.identity().await? {
+            connector = connector.with_identity(identity);
+        }
+        let secured = connector.connect(stream).await?;
+        let leg = Leg::Tls { verified: secured.verified, binding: secured.binding.map(Blob) };
+        Ok((Box::new(secured.stream), leg))
+    }
+
+    fn connector(
+        &self,
+        resource: &Resource,
+        protocol: &dyn Protocol,
+    ) -> Result<Option<Connector>, DialError> {
+        let mut connectors = self.connectors.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connector) = connectors.get(&resource.name) {
+            return Ok(connector.clone());
+        }
+        let connector = Connector::new(resource, protocol.alpn())?;
+        connectors.insert(resource.name.clone(), connector.clone());
+        Ok(connector)
+    }
+}
+
+fn wanted(resource: &Resource) -> UpstreamTls {
+    match resource.tls {
+        Tls::Verified { .. } | Tls::Unverified { .. } => UpstreamTls::Required,
+        Tls::Plaintext { .. } => UpstreamTls::Plaintext,
+    }
+}
+
+/// An opening that asks for nothing: a cancel request needs only what comes before the log-in.
+fn nothing_asked(principal: &Principal) -> Opening {
+    Opening {
+        held: Held::new(0, Vec::new(), Bytes::new()),
+        claimed: principal.clone(),
+        parameters: Vec::new(),
+        version: 0,
+    }
+}

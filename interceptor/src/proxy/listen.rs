@@ -1,0 +1,249 @@
+//! The sockets of one run, and what becomes of each connection.
+
+use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use interceptor_core::{
+    Held,
+    inventory::Reach,
+    model::{
+        Action, ClientAddress, Connection, OriginalDestination, Phase, Principal, Run, StatementFacts,
+        Target, Verb,
+    },
+};
+use tokio::{
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::Semaphore,
+    task::JoinSet,
+};
+
+use super::{
+    Proxy,
+    destination::{self, DNS_PORT, Destination},
+    dial, names, opaque,
+    opaque::Leave,
+    origin::OriginError,
+    registry::OpenSession,
+    relay,
+    session::Caller,
+    turns::Turn,
+};
+use crate::{
+    gate::{Subject, now_us},
+    helper::messages::probe_answer,
+    telemetry,
+};
+
+/// How many connections one run may have at once; one more waits in the kernel's queue.
+const CONNECTIONS: usize = 1024;
+
+/// One run's sockets, made in its network namespace.
+pub struct Listeners {
+    /// On 127.0.0.1 and, where the namespace has it, on ::1.
+    pub tcp: Vec<TcpListener>,
+    /// The resolver's, likewise.
+    pub dns: Vec<UdpSocket>,
+}
+
+impl Listeners {
+    /// From descriptors that the helper made.
+    pub fn adopt(
+        tcp: impl IntoIterator<Item = OwnedFd>,
+        dns: impl IntoIterator<Item = OwnedFd>,
+    ) -> io::Result<Self> {
+        let tcp = tcp.into_iter().map(|fd| {
+            let listener = std::net::TcpListener::from(fd);
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        });
+        let dns = dns.into_iter().map(|fd| {
+            let socket = std::net::UdpSocket::from(fd);
+            socket.set_nonblocking(true)?;
+            UdpSocket::from_std(socket)
+        });
+        Ok(Self { tcp: tcp.collect::<io::Result<_>>()?, dns: dns.collect::<io::Result<_>>()? })
+    }
+}
+
+/// Serves a run's sockets. The tasks end when they are aborted.
+pub fn serve(proxy: &Arc<Proxy>, run: &Arc<Run>, listeners: Listeners) -> Vec<tokio::task::AbortHandle> {
+    let turn = Turn::default();
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut tasks = Vec::new();
+    for listener in listeners.tcp {
+        let (proxy, run, turn, places) = (proxy.clone(), run.clone(), turn.clone(), places.clone());
+        tasks.push(tokio::spawn(accept(proxy, run, turn, places, listener)).abort_handle());
+    }
+    for socket in listeners.dns {
+        let served = names::serve_datagrams(Arc::new(socket), proxy.gate.clone(), nobody(run));
+        tasks.push(tokio::spawn(served).abort_handle());
+    }
+    tasks
+}
+
+/// The subject of a datagram: its run is known, its process is not.
+fn nobody(run: &Arc<Run>) -> Subject {
+    Subject {
+        run: run.clone(),
+        connection: None,
+        resource: None,
+        protocol: "dns",
+        principal: Principal::default(),
+    }
+}
+
+async fn accept(proxy: Arc<Proxy>, run: Arc<Run>, turn: Turn, places: Arc<Semaphore>, listener: TcpListener) {
+    // Connections live and die with their run's listener.
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let (proxy, run, turn) = (proxy.clone(), run.clone(), turn.clone());
+                connections.spawn(async move {
+                    let _place = place;
+                    handle(&proxy, &run, &turn, stream, peer).await;
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: those waiting stay in the queue.
+                tracing::warn!(run = %run.id, "accept failed: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn handle(proxy: &Arc<Proxy>, run: &Arc<Run>, turn: &Turn, stream: TcpStream, peer: SocketAddr) {
+    let events = proxy.origins.catch_up();
+    proxy.record(events);
+    let origin = stream
+        .local_addr()
+        .map_err(OriginError::from)
+        .and_then(|local| proxy.origins.of(run.id, peer, local));
+    let connection = match origin {
+        Ok(origin) => Arc::new(Connection {
+            id: proxy.number(),
+            run: run.clone(),
+            process: Arc::new(origin.process),
+            client: ClientAddress(peer),
+            destination: origin.destination,
+            accepted_at: now_us(),
+        }),
+        // The launcher's self-test asks nothing.
+        Err(OriginError::Probe) => {
+            let mut stream = stream;
+            let _ = relay::say(&mut stream, probe_answer(run.id).as_bytes()).await;
+            return;
+        }
+        Err(error) => {
+            let text = format!("{peer}: {}", telemetry::chain(&error));
+            let kind = interceptor_core::model::EventKind::ConnectionRefused;
+            proxy.event(Some((run.id, &run.agent.name)), kind, text);
+            return reset(stream);
+        }
+    };
+    let _ = stream.set_nodelay(true);
+    let rules = proxy.gate.rules();
+    if let Some(released) = proxy.runs.released(run.id, now_us()) {
+        let target = released_target(&rules.inventory, connection.destination);
+        let left = u64::try_from(released.until - now_us()).unwrap_or(0);
+        let passing = pass(proxy, &connection, None, Leave::Release, &target, stream);
+        // At the release's end what it relayed ends with it.
+        let _ = tokio::time::timeout(Duration::from_micros(left), passing).await;
+        return;
+    }
+    match destination::find(&rules.inventory, connection.destination) {
+        Destination::NameServer => {
+            let subject = Subject { connection: Some(connection), ..nobody(run) };
+            let _ = names::serve_stream(Box::new(stream), &proxy.gate, &subject).await;
+        }
+        Destination::Unknown(why) => unknown(proxy, &connection, &why, stream).await,
+        Destination::Resource(resource) => {
+            match resource.protocol.as_deref().and_then(interceptor_protocols::find) {
+                Some(protocol) => {
+                    let caller = Caller { proxy, connection: connection.clone(), resource, protocol, turn };
+                    if let Err(error) = caller.serve(Box::new(stream)).await {
+                        proxy.refused(&connection, &telemetry::chain(&error));
+                    }
+                }
+                None => {
+                    let target = dial::Target::of(resource);
+                    pass(proxy, &connection, Some(resource.name.clone()), Leave::Policy, &target, stream)
+                        .await;
+                }
+            }
+        }
+    }
+}
+
+async fn pass(
+    proxy: &Arc<Proxy>,
+    connection: &Arc<Connection>,
+    resource: Option<interceptor_core::model::ResourceName>,
+    leave: Leave,
+    target: &dial::Target,
+    stream: TcpStream,
+) {
+    let run = &connection.run;
+    let subject = Subject {
+        run: run.clone(),
+        connection: Some(connection.clone()),
+        resource: resource.clone(),
+        protocol: "pass",
+        principal: Principal::default(),
+    };
+    let Some(name) = resource.or_else(|| "released".parse().ok()) else { return reset(stream) };
+    let shown = OpenSession { connection: connection.id, run: run.id, resource: name, since: now_us() };
+    let opening = Action {
+        phase: Phase::Pass,
+        text: String::new(),
+        binds: Vec::new(),
+        facts: StatementFacts::single(Verb::Pass, Target::Resource),
+    };
+    // A released connection ends with its release, not with a change of policy.
+    let opening = if leave == Leave::Release { Vec::new() } else { vec![opening] };
+    let (_registered, told) = proxy.registry.register(shown, subject.clone(), opening);
+    // A refusal has no protocol to speak in: the connection closes, and the record says why.
+    let _ = opaque::pass(&proxy.gate, &subject, leave, target, Box::new(stream), told).await;
+}
+
+async fn unknown(proxy: &Proxy, connection: &Arc<Connection>, why: &str, stream: TcpStream) {
+    let subject = Subject {
+        run: connection.run.clone(),
+        connection: Some(connection.clone()),
+        resource: None,
+        protocol: "",
+        principal: Principal::default(),
+    };
+    let action = Action {
+        phase: Phase::Connect,
+        text: connection.destination.to_string(),
+        binds: Vec::new(),
+        facts: StatementFacts::unknown(why),
+    };
+    let held = Held::new(0, vec![action], bytes::Bytes::new());
+    let hint = "Only destinations that the operator named can be reached.";
+    let _ = proxy.gate.refuse(&subject, &held, "unknown-destination", why, hint).await;
+    reset(stream);
+}
+
+/// Where a released run's connection goes: a synthetic address still stands for its resource.
+fn released_target(
+    inventory: &interceptor_core::inventory::Inventory,
+    destination: OriginalDestination,
+) -> dial::Target {
+    match destination::find(inventory, destination) {
+        Destination::Resource(resource) => dial::Target::of(resource),
+        Destination::NameServer | Destination::Unknown(_) => dial::Target {
+            host: destination.0.ip().to_string(),
+            port: destination.0.port(),
+            reach: if destination.0.port() == DNS_PORT { Reach::Host } else { Reach::Network },
+        },
+    }
+}
+
+/// Closes with a reset, so that the caller sees at once that nobody serves it.
+fn reset(stream: TcpStream) {
+    let _ = stream.set_zero_linger();
+}

@@ -1,0 +1,156 @@
+//! The resolver that answers in place of every name server a run asks.
+//!
+//! A name of the inventory gets its synthetic address, which names the resource from then on; any other name is
+//! looked up by this host's own resolver if policy permits it, and refused otherwise. Every look-up is recorded.
+//! An agent's query never leaves the host: what goes out is the host's own question, and only for permitted names.
+
+use std::{net::IpAddr, sync::Arc};
+
+use bytes::Bytes;
+use hickory_proto::{
+    op::{Message, MessageType, OpCode, ResponseCode},
+    rr::{
+        DNSClass, Name, RData, Record, RecordType,
+        rdata::{A, AAAA},
+    },
+};
+use interceptor_core::{
+    Held, Verdict,
+    inventory::Inventory,
+    model::{Action, Author, OutcomeStatus, Phase, StatementFacts, SyntheticAddress, Target, Verb},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UdpSocket,
+};
+
+use super::stream::Stream;
+use crate::gate::{Ledger, PolicyGate, Subject};
+
+/// How long an answer may be kept, in seconds: short, since a reload can change the inventory's order.
+const TTL: u32 = 5;
+/// The longest datagram answered without EDNS, in bytes (RFC 1035).
+const DATAGRAM: usize = 512;
+/// How long the host's own resolver may take.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Answers datagrams for one run until the socket fails or the task is dropped.
+pub async fn serve_datagrams(socket: Arc<UdpSocket>, gate: Arc<PolicyGate>, subject: Subject) {
+    let mut buffer = vec![0; 4096];
+    let under_way = Arc::new(tokio::sync::Semaphore::new(64));
+    loop {
+        let Ok((length, peer)) = socket.recv_from(&mut buffer).await else { return };
+        let query = Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default());
+        // A flood waits in the socket's own queue and is dropped there by the kernel.
+        let Ok(place) = under_way.clone().acquire_owned().await else { return };
+        let (socket, gate, subject) = (socket.clone(), gate.clone(), subject.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            if let Some(answer) = answer(&gate, &subject, query).await
+                && let Ok(bytes) = fit(&answer, DATAGRAM)
+            {
+                let _ = socket.send_to(&bytes, peer).await;
+            }
+        });
+    }
+}
+
+/// Answers queries on one TCP connection (RFC 7766) until the client closes or sends no query.
+pub async fn serve_stream(mut stream: Stream, gate: &PolicyGate, subject: &Subject) -> std::io::Result<()> {
+    loop {
+        let length = match stream.read_u16().await {
+            Ok(length) => usize::from(length),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let mut query = vec![0; length];
+        stream.read_exact(&mut query).await?;
+        let Some(message) = answer(gate, subject, query.into()).await else { return Ok(()) };
+        let bytes = fit(&message, usize::from(u16::MAX)).map_err(std::io::Error::other)?;
+        let length = u16::try_from(bytes.len()).map_err(std::io::Error::other)?;
+        stream.write_u16(length).await?;
+        stream.write_all(&bytes).await?;
+        stream.flush().await?;
+    }
+}
+
+/// The answer to one query; none for what is no query.
+async fn answer(gate: &PolicyGate, subject: &Subject, query: Bytes) -> Option<Message> {
+    let asked = Message::from_vec(&query).ok()?;
+    if asked.metadata.message_type != MessageType::Query {
+        return None;
+    }
+    let refuse = |code| Some(Message::error_msg(asked.metadata.id, asked.metadata.op_code, code));
+    let [question] = asked.queries.as_slice() else { return refuse(ResponseCode::FormErr) };
+    if asked.metadata.op_code != OpCode::Query || question.query_class() != DNSClass::IN {
+        return refuse(ResponseCode::NotImp);
+    }
+    let name = question.name().to_ascii().trim_end_matches('.').to_ascii_lowercase();
+    let action = Action {
+        phase: Phase::Resolve,
+        text: format!("{} {name}", question.query_type()),
+        binds: Vec::new(),
+        facts: StatementFacts::single(Verb::Resolve, Target::Name(name.clone())),
+    };
+    let held = Held::new(0, vec![action], query);
+    let rules = gate.rules();
+    let known = synthetic(&rules.inventory, &name);
+    // The inventory's own names are no news to anybody: what they stand for is judged when it is dialled.
+    let author = if known.is_some() { Author::Gate } else { Author::Agent };
+    let verdict = gate.judge_for(subject, &held, author).await;
+    let mut reply = Message::error_msg(asked.metadata.id, OpCode::Query, ResponseCode::NoError);
+    reply.metadata.recursion_desired = asked.metadata.recursion_desired;
+    reply.metadata.recursion_available = true;
+    reply.add_query(question.clone());
+    let Verdict::Allow(permit) = verdict else {
+        reply.metadata.response_code = ResponseCode::Refused;
+        return Some(reply);
+    };
+    let mut ledger = Ledger::new(gate.producer().clone());
+    ledger.sent(0, permit.records());
+    // The query itself goes nowhere: the permit is consumed by answering it.
+    held.release(permit).ok()?;
+    let addresses = match known {
+        Some(address) => vec![IpAddr::from(address.v4()), IpAddr::from(address.v6())],
+        None => match look_up(&name).await {
+            Ok(addresses) => addresses,
+            Err(message) => {
+                ledger.ended_whole(0, OutcomeStatus::Failed, 0, Some(message));
+                reply.metadata.response_code = ResponseCode::NXDomain;
+                return Some(reply);
+            }
+        },
+    };
+    for address in addresses {
+        reply.add_answers(record(question.name(), question.query_type(), address));
+    }
+    ledger.ended_whole(0, OutcomeStatus::Completed, 0, None);
+    Some(reply)
+}
+
+fn synthetic(inventory: &Inventory, name: &str) -> Option<SyntheticAddress> {
+    inventory.synthetic(name)
+}
+
+fn record(name: &Name, wanted: RecordType, address: IpAddr) -> Option<Record> {
+    let data = match (wanted, address) {
+        (RecordType::A, IpAddr::V4(v4)) => RData::A(A(v4)),
+        (RecordType::AAAA, IpAddr::V6(v6)) => RData::AAAA(AAAA(v6)),
+        _ => return None,
+    };
+    Some(Record::from_rdata(name.clone(), TTL, data))
+}
+
+async fn look_up(name: &str) -> Result<Vec<IpAddr>, String> {
+    match tokio::time::timeout(PATIENCE, tokio::net::lookup_host((name, 0))).await {
+        Ok(Ok(addresses)) => Ok(addresses.map(|address| address.ip()).collect()),
+        Ok(Err(error)) => Err(format!("this host's resolver: {error}")),
+        Err(_) => Err("this host's resolver did not answer".to_owned()),
+    }
+}
+
+/// The bytes of `message`, or of its head with the truncation mark where they are more than `limit`.
+fn fit(message: &Message, limit: usize) -> Result<Vec<u8>, hickory_proto::ProtoError> {
+    let bytes = message.to_vec()?;
+    if bytes.len() <= limit { Ok(bytes) } else { message.truncate().to_vec() }
+}

@@ -1,0 +1,176 @@
+//! The sessions that are open now: to list them, to find the owner of a cancel key, and to end them.
+//!
+//! A session is registered before it is judged, so that a change of policy in between still finds it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use interceptor_core::{
+    Denial,
+    model::{Action, ConnectionId, ResourceName, RunId},
+    protocol::CancelKey,
+};
+use tokio::sync::watch;
+
+use crate::gate::Subject;
+
+/// Why a session is ended from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// The policy in force no longer allows the session.
+    Policy,
+    /// The run was killed by an operator.
+    Killed,
+    /// The daemon stops.
+    Stopping,
+    /// The gate could not go on.
+    Refused(Denial),
+}
+
+impl Ending {
+    /// In words for the agent.
+    pub fn denial(&self) -> Denial {
+        let (rule, message, hint) = match self {
+            Self::Refused(denial) => return denial.clone(),
+            Self::Policy => (
+                "policy-changed",
+                "the connection was ended: the policy changed and no longer allows it",
+                "Ask the operator; a new connection will be refused with the rule's name.",
+            ),
+            Self::Killed => {
+                ("killed", "the connection was ended: an operator stopped this run", "Do not reconnect.")
+            }
+            Self::Stopping => (
+                "stopping",
+                "the connection was ended: the interceptor is being restarted",
+                "Connect again in a few seconds.",
+            ),
+        };
+        Denial { record: None, rule: rule.to_owned(), message: message.to_owned(), hint: hint.to_owned() }
+    }
+}
+
+/// Waits for a session's ending.
+#[derive(Debug, Clone)]
+pub struct Told(watch::Receiver<Option<Ending>>);
+
+impl Told {
+    /// Resolves when the session must end, and never otherwise. Cancel safe.
+    pub async fn wait(&mut self) -> Ending {
+        match self.0.wait_for(Option::is_some).await {
+            Ok(ending) => ending.clone().unwrap_or(Ending::Stopping),
+            // The entry is gone before its relay only when the daemon is going down.
+            Err(_) => Ending::Stopping,
+        }
+    }
+}
+
+/// One open session, as `interceptor ps` shows it.
+#[derive(Debug, Clone)]
+pub struct OpenSession {
+    /// Its connection.
+    pub connection: ConnectionId,
+    /// Its run.
+    pub run: RunId,
+    /// Its resource.
+    pub resource: ResourceName,
+    /// Since when, in microseconds of the Unix epoch.
+    pub since: i64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    shown: OpenSession,
+    subject: Subject,
+    opening: Vec<Action>,
+    key: Option<(CancelKey, Option<CancelKey>)>,
+    tell: watch::Sender<Option<Ending>>,
+}
+
+/// All open sessions.
+#[derive(Debug, Default)]
+pub struct Registry {
+    entries: Mutex<HashMap<ConnectionId, Entry>>,
+}
+
+/// Takes the session off the list when dropped.
+#[derive(Debug)]
+pub struct Registered {
+    registry: Arc<Registry>,
+    connection: ConnectionId,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.registry.lock().remove(&self.connection);
+    }
+}
+
+impl Registered {
+    /// From now on a cancel request with `given` from the same run means the upstream's key `theirs`.
+    pub fn keyed(&self, given: CancelKey, theirs: Option<CancelKey>) {
+        if let Some(entry) = self.registry.lock().get_mut(&self.connection) {
+            entry.key = Some((given, theirs));
+        }
+    }
+}
+
+impl Registry {
+    /// Puts a session on the list. `opening` is what is judged again when the policy changes.
+    pub fn register(
+        self: &Arc<Self>,
+        shown: OpenSession,
+        subject: Subject,
+        opening: Vec<Action>,
+    ) -> (Registered, Told) {
+        let (tell, told) = watch::channel(None);
+        let connection = shown.connection;
+        self.lock().insert(connection, Entry { shown, subject, opening, key: None, tell });
+        (Registered { registry: self.clone(), connection }, Told(told))
+    }
+
+    /// The resource and the upstream's key that `given` stands for, if a session of the same run owns it.
+    pub fn owner(&self, run: RunId, given: &CancelKey) -> Option<(Subject, CancelKey)> {
+        self.lock().values().find_map(|entry| match &entry.key {
+            Some((key, Some(theirs))) if entry.shown.run == run && key == given => {
+                Some((entry.subject.clone(), theirs.clone()))
+            }
+            _ => None,
+        })
+    }
+
+    /// What is open now.
+    pub fn list(&self) -> Vec<OpenSession> {
+        let mut all: Vec<_> = self.lock().values().map(|entry| entry.shown.clone()).collect();
+        all.sort_by_key(|session| session.connection);
+        all
+    }
+
+    /// Ends every session of `run`.
+    pub fn end_run(&self, run: RunId, ending: &Ending) {
+        self.end_where(ending, |entry| entry.shown.run == run);
+    }
+
+    /// Ends every session.
+    pub fn end_all(&self, ending: &Ending) {
+        self.end_where(ending, |_| true);
+    }
+
+    /// Ends the sessions whose opening `allowed` no longer allows.
+    pub fn judge_again(&self, allowed: impl Fn(&Subject, &[Action]) -> bool) {
+        self.end_where(&Ending::Policy, |entry| !allowed(&entry.subject, &entry.opening));
+    }
+
+    fn end_where(&self, ending: &Ending, fits: impl Fn(&Entry) -> bool) {
+        for entry in self.lock().values().filter(|entry| fits(entry)) {
+            entry.tell.send_replace(Some(ending.clone()));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ConnectionId, Entry>> {
+        // A panic elsewhere leaves the map whole: every change is one call.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

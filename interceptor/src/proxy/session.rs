@@ -1,0 +1,311 @@
+//! One inspected connection, from its first byte to its end.
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use interceptor_core::{
+    Decoder, Denial, Gate as _, Held, Protocol, Side, Step, Verdict,
+    inventory::Resource,
+    model::{
+        Action, Author, Connection, OutcomeStatus, Phase, Principal, Session, StatementFacts,
+        SyntheticAddress, Target, Verb,
+    },
+    protocol::{CancelKey, DecodeError, Opening},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{
+    Proxy,
+    dial::{DialError, Opened},
+    registry::{OpenSession, Registered, Told},
+    relay::{End, Legs, Relay, fresh_key},
+    stream::Stream,
+    turns::Turn,
+};
+use crate::{
+    gate::{Ledger, Subject, now_us},
+    telemetry,
+    tls::{
+        Prefixed,
+        server::{AgentTlsError, Offer},
+    },
+};
+
+/// How long a client may take from connecting to asking for a session.
+const START_UP: Duration = Duration::from_secs(60);
+/// The longest start-up input, in bytes.
+const START_UP_INPUT: usize = 64 * 1024;
+
+/// Why a session never opened. The client has been told, where it could be.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The client broke the protocol.
+    #[error("the start-up could not be read")]
+    Decode(#[from] DecodeError),
+    /// The client's TLS failed.
+    #[error("TLS towards the agent failed")]
+    Tls(#[from] AgentTlsError),
+    /// The connection broke, or closed before it asked for anything.
+    #[error("the connection broke during start-up")]
+    Io(#[from] io::Error),
+    /// The client took too long.
+    #[error("the client did not finish its start-up in time")]
+    Slow,
+}
+
+/// Everything about one connection that is known before its first byte.
+pub struct Caller<'a> {
+    /// The daemon's shared parts.
+    pub proxy: &'a Arc<Proxy>,
+    /// The connection.
+    pub connection: Arc<Connection>,
+    /// Where it goes.
+    pub resource: &'a Resource,
+    /// Its protocol.
+    pub protocol: &'static dyn Protocol,
+    /// The run's share of decoding time.
+    pub turn: &'a Turn,
+}
+
+/// What a client asked for.
+enum Wish {
+    Session(Opening),
+    Cancel(CancelKey),
+    Nothing,
+}
+
+impl Caller<'_> {
+    /// Serves the connection to its end.
+    pub async fn serve(&self, client: Stream) -> Result<(), StartError> {
+        let mut decoder = self.protocol.open();
+        let mut input = BytesMut::new();
+        let started = tokio::time::timeout(START_UP, self.start(decoder.as_mut(), client, &mut input)).await;
+        let (wish, mut client) = started.map_err(|_| StartError::Slow)??;
+        match wish {
+            Wish::Nothing => Ok(()),
+            Wish::Cancel(key) => {
+                self.cancel(&key).await;
+                client.shutdown().await.map_err(StartError::Io)
+            }
+            Wish::Session(opening) => self.open(decoder.as_mut(), client, input, opening).await,
+        }
+    }
+
+    async fn start(
+        &self,
+        decoder: &mut dyn Decoder,
+        mut client: Stream,
+        input: &mut BytesMut,
+    ) -> Result<(Wish, Stream), StartError> {
+        loop {
+            let step = match decoder.step(Side::Client, input) {
+                Ok(step) => step,
+                Err(error) => {
+                    let last = decoder.farewell(&broken(&error));
+                    write(&mut client, &last).await?;
+                    return Err(error.into());
+                }
+            };
+            match step {
+                Step::Wait if input.len() > START_UP_INPUT => {
+                    return Err(DecodeError::client("sent a start-up of more than 64 kB").into());
+                }
+                Step::Wait => {
+                    if client.read_buf(input).await? == 0 {
+                        return Ok((Wish::Nothing, client));
+                    }
+                }
+                Step::Reply(bytes) => write(&mut client, &bytes).await?,
+                Step::StartTls(bytes) => {
+                    write(&mut client, &bytes).await?;
+                    let plain = Prefixed::new(input.split().freeze(), client);
+                    client = Box::new(self.proxy.client_tls.accept(plain, &self.offer()).await?);
+                }
+                Step::Open(opening) => return Ok((Wish::Session(opening), client)),
+                Step::Cancel(key) => return Ok((Wish::Cancel(key), client)),
+                Step::Close(_) => return Ok((Wish::Nothing, client)),
+                Step::Pass(_) | Step::Ask(_) | Step::Enquire(_) | Step::Answer { .. } => {
+                    return Err(DecodeError::client("sent a command before the session was open").into());
+                }
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        decoder: &mut dyn Decoder,
+        mut client: Stream,
+        client_input: BytesMut,
+        opening: Opening,
+    ) -> Result<(), StartError> {
+        let agent = &self.connection.run.agent;
+        let user = self.resource.credential_for(agent).map(|credential| credential.user.clone());
+        let principal = Principal { user: user.unwrap_or_default(), ..opening.claimed.clone() };
+        let session = self.session(principal);
+        let subject = Subject::of_session(&session);
+        // Registered before it is judged: a policy that changes in between still finds it.
+        let (registered, told) = self.proxy.registry.register(
+            OpenSession {
+                connection: self.connection.id,
+                run: self.connection.run.id,
+                resource: self.resource.name.clone(),
+                since: now_us(),
+            },
+            subject,
+            opening.held.actions().to_vec(),
+        );
+        let number = opening.held.number();
+        let permit = match self.proxy.gate.judge(&session, &opening.held, Author::Agent).await {
+            Verdict::Allow(permit) => permit,
+            Verdict::Deny(denial) => {
+                let refusal = decoder.refuse(number, &denial);
+                write(&mut client, &refusal.client).await?;
+                return Ok(());
+            }
+        };
+        let mut ledger = Ledger::new(self.proxy.gate.producer().clone());
+        ledger.sent(number, permit.records());
+        let record = permit.records().first().copied();
+        // The agent's own log-in is never sent: the permit is consumed by ours.
+        let _permitted = permit;
+        match self.proxy.dialler.open(self.resource, self.protocol, agent, &opening).await {
+            Ok((opened, principal)) => {
+                ledger.ended_whole(number, OutcomeStatus::Completed, 0, None);
+                let session = self.session(principal);
+                self.relay(decoder, client, client_input, opened, session, &registered, told, ledger).await
+            }
+            Err(error) => {
+                tracing::warn!(resource = %self.resource.name, "{}", telemetry::chain(&error));
+                let message = telemetry::chain(&error);
+                ledger.ended_whole(number, OutcomeStatus::Failed, 0, Some(message));
+                let last = decoder.farewell(&unreachable_upstream(&error, record.map(|id| id.to_string())));
+                write(&mut client, &last).await
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of an open session, each used once")]
+    async fn relay(
+        &self,
+        decoder: &mut dyn Decoder,
+        mut client: Stream,
+        client_input: BytesMut,
+        opened: Opened,
+        session: Arc<Session>,
+        registered: &Registered,
+        told: Told,
+        ledger: Ledger,
+    ) -> Result<(), StartError> {
+        let given = fresh_key()?;
+        registered.keyed(given.clone(), opened.greeting.cancel.clone());
+        let hello = decoder.opened(&opened.greeting, &given);
+        write(&mut client, &hello).await?;
+        let legs = Legs { client, client_input, upstream: opened.stream, upstream_input: opened.input };
+        let relay = Relay { session, gate: self.proxy.gate.clone(), ledger, turn: self.turn };
+        match relay.run(decoder, legs, told).await {
+            End::Closed | End::Told(_) | End::Io(..) => {}
+            End::Broken(error) => self.proxy.broken(&self.connection, &error),
+            End::Internal(what) => tracing::error!(connection = %self.connection.id, "{what}"),
+        }
+        Ok(())
+    }
+
+    /// Forwards a cancel request of the session's own run. Like the server itself, it never answers.
+    async fn cancel(&self, key: &CancelKey) {
+        let run = self.connection.run.id;
+        let Some((subject, theirs)) = self.proxy.registry.owner(run, key) else {
+            self.proxy.refused(
+                &self.connection,
+                "a cancel request with a key that no session of this run was given",
+            );
+            return;
+        };
+        let action = Action {
+            phase: Phase::Cancel,
+            text: String::new(),
+            binds: Vec::new(),
+            facts: StatementFacts::single(Verb::Cancel, Target::Resource),
+        };
+        let held = Held::new(0, vec![action], Bytes::copy_from_slice(&theirs.process.to_be_bytes()));
+        let Verdict::Allow(permit) = self.proxy.gate.judge_for(&subject, &held, Author::Agent).await else {
+            return;
+        };
+        let mut ledger = Ledger::new(self.proxy.gate.producer().clone());
+        ledger.sent(0, permit.records());
+        if held.release(permit).is_err() {
+            return;
+        }
+        let agent = &self.connection.run.agent;
+        match self
+            .proxy
+            .dialler
+            .cancel(self.resource, self.protocol, agent, &subject.principal, &theirs)
+            .await
+        {
+            Ok(()) => ledger.ended_whole(0, OutcomeStatus::Completed, 0, None),
+            Err(error) => {
+                ledger.ended_whole(0, OutcomeStatus::Failed, 0, Some(telemetry::chain(&error)));
+            }
+        }
+    }
+
+    /// Whom we may stand for towards this client.
+    fn offer(&self) -> Offer {
+        let dialled = self.connection.destination.0.ip();
+        Offer {
+            resource: self.resource.name.clone(),
+            hosts: self.resource.hosts.clone(),
+            dialled: SyntheticAddress::from_ip(dialled).is_none().then_some(dialled),
+            alpn: self.protocol.alpn().iter().map(|name| name.to_vec()).collect(),
+        }
+    }
+
+    fn session(&self, principal: Principal) -> Arc<Session> {
+        Arc::new(Session {
+            connection: self.connection.clone(),
+            resource: self.resource.name.clone(),
+            protocol: self.protocol.name(),
+            principal,
+        })
+    }
+}
+
+async fn write(client: &mut Stream, bytes: &Bytes) -> Result<(), StartError> {
+    client.write_all(bytes).await?;
+    client.flush().await?;
+    Ok(())
+}
+
+fn broken(error: &DecodeError) -> Denial {
+    Denial {
+        record: None,
+        rule: "protocol".to_owned(),
+        message: format!("the connection was ended: {error}"),
+        hint: "This client asks for something that is not supported yet; see the protocol's README."
+            .to_owned(),
+    }
+}
+
+/// What the agent is told: not where or as whom we dialled.
+fn unreachable_upstream(error: &DialError, record: Option<String>) -> Denial {
+    let message = match error {
+        DialError::NoCredential => "the interceptor has no credential for this agent on this resource",
+        DialError::Refused { .. } | DialError::Proof(_) => "the resource refused the interceptor's log-in",
+        DialError::Tls(_) => "the resource could not show that it is who it should be",
+        DialError::Name(..)
+        | DialError::Loopback(_)
+        | DialError::Connect(..)
+        | DialError::Slow(_)
+        | DialError::Io(_)
+        | DialError::Protocol(_) => "the resource could not be reached",
+    };
+    let seen = record.map_or(String::new(), |id| format!(" with `interceptor why {id}`"));
+    Denial {
+        record: None,
+        rule: "upstream".to_owned(),
+        message: message.to_owned(),
+        hint: format!(
+            "Nothing was executed. This is not for you to mend; the operator sees the cause{seen}."
+        ),
+    }
+}

@@ -1,0 +1,285 @@
+//! The keeper's side of the journal. What it reads was written by the proxy, which may be in an enemy's hands: every
+//! length, number and text is checked, the bytes are copied out before they are looked at, and what does not fit is
+//! an error value. It keeps its own place and never believes the shared one.
+
+use std::{
+    os::unix::fs::FileExt,
+    sync::atomic::{Ordering, fence},
+    time::Duration,
+};
+
+use interceptor_core::model::{EventRecord, OutcomeRecord, RequestRecord};
+
+use super::{
+    FRAME_HEADER, FrameHeader, Journal, JournalError, Kind, PAGE, Space, at, boot_tag, futex, payload_check,
+};
+
+/// Bytes of one group commit: more would make the first of them wait for the last.
+const GROUP: u64 = 1024 * 1024;
+
+/// What a frame carries.
+#[derive(Debug)]
+pub(in crate::store) enum Body {
+    /// A new producer: what is open from before is its own no more.
+    Attach,
+    Request(Box<RequestRecord>),
+    Outcome(OutcomeRecord),
+    Event(EventRecord),
+}
+
+/// A checked frame.
+#[derive(Debug)]
+pub(in crate::store) struct Frame {
+    pub(in crate::store) seq: u64,
+    pub(in crate::store) body: Body,
+    /// Bytes in the ring.
+    pub(in crate::store) size: u64,
+}
+
+/// Reads frames and tells the producer how far they are synced.
+#[derive(Debug)]
+pub(in crate::store) struct Consumer {
+    journal: Journal,
+    tail: u64,
+    epoch: Option<u64>,
+    buffer: Vec<u8>,
+}
+
+/// A frame as it stands in the ring.
+struct Raw<'a> {
+    header: FrameHeader,
+    kind: Kind,
+    payload: &'a [u8],
+}
+
+impl Raw<'_> {
+    fn size(&self) -> u64 {
+        FRAME_HEADER + self.payload.len() as u64
+    }
+}
+
+impl Journal {
+    /// The space the keeper last told of.
+    pub(super) fn space(&self) -> Space {
+        match self.map.word32(at::SPACE).load(Ordering::Relaxed) {
+            0 => Space::Enough,
+            1 => Space::Low,
+            _ => Space::Refuse,
+        }
+    }
+
+    /// Where the published frames end, and the next sequence number.
+    pub(super) fn end(&self) -> Result<(u64, u64), JournalError> {
+        let tail = self.map.word(at::TAIL).load(Ordering::Acquire);
+        let mut last = self.synced();
+        let head = self.map.word(at::HEAD).load(Ordering::Acquire);
+        let (mut place, mut buffer) = (tail, Vec::new());
+        while place != head {
+            self.copy_out(place, head, self.map.capacity / 2, &mut buffer)?;
+            let mut rest = buffer.as_slice();
+            let before = place;
+            while let Some(frame) = next_raw(&mut rest)? {
+                place = place.wrapping_add(frame.size());
+                last = last.max(frame.header.seq.saturating_sub(u64::from(frame.kind == Kind::Attach)));
+            }
+            if place == before {
+                return Err(damaged("a frame has no end"));
+            }
+        }
+        let next = last.checked_add(1).ok_or_else(|| damaged("its numbers are used up"))?;
+        Ok((head, next))
+    }
+
+    /// Copies what is published from `place` on, at most `most` bytes. Half the ring is longer than any frame.
+    fn copy_out(&self, place: u64, head: u64, most: u64, buffer: &mut Vec<u8>) -> Result<(), JournalError> {
+        let capacity = self.map.capacity;
+        let published = head.wrapping_sub(place);
+        if published > capacity {
+            return Err(damaged("its end lies outside the ring"));
+        }
+        let offset = place % capacity;
+        let length = published.min(most);
+        let first = length.min(capacity - offset);
+        let size = |n: u64| usize::try_from(n).map_err(|_| damaged("it is too long"));
+        buffer.clear();
+        buffer.resize(size(length)?, 0);
+        let (front, back) = buffer.split_at_mut(size(first)?);
+        // Read by system call, not through the mapping: the bytes cannot change under us, and a file that was cut
+        // short is an error, not a signal.
+        self.file.read_exact_at(front, PAGE + offset)?;
+        self.file.read_exact_at(back, PAGE)?;
+        Ok(())
+    }
+}
+
+impl Consumer {
+    /// Takes the keeper's place at the journal.
+    pub(in crate::store) fn new(journal: &Journal) -> Self {
+        let tail = journal.map.word(at::TAIL).load(Ordering::Acquire);
+        Self { journal: journal.clone(), tail, epoch: None, buffer: Vec::new() }
+    }
+
+    pub(in crate::store) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// The next published frames, not yet taken. An error means that the first of them is bad.
+    pub(in crate::store) fn read(&mut self) -> Result<Vec<Frame>, JournalError> {
+        self.check_length()?;
+        let head = self.journal.map.word(at::HEAD).load(Ordering::Acquire);
+        if head == self.tail {
+            return Ok(Vec::new());
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let frames = self.read_group(head, &mut buffer);
+        self.buffer = buffer;
+        frames
+    }
+
+    /// One group's frames; at least one, however long.
+    fn read_group(&mut self, head: u64, buffer: &mut Vec<u8>) -> Result<Vec<Frame>, JournalError> {
+        let half = self.journal.capacity() / 2;
+        for most in [GROUP.min(half), half] {
+            self.journal.copy_out(self.tail, head, most, buffer)?;
+            let frames = self.check(buffer)?;
+            if !frames.is_empty() {
+                return Ok(frames);
+            }
+        }
+        Err(damaged("a frame has no end"))
+    }
+
+    fn check(&mut self, bytes: &[u8]) -> Result<Vec<Frame>, JournalError> {
+        let mut frames = Vec::new();
+        let mut rest = bytes;
+        loop {
+            let frame =
+                match next_raw(&mut rest).and_then(|raw| raw.map(|raw| self.check_one(&raw)).transpose()) {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => return Ok(frames),
+                    // The good ones are taken first; the bad one is then the first.
+                    Err(_) if !frames.is_empty() => return Ok(frames),
+                    Err(error) => return Err(error),
+                };
+            frames.push(frame);
+        }
+    }
+
+    fn check_one(&mut self, raw: &Raw<'_>) -> Result<Frame, JournalError> {
+        let epoch = raw.header.epoch;
+        let attach = raw.kind == Kind::Attach;
+        if self.epoch.is_some_and(|current| if attach { epoch <= current } else { epoch != current }) {
+            return Err(damaged("a frame is of another producer"));
+        }
+        let malformed = |e: serde_json::Error| damaged(&format!("frame {} is no entry: {e}", raw.header.seq));
+        let body = match raw.kind {
+            Kind::Attach => Body::Attach,
+            Kind::Request => Body::Request(serde_json::from_slice(raw.payload).map_err(malformed)?),
+            Kind::Outcome => Body::Outcome(serde_json::from_slice(raw.payload).map_err(malformed)?),
+            Kind::Event => Body::Event(serde_json::from_slice(raw.payload).map_err(malformed)?),
+        };
+        self.epoch = Some(epoch);
+        Ok(Frame { seq: raw.header.seq, body, size: raw.size() })
+    }
+
+    /// Frames of `size` bytes are synced, up to `seq`.
+    pub(in crate::store) fn taken(&mut self, size: u64, seq: u64) {
+        self.tail = self.tail.wrapping_add(size);
+        let map = &self.journal.map;
+        map.word(at::BASE).store(seq, Ordering::Release);
+        map.word(at::TAIL).store(self.tail, Ordering::Release);
+    }
+
+    /// Whether all that is published was taken.
+    pub(in crate::store) fn is_drained(&self) -> bool {
+        self.journal.map.word(at::HEAD).load(Ordering::Acquire) == self.tail
+    }
+
+    /// What lies in the ring and cannot be read, for quarantine.
+    pub(in crate::store) fn remains(&self) -> Result<Vec<u8>, JournalError> {
+        let mut bytes = Vec::new();
+        let head = self.journal.map.word(at::HEAD).load(Ordering::Acquire);
+        let end = if head.wrapping_sub(self.tail) > self.journal.capacity() {
+            self.tail.wrapping_add(self.journal.capacity())
+        } else {
+            head
+        };
+        self.journal.copy_out(self.tail, end, self.journal.capacity(), &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Empties the ring and shuts the producer out; numbers go on after `base`.
+    pub(in crate::store) fn reset(&mut self, base: u64) {
+        let map = &self.journal.map;
+        self.epoch = Some(map.word(at::EPOCH).fetch_add(1, Ordering::AcqRel).wrapping_add(1));
+        map.word(at::BASE).store(base, Ordering::Release);
+        map.word(at::HEAD).store(0, Ordering::Release);
+        map.word(at::TAIL).store(0, Ordering::Release);
+        self.tail = 0;
+    }
+
+    /// Tells producers about room in the store.
+    pub(in crate::store) fn tell(&self, space: Space) {
+        self.journal.map.word32(at::SPACE).store(space as u32, Ordering::Relaxed);
+    }
+
+    /// Sleeps until a producer publishes, at most for `timeout`.
+    pub(in crate::store) fn sleep(&self, timeout: Duration) {
+        let map = &self.journal.map;
+        let sleeping = map.word32(at::SLEEPING);
+        sleeping.store(1, Ordering::Relaxed);
+        // Pairs with the fence in `Producer::publish`.
+        fence(Ordering::SeqCst);
+        if map.word(at::HEAD).load(Ordering::Acquire) == self.tail {
+            futex::wait(sleeping, 1, timeout);
+        }
+        sleeping.store(0, Ordering::Relaxed);
+    }
+
+    /// Marks the journal as in use in this boot. `false` when frames may have been lost with the power since it was
+    /// last used, or when it is new.
+    pub(in crate::store) fn begin(&self) -> Result<bool, JournalError> {
+        let boot = boot_tag()?;
+        let before = self.journal.map.word(at::BOOT).swap(boot, Ordering::AcqRel);
+        Ok(before == boot || before == STOPPED)
+    }
+
+    /// Marks the journal as stopped in good order, when nothing is left in it.
+    pub(in crate::store) fn end(&self) -> Result<(), JournalError> {
+        if self.is_drained() {
+            self.journal.map.word(at::BOOT).store(STOPPED, Ordering::Release);
+            self.journal.file.sync_data()?;
+        }
+        Ok(())
+    }
+
+    /// The mapping of a file that was cut kills whoever touches it; look before.
+    fn check_length(&self) -> Result<(), JournalError> {
+        let length = self.journal.file.metadata()?.len();
+        if length == PAGE + self.journal.capacity() { Ok(()) } else { Err(damaged("its file was cut")) }
+    }
+}
+
+/// The boot tag after a stop in good order.
+const STOPPED: u64 = 1;
+
+fn damaged(why: &str) -> JournalError {
+    JournalError::Damaged(why.to_owned())
+}
+
+/// Takes the next frame off `rest`; `None` at the end, which is also in the middle of a frame that goes on beyond
+/// what was copied.
+fn next_raw<'a>(rest: &mut &'a [u8]) -> Result<Option<Raw<'a>>, JournalError> {
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    let Some((header, after)) = rest.split_at_checked(FRAME_HEADER as usize) else { return Ok(None) };
+    let header = FrameHeader::from_bytes(header).ok_or_else(|| damaged("a frame has no header"))?;
+    let kind = Kind::from_u32(header.kind).ok_or_else(|| damaged("a frame is of no known kind"))?;
+    let Some((payload, after)) = after.split_at_checked(header.length as usize) else { return Ok(None) };
+    if header.check != payload_check(payload) ^ header.mix() {
+        return Err(damaged("a frame does not match its checksum"));
+    }
+    *rest = after;
+    Ok(Some(Raw { header, kind, payload }))
+}
