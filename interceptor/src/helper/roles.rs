@@ -16,7 +16,7 @@ use std::{
 use nix::{
     sys::{
         prctl,
-        resource::{RLIM_INFINITY, Resource, setrlimit},
+        resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit},
         signal::Signal,
         socket::{AddressFamily, SockFlag, SockType, socketpair},
     },
@@ -131,7 +131,8 @@ fn start(arguments: &[OsString], account: (Uid, Gid), channel: BorrowedFd<'_>) -
         nix::unistd::setsid()?;
         syscalls::close_from_three(true)?;
         // Many connections; and secrets that must not be swapped out.
-        setrlimit(Resource::RLIMIT_NOFILE, 1 << 16, 1 << 16)?;
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
         setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)?;
         privileges::drop_all(uid, gid)?;
         // After the change of user, which clears it.
