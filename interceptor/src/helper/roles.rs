@@ -133,7 +133,8 @@ fn start(arguments: &[OsString], account: (Uid, Gid), channel: BorrowedFd<'_>) -
         // Many connections; and secrets that must not be swapped out.
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-        setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)?;
+        // Root without CAP_SYS_RESOURCE may not; the role then says that its memory is not locked.
+        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
         privileges::drop_all(uid, gid)?;
         // After the change of user, which clears it.
         prctl::set_pdeathsig(Signal::SIGKILL)?;
