@@ -1,1 +1,83 @@
-//! The only door to the kernel programs, and the only module that says `aya`.
+//! The kernel's door: loads our programs, attaches them to the captured slice, and owns their maps and pins.
+//!
+//! Promises: no other module says `aya`; links and maps are pinned and outlive this process, after which captured
+//! connections are refused for want of a heartbeat; new programs are attached before old ones are released; what
+//! cannot be established is an error, never a half-capture. It must never know of policy, protocols or records.
+
+mod abi;
+mod attachment;
+mod btf;
+pub mod cgroup;
+pub mod diag;
+mod events;
+mod load;
+mod maps;
+mod pins;
+pub mod probe;
+mod sys;
+
+use std::{io, path::PathBuf};
+
+pub use abi::{Flow, ProcessRef, RunAddresses, RunSettings};
+pub use attachment::Attachment;
+pub use events::{EventReader, KernelEvent, Occurrence};
+pub use interceptor_common::Counter;
+pub use maps::{Counters, KernelMaps};
+
+/// Why the kernel side cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// No cgroup2 hierarchy.
+    #[error("this host has no cgroup2 mount: mount one (`mount -t cgroup2 none /sys/fs/cgroup/unified`)")]
+    NoCgroup2,
+    /// A file, folder or mount could not be worked on.
+    #[error("cannot {what} {}", path.display())]
+    Place {
+        /// What was being done.
+        what: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A folder that others could have tampered with.
+    #[error("{} must be a folder owned by root with mode {expected:o}; it is not: remove it", path.display())]
+    Untrusted {
+        /// The folder.
+        path: PathBuf,
+        /// The mode that it must have.
+        expected: u32,
+    },
+    /// The kernel's type information lacks something.
+    #[error("the kernel's BTF (/sys/kernel/btf/vmlinux) {0}: a kernel with CONFIG_DEBUG_INFO_BTF is needed")]
+    Btf(String),
+    /// The object, a program or a map was refused.
+    #[error("the kernel refused {what}: root, and Linux 6.1 or newer, are needed; `interceptor doctor` says more")]
+    Refused {
+        /// What was refused.
+        what: String,
+        /// What the library said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The set of descriptors is not the one that [`KernelMaps::descriptors`] gives.
+    #[error("the helper handed over {0} kernel descriptors that do not fit this version")]
+    Descriptors(usize),
+    /// Processes are still captured.
+    #[error("{} still has processes: end the runs first", .0.display())]
+    Populated(PathBuf),
+}
+
+impl KernelError {
+    fn place(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Place { what, path: path.into(), source }
+    }
+
+    fn refused<E>(what: impl Into<String>) -> impl FnOnce(E) -> Self
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        move |source| Self::Refused { what: what.into(), source: Box::new(source) }
+    }
+}

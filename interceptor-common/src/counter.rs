@@ -1,0 +1,66 @@
+//! What the kernel side counts. A refusal is counted under its reason, and the same number is the event's reason.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $variant:ident = $number:literal, $name:literal;)*) => {
+        /// A counter's place in its map.
+        #[repr(u32)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Counter {
+            $($(#[$doc])* $variant = $number,)*
+        }
+
+        impl Counter {
+            /// Every counter, in the order of the map.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+            /// How many there are.
+            pub const COUNT: u32 = Self::ALL.len() as u32;
+
+            /// The name that people and metrics see.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The counter of a number that came from the kernel side.
+            pub fn from_number(number: u32) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+counters! {
+    /// TCP connections sent to a run's listener.
+    Redirected = 0, "redirected";
+    /// Datagrams and UDP sockets sent to a run's resolver.
+    DnsRedirected = 1, "dns-redirected";
+    /// Connections to a run's own listeners, left alone.
+    Internal = 2, "internal";
+    /// The caller is in no run that we know.
+    RefusedUnknownRun = 3, "refused-unknown-run";
+    /// The proxy has not shown a sign of life in time.
+    RefusedHeartbeat = 4, "refused-heartbeat";
+    /// The installation refuses everything, or its settings cannot be read.
+    RefusedMode = 5, "refused-mode";
+    /// The caller is in another network namespace than its run's.
+    RefusedNamespace = 6, "refused-namespace";
+    /// Neither TCP nor UDP, or an unknown family.
+    RefusedProtocol = 7, "refused-protocol";
+    /// UDP to somewhere else than port 53.
+    RefusedUdp = 8, "refused-udp";
+    /// A socket of a kind that captured processes cannot have.
+    RefusedSocket = 9, "refused-socket";
+    /// A socket option that could lead around the hooks.
+    RefusedOption = 10, "refused-option";
+    /// A bind to one of our own ports.
+    RefusedBind = 11, "refused-bind";
+    /// A packet that would have left by another way than to ourselves.
+    DroppedEgress = 12, "dropped-egress";
+    /// The table of redirected sockets is full.
+    MapFull = 13, "map-full";
+    /// The table of handshakes is full: the connection will be rejected by the proxy.
+    TupleFull = 14, "tuple-full";
+    /// The table of processes is full.
+    ProcessFull = 15, "process-full";
+    /// Events that did not fit into the ring.
+    RingLost = 16, "ring-lost";
+}

@@ -1,0 +1,51 @@
+//! The names of programs and maps. A map's name is also its pin's.
+
+/// Settings of one installation: one [`crate::Config`].
+pub const CONFIG: &str = "CONFIG";
+/// The proxy's sign of life: one `u64`, nanoseconds of `CLOCK_MONOTONIC`.
+pub const HEARTBEAT: &str = "HEARTBEAT";
+/// Cgroup id to [`crate::RunConfig`].
+pub const RUNS: &str = "RUNS";
+/// Socket cookie to [`crate::Flow`].
+pub const FLOWS: &str = "FLOWS";
+/// [`crate::TupleKey`] to the [`crate::Flow`] as it was when the handshake began.
+pub const TUPLES: &str = "TUPLES";
+/// [`crate::ProcessKey`] to [`crate::ProcessValue`].
+pub const PROCESSES: &str = "PROCESSES";
+/// The ring of events.
+pub const EVENTS: &str = "EVENTS";
+/// Per processor, one `u64` per [`crate::Counter`].
+pub const COUNTERS: &str = "COUNTERS";
+
+/// Every map that is pinned and kept over a restart.
+pub const PINNED: [&str; 8] = [CONFIG, HEARTBEAT, RUNS, FLOWS, TUPLES, PROCESSES, EVENTS, COUNTERS];
+
+/// The global that holds [`crate::Offsets`].
+pub const OFFSETS: &str = "OFFSETS";
+
+/// The cgroup programs, in the order in which they are attached: the backstop first, so that nothing is ever
+/// half guarded.
+pub const CGROUP_PROGRAMS: [&str; 15] = [
+    "egress",
+    "sock_create",
+    "setsockopt",
+    "connect4",
+    "connect6",
+    "sendmsg4",
+    "sendmsg6",
+    "recvmsg4",
+    "recvmsg6",
+    "getpeername4",
+    "getpeername6",
+    "post_bind4",
+    "post_bind6",
+    "sock_release",
+    "publish_tuple",
+];
+
+/// The tracepoint programs, each with its tracepoint.
+pub const TRACEPOINT_PROGRAMS: [(&str, &str); 3] = [
+    ("process_fork", "sched_process_fork"),
+    ("process_exec", "sched_process_exec"),
+    ("process_exit", "sched_process_exit"),
+];

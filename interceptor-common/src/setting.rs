@@ -1,0 +1,93 @@
+//! What user space tells the kernel side.
+
+/// One installation's settings.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// [`crate::ABI_VERSION`] of whoever wrote this.
+    pub abi: u32,
+    /// [`Config::ENFORCE`] or [`Config::DENY_ALL`]; anything else is read as the latter.
+    pub mode: u32,
+    /// The depth of a run's cgroup below the cgroup2 root.
+    pub run_level: u32,
+    /// How old the heartbeat may be, in milliseconds.
+    pub heartbeat_limit_ms: u32,
+}
+
+impl Config {
+    /// Captured connections are redirected.
+    pub const ENFORCE: u32 = 1;
+    /// Every captured connection is refused.
+    pub const DENY_ALL: u32 = 2;
+}
+
+const _: () = assert!(size_of::<Config>() == 16);
+
+/// One run's settings.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunConfig {
+    /// The run.
+    pub run: u64,
+    /// The cookie of the run's own network namespace; 0 when it has none of its own.
+    pub netns_cookie: u64,
+    /// The run's own global IPv6 address, all zero when it has none.
+    pub own_v6: [u32; 4],
+    /// The run's own global IPv4 address, 0 when it has none.
+    pub own_v4: u32,
+    /// The port of the run's TCP listener, on 127.0.0.1 and on ::1.
+    pub tcp_port: u32,
+    /// The port of the run's resolver, on 127.0.0.1 and on ::1.
+    pub dns_port: u32,
+    /// Bits; see the constants.
+    pub flags: u32,
+}
+
+impl RunConfig {
+    /// The run has a network namespace of its own: its own listeners are left alone.
+    pub const OWN_NETNS: u32 = 1;
+}
+
+const _: () = assert!(size_of::<RunConfig>() == 48);
+
+/// Where fields are in the running kernel's structures, in bytes, read from its BTF.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Offsets {
+    /// `task_struct.pid`
+    pub task_pid: u32,
+    /// `task_struct.tgid`
+    pub task_tgid: u32,
+    /// `task_struct.start_boottime`
+    pub task_start_boottime: u32,
+    /// `task_struct.real_parent`
+    pub task_real_parent: u32,
+    /// `task_struct.group_leader`
+    pub task_group_leader: u32,
+    /// `task_struct.mm`
+    pub task_mm: u32,
+    /// `task_struct.signal`
+    pub task_signal: u32,
+    /// `signal_struct.live`
+    pub signal_live: u32,
+    /// `mm_struct.arg_start`
+    pub mm_arg_start: u32,
+    /// `mm_struct.arg_end`
+    pub mm_arg_end: u32,
+    /// `linux_binprm.filename`
+    pub binprm_filename: u32,
+    /// Not used.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Offsets>() == 48);
+
+#[cfg(feature = "user")]
+// SAFETY: repr(C), integers only, no padding (sizes are asserted above), any bit pattern is a value.
+unsafe impl aya::Pod for Config {}
+#[cfg(feature = "user")]
+// SAFETY: as above.
+unsafe impl aya::Pod for RunConfig {}
+#[cfg(feature = "user")]
+// SAFETY: as above.
+unsafe impl aya::Pod for Offsets {}

@@ -1,0 +1,47 @@
+//! Whose connection is this, and may anything be connected at all?
+
+use aya_ebpf::helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_ktime_get_ns, bpf_set_retval};
+use interceptor_common::{ABI_VERSION, Config, Counter, RunConfig};
+
+use crate::maps::{CONFIG, HEARTBEAT, RUNS};
+
+/// `ECONNREFUSED`, as a return value.
+const CONNECTION_REFUSED: i32 = -111;
+
+/// The run that the caller is in, whatever the state of the daemon.
+#[inline(always)]
+pub fn run_of_caller() -> Option<&'static RunConfig> {
+    let config = CONFIG.get(0)?;
+    // SAFETY: no pointers.
+    let cgroup = unsafe { bpf_get_current_ancestor_cgroup_id(config.run_level as i32) };
+    // SAFETY: user space writes an entry once, before the run begins, and removes it after its end.
+    unsafe { RUNS.get(&cgroup) }
+}
+
+/// The run that the caller is in, if its connections can be served now.
+#[inline(always)]
+pub fn admit() -> Result<&'static RunConfig, Counter> {
+    let Some(config) = CONFIG.get(0) else { return Err(Counter::RefusedMode) };
+    if config.abi != ABI_VERSION || config.mode != Config::ENFORCE {
+        return Err(Counter::RefusedMode);
+    }
+    let Some(run) = run_of_caller() else { return Err(Counter::RefusedUnknownRun) };
+    // The heartbeat is read before the clock, so that it can never seem to be of the future.
+    let Some(beat) = HEARTBEAT.get_ptr(0) else { return Err(Counter::RefusedHeartbeat) };
+    // SAFETY: a valid slot; eight aligned bytes are read at once.
+    let beat = unsafe { beat.read_volatile() };
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let limit = u64::from(config.heartbeat_limit_ms) * 1_000_000;
+    if beat == 0 || now < beat || now - beat > limit {
+        return Err(Counter::RefusedHeartbeat);
+    }
+    Ok(run)
+}
+
+/// Makes the refused call fail as a closed port would, rather than with `EPERM`.
+#[inline(always)]
+pub fn answer_refused() {
+    // SAFETY: only sets the value that the system call returns.
+    unsafe { bpf_set_retval(CONNECTION_REFUSED) };
+}

@@ -1,0 +1,172 @@
+//! One installation's programs, links and maps: what the root helper holds.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::Duration,
+};
+
+use aya::maps::{Array, HashMap, Map, MapData};
+use interceptor_common::{
+    ABI_VERSION, Config, Flow, ProcessKey, ProcessValue, RunConfig, TupleKey,
+    names::{self, CGROUP_PROGRAMS, TRACEPOINT_PROGRAMS},
+};
+use interceptor_core::model::RunId;
+
+use super::{
+    KernelError, KernelMaps,
+    abi::RunSettings,
+    cgroup, load,
+    maps::{lock, monotonic_ns, pinned},
+    pins::{self, Pins},
+};
+use crate::places::Places;
+
+/// How old the heartbeat may be before captured connections are refused.
+pub(super) const HEARTBEAT_LIMIT: Duration = Duration::from_secs(2);
+
+/// The kernel side of one installation, in force. Dropping it changes nothing in the kernel.
+pub struct Attachment {
+    slice: PathBuf,
+    pins: Pins,
+    config: Mutex<Array<MapData, Config>>,
+    runs: Mutex<HashMap<MapData, u64, RunConfig>>,
+    flows: Mutex<HashMap<MapData, u64, Flow>>,
+    tuples: Mutex<HashMap<MapData, TupleKey, Flow>>,
+    processes: HashMap<MapData, ProcessKey, ProcessValue>,
+    proxy: KernelMaps,
+}
+
+impl Attachment {
+    /// Puts the programs in force, or fresh ones in place of those of an earlier daemon, whose maps are taken over.
+    pub fn establish(places: &Places) -> Result<Self, KernelError> {
+        let slice = cgroup::ensure_slice(places)?;
+        let pins = Pins::establish(places)?;
+        let mut object = load::object(&pins.maps())?;
+        let attachment = Self::open(slice, pins)?;
+        attachment.write_config(Config::ENFORCE)?;
+        // From here to the end of pinning, both the new programs and any old ones are in force.
+        let links = load::attach_all(&mut object, &attachment.slice)?;
+        for (name, link) in links {
+            replace_pin(&attachment.pins.links(), name, link)?;
+        }
+        let mut known = CGROUP_PROGRAMS.to_vec();
+        known.extend(TRACEPOINT_PROGRAMS.iter().map(|(name, _)| *name));
+        attachment.pins.remove_strangers(&known)?;
+        Ok(attachment)
+    }
+
+    fn open(slice: PathBuf, pins: Pins) -> Result<Self, KernelError> {
+        let folder = pins.maps();
+        let unfit = |name: &'static str| KernelError::refused(format!("map {name}"));
+        let hash = |name| pinned(&folder, name).map(Map::HashMap);
+        let config = Map::Array(pinned(&folder, names::CONFIG)?);
+        Ok(Self {
+            config: Mutex::new(config.try_into().map_err(unfit(names::CONFIG))?),
+            runs: Mutex::new(hash(names::RUNS)?.try_into().map_err(unfit(names::RUNS))?),
+            flows: Mutex::new(hash(names::FLOWS)?.try_into().map_err(unfit(names::FLOWS))?),
+            tuples: Mutex::new(hash(names::TUPLES)?.try_into().map_err(unfit(names::TUPLES))?),
+            processes: hash(names::PROCESSES)?.try_into().map_err(unfit(names::PROCESSES))?,
+            proxy: KernelMaps::from_pins(&folder)?,
+            slice,
+            pins,
+        })
+    }
+
+    /// The folder of the captured slice: each run's cgroup is a child of it.
+    pub fn slice(&self) -> &Path {
+        &self.slice
+    }
+
+    /// What the proxy works with: hand its descriptors over.
+    pub fn proxy_maps(&self) -> &KernelMaps {
+        &self.proxy
+    }
+
+    /// Refuses everything, or not.
+    pub fn deny_all(&self, deny: bool) -> Result<(), KernelError> {
+        self.write_config(if deny { Config::DENY_ALL } else { Config::ENFORCE })
+    }
+
+    fn write_config(&self, mode: u32) -> Result<(), KernelError> {
+        let config = Config {
+            abi: ABI_VERSION,
+            mode,
+            run_level: cgroup::level(&self.slice)? + 1,
+            heartbeat_limit_ms: u32::try_from(HEARTBEAT_LIMIT.as_millis()).unwrap_or(0),
+        };
+        lock(&self.config).set(0, config, 0).map_err(KernelError::refused("the settings"))
+    }
+
+    /// Makes a run known, before its first process. `cgroup` is from [`cgroup::id`].
+    pub fn register_run(&self, cgroup: u64, run: RunSettings) -> Result<(), KernelError> {
+        lock(&self.runs)
+            .insert(cgroup, run.to_raw(), 0)
+            .map_err(KernelError::refused(format!("run {}: there may be too many", run.run)))
+    }
+
+    /// Forgets a run and what is left of its connections.
+    pub fn forget_run(&self, cgroup: u64) -> Result<(), KernelError> {
+        let Ok(run) = lock(&self.runs).get(&cgroup, 0) else { return Ok(()) };
+        lock(&self.runs).remove(&cgroup).map_err(KernelError::refused("to forget a run"))?;
+        self.remove_where(|flow| flow.run == run.run, |flow| flow.run == run.run);
+        Ok(())
+    }
+
+    /// The runs that are known, each with its cgroup.
+    pub fn runs(&self) -> Vec<(u64, RunId)> {
+        let runs = lock(&self.runs);
+        runs.iter().flatten().map(|(cgroup, run)| (cgroup, RunId::from_random(run.run))).collect()
+    }
+
+    /// Removes handshakes that nobody took within `patience`, and flows that are older and whose process is gone
+    /// without the kernel having told us. Says how many.
+    pub fn sweep(&self, patience: Duration) -> usize {
+        let limit = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
+        let oldest = monotonic_ns().saturating_sub(limit);
+        let is_dead = |flow: &Flow| {
+            let key = ProcessKey { start_boottime: flow.start_boottime, tgid: flow.tgid, reserved: 0 };
+            self.processes.get(&key, 0).is_err()
+        };
+        self.remove_where(|flow| flow.at_ns < oldest && is_dead(flow), |flow| flow.at_ns < oldest)
+    }
+
+    fn remove_where(&self, flow_goes: impl Fn(&Flow) -> bool, tuple_goes: impl Fn(&Flow) -> bool) -> usize {
+        let mut flows = lock(&self.flows);
+        let gone: Vec<u64> =
+            flows.iter().flatten().filter(|(_, flow)| flow_goes(flow)).map(|(key, _)| key).collect();
+        let mut count = gone.iter().filter(|key| flows.remove(key).is_ok()).count();
+        let mut tuples = lock(&self.tuples);
+        let gone: Vec<TupleKey> =
+            tuples.iter().flatten().filter(|(_, flow)| tuple_goes(flow)).map(|(key, _)| key).collect();
+        count += gone.iter().filter(|key| tuples.remove(key).is_ok()).count();
+        count
+    }
+
+    /// Takes everything out of force and out of the kernel. Refused while a captured process lives.
+    pub fn teardown(places: &Places) -> Result<(), KernelError> {
+        let slice = cgroup::slice(places)?;
+        if slice.exists() && cgroup::is_populated(&slice)? {
+            return Err(KernelError::Populated(slice));
+        }
+        // The cgroup goes first: with it gone there is nothing left to capture.
+        cgroup::remove(&slice)?;
+        Pins::of(places).remove()
+    }
+}
+
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attachment").field("slice", &self.slice).finish_non_exhaustive()
+    }
+}
+
+/// Pins under another name and renames: the old link is released only when the new one is in its place.
+fn replace_pin(folder: &Path, name: &str, link: load::Link) -> Result<(), KernelError> {
+    let fresh = folder.join(format!("{name}-new"));
+    pins::remove_file(&fresh)?;
+    link.pin(&fresh)?;
+    let path = folder.join(name);
+    fs::rename(&fresh, &path).map_err(KernelError::place("replace the pin", path))
+}

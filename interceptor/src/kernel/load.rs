@@ -1,0 +1,120 @@
+//! Puts the embedded object into the kernel and its programs onto a cgroup.
+
+use std::{
+    error::Error,
+    fs::File,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, links::FdLink},
+};
+use interceptor_common::names::{CGROUP_PROGRAMS, OFFSETS, TRACEPOINT_PROGRAMS};
+
+use super::{KernelError, btf, sys};
+
+/// The object that `cargo xtask build-ebpf` writes. Aligned, because the parser reads it in place.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../interceptor-ebpf/prebuilt/interceptor.bpf.o"
+));
+
+/// A program's link. The program is in force until this is dropped, or for as long as it is pinned.
+pub(super) enum Link {
+    /// Made by the library.
+    Library(FdLink),
+    /// Made by us.
+    Own(OwnedFd),
+}
+
+impl Link {
+    /// Gives the link a name on bpffs.
+    pub(super) fn pin(self, path: &Path) -> Result<(), KernelError> {
+        let what = || format!("to pin {}", path.display());
+        match self {
+            Self::Library(link) => link.pin(path).map(drop).map_err(KernelError::refused(what())),
+            Self::Own(link) => sys::pin(&link, path).map_err(KernelError::refused(what())),
+        }
+    }
+}
+
+/// Creates the maps, or takes the pinned ones in `maps`, and reads the programs.
+pub(super) fn object(maps: &Path) -> Result<Ebpf, KernelError> {
+    let offsets = btf::offsets()?;
+    EbpfLoader::new()
+        .default_map_pin_directory(maps)
+        .override_global(OFFSETS, &offsets, true)
+        .load(OBJECT)
+        .map_err(KernelError::refused("the programs' object"))
+}
+
+/// The kernel's types, for the tracepoints.
+pub(super) fn kernel_types() -> Result<Btf, KernelError> {
+    Btf::from_sys_fs().map_err(KernelError::refused("its own type information"))
+}
+
+/// Has the verifier look at one program.
+pub(super) fn verify(program: &mut Program, tracepoint: Option<&str>, types: &Btf) -> Result<(), ProgramError> {
+    match program {
+        Program::CgroupSkb(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSockopt(program) => program.load(),
+        Program::SockOps(program) => program.load(),
+        Program::BtfTracePoint(program) => program.load(tracepoint.unwrap_or_default(), types),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// Loads and attaches every program to `slice`. The links die with the returned values until they are pinned.
+pub(super) fn attach_all(object: &mut Ebpf, slice: &Path) -> Result<Vec<(&'static str, Link)>, KernelError> {
+    let types = kernel_types()?;
+    let cgroup = File::open(slice).map_err(KernelError::place("open", slice))?;
+    let cgroup_programs = CGROUP_PROGRAMS.iter().map(|name| (*name, None));
+    let tracepoint_programs = TRACEPOINT_PROGRAMS.iter().map(|(name, point)| (*name, Some(*point)));
+    let mut links = Vec::new();
+    for (name, tracepoint) in cgroup_programs.chain(tracepoint_programs) {
+        let program = object.program_mut(name).ok_or_else(|| KernelError::Refused {
+            what: format!("program {name}"),
+            source: "the object does not have it: rebuild it with `cargo xtask build-ebpf`".into(),
+        })?;
+        verify(program, tracepoint, &types).map_err(KernelError::refused(format!("program {name}")))?;
+        let link = attach(program, &cgroup)
+            .map_err(|source| KernelError::Refused { what: format!("a link for {name}"), source })?;
+        links.push((name, link));
+    }
+    Ok(links)
+}
+
+/// The other attach modes are refused for links; the kernel then lets programs of other owners run as well.
+const MODE: CgroupAttachMode = CgroupAttachMode::Single;
+
+fn attach(program: &mut Program, cgroup: &File) -> Result<Link, Box<dyn Error + Send + Sync>> {
+    macro_rules! to_cgroup {
+        ($program:ident) => {{
+            let id = $program.attach(cgroup, MODE)?;
+            $program.take_link(id)?.try_into()?
+        }};
+    }
+    let link = match program {
+        Program::CgroupSkb(program) => {
+            let id = program.attach(cgroup, CgroupSkbAttachType::Egress, MODE)?;
+            program.take_link(id)?.try_into()?
+        }
+        Program::CgroupSock(program) => to_cgroup!(program),
+        Program::CgroupSockAddr(program) => to_cgroup!(program),
+        Program::SockOps(program) => to_cgroup!(program),
+        Program::CgroupSockopt(program) => {
+            let program = program.fd()?.as_fd();
+            return Ok(Link::Own(sys::link(program, cgroup.as_fd(), sys::SETSOCKOPT)?));
+        }
+        Program::BtfTracePoint(program) => {
+            let id = program.attach()?;
+            program.take_link(id)?.into()
+        }
+        _ => return Err(ProgramError::UnexpectedProgramType.into()),
+    };
+    Ok(Link::Library(link))
+}

@@ -1,0 +1,121 @@
+//! The folder on bpffs that keeps links and maps alive when nobody of ours is.
+//!
+//! Layout: `links/NAME`, and `maps-vN/NAME` for ABI version N, so that maps of two versions never meet.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use interceptor_common::ABI_VERSION;
+use nix::{
+    mount::{MsFlags, mount},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
+
+use super::KernelError;
+use crate::places::Places;
+
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// The pins of one installation.
+#[derive(Debug, Clone)]
+pub(super) struct Pins {
+    folder: PathBuf,
+}
+
+impl Pins {
+    /// Names the pins without touching them.
+    pub(super) fn of(places: &Places) -> Self {
+        Self { folder: places.pins() }
+    }
+
+    /// Makes sure that the folders are there and are nobody else's.
+    pub(super) fn establish(places: &Places) -> Result<Self, KernelError> {
+        ensure_bpffs()?;
+        let pins = Self::of(places);
+        for folder in [pins.folder.clone(), pins.links(), pins.maps()] {
+            ensure_private(&folder)?;
+        }
+        Ok(pins)
+    }
+
+    pub(super) fn links(&self) -> PathBuf {
+        self.folder.join("links")
+    }
+
+    pub(super) fn maps(&self) -> PathBuf {
+        self.folder.join(format!("maps-v{ABI_VERSION}"))
+    }
+
+    /// Removes the maps of other versions and links that this version does not have.
+    pub(super) fn remove_strangers(&self, links: &[&str]) -> Result<(), KernelError> {
+        for path in list(&self.folder)? {
+            if path != self.links() && path != self.maps() {
+                remove_tree(&path)?;
+            }
+        }
+        for path in list(&self.links())? {
+            let known = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| links.contains(&name));
+            if !known {
+                fs::remove_file(&path).map_err(KernelError::place("remove", path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Releases everything.
+    pub(super) fn remove(&self) -> Result<(), KernelError> {
+        remove_tree(&self.folder)
+    }
+}
+
+pub(super) fn ensure_bpffs() -> Result<(), KernelError> {
+    let kind = statfs(BPFFS).map_err(|errno| KernelError::place("look at", BPFFS)(errno.into()))?;
+    if kind.filesystem_type() == BPF_FS_MAGIC {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("bpf"), BPFFS, Some("bpf"), flags, Some("mode=700"))
+        .map_err(|errno| KernelError::place("mount bpffs at", BPFFS)(errno.into()))
+}
+
+fn ensure_private(folder: &Path) -> Result<(), KernelError> {
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(KernelError::place("create", folder)(error));
+        }
+        _ => {}
+    }
+    let data = fs::symlink_metadata(folder).map_err(KernelError::place("look at", folder))?;
+    if data.is_dir() && data.uid() == 0 && data.mode() & 0o777 == 0o700 {
+        Ok(())
+    } else {
+        Err(KernelError::Untrusted { path: folder.into(), expected: 0o700 })
+    }
+}
+
+fn list(folder: &Path) -> Result<Vec<PathBuf>, KernelError> {
+    match fs::read_dir(folder) {
+        Ok(entries) => Ok(entries.flatten().map(|entry| entry.path()).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(KernelError::place("list", folder)(error)),
+    }
+}
+
+pub(super) fn remove_tree(folder: &Path) -> Result<(), KernelError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(KernelError::place("remove", folder)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn remove_file(path: &Path) -> Result<(), KernelError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(KernelError::place("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
