@@ -19,6 +19,7 @@ use nix::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::unix::AsyncFd;
+use zeroize::Zeroizing;
 
 /// The longest message in bytes.
 pub const LIMIT: usize = 128 * 1024;
@@ -138,7 +139,9 @@ fn send_on<S: Serialize>(
     message: &S,
     descriptors: &[BorrowedFd<'_>],
 ) -> Result<(), ChannelError> {
-    let bytes = serde_json::to_vec(message).map_err(|e| ChannelError::Malformed(e.to_string()))?;
+    // Messages may hold secrets, which stay neither here nor in what a growing vector leaves behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
+    serde_json::to_writer(&mut *bytes, message).map_err(|e| ChannelError::Malformed(e.to_string()))?;
     if bytes.len() > LIMIT || descriptors.len() > MAX_DESCRIPTORS {
         return Err(ChannelError::TooLong);
     }
@@ -156,7 +159,7 @@ fn send_on<S: Serialize>(
 }
 
 fn receive_on<R: DeserializeOwned>(socket: RawFd) -> Result<(R, Vec<OwnedFd>), ChannelError> {
-    let mut bytes = vec![0; LIMIT];
+    let mut bytes = Zeroizing::new(vec![0; LIMIT]);
     let mut space = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
     let (length, truncated, descriptors) = loop {
         let mut parts = [IoSliceMut::new(&mut bytes)];
