@@ -1,1 +1,27 @@
-//! What the end-to-end tests share.
+//! What the end-to-end tests and the demo stand on: private databases, private installations, sniffers, and a check
+//! that nothing stays behind.
+//!
+//! Promises: whatever a value here starts ends with the value, also when a test panics; values live side by side,
+//! in one process or in many; a tool or capability that is missing is an error that names it, never a skip. Knows
+//! the product only from outside: its binary, its files, its records.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test support that cannot go on must fail the test loudly"
+)]
+
+pub mod audit;
+pub mod bed;
+pub mod certificates;
+pub mod installation;
+pub mod leaks;
+pub mod model_api;
+pub mod places;
+pub mod process;
+pub mod sniffer;
+
+pub use audit::{Exchange, Records};
+pub use bed::{Bed, RunningBed};
+pub use installation::{Installation, Setup};
+pub use process::{Finished, Job};

@@ -1,0 +1,96 @@
+//! What an installation may have left in the kernel: asked for by name, so that tests side by side do not see each
+//! other.
+
+use std::{fs, path::PathBuf};
+
+/// The cgroup2 folder of this host, which is not always at the usual place.
+pub fn cgroup_root() -> PathBuf {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
+    table
+        .lines()
+        .find_map(|line| {
+            let (before, after) = line.split_once(" - ")?;
+            (after.split(' ').next()? == "cgroup2").then(|| before.split(' ').nth(4).map(PathBuf::from))?
+        })
+        .expect("cgroup2 is mounted somewhere")
+}
+
+/// Everything in the kernel that carries `mark`: cgroups, pins, mounts, network namespaces, sockets and processes.
+pub fn traces_of(mark: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let named = |folder: PathBuf, what: &str, found: &mut Vec<String>| {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().contains(mark) {
+                found.push(format!("{what} {}", entry.path().display()));
+            }
+        }
+    };
+    named(cgroup_root(), "cgroup", &mut found);
+    named("/sys/fs/bpf".into(), "pins", &mut found);
+    named("/run/netns".into(), "network namespace", &mut found);
+    for (table, what) in [("/proc/self/mountinfo", "mount"), ("/proc/self/net/unix", "socket")] {
+        let lines = fs::read_to_string(table).unwrap_or_default();
+        found.extend(lines.lines().filter(|line| line.contains(mark)).map(|line| format!("{what} {line}")));
+    }
+    for process in processes() {
+        let own = process.pid == std::process::id();
+        if !own && (process.command.contains(mark) || process.cgroup.contains(mark)) {
+            found.push(format!("process {} {} in {}", process.pid, process.command, process.cgroup));
+        }
+    }
+    found
+}
+
+/// A process of this host.
+#[derive(Debug, Clone)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Its arguments, by spaces.
+    pub command: String,
+    /// Its cgroups.
+    pub cgroup: String,
+}
+
+/// Every process that can be read.
+pub fn processes() -> Vec<Process> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let command = fs::read(entry.path().join("cmdline")).ok()?;
+            let command = String::from_utf8_lossy(&command).replace('\0', " ").trim_end().to_owned();
+            let cgroup = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+            Some(Process { pid, command, cgroup })
+        })
+        .collect()
+}
+
+/// Searches the readable memory of a process for `needle`. `None` when the process is gone.
+pub fn memory_contains(pid: u32, needle: &[u8]) -> Option<bool> {
+    use std::os::unix::fs::FileExt;
+    const STEP: usize = 1 << 20;
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).ok()?;
+    let mut buffer = vec![0; STEP + needle.len()];
+    for line in maps.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let (Some(range), Some(rights)) = (words.next(), words.next()) else { continue };
+        let Some((start, end)) = range.split_once('-') else { continue };
+        let (Ok(mut at), Ok(end)) = (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16)) else {
+            continue;
+        };
+        if !rights.starts_with('r') || line.ends_with("[vvar]") || line.ends_with("[vsyscall]") {
+            continue;
+        }
+        while at < end {
+            let length = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+            let read = memory.read_at(&mut buffer[..length], at).unwrap_or(0);
+            if buffer[..read].windows(needle.len()).any(|window| window == needle) {
+                return Some(true);
+            }
+            at += STEP as u64;
+        }
+    }
+    Some(false)
+}

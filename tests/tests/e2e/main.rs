@@ -1,0 +1,3 @@
+//! End to end: the built product, the real kernel, a real PostgreSQL and real clients.
+
+mod support;
