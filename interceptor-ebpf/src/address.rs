@@ -49,11 +49,7 @@ impl Destination {
     /// Whether this is the run itself: loopback, or an address of its own.
     #[inline(always)]
     pub fn is_own(&self, run: &RunConfig) -> bool {
-        if self.family == FAMILY_V4 {
-            is_own_v4(self.address[0], run)
-        } else {
-            is_own_v6(self.address, run)
-        }
+        if self.family == FAMILY_V4 { is_own_v4(self.address[0], run) } else { is_own_v6(self.address, run) }
     }
 }
 

@@ -159,12 +159,8 @@ fn has_listener(ctx: &SockAddrContext, to: &Destination, protocol: u32) -> bool 
         };
         (bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv4 } }, size_of_val(&ipv4))
     } else {
-        let ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
-            saddr: to.address,
-            daddr: to.address,
-            sport,
-            dport,
-        };
+        let ipv6 =
+            bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 { saddr: to.address, daddr: to.address, sport, dport };
         (bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } }, size_of_val(&ipv6))
     };
     let tuple = &raw mut tuple;

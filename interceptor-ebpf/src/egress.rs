@@ -79,8 +79,7 @@ fn word(ctx: &SkBuffContext, offset: u32) -> Option<u32> {
 fn bytes<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<[u8; N]> {
     let mut bytes = [0_u8; N];
     // SAFETY: the destination is as long as said.
-    let result = unsafe {
-        bpf_skb_load_bytes(ctx.skb.skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32)
-    };
+    let result =
+        unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32) };
     (result == 0).then_some(bytes)
 }

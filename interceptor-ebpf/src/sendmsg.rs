@@ -40,12 +40,7 @@ fn decide(ctx: &SockAddrContext, fields: Fields, to: &Destination, ours: bool) -
 }
 
 #[inline(always)]
-fn send(
-    ctx: &SockAddrContext,
-    fields: Fields,
-    to: &Destination,
-    ours: bool,
-) -> Result<(), (Counter, u64)> {
+fn send(ctx: &SockAddrContext, fields: Fields, to: &Destination, ours: bool) -> Result<(), (Counter, u64)> {
     let run = admit().map_err(|reason| (reason, 0))?;
     let named = |reason| (reason, run.run);
     check_namespace(ctx, run).map_err(named)?;

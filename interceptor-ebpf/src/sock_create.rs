@@ -22,8 +22,8 @@ pub fn sock_create(ctx: SockContext) -> i32 {
     let family = sock_field(&ctx, |sock| unsafe { &raw const (*sock).family });
     let kind = sock_field(&ctx, |sock| unsafe { &raw const (*sock).type_ });
     let protocol = sock_field(&ctx, |sock| unsafe { &raw const (*sock).protocol });
-    let known = (kind == SOCK_STREAM && protocol == PROTOCOL_TCP)
-        || (kind == SOCK_DGRAM && protocol == PROTOCOL_UDP);
+    let known =
+        (kind == SOCK_STREAM && protocol == PROTOCOL_TCP) || (kind == SOCK_DGRAM && protocol == PROTOCOL_UDP);
     if known && (family == FAMILY_V4 || family == FAMILY_V6) {
         return 1;
     }

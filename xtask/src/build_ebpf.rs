@@ -58,17 +58,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let (object, manifest) = (prebuilt.join("interceptor.bpf.o"), prebuilt.join("manifest.toml"));
     let sources = hash_sources(&root)?;
     if arguments.check {
-        let text = fs::read_to_string(&manifest).with_context(|| format!("reading {}", manifest.display()))?;
+        let text =
+            fs::read_to_string(&manifest).with_context(|| format!("reading {}", manifest.display()))?;
         let manifest: Manifest = toml::from_str(&text).context("interceptor-ebpf/prebuilt/manifest.toml")?;
         return check(&root, &manifest, &sources, &fs::read(&object)?);
     }
     let toolchain = Toolchain::find(&root)?;
     let bytes = toolchain.build(&root)?;
-    let written = Manifest {
-        source_sha256: sources,
-        object_sha256: sha256(&bytes),
-        toolchain: toolchain.versions,
-    };
+    let written =
+        Manifest { source_sha256: sources, object_sha256: sha256(&bytes), toolchain: toolchain.versions };
     fs::create_dir_all(&prebuilt)?;
     fs::write(&object, &bytes)?;
     let head = "# Written by `cargo xtask build-ebpf`. Commit it together with the object.\n";
@@ -79,8 +77,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 fn check(root: &Path, manifest: &Manifest, sources: &str, committed: &[u8]) -> Result<()> {
     const MEND: &str = "run `cargo xtask build-ebpf` and commit interceptor-ebpf/prebuilt";
-    ensure!(manifest.source_sha256 == sources, "the kernel programs have changed since their object was built: {MEND}");
-    ensure!(manifest.object_sha256 == sha256(committed), "the object is not the one its manifest names: {MEND}");
+    ensure!(
+        manifest.source_sha256 == sources,
+        "the kernel programs have changed since their object was built: {MEND}"
+    );
+    ensure!(
+        manifest.object_sha256 == sha256(committed),
+        "the object is not the one its manifest names: {MEND}"
+    );
     let toolchain = Toolchain::find(root)?;
     let fresh = toolchain.build(root)?;
     if toolchain.versions == manifest.toolchain {
@@ -89,7 +93,10 @@ fn check(root: &Path, manifest: &Manifest, sources: &str, committed: &[u8]) -> R
         return Ok(());
     }
     let (theirs, ours) = (elf::outline(committed)?, elf::outline(&fresh)?);
-    ensure!(theirs == ours, "another toolchain gives other programs or maps: {theirs:?} is committed, {ours:?} built");
+    ensure!(
+        theirs == ours,
+        "another toolchain gives other programs or maps: {theirs:?} is committed, {ours:?} built"
+    );
     println!(
         "built by another toolchain ({:?}; the manifest has {:?}): the same programs and maps. To try the fresh \
          object, run `cargo xtask build-ebpf` and the capture tests.",
@@ -113,9 +120,9 @@ impl Toolchain {
         let (cargo, rustc, sysroot) = find_compiler()?;
         let linker = find_linker(root)?;
         let (llvm, llvm_name) = find_llvm(&sysroot)?;
-        let version = |program: &Path| output(Command::new(program).arg("--version").env("LD_LIBRARY_PATH", &llvm));
-        let versions =
-            Versions { rustc: version(&rustc)?, bpf_linker: version(&linker)?, llvm: llvm_name };
+        let version =
+            |program: &Path| output(Command::new(program).arg("--version").env("LD_LIBRARY_PATH", &llvm));
+        let versions = Versions { rustc: version(&rustc)?, bpf_linker: version(&linker)?, llvm: llvm_name };
         Ok(Self { cargo, rustc, sysroot, linker, llvm, versions })
     }
 
@@ -138,7 +145,16 @@ impl Toolchain {
         ];
         println!("building {NAME} with {} and {}", self.versions.rustc, self.versions.bpf_linker);
         let status = Command::new(&self.cargo)
-            .args(["build", "--release", "--locked", "-Z", "build-std=core", "--target", TARGET, "--target-dir"])
+            .args([
+                "build",
+                "--release",
+                "--locked",
+                "-Z",
+                "build-std=core",
+                "--target",
+                TARGET,
+                "--target-dir",
+            ])
             .arg(&target)
             .current_dir(root.join(NAME))
             .env("RUSTC_BOOTSTRAP", "1")
@@ -168,7 +184,8 @@ fn find_compiler() -> Result<(PathBuf, PathBuf, PathBuf)> {
         return Ok(found);
     }
     install_compiler()?;
-    compiler_in(Path::new("/usr/bin")).context("the packages are installed, yet there is no compiler with its sources")
+    compiler_in(Path::new("/usr/bin"))
+        .context("the packages are installed, yet there is no compiler with its sources")
 }
 
 fn compiler_in(folder: &Path) -> Option<(PathBuf, PathBuf, PathBuf)> {
@@ -200,7 +217,9 @@ fn find_linker(root: &Path) -> Result<PathBuf> {
     let own = root.join("target/bpf-linker");
     let mut places: Vec<PathBuf> = vec![own.join("bin")];
     places.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
-    let find = |places: &[PathBuf]| places.iter().map(|place| place.join("bpf-linker")).find(|path| is_program(path));
+    let find = |places: &[PathBuf]| {
+        places.iter().map(|place| place.join("bpf-linker")).find(|path| is_program(path))
+    };
     if let Some(found) = find(&places) {
         return Ok(found);
     }
@@ -229,7 +248,9 @@ fn find_llvm(compiler: &Path) -> Result<(PathBuf, String)> {
             return Ok((place, name));
         }
     }
-    bail!("bpf-linker needs a libLLVM 22, as the lib folder of rustup's 1.95 toolchain has it: `rustup default 1.95`")
+    bail!(
+        "bpf-linker needs a libLLVM 22, as the lib folder of rustup's 1.95 toolchain has it: `rustup default 1.95`"
+    )
 }
 
 fn hash_sources(root: &Path) -> Result<String> {

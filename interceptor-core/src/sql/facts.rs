@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Answer, Function, Name, Question, Reference, Relation, Statement,
+    Answer, Function, Name, Question, Reference, Relation, Statement, TransactionVerb,
     builtin::{is_harmless, is_newer_grammar, verb_of},
 };
 use crate::model::{Effect, Object, StatementFacts, Target, Unknown, Verb};
@@ -93,6 +93,41 @@ pub fn executed(own: StatementFacts, prepared: Option<StatementFacts>) -> Statem
         has_limit: own.has_limit || prepared.has_limit,
         unknown: own.unknown.or(prepared.unknown),
     }
+}
+
+/// [`facts`] of the statements of one batch, which are carried out one after the other without anything being
+/// looked up in between: once one of them may change what names mean ([`shifts_names`]), later ones that need
+/// the catalogue are unknown.
+pub fn batch_facts(statements: &[Statement], answer: &Answer) -> Vec<StatementFacts> {
+    let mut shifted = false;
+    let mut all = Vec::with_capacity(statements.len());
+    for statement in statements {
+        let mut told = facts(statement, answer);
+        if shifted && needs_answer(statement) && told.unknown.is_none() {
+            told.unknown =
+                Some(Unknown("an earlier statement of the batch may change what its names mean".to_owned()));
+            told.effects.push(Effect { verb: Verb::Unknown, target: Target::Resource });
+        }
+        let executes = statement.executes.is_some();
+        let ends = !matches!(statement.transaction, None | Some(TransactionVerb::Begin));
+        shifted |= executes || ends || shifts_names(&told);
+        all.push(told);
+    }
+    all
+}
+
+/// Whether, once it is carried out, names may mean something else: the search path or the role may have changed,
+/// by a setting or by code that is not known. What makes, changes or removes objects is not meant: it is judged on
+/// the objects themselves, and makes cached facts stale all the same.
+pub fn shifts_names(facts: &StatementFacts) -> bool {
+    facts.unknown.is_some()
+        || facts.effects.iter().any(|effect| match (effect.verb, &effect.target) {
+            (Verb::SessionChange, Target::Setting(name)) => {
+                matches!(name.as_str(), "search_path" | "role" | "session_authorization" | "all")
+            }
+            (Verb::SessionChange | Verb::FunctionCall | Verb::Unknown, _) => true,
+            _ => false,
+        })
 }
 
 struct Join<'a> {

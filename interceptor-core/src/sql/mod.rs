@@ -28,7 +28,7 @@ use std::{
 };
 
 pub use analyze::analyze;
-pub use facts::{executed, facts, question};
+pub use facts::{batch_facts, executed, facts, question, shifts_names};
 pub use fuzz::fuzz;
 pub use guard::{MAX_BYTES, MAX_CHAIN, MAX_DEPTH, MAX_NESTING, MAX_TOKENS};
 pub use redact::{redact, without_literals};

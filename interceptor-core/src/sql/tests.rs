@@ -668,6 +668,28 @@ fn a_question_names_what_must_be_looked_up() {
 }
 
 #[test]
+fn a_batch_that_changes_what_names_mean_is_not_judged_by_the_old_meaning() {
+    let unknown = |text: &str| -> Vec<bool> {
+        let statements = analyze(text).expect("readable");
+        batch_facts(&statements, &answer()).iter().map(|facts| facts.unknown.is_some()).collect()
+    };
+    for (text, expected) in [
+        ("SELECT * FROM users; SELECT * FROM users", vec![false, false]),
+        ("BEGIN; SELECT * FROM users; COMMIT", vec![false, false, false]),
+        ("SET search_path = x; SELECT * FROM users", vec![false, true]),
+        ("SET statement_timeout = 1; SELECT * FROM users", vec![false, false]),
+        ("SET ROLE x; SELECT 1; SELECT * FROM users", vec![false, false, true]),
+        ("SELECT set_config('search_path', 'x', true); SELECT * FROM users", vec![false, true]),
+        ("SELECT mine(1); DELETE FROM users", vec![false, true]),
+        ("ROLLBACK; SELECT * FROM users", vec![false, true]),
+        ("EXECUTE p; SELECT * FROM users", vec![false, true]),
+        ("CREATE TABLE t (a int); DROP TABLE users", vec![false, false]),
+    ] {
+        assert_eq!(unknown(text), expected, "{text}");
+    }
+}
+
+#[test]
 fn what_is_executed_counts() {
     let own = || facts(&one("EXECUTE p"), &Answer::default());
     let inner = facts(&one("DELETE FROM users"), &answer());

@@ -3,15 +3,18 @@
 //!
 //! Promise: whatever cannot be told is `unknown` with a reason; nothing is left out of an exchange's actions.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use interceptor_core::{
     model::{Action, BindValue, Phase, SessionChange, StatementFacts, StatementKind, Target, Unknown, Verb},
-    sql::{Answer, Question, Reference, Statement, TransactionVerb},
+    sql::{Answer, Question, Reference, Relation, Statement, TransactionVerb},
 };
 
 use super::{
-    facts, lookup,
+    facts,
     names::{Names, Weighed},
 };
 
@@ -125,7 +128,7 @@ pub(super) struct Expansion<'a> {
 
 impl Session {
     /// Finds what stands behind each statement, where changes from `segment` on fail together with it.
-    pub(super) fn expand<'a>(&self, statements: &'a [Statement], segment: u64) -> Expansion<'a> {
+    pub(super) fn expand<'a>(&self, text: &str, statements: &'a [Statement], segment: u64) -> Expansion<'a> {
         let mut firm = true;
         let mut local = Local::default();
         let items = statements
@@ -145,10 +148,10 @@ impl Session {
                             }),
                     )
                 } else if statement.kind == StatementKind::Fetch {
-                    Some(match cursor(statement) {
+                    Some(match cursor(text, statement) {
                         None => Err("the cursor's name could not be read".to_owned()),
                         Some(name) => {
-                            let (reading, certain) = self.cursor(name, segment, &local);
+                            let (reading, certain) = self.cursor(&name, segment, &local);
                             firm &= certain;
                             reading.ok_or_else(|| format!("no cursor {name:?} is known on this session"))
                         }
@@ -156,7 +159,7 @@ impl Session {
                 } else {
                     None
                 };
-                local.follow(statement);
+                local.follow(text, statement);
                 Expanded { statement, behind }
             })
             .collect();
@@ -190,7 +193,7 @@ impl Local {
         self.prepared.get(name).cloned().or(self.forgot_all.then_some(None))
     }
 
-    fn follow(&mut self, statement: &Statement) {
+    fn follow(&mut self, text: &str, statement: &Statement) {
         match &statement.session {
             Some(SessionChange::Prepared { name, text }) => {
                 self.prepared.insert(name.clone(), Some(Arc::new(Reading::of(text.clone()))));
@@ -205,19 +208,25 @@ impl Local {
             None => {}
         }
         if matches!(statement.kind, StatementKind::Declare | StatementKind::Close)
-            && let Some(name) = cursor(statement)
+            && let Some(name) = cursor(text, statement)
         {
             // Reading a cursor in the batch that declares it would need the batch's own text: not known.
-            self.cursors.insert(name.to_owned(), None);
+            self.cursors.insert(name, None);
         }
     }
 }
 
-/// The cursor that DECLARE, FETCH, MOVE or CLOSE names.
-pub(super) fn cursor(statement: &Statement) -> Option<&str> {
-    statement.effects.iter().find_map(|(_, reference)| match reference {
-        Reference::Other { kind, name } if kind == "cursor" => Some(name.as_str()),
-        _ => None,
+/// The cursor that a statement of `text` names.
+fn cursor(text: &str, statement: &Statement) -> Option<String> {
+    text.get(statement.range.clone()).and_then(|text| facts::cursor(statement.kind, text))
+}
+
+/// Whether these statements, or what stands behind them, need the catalogue.
+pub(super) fn needs_catalogue(items: &[Expanded<'_>]) -> bool {
+    items.iter().any(|item| {
+        facts::needs_catalogue(std::slice::from_ref(item.statement))
+            || matches!(&item.behind, Some(Ok(reading))
+                if reading.statements.as_deref().is_ok_and(facts::needs_catalogue))
     })
 }
 
@@ -248,19 +257,26 @@ pub(super) fn actions(
     binds: &[BindValue],
 ) -> Vec<Action> {
     if items.is_empty() {
-        let facts = StatementFacts {
-            kind: StatementKind::Empty,
-            ..StatementFacts::single(Verb::SessionChange, Target::Setting("none".to_owned()))
-        };
-        return vec![Action { phase, text: text.to_owned(), binds: binds.to_vec(), facts }];
+        return unknown(phase, text, binds.to_vec(), "there is no statement in it");
     }
     let mut known = known;
+    // Names that an earlier statement of the same text makes: they may hide what the catalogue said.
+    let mut made = BTreeSet::new();
     items
         .iter()
         .map(|item| {
-            let facts = item_facts(item, known);
-            if may_turn_names(item, &facts) {
-                known = Err("an earlier statement of the same text may change what its names mean");
+            let known_here = if item.mentions(&made, known.ok()) {
+                Err("an earlier statement of the same text makes what it names")
+            } else {
+                known
+            };
+            let facts = item_facts(item, known_here);
+            match item.makes(&facts) {
+                Some(names) => made.extend(names),
+                None if may_turn_names(item, &facts) => {
+                    known = Err("an earlier statement of the same text may change what its names mean");
+                }
+                None => {}
             }
             let text = text.get(item.statement.range.clone()).unwrap_or(text).trim();
             Action { phase, text: text.to_owned(), binds: binds.to_vec(), facts }
@@ -288,14 +304,7 @@ fn item_facts(item: &Expanded<'_>, known: Result<&Answer, &str>) -> StatementFac
                 } else {
                     statement_facts(inner, known)
                 };
-                for effect in inner.effects {
-                    if !facts.effects.contains(&effect) {
-                        facts.effects.push(effect);
-                    }
-                }
-                facts.has_where &= inner.has_where;
-                facts.has_limit |= inner.has_limit;
-                facts.unknown = facts.unknown.or(inner.unknown);
+                facts = facts::running(facts, inner);
             }
             Ok(_) => add_unknown(&mut facts, "what it runs is not one plain statement"),
             Err(why) => add_unknown(&mut facts, &why.0),
@@ -316,9 +325,8 @@ fn statement_facts(statement: &Statement, known: Result<&Answer, &str>) -> State
     match known {
         Ok(answer) => facts::facts(statement, answer),
         Err(why) => {
-            let question = facts::question(std::slice::from_ref(statement));
             let mut facts = facts::facts(statement, &Answer::default());
-            if !lookup::covers(&Question::default(), &question) {
+            if facts::needs_catalogue(std::slice::from_ref(statement)) {
                 add_unknown(&mut facts, why);
             }
             facts
@@ -380,6 +388,36 @@ pub(super) fn takes_snapshot(statement: &Statement) -> bool {
 }
 
 impl Expanded<'_> {
+    /// The relations that it makes, where making them is all that it changes for later statements.
+    fn makes(&self, facts: &StatementFacts) -> Option<Vec<String>> {
+        let only_makes = self.statement.kind == StatementKind::Create
+            && facts.unknown.is_none()
+            && facts.effects.iter().all(|effect| {
+                is_plain(effect.verb)
+                    || matches!((effect.verb, &effect.target), (Verb::SchemaCreate, Target::Table(_)))
+            });
+        only_makes.then(|| {
+            let made = self.statement.effects.iter().filter_map(|(_, reference)| match reference {
+                Reference::NewRelation(name) => Some(name.name.clone()),
+                _ => None,
+            });
+            made.collect()
+        })
+    }
+
+    /// Whether it names one of `made` that the catalogue knew as something else. What was missing is judged for
+    /// every schema that it could be in.
+    fn mentions(&self, made: &BTreeSet<String>, known: Option<&Answer>) -> bool {
+        if made.is_empty() {
+            return false;
+        }
+        let asked = question(std::slice::from_ref(self));
+        asked.relations.iter().any(|name| {
+            made.contains(&name.name)
+                && !known.is_some_and(|answer| matches!(answer.relations.get(name), Some(Relation::Missing)))
+        })
+    }
+
     /// The statement itself.
     pub(super) fn statement(&self) -> &Statement {
         self.statement
@@ -402,13 +440,13 @@ impl Expanded<'_> {
             Some(SessionChange::Discarded) => changes.push(Change::Discard),
             None => {}
         }
-        let text = text.get(self.statement.range.clone()).unwrap_or_default();
-        match (self.statement.kind, cursor(self.statement)) {
+        match (self.statement.kind, cursor(text, self.statement)) {
             (StatementKind::Declare, Some(name)) => {
+                let text = text.get(self.statement.range.clone()).unwrap_or_default();
                 let reading = Arc::new(Reading::of(text.to_owned()));
-                changes.push(Change::Declare(name.to_owned(), Cursor { reading }));
+                changes.push(Change::Declare(name, Cursor { reading }));
             }
-            (StatementKind::Close, Some(name)) => changes.push(Change::ClosePortal(name.to_owned())),
+            (StatementKind::Close, Some(name)) => changes.push(Change::ClosePortal(name)),
             _ => {}
         }
         changes

@@ -231,7 +231,7 @@ impl PostgresDecoder {
             }
             (None, Ok(statements)) => statements,
         };
-        let expansion = self.names.expand(statements, self.segment_op);
+        let expansion = self.names.expand(&reading.text, statements, self.segment_op);
         let known = match self.need(&expansion.items, expansion.firm) {
             Need::Enquire(question) => {
                 drop(expansion);
@@ -267,7 +267,7 @@ impl PostgresDecoder {
             return Ok(self.ask_unknown(what, Phase::Prepare, &reading.text, Vec::new(), &why, frame));
         }
         let statements = reading.statements.as_deref().unwrap_or_default();
-        let expansion = self.names.expand(statements, self.segment_op);
+        let expansion = self.names.expand(&reading.text, statements, self.segment_op);
         let known = match self.need(&expansion.items, expansion.firm) {
             Need::Enquire(question) => {
                 drop(expansion);
@@ -286,11 +286,13 @@ impl PostgresDecoder {
     /// The look-up for that comes before the Bind where it can, so that it stays outside the pipeline.
     fn judge_bind(&mut self, frame: Bytes, bind: Bind) -> Result<Step, DecodeError> {
         let found = self.names.statements.find(&bind.statement, self.segment_op);
-        let statements = match &found.value {
-            Some(prepared) => prepared.reading.statements.as_deref().unwrap_or_default(),
-            None => &[],
+        let (text, statements) = match &found.value {
+            Some(prepared) => {
+                (prepared.reading.text.as_str(), prepared.reading.statements.as_deref().unwrap_or_default())
+            }
+            None => ("", [].as_slice()),
         };
-        let expansion = self.names.expand(statements, self.segment_op);
+        let expansion = self.names.expand(text, statements, self.segment_op);
         let need = self.need(&expansion.items, expansion.firm && found.firm);
         drop(expansion);
         if let Need::Enquire(question) = need {
@@ -323,7 +325,7 @@ impl PostgresDecoder {
             Ok(statements) if statements.len() <= 1 => statements.as_slice(),
             _ => &[],
         };
-        let expansion = self.names.expand(statements, self.segment_op);
+        let expansion = self.names.expand(&reading.text, statements, self.segment_op);
         let need = self.need(&expansion.items, expansion.firm && firm);
         let known = match need {
             Need::Enquire(question) => {
@@ -362,7 +364,7 @@ impl PostgresDecoder {
     fn need(&self, items: &[Expanded<'_>], firm: bool) -> Need {
         let question = action::question(items);
         let certain = firm && self.proven == self.changes;
-        let nothing = lookup::covers(&Question::default(), &question);
+        let nothing = !action::needs_catalogue(items);
         if let Some(known) = &self.known
             && known.segment == self.segment
             && known.changes == self.changes

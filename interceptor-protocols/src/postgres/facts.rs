@@ -1,137 +1,148 @@
-//! The one place where this protocol asks `core` what a text means.
+//! The one place where this protocol asks `core` what a text means, and reads what `core` does not tell: the names
+//! of cursors.
 
 use interceptor_core::{
-    model::{StatementFacts, StatementKind, Unknown, Verb},
-    sql::{Answer, Name, Question, Reference, Statement, TransactionVerb},
+    model::{StatementFacts, StatementKind, Unknown},
+    sql::{self, Answer, Question, Reference, Statement},
 };
 
 /// Reads a text.
 pub(super) fn read(text: &str) -> Result<Vec<Statement>, Unknown> {
-    standin::analyze(text)
+    sql::analyze(text)
 }
 
 /// What must be looked up for these.
 pub(super) fn question(statements: &[Statement]) -> Question {
-    standin::question(statements)
+    sql::question(statements)
+}
+
+/// Whether these need the catalogue at all, be it only for the search path.
+pub(super) fn needs_catalogue(statements: &[Statement]) -> bool {
+    statements.iter().flat_map(|statement| &statement.effects).any(|(_, reference)| {
+        !matches!(reference, Reference::Resource | Reference::Other { .. } | Reference::Setting(_))
+    })
 }
 
 /// What one statement does.
 pub(super) fn facts(statement: &Statement, answer: &Answer) -> StatementFacts {
-    standin::facts(statement, answer)
+    sql::facts(statement, answer)
 }
 
-// INTEGRATION: a crude stand-in until `core::sql` has its functions; only tests of the wire depend on it.
-mod standin {
-    use interceptor_core::model::{Effect, Object, SessionChange, Target};
-    use interceptor_core::sql::Relation;
+/// What a statement does that runs another, whose facts are `inner`.
+pub(super) fn running(own: StatementFacts, inner: StatementFacts) -> StatementFacts {
+    sql::executed(own, Some(inner))
+}
 
+/// The cursor that DECLARE, FETCH, MOVE or CLOSE names, folded; `None` where it cannot be read for sure, and for
+/// CLOSE ALL.
+pub(super) fn cursor(kind: StatementKind, text: &str) -> Option<String> {
+    let words = words(text)?;
+    match kind {
+        StatementKind::Declare => words.get(1).cloned(),
+        // FETCH and MOVE end with the name, whatever stands before it.
+        StatementKind::Fetch if words.len() > 1 => words.last().cloned(),
+        StatementKind::Close => words.get(1).filter(|_| words.len() == 2).cloned(),
+        _ => None,
+    }
+}
+
+/// The words of a text up to the first thing that is neither a name, a number nor a sign, without its comments.
+fn words(text: &str) -> Option<Vec<String>> {
+    /// Enough for every form of the four statements.
+    const MAX_WORDS: usize = 12;
+    let mut rest = text;
+    let mut words = Vec::new();
+    loop {
+        rest = skip_blank(rest)?;
+        let Some(first) = rest.chars().next() else { return Some(words) };
+        if words.len() >= MAX_WORDS {
+            // A DECLARE is as long as its query.
+            return Some(words);
+        }
+        let length = match first {
+            '"' => quoted(rest)?,
+            c if c.is_alphabetic() || c == '_' => {
+                rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$')).unwrap_or(rest.len())
+            }
+            c if c.is_ascii_digit() || matches!(c, '+' | '-') => 1,
+            // Something else: only the words before it are told, and none of them is the last.
+            _ => {
+                words.push(String::new());
+                return Some(words);
+            }
+        };
+        let (word, after) = rest.split_at_checked(length)?;
+        if word.eq_ignore_ascii_case("u") && after.starts_with('&') {
+            return None;
+        }
+        words.push(match word.strip_prefix('"').and_then(|word| word.strip_suffix('"')) {
+            Some(quoted) => quoted.replace("\"\"", "\""),
+            // How other letters fold hangs on the server's locale.
+            None if word.is_ascii() => word.to_ascii_lowercase(),
+            None => return None,
+        });
+        rest = after;
+    }
+}
+
+fn quoted(text: &str) -> Option<usize> {
+    let mut chars = text.char_indices().skip(1).peekable();
+    while let Some((at, c)) = chars.next() {
+        if c == '"' && chars.next_if(|(_, next)| *next == '"').is_none() {
+            return at.checked_add(1);
+        }
+    }
+    None
+}
+
+fn skip_blank(mut text: &str) -> Option<&str> {
+    loop {
+        let trimmed = text.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == '\x0b');
+        text = if let Some(comment) = trimmed.strip_prefix("--") {
+            comment.find(['\n', '\r']).and_then(|end| comment.get(end..)).unwrap_or_default()
+        } else if let Some(comment) = trimmed.strip_prefix("/*") {
+            block_comment(comment)?
+        } else {
+            return Some(trimmed);
+        };
+    }
+}
+
+/// What stands behind a comment whose beginning has been taken; comments nest.
+fn block_comment(mut text: &str) -> Option<&str> {
+    let mut depth = 1_usize;
+    while depth > 0 {
+        let at = text.find(['*', '/'])?;
+        text = text.get(at..)?;
+        if let Some(rest) = text.strip_prefix("*/") {
+            depth = depth.checked_sub(1)?;
+            text = rest;
+        } else if let Some(rest) = text.strip_prefix("/*") {
+            depth = depth.checked_add(1)?;
+            text = rest;
+        } else {
+            text = text.get(1..)?;
+        }
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
     use super::*;
 
-    pub(super) fn analyze(text: &str) -> Result<Vec<Statement>, Unknown> {
-        let mut at = 0;
-        let mut out = Vec::new();
-        for part in text.split(';') {
-            let range = at..at + part.len();
-            at += part.len() + 1;
-            if part.trim().is_empty() {
-                continue;
-            }
-            let words: Vec<String> = part.split_whitespace().map(str::to_lowercase).collect();
-            let word = |n: usize| words.get(n).map_or("", String::as_str);
-            let after =
-                |key: &str| words.iter().position(|w| w == key).and_then(|n| words.get(n + 1)).cloned();
-            let name = |n: String| Name { schema: None, name: n };
-            let (kind, verb, relation) = match word(0) {
-                "select" => (StatementKind::Select, Verb::DataRead, after("from")),
-                "insert" => (StatementKind::Insert, Verb::DataInsert, after("into")),
-                "delete" => (StatementKind::Delete, Verb::DataDelete, after("from")),
-                "update" => (StatementKind::Update, Verb::DataUpdate, Some(word(1).to_owned())),
-                "drop" => (StatementKind::Drop, Verb::SchemaDrop, Some(word(2).to_owned())),
-                "create" => (StatementKind::Create, Verb::SchemaCreate, None),
-                "set" => (StatementKind::Set, Verb::SessionChange, None),
-                "lock" => (StatementKind::Lock, Verb::DataLock, Some(word(2).to_owned())),
-                "copy" => (StatementKind::Copy, Verb::DataRead, None),
-                "begin" | "commit" | "rollback" => (StatementKind::Transaction, Verb::Transaction, None),
-                "prepare" => (StatementKind::Prepare, Verb::DataRead, None),
-                "execute" => (StatementKind::Execute, Verb::DataRead, None),
-                "deallocate" => (StatementKind::Deallocate, Verb::SessionChange, None),
-                "declare" => (StatementKind::Declare, Verb::DataRead, after("from")),
-                "fetch" => (StatementKind::Fetch, Verb::DataRead, None),
-                _ => return Err(Unknown(format!("{:?} is not read", word(0)))),
-            };
-            let mut effects =
-                vec![(verb, relation.map_or(Reference::Resource, |n| Reference::Relation(name(n))))];
-            if word(0) == "declare" {
-                effects
-                    .push((Verb::DataRead, Reference::Other { kind: "cursor".into(), name: word(1).into() }));
-            }
-            if word(0) == "fetch" {
-                effects = vec![(
-                    Verb::DataRead,
-                    Reference::Other { kind: "cursor".into(), name: after("from").unwrap_or_default() },
-                )];
-            }
-            out.push(Statement {
-                range,
-                kind,
-                effects,
-                has_where: true,
-                has_limit: false,
-                session: match word(0) {
-                    "prepare" => Some(SessionChange::Prepared {
-                        name: word(1).to_owned(),
-                        text: words.iter().skip(3).cloned().collect::<Vec<_>>().join(" "),
-                    }),
-                    "deallocate" => {
-                        Some(SessionChange::Deallocated(Some(word(1).to_owned()).filter(|w| w != "all")))
-                    }
-                    _ => None,
-                },
-                executes: (word(0) == "execute").then(|| word(1).to_owned()),
-                transaction: match word(0) {
-                    "begin" => Some(TransactionVerb::Begin),
-                    "commit" => Some(TransactionVerb::Commit),
-                    "rollback" => Some(TransactionVerb::Rollback),
-                    _ => None,
-                },
-                unknown: None,
-            });
-        }
-        Ok(out)
-    }
-
-    pub(super) fn question(statements: &[Statement]) -> Question {
-        let mut question = Question::default();
-        for (_, reference) in statements.iter().flat_map(|s| &s.effects) {
-            if let Reference::Relation(name) = reference {
-                question.relations.insert(name.clone());
-            }
-        }
-        question
-    }
-
-    pub(super) fn facts(statement: &Statement, answer: &Answer) -> StatementFacts {
-        let mut unknown = None;
-        let mut effects = Vec::new();
-        for (verb, reference) in &statement.effects {
-            let target = match reference {
-                Reference::Relation(name) => match answer.relations.get(name) {
-                    Some(Relation::Found { object, .. }) => Target::Table(object.clone()),
-                    Some(Relation::Missing) => Target::Table(Object {
-                        database: answer.database.clone(),
-                        schema: String::new(),
-                        name: name.name.clone(),
-                        oid: None,
-                    }),
-                    None => {
-                        unknown = Some(Unknown(format!("{} was not looked up", name.name)));
-                        Target::Resource
-                    }
-                },
-                _ => Target::Resource,
-            };
-            effects.push(Effect { verb: if unknown.is_some() { Verb::Unknown } else { *verb }, target });
-        }
-        StatementFacts { kind: statement.kind, effects, has_where: true, has_limit: false, unknown }
+    #[test]
+    fn cursors_are_named_by_their_place() {
+        let name = |kind, text| cursor(kind, text);
+        assert_eq!(name(StatementKind::Declare, "DECLARE C CURSOR FOR SELECT ';'").as_deref(), Some("c"));
+        assert_eq!(
+            name(StatementKind::Declare, "/* a /* b */ */ declare \"A\"\"b\" cursor").as_deref(),
+            Some("A\"b")
+        );
+        assert_eq!(name(StatementKind::Fetch, "FETCH ALL FROM c -- x").as_deref(), Some("c"));
+        assert_eq!(name(StatementKind::Fetch, "move relative -3 c").as_deref(), Some("c"));
+        assert_eq!(name(StatementKind::Close, "close c").as_deref(), Some("c"));
+        assert_eq!(name(StatementKind::Fetch, "FETCH U&\"\\0063\""), None);
+        assert_eq!(name(StatementKind::Fetch, "FETCH FROM /* c"), None);
     }
 }

@@ -16,7 +16,7 @@ use std::{
 use nix::{
     sys::{
         prctl,
-        resource::{RLIM_INFINITY, Resource, setrlimit},
+        resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit},
         signal::Signal,
         socket::{AddressFamily, SockFlag, SockType, socketpair},
     },
@@ -131,8 +131,8 @@ fn start(arguments: &[OsString], account: (Uid, Gid), channel: BorrowedFd<'_>) -
         nix::unistd::setsid()?;
         syscalls::close_from_three(true)?;
         // Many connections; and secrets that must not be swapped out.
-        setrlimit(Resource::RLIMIT_NOFILE, 1 << 16, 1 << 16)?;
-        setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)?;
+        raise(Resource::RLIMIT_NOFILE, 1 << 16)?;
+        raise(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY)?;
         privileges::drop_all(uid, gid)?;
         // After the change of user, which clears it.
         prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -142,6 +142,15 @@ fn start(arguments: &[OsString], account: (Uid, Gid), channel: BorrowedFd<'_>) -
     // Without it, an agent that eats the memory would have the kernel end its guard first.
     let _ = fs::write(format!("/proc/{}/oom_score_adj", child.id()), "-900");
     Ok(child)
+}
+
+/// Raises a limit to `wanted`, or as far as this host lets root go.
+fn raise(limit: Resource, wanted: u64) -> io::Result<()> {
+    if setrlimit(limit, wanted, wanted).is_ok() {
+        return Ok(());
+    }
+    let (_, highest) = getrlimit(limit)?;
+    Ok(setrlimit(limit, highest, highest)?)
 }
 
 /// Only what changes how a role logs or where systemd put its credentials.

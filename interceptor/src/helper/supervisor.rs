@@ -104,6 +104,8 @@ pub(super) struct Supervisor {
     /// The number of the pair that runs, or ran last.
     number: u64,
     failures: u32,
+    /// Which role was lost, and how, before the daemon ever served.
+    first_loss: Option<(&'static str, String)>,
     restart_at: Option<Instant>,
     has_served: bool,
     runs: BTreeMap<RunId, Stage>,
@@ -133,6 +135,7 @@ impl Supervisor {
             pair: None,
             number: 0,
             failures: 0,
+            first_loss: None,
             restart_at: None,
             has_served: false,
             runs: BTreeMap::new(),
@@ -158,7 +161,7 @@ impl Supervisor {
                 && let Some(ready) = ready.take()
             {
                 self.has_served = true;
-                let listener = launches::listener(&self.places.launch_socket())?;
+                let listener = ground::listener(&self.places.launch_socket())?;
                 accepting = Some(tokio::spawn(launches::accept(listener, self.events.clone())));
                 ready().map_err(failed("say that the daemon is ready"))?;
             }
@@ -177,7 +180,7 @@ impl Supervisor {
     }
 
     fn first_failure(&mut self) -> HelperError {
-        let (mut role, mut how) = ("keeper or proxy", "ended".to_owned());
+        let (mut role, mut how) = self.first_loss.take().unwrap_or(("keeper or proxy", "ended".to_owned()));
         if let Some(pair) = &mut self.pair {
             for (name, child) in [("keeper", &mut pair.keeper), ("proxy", &mut pair.proxy)] {
                 if let Ok(Some(status)) = child.try_wait() {
@@ -496,7 +499,7 @@ impl Supervisor {
     }
 
     /// Refuses everything, ends the other role too, and plans the next start.
-    fn lose_pair(&mut self, role: &str, how: &str) {
+    fn lose_pair(&mut self, role: &'static str, how: &str) {
         tracing::error!(role, how, "a role is gone: everything is refused until it is back");
         self.set_denial(true);
         let lived = self.pair.as_ref().map_or(Duration::ZERO, |pair| pair.since.elapsed());
@@ -504,6 +507,7 @@ impl Supervisor {
         if !self.has_served {
             // The first start fails as a whole; how a role ended is told from its status.
             std::thread::sleep(Duration::from_millis(50));
+            self.first_loss = Some((role, how.to_owned()));
             return;
         }
         if let Some(pair) = self.pair.take() {

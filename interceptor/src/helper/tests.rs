@@ -27,7 +27,10 @@ use nix::{
 };
 
 use super::{messages::*, *};
-use crate::{channel::Channel, launch::syscalls};
+use crate::{
+    channel::Channel,
+    launch::{furnish_network, syscalls},
+};
 
 const ROOT: &str = "INTERCEPTOR_TEST_ROOT";
 
@@ -258,7 +261,7 @@ impl Sleeper {
         syscalls::before_exec(command.arg("1000"), move || {
             fs::write(&procs, "0")?;
             unshare(CloneFlags::CLONE_NEWNET)?;
-            crate::launch::furnish_network()?;
+            furnish_network()?;
             Ok(())
         });
         let init = command.spawn().expect("sleep");

@@ -1,1 +1,142 @@
-//! To come.
+//! What this kernel can do for us, found out by trying it: for `doctor`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use aya::programs::{ProgramError, links::PinnedLink};
+use interceptor_common::names::{CGROUP_PROGRAMS, TRACEPOINT_PROGRAMS};
+
+use super::{KernelError, btf, cgroup, diag, load, pins};
+use crate::places::Places;
+
+/// How a probe ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It works.
+    Works,
+    /// It does not, and captured connections would not be safe.
+    Missing,
+    /// It does not, and nothing depends on it.
+    Optional,
+}
+
+/// One thing that was tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What was tried.
+    pub what: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// For a hook: whether ours is in force now.
+    pub attached: Option<bool>,
+    /// What was seen, in a line.
+    pub detail: String,
+}
+
+impl Finding {
+    fn of<T>(what: &str, result: Result<T, String>, show: impl FnOnce(T) -> String) -> Self {
+        let (outcome, detail) = match result {
+            Ok(value) => (Outcome::Works, show(value)),
+            Err(detail) => (Outcome::Missing, detail),
+        };
+        Self { what: what.to_owned(), outcome, attached: None, detail }
+    }
+}
+
+/// Tries everything. Changes nothing that stays, but for the bpffs mount if there was none.
+pub fn probe(places: &Places) -> Vec<Finding> {
+    let mut findings = vec![
+        Finding::of("cgroup2", said(cgroup::root()), |path| format!("mounted at {}", path.display())),
+        Finding::of("bpffs", said(pins::ensure_bpffs()), |()| "mounted at /sys/fs/bpf".into()),
+        Finding::of("BTF", said(btf::offsets()), |_| "the fields that are needed are where it says".into()),
+        Finding::of("sock_diag", said(diag::open()), |_| "can be asked".into()),
+        legacy_controllers(),
+        lsm(),
+    ];
+    // Names on bpffs may not hold a dot.
+    let mut scratch = places.pins().into_os_string();
+    scratch.push(format!("-probe-{}", std::process::id()));
+    let scratch = PathBuf::from(scratch);
+    findings.extend(hooks(places, &scratch));
+    if let Err(error) = pins::remove_tree(&scratch) {
+        tracing::warn!(%error, "a probe's maps stay behind");
+    }
+    findings
+}
+
+fn hooks(places: &Places, scratch: &Path) -> Vec<Finding> {
+    let failed = |detail: String| vec![Finding::of::<()>("programs", Err(detail), |()| String::new())];
+    if let Err(error) = fs::create_dir(scratch) {
+        return failed(format!("{}: {error}", scratch.display()));
+    }
+    let loaded = load::object(scratch).and_then(|object| Ok((object, load::kernel_types()?)));
+    let (mut object, types) = match said(loaded) {
+        Ok(loaded) => loaded,
+        Err(detail) => return failed(detail),
+    };
+    let links = pins::Pins::of(places).links();
+    let plain = CGROUP_PROGRAMS.iter().map(|name| (*name, None));
+    let traced = TRACEPOINT_PROGRAMS.iter().map(|(name, point)| (*name, Some(*point)));
+    plain
+        .chain(traced)
+        .map(|(name, point)| {
+            let verified = match object.program_mut(name) {
+                Some(program) => load::verify(program, point, &types).map_err(|error| explain(&error)),
+                None => Err("not in the object".to_owned()),
+            };
+            let attached = PinnedLink::from_pin(links.join(name)).is_ok();
+            let mut finding = Finding::of(&format!("hook {name}"), verified, |()| "loads".into());
+            finding.attached = Some(attached);
+            finding
+        })
+        .collect()
+}
+
+fn explain(error: &ProgramError) -> String {
+    match error {
+        // The verifier's log can be thousands of lines; its last one says why.
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let last = log.lines().rev().find(|line| !line.starts_with("processed")).unwrap_or_default();
+            format!("{io_error}; {last}")
+        }
+        other => chain(other),
+    }
+}
+
+/// Kernels before 5.15 forget a socket's cgroup when these are used.
+fn legacy_controllers() -> Finding {
+    let path = "/proc/self/cgroup";
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let used: Vec<&str> =
+        text.lines().filter(|line| line.contains("net_cls") || line.contains("net_prio")).collect();
+    let detail = if used.is_empty() { "not mounted".into() } else { format!("in use: {}", used.join(", ")) };
+    let outcome = if used.is_empty() { Outcome::Works } else { Outcome::Optional };
+    Finding { what: "net_cls and net_prio".into(), outcome, attached: None, detail }
+}
+
+/// LSM programs would be a second layer. Whether they are switched on is all that can be said without one.
+fn lsm() -> Finding {
+    let path = "/sys/kernel/security/lsm";
+    let active = fs::read_to_string(path).is_ok_and(|text| text.trim().split(',').any(|lsm| lsm == "bpf"));
+    let detail =
+        if active { "switched on; not used by this version" } else { "not switched on (lsm=...,bpf)" };
+    Finding { what: "BPF LSM".into(), outcome: Outcome::Optional, attached: None, detail: detail.into() }
+}
+
+fn said<T>(result: Result<T, KernelError>) -> Result<T, String> {
+    result.map_err(|error| chain(&error))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,244 @@
+//! The kernel side over time: process events, other users, the loader's death, restart, sweeping, removal.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod kernel_support;
+
+use std::{
+    os::{
+        fd::AsFd,
+        unix::fs::{MetadataExt, PermissionsExt},
+    },
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use interceptor::kernel::{
+    Attachment, Counter, EventReader, KernelError, KernelEvent, Occurrence, ProcessRef, cgroup, diag, probe,
+};
+use kernel_support::{Stage, apart};
+use nix::sched::{CloneFlags, setns};
+
+#[test]
+fn the_actor_plays() {
+    kernel_support::actor::play();
+}
+
+/// Reads events until one fits.
+fn wait_for(reader: &mut EventReader, mut fits: impl FnMut(&KernelEvent) -> bool) -> KernelEvent {
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        while let Some(event) = reader.next_event() {
+            if fits(&event) {
+                return event;
+            }
+        }
+        assert!(Instant::now() < end, "the event did not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn forks_execs_and_exits_are_told_with_arguments() {
+    let stage = Stage::new();
+    let mut reader = stage.maps.events().expect("events");
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "/bin/echo one 'two  three' ''; exit 0"]).stdout(Stdio::null());
+    let mut shell = stage.spawn(&mut shell);
+    let exec = wait_for(&mut reader, |event| {
+        event.process.pid == shell.id() && matches!(event.what, Occurrence::Exec { .. })
+    });
+    assert_eq!((exec.run, exec.uid), (Some(stage.run), 0));
+    assert_eq!(exec.cgroup, cgroup::id(&stage.cgroup).expect("id"));
+    let Occurrence::Exec { parent, path, argv, cut } = exec.what else { panic!("an exec") };
+    assert_eq!(parent.pid, std::process::id());
+    assert_eq!(path.as_deref(), Some("/bin/sh"));
+    assert_eq!(argv, ["/bin/sh", "-c", "/bin/echo one 'two  three' ''; exit 0"]);
+    assert!(!cut);
+
+    let fork = wait_for(&mut reader, |event| matches!(event.what, Occurrence::Fork { .. }));
+    assert_eq!(fork.what, Occurrence::Fork { parent: exec.process });
+    let child = wait_for(&mut reader, |event| matches!(event.what, Occurrence::Exec { .. }));
+    assert_eq!(child.process, fork.process, "the start time is the same at fork and exec");
+    let Occurrence::Exec { parent, argv, .. } = child.what else { panic!("an exec") };
+    assert_eq!(parent, exec.process);
+    assert_eq!(argv, ["/bin/echo", "one", "two  three", ""]);
+    for process in [child.process, exec.process] {
+        wait_for(&mut reader, |event| event.process == process && event.what == Occurrence::Exit);
+    }
+    shell.wait().expect("wait");
+}
+
+#[test]
+fn long_arguments_are_cut_and_say_so() {
+    let stage = Stage::new();
+    let mut reader = stage.maps.events().expect("events");
+    let long = "x".repeat(100_000);
+    let mut command = Command::new("/bin/true");
+    let mut child = stage.spawn(command.arg(&long));
+    let event = wait_for(&mut reader, |event| matches!(event.what, Occurrence::Exec { .. }));
+    let Occurrence::Exec { argv, cut, .. } = event.what else { panic!("an exec") };
+    assert!(cut && argv.iter().map(|part| part.len() + 1).sum::<usize>() >= 8192, "{}", argv.len());
+    child.wait().expect("wait");
+    assert_eq!(stage.count(Counter::RingLost), 0);
+}
+
+#[test]
+fn the_connecting_process_is_the_one_that_was_told_of() {
+    let stage = Stage::new();
+    let mut reader = stage.maps.events().expect("events");
+    let playing = stage.act("connect 203.0.113.9:1");
+    let (stream, flow) = stage.accept_for(&stage.namespace.tcp4, "203.0.113.9:1");
+    let exec = wait_for(&mut reader, |event| matches!(event.what, Occurrence::Exec { .. }));
+    assert_eq!(flow.process, exec.process);
+    // The socket itself says the same.
+    let namespace = stage.namespace.file.try_clone().expect("namespace");
+    let netlink = apart(move || {
+        setns(&namespace, CloneFlags::CLONE_NEWNET).expect("setns");
+        diag::open().expect("sock_diag")
+    });
+    let (client, listener) = (stream.peer_addr().expect("peer"), stream.local_addr().expect("local"));
+    let socket = diag::client_socket(netlink.as_fd(), client, listener)
+        .expect("an answer")
+        .expect("the client's socket");
+    assert_eq!(socket.cookie, flow.cookie);
+    assert_eq!(socket.cgroup, Some(cgroup::id(&stage.cgroup).expect("id")));
+    let nobody = diag::client_socket(netlink.as_fd(), "127.0.0.1:1".parse().expect("a"), listener);
+    assert_eq!(nobody.expect("an answer"), None);
+    drop(stream);
+    playing.says();
+}
+
+#[test]
+fn refusals_are_told() {
+    let stage = Stage::new();
+    let mut reader = stage.maps.events().expect("events");
+    stage.act("ask 192.0.2.1:443").says();
+    let event = wait_for(&mut reader, |event| matches!(event.what, Occurrence::Refused { .. }));
+    let destination = Some("192.0.2.1:443".parse().expect("an address"));
+    assert_eq!(
+        event.what,
+        Occurrence::Refused { reason: Counter::RefusedUdp, destination, protocol: 17, port: 443 }
+    );
+    assert_ne!(event.process, ProcessRef { pid: 0, start_time: 0 });
+}
+
+/// The proxy has no privilege: descriptors are all it needs.
+#[test]
+fn another_user_can_work_with_what_was_handed_over() {
+    let stage = Stage::new();
+    let playing = stage.act("connect 203.0.113.9:1");
+    let (stream, client) = loop {
+        if let Ok(accepted) = stage.namespace.tcp4.accept() {
+            break accepted;
+        }
+    };
+    let descriptors =
+        stage.attachment.as_ref().expect("attachment").proxy_maps().descriptors().expect("descriptors");
+    let run = stage.run;
+    let (found, beaten, counted) = apart(move || {
+        // This thread alone: no library call, which would change the whole process.
+        // SAFETY: no pointers but null.
+        unsafe {
+            assert_eq!(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()), 0);
+            assert_eq!(libc::syscall(libc::SYS_setresgid, 65_534, 65_534, 65_534), 0);
+            assert_eq!(libc::syscall(libc::SYS_setresuid, 65_534, 65_534, 65_534), 0);
+        }
+        let maps = interceptor::kernel::KernelMaps::from_descriptors(descriptors).expect("maps");
+        let mut events = maps.events().expect("events");
+        assert!(events.next_event().is_some());
+        (maps.take_flow(run, client), maps.beat().is_ok(), maps.counters().is_ok())
+    });
+    assert_eq!(found.expect("the flow").destination.0, "203.0.113.9:1".parse().expect("an address"));
+    assert!(beaten && counted);
+    drop(stream);
+    playing.says();
+}
+
+#[test]
+fn capture_outlives_its_loader_and_a_restart_takes_over() {
+    let mut stage = Stage::new();
+    // As if the daemon had been killed: nothing of it is left but pins.
+    stage.attachment = None;
+    stage.let_the_heartbeat_expire();
+    let refused = format!("error {}", libc::ECONNREFUSED);
+    assert_eq!(stage.act("connect 203.0.113.7:5432").says(), refused);
+    let counted = stage.count(Counter::RefusedHeartbeat);
+
+    let attachment = Attachment::establish(&stage.places).expect("a restart");
+    assert_eq!(attachment.runs(), [(cgroup::id(&stage.cgroup).expect("id"), stage.run)]);
+    assert_eq!(stage.act("connect 203.0.113.7:5432").says(), refused, "still no heartbeat");
+    assert_eq!(stage.count(Counter::RefusedHeartbeat), counted + 1, "once: the old program is gone");
+    attachment.proxy_maps().beat().expect("beat");
+    let playing = stage.act("connect 203.0.113.7:5432");
+    drop(stage.accept_for(&stage.namespace.tcp4, "203.0.113.7:5432"));
+    playing.says();
+    stage.attachment = Some(attachment);
+}
+
+#[test]
+fn there_is_no_moment_without_capture_during_restarts() {
+    let stage = Stage::new();
+    let mut script = Command::new("/bin/sh");
+    // Refused or redirected, as long as nothing else happens: a UDP-Lite socket must never be had.
+    let probe = "import socket\nfor _ in range(100000):\n try:\n  socket.socket(2,2,136); print('had'); break\n except PermissionError: pass\n";
+    script.args(["-c", "exec python3 -c \"$0\"", probe]).stdout(Stdio::piped());
+    let child = stage.spawn(&mut script);
+    for _ in 0..3 {
+        Attachment::establish(&stage.places).expect("a restart");
+    }
+    std::fs::write(stage.cgroup.join("cgroup.kill"), "1").expect("kill");
+    let done = child.wait_with_output().expect("wait");
+    assert_eq!(String::from_utf8_lossy(&done.stdout), "");
+    assert!(stage.count(Counter::RefusedSocket) > 10);
+}
+
+#[test]
+fn what_nobody_took_is_swept() {
+    let stage = Stage::new();
+    let attachment = stage.attachment.as_ref().expect("attachment");
+    for _ in 0..3 {
+        // Connects and is gone before anybody accepts.
+        let mut playing = stage.act("ring-connect 203.0.113.7:1");
+        playing.0.wait().expect("wait");
+    }
+    assert_eq!(attachment.sweep(Duration::from_secs(60)), 0, "all of it is fresh");
+    assert_eq!(attachment.sweep(Duration::ZERO), 3, "three handshakes; closing has removed the flows");
+    attachment.forget_run(cgroup::id(&stage.cgroup).expect("id")).expect("forget");
+    assert!(attachment.runs().is_empty());
+}
+
+#[test]
+fn removal_is_refused_while_a_run_lives_and_leaves_nothing() {
+    let stage = Stage::new();
+    let mut sleeper = stage.spawn(Command::new("/bin/sleep").arg("60"));
+    assert!(matches!(Attachment::teardown(&stage.places), Err(KernelError::Populated(_))));
+    sleeper.kill().expect("kill");
+    sleeper.wait().expect("wait");
+    let places = stage.places.clone();
+    assert!(places.pins().exists());
+    drop(stage);
+    assert!(!places.pins().exists());
+    assert!(!cgroup::slice(&places).expect("slice").exists());
+}
+
+#[test]
+fn pins_are_private_and_a_stranger_is_refused() {
+    let stage = Stage::new();
+    let data = std::fs::metadata(stage.places.pins()).expect("pins");
+    assert_eq!((data.uid(), data.mode() & 0o777), (0, 0o700));
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(stage.places.pins(), open).expect("chmod");
+    let again = Attachment::establish(&stage.places);
+    assert!(matches!(again, Err(KernelError::Untrusted { .. })), "{again:?}");
+}
+
+#[test]
+fn this_host_can_capture() {
+    let stage = Stage::new();
+    let findings = probe::probe(&stage.places);
+    for finding in &findings {
+        assert_ne!(finding.outcome, probe::Outcome::Missing, "{finding:?}");
+        assert_ne!(finding.attached, Some(false), "{finding:?}");
+    }
+    assert!(findings.iter().filter(|finding| finding.attached == Some(true)).count() >= 18, "{findings:?}");
+}
