@@ -180,6 +180,11 @@ impl Installation {
         &self.places
     }
 
+    /// Its root folder, as `--root` wants it.
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
     /// A folder that the agents' user may write.
     pub fn work(&self) -> &Path {
         self.work.path()

@@ -66,7 +66,8 @@ pub(crate) fn elevate_tests(command: &mut Command) -> Result<()> {
     if !is_root() {
         let output = Command::new("rustc").arg("-vV").output().context("rustc -vV")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let host = text.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
+        let host =
+            text.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
         let variable = format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace('-', "_"));
         command.env(variable, "sudo --preserve-env=PATH,INTERCEPTOR_BIN,NO_COLOR,RUST_BACKTRACE");
     }

@@ -27,11 +27,16 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     succeed(cargo()?.args(["build", "--workspace", "--bins"]))?;
     let harness = target()?.join("debug/interceptor-fuzz");
-    let listed = Command::new(&harness).arg("list").output().with_context(|| format!("{}", harness.display()))?;
+    let listed =
+        Command::new(&harness).arg("list").output().with_context(|| format!("{}", harness.display()))?;
     let listed = String::from_utf8(listed.stdout).context("the harness's list")?;
     let wanted: Vec<&str> =
         listed.lines().filter(|name| arguments.target.as_deref().is_none_or(|only| only == *name)).collect();
-    ensure!(!wanted.is_empty(), "no such target; there are: {}", listed.lines().collect::<Vec<_>>().join(", "));
+    ensure!(
+        !wanted.is_empty(),
+        "no such target; there are: {}",
+        listed.lines().collect::<Vec<_>>().join(", ")
+    );
     let mut failed = Vec::new();
     for name in wanted {
         let corpus = workspace()?.join("fuzz/corpus").join(name);

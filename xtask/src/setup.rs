@@ -98,7 +98,8 @@ fn install(packages: &[&str]) -> Result<()> {
     ensure!(find("apt-get").is_some(), "this host has no apt-get: install {} yourself", packages.join(", "));
     if packages.contains(&"postgresql") && !Path::new(CREATE_CLUSTER).exists() {
         // Without it Debian makes and starts a server of its own on port 5432.
-        let script = format!("mkdir -p {} && echo 'create_main_cluster = false' > {CREATE_CLUSTER}", parent());
+        let script =
+            format!("mkdir -p {} && echo 'create_main_cluster = false' > {CREATE_CLUSTER}", parent());
         succeed(as_root(Path::new("/bin/sh")).args(["-c", &script]))?;
     }
     let mut apt = as_root(Path::new("/usr/bin/env"));

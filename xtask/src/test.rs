@@ -71,7 +71,8 @@ struct Sum {
 impl Sum {
     /// Adds a line such as `test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; ...`.
     fn add(&mut self, line: &str) {
-        let Some((_, counts)) = line.split_once("test result: ").and_then(|(_, rest)| rest.split_once(". ")) else {
+        let Some((_, counts)) = line.split_once("test result: ").and_then(|(_, rest)| rest.split_once(". "))
+        else {
             return;
         };
         for part in counts.split("; ") {
@@ -95,7 +96,9 @@ mod tests {
     #[test]
     fn results_are_added_up() {
         let mut sum = Sum::default();
-        sum.add("test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.1s");
+        sum.add(
+            "test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.1s",
+        );
         sum.add("test result: FAILED. 1 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out");
         sum.add("running 3 tests");
         assert_eq!((sum.passed, sum.failed, sum.ignored, sum.filtered), (3, 4, 1, 3));

@@ -38,7 +38,8 @@ const UNSAFE: &[(&str, &str)] = &[
     ("tests/src/bin/interceptor-fuzz.rs", "the mapping that outlives an abort"),
 ];
 /// Files that must be there.
-const REQUIRED: &[&str] = &["LICENSE", "interceptor-ebpf/LICENSE-GPL-2.0", "README.md", "ARCHITECTURE.md", "CHANGELOG.md"];
+const REQUIRED: &[&str] =
+    &["LICENSE", "interceptor-ebpf/LICENSE-GPL-2.0", "README.md", "ARCHITECTURE.md", "CHANGELOG.md"];
 
 /// A source file, read and parsed.
 pub(crate) struct Source {
@@ -113,7 +114,10 @@ fn source(root: &Path, path: &Path) -> Result<Source> {
 fn documented(source: &Source, wrong: &mut Vec<String>) {
     let documented = source.syntax.attrs.iter().any(|attribute| attribute.path().is_ident("doc"));
     if !documented && !source.test {
-        wrong.push(format!("{}: opens without `//!`: say its purpose, its promises, what it must never know", source.path));
+        wrong.push(format!(
+            "{}: opens without `//!`: say its purpose, its promises, what it must never know",
+            source.path
+        ));
     }
 }
 
@@ -149,7 +153,8 @@ impl Functions<'_> {
         let close = block.brace_token.span.close().end().line;
         let lines = close.saturating_sub(open) + 1;
         if lines > LONGEST_FUNCTION {
-            let text = format!("{}:{open}: `{name}` has {lines} lines, more than {LONGEST_FUNCTION}", self.path);
+            let text =
+                format!("{}:{open}: `{name}` has {lines} lines, more than {LONGEST_FUNCTION}", self.path);
             self.wrong.push(text);
         }
     }
@@ -209,7 +214,8 @@ fn words(source: &Source, wrong: &mut Vec<String>) {
         if !kernels && !source.test && (code.contains("aya::") || code.contains("use aya")) {
             wrong.push(format!("{}:{number}: only kernel/ says `aya`", source.path));
         }
-        let is_unsafe = code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("unsafe impl");
+        let is_unsafe =
+            code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("unsafe impl");
         if is_unsafe && !unsafe_allowed {
             let places: Vec<_> = UNSAFE.iter().map(|(place, why)| format!("{place} ({why})")).collect();
             wrong.push(format!("{}:{number}: `unsafe` stands only in {}", source.path, places.join(", ")));
@@ -231,13 +237,15 @@ fn only_one_committed(sources: &[Source], wrong: &mut Vec<String>) {
         }
     }
     if found.len() != 1 || !found.iter().all(|path| path.starts_with("interceptor/src/store/")) {
-        wrong.push(format!("`Committed` has exactly one implementor, in store/; found: {}", found.join(", ")));
+        wrong
+            .push(format!("`Committed` has exactly one implementor, in store/; found: {}", found.join(", ")));
     }
 }
 
 /// Bans and licences, where cargo-deny is installed.
 fn deny(root: &Path, wrong: &mut Vec<String>) -> Result<()> {
-    let installed = cargo::cargo()?.args(["deny", "--version"]).output().is_ok_and(|output| output.status.success());
+    let installed =
+        cargo::cargo()?.args(["deny", "--version"]).output().is_ok_and(|output| output.status.success());
     if !installed || !root.join("deny.toml").exists() {
         println!("tidy: cargo-deny is not installed: bans and licences are not checked");
         return Ok(());

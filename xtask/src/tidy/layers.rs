@@ -21,16 +21,60 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("launch", &["places", "channel", "helper", "telemetry"]),
     ("helper", &["places", "channel", "launch", "telemetry"]),
     ("gate", &["places", "identity", "store", "telemetry"]),
-    ("proxy", &["places", "channel", "kernel", "identity", "tls", "store", "keeper", "gate", "helper", "telemetry", "config"]),
+    (
+        "proxy",
+        &[
+            "places",
+            "channel",
+            "kernel",
+            "identity",
+            "tls",
+            "store",
+            "keeper",
+            "gate",
+            "helper",
+            "telemetry",
+            "config",
+        ],
+    ),
     ("config", &["places", "gate", "telemetry"]),
-    ("control", &[
-        "places", "channel", "kernel", "identity", "tls", "store", "gate", "config", "helper", "launch", "telemetry", "app",
-    ]),
+    (
+        "control",
+        &[
+            "places",
+            "channel",
+            "kernel",
+            "identity",
+            "tls",
+            "store",
+            "gate",
+            "config",
+            "helper",
+            "launch",
+            "telemetry",
+            "app",
+        ],
+    ),
     // Only this one wires.
-    ("app", &[
-        "places", "channel", "telemetry", "kernel", "identity", "tls", "store", "keeper", "gate", "proxy", "control",
-        "config", "helper", "launch",
-    ]),
+    (
+        "app",
+        &[
+            "places",
+            "channel",
+            "telemetry",
+            "kernel",
+            "identity",
+            "tls",
+            "store",
+            "keeper",
+            "gate",
+            "proxy",
+            "control",
+            "config",
+            "helper",
+            "launch",
+        ],
+    ),
     ("main", &["app", "control"]),
 ];
 
@@ -43,7 +87,10 @@ pub(super) fn check(sources: &[Source], wrong: &mut Vec<String>) {
             continue;
         }
         let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == room) else {
-            wrong.push(format!("{}: `{room}` is in no room: add it to the arrows in xtask's tidy", source.path));
+            wrong.push(format!(
+                "{}: `{room}` is in no room: add it to the arrows in xtask's tidy",
+                source.path
+            ));
             continue;
         };
         let mut named = Named::default();
