@@ -13,13 +13,11 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use interceptor_core::{
     model::{ExchangeDigest, OutcomeStatus, Principal, RecordId},
     permit::{Committed, Denial, Held, Judgement, Permit},
-    protocol::{
-        CancelKey, Challenge, Decoder, Done, Login, LoginStep, Opening, Proof, Side, Step, UpstreamTls,
-    },
+    protocol::{Challenge, Decoder, Done, Login, LoginStep, Opening, Proof, Side, Step, UpstreamTls},
 };
 
 struct Written(ExchangeDigest);
@@ -95,6 +93,17 @@ fn serve(mut client: TcpStream, server: u16, log: &Mutex<Log>) {
     let protocol = interceptor_protocols::find("postgres").unwrap();
     let mut decoder: Box<dyn Decoder> = protocol.open();
     let mut upstream: Option<TcpStream> = None;
+    // `RELAY_RECORD=folder` keeps a transcript of each connection: how the corpus was made.
+    let transcript = std::env::var("RELAY_RECORD").ok().map(|folder| {
+        let name = format!("{folder}/{}.txt", client.peer_addr().unwrap().port());
+        Mutex::new(std::fs::File::create(name).unwrap())
+    });
+    let record = |side: char, bytes: &[u8]| {
+        if let Some(file) = &transcript {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            writeln!(file.lock().unwrap(), "{side} {hex}").unwrap();
+        }
+    };
     let (mut from_client, mut from_upstream) = (BytesMut::new(), BytesMut::new());
     loop {
         let mut moved = true;
@@ -166,6 +175,8 @@ fn serve(mut client: TcpStream, server: u16, log: &Mutex<Log>) {
                         write_all(upstream.as_mut().unwrap(), &held.release(permit).unwrap());
                         decoder.sent(number);
                     }
+                    // This relay has no certificate; a client that does not insist goes on in clear.
+                    Step::StartTls(bytes) if !bytes.is_empty() => client.write_all(b"N").unwrap(),
                     Step::Close(bytes) => {
                         if let Some(upstream) = &mut upstream {
                             write_all(upstream, &bytes);
@@ -201,11 +212,11 @@ fn serve(mut client: TcpStream, server: u16, log: &Mutex<Log>) {
                 moved = true;
             }
         }
-        if !fill(&mut client, &mut from_client, upstream.is_some()) {
+        if !fill(&mut client, &mut from_client, upstream.is_some(), |bytes| record('C', bytes)) {
             return;
         }
         if let Some(upstream) = &mut upstream
-            && !fill(upstream, &mut from_upstream, true)
+            && !fill(upstream, &mut from_upstream, true, |bytes| record('U', bytes))
         {
             return;
         }
@@ -225,11 +236,12 @@ fn write_all(to: &mut TcpStream, mut bytes: &[u8]) {
     }
 }
 
-fn fill(from: &mut TcpStream, into: &mut BytesMut, polled: bool) -> bool {
+fn fill(from: &mut TcpStream, into: &mut BytesMut, polled: bool, record: impl Fn(&[u8])) -> bool {
     let mut buffer = [0; 1 << 16];
     match from.read(&mut buffer) {
         Ok(0) => false,
         Ok(n) => {
+            record(&buffer[..n]);
             into.extend_from_slice(&buffer[..n]);
             true
         }
@@ -378,5 +390,4 @@ fn psql_works_is_refused_and_goes_on() {
     assert!(log.gate > 3);
     let selected = log.done.iter().find(|done| done.rows == Some(2) && done.bytes > 20);
     assert_eq!(selected.map(|done| done.status), Some(OutcomeStatus::Completed));
-    let _ = (Bytes::new(), CancelKey { process: 0, secret: Bytes::new() });
 }

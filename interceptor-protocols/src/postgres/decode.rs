@@ -11,7 +11,8 @@ use interceptor_core::{
 
 use super::{
     action::{Change, Session},
-    client::{Asked, Work},
+    asked::Asked,
+    client::Work,
     frame::Writer,
     queue::{Changes, Planned, Queue},
     refuse,
