@@ -156,7 +156,10 @@ mod tests {
         let found = offsets().expect("this kernel has BTF");
         assert!(found.task_tgid == found.task_pid + 4, "pid and tgid are neighbours: {found:?}");
         assert!(found.mm_arg_end == found.mm_arg_start + 8, "{found:?}");
-        assert!(Types::parse(b"").is_none() && Types::parse(&[0x9f, 0xeb, 1, 0, 0xff, 0xff, 0xff, 0xff]).is_none());
+        assert!(
+            Types::parse(b"").is_none()
+                && Types::parse(&[0x9f, 0xeb, 1, 0, 0xff, 0xff, 0xff, 0xff]).is_none()
+        );
         let bytes = fs::read(PATH).expect("BTF");
         assert!(Types::parse(&bytes[..bytes.len() / 2]).is_none(), "a cut file");
     }

@@ -86,7 +86,9 @@ impl EventReader {
             let item = self.ring.next()?;
             match decode(&item) {
                 Some(event) => return Some(event),
-                None => tracing::error!(bytes = item.len(), "an event of the kernel side cannot be understood"),
+                None => {
+                    tracing::error!(bytes = item.len(), "an event of the kernel side cannot be understood")
+                }
             }
         }
     }

@@ -56,7 +56,11 @@ pub(super) fn kernel_types() -> Result<Btf, KernelError> {
 }
 
 /// Has the verifier look at one program.
-pub(super) fn verify(program: &mut Program, tracepoint: Option<&str>, types: &Btf) -> Result<(), ProgramError> {
+pub(super) fn verify(
+    program: &mut Program,
+    tracepoint: Option<&str>,
+    types: &Btf,
+) -> Result<(), ProgramError> {
     match program {
         Program::CgroupSkb(program) => program.load(),
         Program::CgroupSock(program) => program.load(),

@@ -90,17 +90,17 @@ impl KernelMaps {
 
     /// Shows the kernel side that we are alive and working.
     pub fn beat(&self) -> Result<(), KernelError> {
-        lock(&self.heartbeat)
-            .set(0, monotonic_ns(), 0)
-            .map_err(KernelError::refused("the heartbeat"))
+        lock(&self.heartbeat).set(0, monotonic_ns(), 0).map_err(KernelError::refused("the heartbeat"))
     }
 
     /// What the kernel side has counted.
     pub fn counters(&self) -> Result<Counters, KernelError> {
         let mut values = Vec::with_capacity(Counter::ALL.len());
         for counter in Counter::ALL {
-            let per_cpu =
-                self.counters.get(&(*counter as u32), 0).map_err(KernelError::refused("a look at its counters"))?;
+            let per_cpu = self
+                .counters
+                .get(&(*counter as u32), 0)
+                .map_err(KernelError::refused("a look at its counters"))?;
             values.push((*counter, per_cpu.iter().fold(0_u64, |sum, value| sum.wrapping_add(*value))));
         }
         Ok(Counters(values))
@@ -108,8 +108,10 @@ impl KernelMaps {
 
     /// The ring of events. There must be one reader per installation.
     pub fn events(&self) -> Result<EventReader, KernelError> {
-        let data = MapData::from_fd(copy(&self.events)?).map_err(KernelError::refused("the ring of events"))?;
-        let ring = RingBuf::try_from(Map::RingBuf(data)).map_err(KernelError::refused("the ring of events"))?;
+        let data =
+            MapData::from_fd(copy(&self.events)?).map_err(KernelError::refused("the ring of events"))?;
+        let ring =
+            RingBuf::try_from(Map::RingBuf(data)).map_err(KernelError::refused("the ring of events"))?;
         Ok(EventReader::new(ring))
     }
 }

@@ -53,7 +53,9 @@ pub enum KernelError {
     #[error("the kernel's BTF (/sys/kernel/btf/vmlinux) {0}: a kernel with CONFIG_DEBUG_INFO_BTF is needed")]
     Btf(String),
     /// The object, a program or a map was refused.
-    #[error("the kernel refused {what}: root, and Linux 6.1 or newer, are needed; `interceptor doctor` says more")]
+    #[error(
+        "the kernel refused {what}: root, and Linux 6.1 or newer, are needed; `interceptor doctor` says more"
+    )]
     Refused {
         /// What was refused.
         what: String,

@@ -57,7 +57,8 @@ impl Pins {
             }
         }
         for path in list(&self.links())? {
-            let known = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| links.contains(&name));
+            let known =
+                path.file_name().and_then(|name| name.to_str()).is_some_and(|name| links.contains(&name));
             if !known {
                 fs::remove_file(&path).map_err(KernelError::place("remove", path))?;
             }
@@ -115,7 +116,9 @@ pub(super) fn remove_tree(folder: &Path) -> Result<(), KernelError> {
 
 pub(super) fn remove_file(path: &Path) -> Result<(), KernelError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(KernelError::place("remove", path)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(KernelError::place("remove", path)(error))
+        }
         _ => Ok(()),
     }
 }

@@ -24,7 +24,8 @@ impl Attributes {
 
     fn call(&self, command: libc::c_int) -> io::Result<libc::c_int> {
         // SAFETY: the attributes live through the call and are as long as said; the kernel only reads them.
-        let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const self.0, size_of_val(&self.0)) };
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, command, &raw const self.0, size_of_val(&self.0)) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as libc::c_int) }
     }
 }

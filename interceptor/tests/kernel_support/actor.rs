@@ -131,7 +131,14 @@ fn ask_unspecified(to: &SocketAddr) -> io::Result<String> {
     // SAFETY: pointers and lengths fit.
     check(unsafe {
         let to_pointer = (&raw const to).cast();
-        libc::sendto(socket.as_raw_fd(), b"question".as_ptr().cast(), 8, 0, to_pointer, size_of_val(&to) as u32)
+        libc::sendto(
+            socket.as_raw_fd(),
+            b"question".as_ptr().cast(),
+            8,
+            0,
+            to_pointer,
+            size_of_val(&to) as u32,
+        )
     })?;
     Ok("sent".into())
 }

@@ -60,9 +60,11 @@ impl Namespace {
             run("ip", &["link", "set", "out0", "up"]);
             run("ip", &["link", "set", "out1", "up"]);
             let tcp4 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
-            let tcp6 = TcpListener::bind((Ipv6Addr::LOCALHOST, tcp4.local_addr().expect("port").port())).expect("listen");
+            let tcp6 = TcpListener::bind((Ipv6Addr::LOCALHOST, tcp4.local_addr().expect("port").port()))
+                .expect("listen");
             let dns4 = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
-            let dns6 = UdpSocket::bind((Ipv6Addr::LOCALHOST, dns4.local_addr().expect("port").port())).expect("bind");
+            let dns6 = UdpSocket::bind((Ipv6Addr::LOCALHOST, dns4.local_addr().expect("port").port()))
+                .expect("bind");
             for socket in [&dns4, &dns6] {
                 socket.set_read_timeout(Some(Duration::from_secs(3))).expect("timeout");
             }
@@ -76,13 +78,7 @@ fn netns_cookie(socket: &UdpSocket) -> u64 {
     let (mut cookie, mut length) = (0_u64, 8 as libc::socklen_t);
     // SAFETY: the value is as long as said.
     let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            71,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, 71, (&raw mut cookie).cast(), &raw mut length)
     };
     assert_eq!(result, 0, "SO_NETNS_COOKIE");
     cookie
@@ -280,7 +276,8 @@ pub fn sniffer(stage: &Stage, device: &'static str) -> Sniffer {
     apart(move || {
         setns(&namespace, CloneFlags::CLONE_NEWNET).expect("setns");
         let every = (libc::ETH_P_ALL as u16).to_be();
-        let fd = actor::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_NONBLOCK, every.into()).expect("sniffer");
+        let fd = actor::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_NONBLOCK, every.into())
+            .expect("sniffer");
         let name = std::ffi::CString::new(device).expect("a name");
         // SAFETY: the address is as long as said.
         unsafe {
