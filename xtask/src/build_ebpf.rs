@@ -306,3 +306,29 @@ fn output(command: &mut Command) -> Result<String> {
     ensure!(done.status.success(), "{:?} failed: {}", command.get_program(), done.status);
     Ok(String::from_utf8(done.stdout)?.trim().to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_object_belongs_to_the_committed_sources() {
+        let root = workspace().expect("workspace");
+        let prebuilt = root.join("interceptor-ebpf/prebuilt");
+        let text = fs::read_to_string(prebuilt.join("manifest.toml")).expect("manifest");
+        let manifest: Manifest = toml::from_str(&text).expect("manifest");
+        let object = fs::read(prebuilt.join("interceptor.bpf.o")).expect("object");
+        assert_eq!(manifest.object_sha256, sha256(&object));
+        assert_eq!(
+            manifest.source_sha256,
+            hash_sources(&root).expect("sources"),
+            "run `cargo xtask build-ebpf`"
+        );
+        let outline = elf::outline(&object).expect("outline");
+        assert!(outline["maps"].contains_key("FLOWS") && outline["cgroup/connect4"].contains_key("connect4"));
+        assert!(outline["maps"]["FLOWS"].len() >= 20, "the definition of a map");
+        assert!(elf::outline(&object[..object.len() / 2]).is_err(), "a cut object");
+        let home = object.windows(6).any(|part| part == b"/root/" || part == b"/home/");
+        assert!(!home, "a path of the machine that built it");
+    }
+}

@@ -1,7 +1,8 @@
 //! One installation's programs, links and maps: what the root helper holds.
 
 use std::{
-    fmt, fs,
+    fmt,
+    fs::{self, File},
     path::{Path, PathBuf},
     sync::Mutex,
     time::Duration,
@@ -40,8 +41,12 @@ pub struct Attachment {
 
 impl Attachment {
     /// Puts the programs in force, or fresh ones in place of those of an earlier daemon, whose maps are taken over.
+    /// Captured connections stay refused until the proxy beats.
     pub fn establish(places: &Places) -> Result<Self, KernelError> {
         let slice = cgroup::ensure_slice(places)?;
+        // One at a time: two daemons that start together must not take each other's pins.
+        let turn = File::open(&slice).map_err(KernelError::place("open", &slice))?;
+        turn.lock().map_err(KernelError::place("lock", &slice))?;
         let pins = Pins::establish(places)?;
         let mut object = load::object(&pins.maps())?;
         let attachment = Self::open(slice, pins)?;
