@@ -1,7 +1,13 @@
 //! The project's chores: `cargo xtask TASK`, a file per task.
 
 mod build_ebpf;
+mod cargo;
+mod demo;
 mod elf;
+mod fuzz;
+mod setup;
+mod test;
+mod tidy;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -18,12 +24,27 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Builds everything and shows it at work: a private PostgreSQL, captured clients, verdicts, records
+    Demo(demo::Arguments),
+    /// Builds and runs every test, against the real kernel, a real PostgreSQL and real clients
+    Test(test::Arguments),
+    /// Installs what demo and tests need and this host lacks, and says what
+    Setup,
+    /// Checks the house rules: layers, sizes, module documentation, licences
+    Tidy,
+    /// Replays every fuzz corpus, then mutates it
+    Fuzz(fuzz::Arguments),
     /// Builds the kernel programs into `interceptor-ebpf/prebuilt/`
     BuildEbpf(build_ebpf::Arguments),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
+        Task::Demo(arguments) => demo::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Setup => setup::clients(),
+        Task::Tidy => tidy::run(),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::BuildEbpf(arguments) => build_ebpf::run(&arguments),
     };
     match done {

@@ -1,0 +1,231 @@
+//! The demo's story, told on the terminal: what the agent tried, what the kernel saw, what policy said, what was
+//! recorded. `cargo xtask demo` builds and starts it.
+
+use std::{
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use interceptor_tests::{Bed, Finished, Installation, RunningBed, Setup, installation};
+use nix::sys::signal::{SigSet, Signal};
+
+/// An agent in Python.
+const AGENT: &str = r#"
+import psycopg
+with psycopg.connect("host=db.internal dbname=orders user=agent password=no-idea sslmode=verify-full") as session:
+    print("logged in as", session.execute("SELECT current_user").fetchone()[0], "without knowing a password")
+    with session.pipeline():
+        rows = [session.execute("SELECT name FROM users WHERE id = %s", [n]) for n in (1, 2, 3)]
+    print("three queries in one pipeline:", [row.fetchone()[0] for row in rows])
+    try:
+        session.execute("SELECT value FROM secrets")
+    except psycopg.errors.InsufficientPrivilege as refusal:
+        print("refused:", refusal.diag.message_primary)
+"#;
+
+/// What a program does that would rather not be seen.
+const ESCAPES: &str = r#"
+import socket, sys
+def attempt(what, do):
+    try:
+        do()
+        print(f"  {what}: went through"); return 1
+    except OSError as error:
+        print(f"  {what}: {error.strerror or error}"); return 0
+def udp(): socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"rows", ("192.0.2.1", 9))
+def other(): socket.create_connection(("192.0.2.1", 443), 5)
+def raw(): socket.socket(socket.AF_INET, socket.SOCK_RAW, 253)
+def ping(): socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
+def lite(): socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 136)
+def packet(): socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3)
+def direct(): socket.create_connection(("127.0.0.1", int(sys.argv[1])), 5)
+tries = [("a datagram to another host", udp), ("a connection to another host", other), ("a raw socket", raw),
+         ("a ping socket", ping), ("UDP-Lite", lite), ("a packet socket", packet),
+         ("the database's own port on this host", direct)]
+sys.exit(sum(attempt(*one) for one in tries))
+"#;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let keep = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => false,
+        ["--keep"] => true,
+        _ => {
+            eprintln!("usage: interceptor-demo [--keep]");
+            return ExitCode::from(2);
+        }
+    };
+    listen_for_interrupts();
+    let mut story = Story::begin();
+    for chapter in [Story::database, Story::client, Story::ways_around, Story::kernel, Story::record] {
+        if !stopped() {
+            chapter(&mut story);
+        }
+    }
+    story.end(keep)
+}
+
+/// The stage: a database, an installation, and whether all went as told.
+struct Story {
+    bed: RunningBed,
+    installation: Installation,
+    good: bool,
+}
+
+impl Story {
+    fn begin() -> Self {
+        heading("A database, and an agent that does not know its password");
+        let bed = Bed::start();
+        println!("PostgreSQL runs on 127.0.0.1:{}; agents will know it as db.internal:5432.", bed.port());
+        let installation = Setup::of(&bed).start();
+        println!(
+            "The daemon runs; its policy permits agents to read and write rows, and says in its own words:"
+        );
+        for line in
+            installation::POLICY.lines().filter(|line| line.starts_with("@say") || line.starts_with("forbid"))
+        {
+            println!("    {line}");
+        }
+        Self { bed, installation, good: true }
+    }
+
+    /// Notes whether something went as the story says.
+    fn expect(&mut self, as_told: bool, what: &str) {
+        if !as_told {
+            self.good = false;
+            println!("!! this did not go as it should: {what}");
+        }
+    }
+
+    fn captured(&self, words: &[&str], shown: &str) -> Finished {
+        println!("\n$ sudo interceptor run --agent release-bot -- {shown}");
+        let finished = self.installation.run("release-bot", words);
+        print(&finished);
+        finished
+    }
+
+    fn database(&mut self) {
+        heading("The agent uses psql, as it always did");
+        let base = ["psql", "-X", "-d", installation::DSN, "-c"];
+        let allowed = self.captured(&[&base[..], &[READ]].concat(), &format!("psql ... -c '{READ}'"));
+        self.expect(allowed.status.success() && allowed.stdout.contains("user1"), "the SELECT is answered");
+        let refused = self.captured(&[&base[..], &[DROP]].concat(), &format!("psql ... -c '{DROP}'"));
+        self.expect(
+            refused.stderr.contains("migrations only"),
+            "the DROP is refused, with the policy's words",
+        );
+        let rows = self.bed.admin("orders", "SELECT count(*) FROM users");
+        self.expect(rows == "100", "the table is still there");
+        println!("The table still has {rows} rows: the server never saw the DROP.");
+    }
+
+    fn client(&mut self) {
+        let python = interceptor_tests::places::target().join("clients/venv/bin/python");
+        if !python.exists() {
+            println!(
+                "\n(`cargo xtask setup` installs psycopg, asyncpg and others; the demo then shows one of them.)"
+            );
+            return;
+        }
+        heading("A Python program, not changed either");
+        let script = self.installation.script("agent.py", AGENT);
+        let finished = self.captured(&[&python.display().to_string(), &script], "python3 agent.py");
+        self.expect(finished.stdout.contains("refused:"), "the guarded table is refused");
+    }
+
+    fn ways_around(&mut self) {
+        heading("The agent looks for a way around");
+        let script = self.installation.script("escape.py", ESCAPES);
+        let port = self.bed.port().to_string();
+        let finished = self.captured(&["/usr/bin/python3", &script, &port], "python3 escape.py");
+        self.expect(finished.status.success(), "none of these goes through");
+    }
+
+    fn kernel(&mut self) {
+        heading("What the kernel saw");
+        let status = self.told(&["status"]);
+        self.expect(status.status.success(), "the daemon says how it is");
+    }
+
+    fn record(&mut self) {
+        heading("What was recorded, and why");
+        self.told(&["audit", "tail", "-n", "24"]);
+        let refused = self.installation.records().0;
+        let drop =
+            refused.iter().rev().find(|exchange| exchange.statement() == DROP).map(|exchange| exchange.id());
+        let why = self.told(&["why", &drop.map_or("--last".to_owned(), |id| id.to_string())]);
+        self.expect(why.stdout.contains("no-drops"), "the rule that refused the DROP is named");
+        let verify = self.told(&["audit", "verify"]);
+        self.expect(verify.status.success(), "the record is whole");
+    }
+
+    /// Runs a command of the product for an operator, and shows it.
+    fn told(&self, words: &[&str]) -> Finished {
+        println!("\n$ sudo interceptor {}", words.join(" "));
+        let finished = self.installation.interceptor(words);
+        print(&finished);
+        finished
+    }
+
+    fn end(self, keep: bool) -> ExitCode {
+        let Self { bed, installation, good } = self;
+        if keep {
+            heading("Left running, as asked");
+            let binary = interceptor_tests::places::interceptor();
+            let root = installation.root().display().to_string();
+            println!("The daemon ends with Ctrl-C here. Until then, try in another terminal:");
+            println!(
+                "    sudo {} --root {root} run --user nobody --agent release-bot -- \\",
+                binary.display()
+            );
+            println!("        psql '{}'", installation::DSN);
+            println!("    sudo {} --root {root} audit tail --follow", binary.display());
+            while !stopped() {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+        installation.finish();
+        drop(bed);
+        heading(if good {
+            "Cleaned up: nothing is left running"
+        } else {
+            "Cleaned up, but the story did not go as told"
+        });
+        println!("Next, for a database of your own:\n    sudo interceptor init");
+        if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+const READ: &str = "SELECT id, name FROM users WHERE id < 4";
+const DROP: &str = "DROP TABLE users";
+
+fn heading(text: &str) {
+    println!("\n== {text}");
+}
+
+fn print(finished: &Finished) {
+    for line in finished.text().lines() {
+        println!("    {line}");
+    }
+}
+
+/// Set by Ctrl-C or SIGTERM: the story is cut short, and what it started is cleaned up as ever.
+static STOPPED: AtomicBool = AtomicBool::new(false);
+
+/// Keeps those signals from ending the process. To be called before any thread is made; commands that are started
+/// have them again.
+fn listen_for_interrupts() {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    let _ = signals.thread_block();
+    std::thread::spawn(move || {
+        let _ = signals.wait();
+        STOPPED.store(true, Ordering::Relaxed);
+    });
+}
+
+fn stopped() -> bool {
+    STOPPED.load(Ordering::Relaxed)
+}

@@ -1,0 +1,147 @@
+//! What demo and tests need besides Rust: installed from the distribution and the clients' own registries where it is
+//! missing, under a lock, so that tasks side by side wait for each other.
+
+use std::{
+    env,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cargo::{as_root, is_root, shown, succeed, target};
+
+/// Python's clients, with their versions.
+const PYTHON: &[&str] = &["psycopg[binary]==3.3.9", "asyncpg==0.32.0", "pg8000==1.31.6"];
+
+/// Node's clients, with their versions. The agent's own package carries its program.
+const NODE: &[&str] = &["pg@8.23.1", "@anthropic-ai/claude-agent-sdk@0.3.330"];
+
+/// Where the distribution's PostgreSQL is told not to make a cluster of its own.
+const CREATE_CLUSTER: &str = "/etc/postgresql-common/createcluster.conf";
+
+/// The server, the command line tools and Python: all that the demo needs.
+pub(crate) fn base() -> Result<()> {
+    let _lock = lock()?;
+    let mut missing = Vec::new();
+    if !has_postgres() {
+        missing.push("postgresql");
+    }
+    for (program, package) in
+        [("psql", "postgresql-client"), ("ip", "iproute2"), ("python3", "python3"), ("nsenter", "util-linux")]
+    {
+        if find(program).is_none() && !missing.contains(&"postgresql") {
+            missing.push(package);
+        }
+    }
+    install(&missing)
+}
+
+/// All that the tests need: [`base`], and clients in Python and Node under the build folder.
+pub(crate) fn clients() -> Result<()> {
+    base()?;
+    let _lock = lock()?;
+    let mut missing = Vec::new();
+    if !Path::new("/usr/bin/python3").exists() {
+        missing.push("python3");
+    }
+    if !has_venv() {
+        missing.push("python3-venv");
+    }
+    if find("node").is_none() {
+        missing.push("nodejs");
+    }
+    if find("npm").is_none() {
+        missing.push("npm");
+    }
+    install(&missing)?;
+    let folder = target()?.join("clients");
+    fs::create_dir_all(&folder)?;
+    once(&folder.join("venv"), PYTHON, |folder| {
+        succeed(Command::new("/usr/bin/python3").args(["-m", "venv", "--copies"]).arg(folder))?;
+        let mut pip = Command::new(folder.join("bin/pip"));
+        succeed(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(PYTHON))
+    })?;
+    once(&folder.join("node"), NODE, |folder| {
+        fs::create_dir_all(folder)?;
+        fs::write(folder.join("package.json"), "{\"private\":true}\n")?;
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]).args(NODE);
+        succeed(npm.current_dir(folder))
+    })
+}
+
+/// Makes `folder` with `make` unless it was made for the same `wanted` before.
+fn once(folder: &Path, wanted: &[&str], make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let mark = folder.join("made-of");
+    let text = wanted.join("\n");
+    if fs::read_to_string(&mark).is_ok_and(|made| made == text) {
+        return Ok(());
+    }
+    println!("installing {} into {}", wanted.join(", "), folder.display());
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("{} cannot be made anew", folder.display()));
+        }
+        _ => {}
+    }
+    make(folder)?;
+    fs::write(mark, text).context("the mark that it is whole")
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    println!("installing from the distribution: {}", packages.join(" "));
+    ensure!(find("apt-get").is_some(), "this host has no apt-get: install {} yourself", packages.join(", "));
+    if packages.contains(&"postgresql") && !Path::new(CREATE_CLUSTER).exists() {
+        // Without it Debian makes and starts a server of its own on port 5432.
+        let script =
+            format!("mkdir -p {} && echo 'create_main_cluster = false' > {CREATE_CLUSTER}", parent());
+        succeed(as_root(Path::new("/bin/sh")).args(["-c", &script]))?;
+    }
+    let mut apt = as_root(Path::new("/usr/bin/env"));
+    apt.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--no-install-recommends"]);
+    apt.args(packages);
+    let first = apt.stdout(Stdio::null()).status().with_context(|| shown(&apt))?;
+    if first.success() {
+        return Ok(());
+    }
+    // The lists of packages may be missing or old.
+    succeed(as_root(Path::new("/usr/bin/apt-get")).args(["update", "--quiet"]).stdout(Stdio::null()))?;
+    succeed(&mut apt)
+}
+
+fn parent() -> &'static str {
+    CREATE_CLUSTER.rsplit_once('/').map_or("/etc", |(folder, _)| folder)
+}
+
+fn has_postgres() -> bool {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    versions.into_iter().any(|version| version.path().join("bin/postgres").exists())
+}
+
+fn has_venv() -> bool {
+    let mut python = Command::new("/usr/bin/python3");
+    python.args(["-c", "import venv, ensurepip"]).stdout(Stdio::null()).stderr(Stdio::null());
+    python.status().is_ok_and(|status| status.success())
+}
+
+/// A program on the search path, or where only root looks.
+fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders.map(|folder| folder.join(program)).find(|path| path.exists())
+}
+
+fn lock() -> Result<File> {
+    let folder = target()?;
+    fs::create_dir_all(&folder)?;
+    // Root and the user may both come here; whoever is first makes it for both.
+    let path = if is_root() { folder.join("setup-root.lock") } else { folder.join("setup.lock") };
+    let file = File::create(&path).with_context(|| format!("{}", path.display()))?;
+    file.lock().with_context(|| format!("{}", path.display()))?;
+    Ok(file)
+}

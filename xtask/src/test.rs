@@ -1,0 +1,106 @@
+//! `cargo xtask test`: every test there is, in one go, with one sum at the end.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    cargo::{cargo, elevate_tests, shown, succeed, target},
+    setup,
+};
+
+/// What to test.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Runs what takes long, too
+    #[arg(long)]
+    long: bool,
+    /// Only tests whose name contains this
+    filter: Option<String>,
+}
+
+/// Prepares, builds once, runs, and prints the sum as the last line.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let begun = Instant::now();
+    setup::clients()?;
+    succeed(cargo()?.args(["build", "--workspace", "--all-targets"]))?;
+    let mut command = cargo()?;
+    command.args(["test", "--workspace", "--all-targets", "--no-fail-fast", "--quiet", "--"]);
+    // Tests wait more than they work, but a database each is heavy enough.
+    command.args(["--test-threads", "3"]);
+    if arguments.long {
+        command.arg("--include-ignored");
+    }
+    command.args(&arguments.filter);
+    command.env("INTERCEPTOR_BIN", target()?.join("debug/interceptor"));
+    elevate_tests(&mut command)?;
+    let shown = shown(&command);
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| shown.clone())?;
+    let output = child.stdout.take().context("no output")?;
+    let mut sum = Sum::default();
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        sum.add(&line);
+        println!("{line}");
+    }
+    let status = child.wait()?;
+    let word = if status.success() { "ok" } else { "FAILED" };
+    let Sum { passed, failed, ignored, filtered } = sum;
+    println!(
+        "\ntest result: {word}. {passed} passed; {failed} failed; {ignored} ignored; 0 measured; {filtered} filtered out; \
+         finished in {:.2}s",
+        begun.elapsed().as_secs_f64()
+    );
+    ensure!(status.success(), "`{shown}` failed: {status}");
+    Ok(())
+}
+
+/// The results of all test programs.
+#[derive(Default)]
+struct Sum {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    filtered: u64,
+}
+
+impl Sum {
+    /// Adds a line such as `test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; ...`.
+    fn add(&mut self, line: &str) {
+        let Some((_, counts)) = line.split_once("test result: ").and_then(|(_, rest)| rest.split_once(". "))
+        else {
+            return;
+        };
+        for part in counts.split("; ") {
+            let mut words = part.split(' ');
+            let count = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+            match words.next() {
+                Some("passed") => self.passed += count,
+                Some("failed") => self.failed += count,
+                Some("ignored") => self.ignored += count,
+                Some("filtered") => self.filtered += count,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_added_up() {
+        let mut sum = Sum::default();
+        sum.add(
+            "test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.1s",
+        );
+        sum.add("test result: FAILED. 1 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out");
+        sum.add("running 3 tests");
+        assert_eq!((sum.passed, sum.failed, sum.ignored, sum.filtered), (3, 4, 1, 3));
+    }
+}
