@@ -50,8 +50,8 @@ pub(in crate::keeper) fn inventory(tls: Tls, credentials: Vec<Credential>) -> In
         at: ("agents.toml".to_owned(), 1),
     };
     let mut inventory = Inventory::default();
-    inventory.resources = BTreeMap::from([(name, resource)]),
-        agents: BTreeMap::from([(bot, agent)]);
+    inventory.resources = BTreeMap::from([(name, resource)]);
+    inventory.agents = BTreeMap::from([(bot, agent)]);
     inventory
 }
 
