@@ -49,6 +49,7 @@ pub fn remember(
         // SAFETY: helpers without arguments.
         at_ns: unsafe { bpf_ktime_get_ns() },
         netns_cookie: run.netns_cookie,
+        // SAFETY: as above.
         cgroup: unsafe { bpf_get_current_cgroup_id() },
         start_boottime: task::current_start(),
         address: to.address,

@@ -25,7 +25,7 @@ use super::{
 use crate::places::Places;
 
 /// How old the heartbeat may be before captured connections are refused.
-pub(super) const HEARTBEAT_LIMIT: Duration = Duration::from_secs(2);
+pub const HEARTBEAT_LIMIT: Duration = Duration::from_secs(2);
 
 /// The kernel side of one installation, in force. Dropping it changes nothing in the kernel.
 pub struct Attachment {

@@ -19,7 +19,7 @@ mod sys;
 use std::{io, path::PathBuf};
 
 pub use abi::{Flow, ProcessRef, RunAddresses, RunSettings};
-pub use attachment::Attachment;
+pub use attachment::{Attachment, HEARTBEAT_LIMIT};
 pub use events::{EventReader, KernelEvent, Occurrence};
 pub use interceptor_common::Counter;
 pub use maps::{Counters, KernelMaps};
