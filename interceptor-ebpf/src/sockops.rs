@@ -8,6 +8,7 @@
 use aya_ebpf::{
     EbpfContext, helpers::generated::bpf_get_socket_cookie, macros::sock_ops, programs::SockOpsContext,
 };
+use aya_log_ebpf::warn;
 use interceptor_common::{Counter, FAMILY_V4, FAMILY_V6, Form, TupleKey};
 
 use crate::{
@@ -44,7 +45,8 @@ fn publish(ctx: &SockOpsContext) {
         let address = unsafe { [load(words), load(words.add(1)), load(words.add(2)), load(words.add(3))] };
         TupleKey { run: flow.run, address, family: FAMILY_V6, port }
     };
-    if TUPLES.insert(&key, flow, 0).is_err() {
+    if let Err(code) = TUPLES.insert(&key, flow, 0) {
+        warn!(ctx, "run {}: the table of handshakes takes no more: {}", flow.run, code);
         count(Counter::TupleFull);
     }
 }

@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod diag;
 mod events;
 mod load;
+mod log;
 mod maps;
 mod pins;
 pub mod probe;
@@ -22,6 +23,7 @@ pub use abi::{Flow, ProcessRef, RunAddresses, RunSettings};
 pub use attachment::{Attachment, HEARTBEAT_LIMIT};
 pub use events::{EventReader, KernelEvent, Occurrence};
 pub use interceptor_common::Counter;
+pub use log::KernelLog;
 pub use maps::{Counters, KernelMaps};
 
 /// Why the kernel side cannot do what was asked.
