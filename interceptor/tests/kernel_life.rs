@@ -169,6 +169,7 @@ fn capture_outlives_its_loader_and_a_restart_takes_over() {
     std::fs::create_dir(&stale).expect("a folder");
     let attachment = Attachment::establish(&stage.places).expect("a restart");
     assert!(!stale.exists());
+    attachment.take_log().expect("the programs' diagnostics").flush();
     assert_eq!(attachment.runs(), [(cgroup::id(&stage.cgroup).expect("id"), stage.run)]);
     assert_eq!(stage.act("connect 203.0.113.7:5432").says(), refused, "still no heartbeat");
     assert_eq!(stage.count(Counter::RefusedHeartbeat), counted + 1, "once: the old program is gone");
