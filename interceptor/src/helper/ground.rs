@@ -3,15 +3,17 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io,
-    os::unix::{
-        fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
-        net::UnixListener,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
     },
     path::{Path, PathBuf},
 };
 
 use nix::{
+    errno::Errno,
     fcntl::{Flock, FlockArg},
+    sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket},
     unistd::{Gid, Uid, User},
 };
 
@@ -152,12 +154,21 @@ pub(super) fn lock(places: &Places) -> Result<Lock, GroundError> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| GroundError::Running(path))
 }
 
-/// Listens on a stream socket that only root may connect to.
-pub(super) fn control_listener(path: &Path) -> Result<UnixListener, GroundError> {
+/// A listening socket for packets at `path`, that only root may connect to.
+pub(super) fn listener(path: &Path) -> Result<OwnedFd, GroundError> {
     remove_socket(path)?;
-    let listener = UnixListener::bind(path).map_err(failed("listen at", path))?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let made = (|| -> Result<OwnedFd, Errno> {
+        let made = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+        bind(made.as_raw_fd(), &UnixAddr::new(path)?)?;
+        Ok(made)
+    })();
+    let made = made.map_err(|errno| failed("listen at", path)(errno.into()))?;
+    // Nobody can connect before this, because nobody listens yet.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed("chmod", path))?;
-    Ok(listener)
+    listen(&made, Backlog::new(16).unwrap_or(Backlog::MAXCONN))
+        .map_err(|errno| failed("listen at", path)(errno.into()))?;
+    Ok(made)
 }
 
 /// Removes what an earlier daemon left. The lock is held, so nobody listens there.

@@ -1,29 +1,22 @@
 //! The launch socket: one task per `interceptor run`, from its first question to the answer that it may go on.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-        unix::fs::PermissionsExt,
-    },
-    path::{Path, PathBuf},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
     sync::Arc,
 };
 
 use interceptor_core::model::RunId;
 use nix::{
     errno::Errno,
-    sys::socket::{
-        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, getsockopt, listen, socket,
-        sockopt::PeerCredentials,
-    },
+    sys::socket::{SockFlag, getsockopt, sockopt::PeerCredentials},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
     cgroup::Tree,
-    ground::{GroundError, failed, remove_socket},
     messages::{LaunchAnswer, LaunchFacts, LaunchRequest, VERSION},
     supervisor::Event,
 };
@@ -50,23 +43,6 @@ pub(super) enum Asked {
 }
 
 type Launcher = AsyncChannel<LaunchAnswer, LaunchRequest>;
-
-/// Binds the launch socket: connected packets, root only.
-pub(super) fn listener(path: &Path) -> Result<OwnedFd, GroundError> {
-    remove_socket(path)?;
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let made = (|| -> Result<OwnedFd, Errno> {
-        let made = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
-        bind(made.as_raw_fd(), &UnixAddr::new(path)?)?;
-        Ok(made)
-    })();
-    let made = made.map_err(|errno| failed("listen at", path)(errno.into()))?;
-    // Nobody can connect before this, because nobody listens yet.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed("chmod", path))?;
-    listen(&made, Backlog::new(16).unwrap_or(Backlog::MAXCONN))
-        .map_err(|errno| failed("listen at", path)(errno.into()))?;
-    Ok(made)
-}
 
 /// Accepts launchers until it is dropped.
 pub(super) async fn accept(listener: OwnedFd, events: mpsc::Sender<Event>) {

@@ -160,7 +160,7 @@ pub fn run(options: Options) -> Result<(), HelperError> {
     let capture = capture(&places).map_err(HelperError::Capture)?;
     let handed = Handed {
         journal: journal(&places, accounts).map_err(HelperError::Journal)?,
-        control: ground::control_listener(&places.control_socket())?.into(),
+        control: ground::listener(&places.control_socket())?,
         maps: capture.descriptors().map_err(HelperError::Capture)?,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()

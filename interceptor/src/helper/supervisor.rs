@@ -162,7 +162,7 @@ impl Supervisor {
                 && let Some(ready) = ready.take()
             {
                 self.has_served = true;
-                let listener = launches::listener(&self.places.launch_socket())?;
+                let listener = ground::listener(&self.places.launch_socket())?;
                 accepting = Some(tokio::spawn(launches::accept(listener, self.events.clone())));
                 ready().map_err(failed("say that the daemon is ready"))?;
             }
