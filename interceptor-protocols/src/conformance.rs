@@ -4,6 +4,8 @@
 //! Each protocol brings transcripts of real sessions (`corpus/*.txt` in its folder): a line per arrival, `C` for the
 //! client's and `U` for the upstream's bytes after the log-in, in hexadecimal. What contains `forbidden` is refused.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
     model::{ExchangeDigest, RecordId},

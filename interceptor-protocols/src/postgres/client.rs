@@ -84,6 +84,7 @@ impl PostgresDecoder {
                 Ok(Step::Cancel(key))
             }
             First::Session(wish) => {
+                let wish = *wish;
                 self.state = State::Opening;
                 let number = self.number();
                 self.asked = Some(Asked { number, what: What::Open, turns_names: false, snapshot: false });

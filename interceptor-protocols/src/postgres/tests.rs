@@ -1,5 +1,7 @@
 //! Start-up, log-in and the rules that a transcript does not show.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
     model::{Action, OutcomeStatus, Principal, RecordId, Target, Verb},
