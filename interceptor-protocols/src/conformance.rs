@@ -4,6 +4,8 @@
 //! Each protocol brings transcripts of real sessions (`corpus/*.txt` in its folder): a line per arrival, `C` for the
 //! client's and `U` for the upstream's bytes after the log-in, in hexadecimal. What contains `forbidden` is refused.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
     model::{ExchangeDigest, RecordId},
@@ -211,8 +213,13 @@ fn nothing_of_the_client_is_lost_or_added() {
         for (name, lines) in corpus(*protocol) {
             let seen = play(*protocol, &lines, usize::MAX);
             let all = session_bytes(&lines);
-            assert!(all.ends_with(&seen.of_client), "{name}: what was passed or held is what was sent");
-            assert!(all.len() - seen.of_client.len() < 1000, "{name}: only the opening is not forwarded");
+            if seen.refused == 0 {
+                assert!(all.ends_with(&seen.of_client), "{name}: what was passed or held is what was sent");
+                assert!(all.len() - seen.of_client.len() < 1000, "{name}: only the opening is not forwarded");
+            }
+            // Behind a refusal something may be dropped, but nothing is made up or put in another order.
+            let mut rest = all.iter();
+            assert!(seen.of_client.iter().all(|byte| rest.any(|sent| sent == byte)), "{name}");
         }
     }
 }

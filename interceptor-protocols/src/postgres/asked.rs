@@ -101,6 +101,9 @@ impl PostgresDecoder {
                 Some(Known { segment: gate.segment, changes: gate.changes, question: gate.question, answer });
             return Refusal { client: nothing.clone(), upstream: nothing };
         }
+        if !matches!(asked.what, What::Query { .. } | What::Function) {
+            self.refused_in = Some(self.segment);
+        }
         // Our own look-up has failed the pipeline, and the client has not been told: now it is, with the reason.
         if self.owed.take().is_some() {
             return Refusal { client: refuse::refusal(denial), upstream: nothing };

@@ -84,6 +84,7 @@ impl PostgresDecoder {
                 Ok(Step::Cancel(key))
             }
             First::Session(wish) => {
+                let wish = *wish;
                 self.state = State::Opening;
                 let number = self.number();
                 self.asked = Some(Asked { number, what: What::Open, turns_names: false, snapshot: false });
@@ -178,6 +179,11 @@ impl PostgresDecoder {
         match work {
             Work::Query { .. } => self.judge_query(work),
             Work::Parse { .. } => self.judge_parse(work),
+            // Behind a refused message of the same pipeline nothing is carried out, and what has no text of its own
+            // says nothing new: it is dropped, as the server would drop it.
+            Work::Bind { .. } | Work::Execute { .. } if self.refused_in == Some(self.segment) => {
+                Ok(Step::Pass(Bytes::new()))
+            }
             Work::Bind { frame, bind } => self.judge_bind(frame, bind),
             Work::Execute { frame, portal } => self.judge_execute(frame, portal),
             Work::Function { frame } => {

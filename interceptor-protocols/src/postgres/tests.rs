@@ -1,5 +1,7 @@
 //! Start-up, log-in and the rules that a transcript does not show.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
     model::{Action, OutcomeStatus, Principal, RecordId, Target, Verb},
@@ -362,6 +364,21 @@ fn names_are_looked_up_by_flush_inside_a_pipeline_and_by_sync_outside() {
     let (bytes, done) = upstream(&mut decoder, &ready(b'I'));
     assert_eq!((&*bytes, done.len()), (&*ready(b'I'), 0), "the refused one has its outcome from the gate");
     assert!(decoder.is_idle());
+}
+
+#[test]
+fn behind_a_refused_parse_its_bind_and_execute_are_dropped() {
+    let mut decoder = session();
+    let held = asked(&mut decoder, &message(b'P', |out| out.put_slice(b"\0SELECT 1\0\0\0")));
+    assert!(decoder.refuse(held.number(), &denial()).upstream.starts_with(b"P"));
+    let bind = message(b'B', |out| out.put_slice(&[0; 8]));
+    assert!(matches!(client(&mut decoder, &bind), Step::Pass(bytes) if bytes.is_empty()));
+    let execute = message(b'E', |out| out.put_slice(&[0; 5]));
+    assert!(matches!(client(&mut decoder, &execute), Step::Pass(bytes) if bytes.is_empty()));
+    assert!(matches!(client(&mut decoder, &message(b'S', |_| {})), Step::Pass(bytes) if bytes.len() == 5));
+    let (bytes, _) = upstream(&mut decoder, &[error("42601"), ready(b'I')].concat());
+    assert!(bytes.windows(5).any(|part| part == b"42501") && bytes.ends_with(&ready(b'I')));
+    assert!(matches!(client(&mut decoder, &execute), Step::Ask(_)), "the next pipeline is judged again");
 }
 
 #[test]
