@@ -179,8 +179,9 @@ fn held(sock: *mut bpf_sock, fits: impl Fn(u32) -> bool) -> bool {
     if sock.is_null() {
         return false;
     }
-    // SAFETY: the kernel holds the socket for us until it is released, here.
-    let state = load(unsafe { &raw const (*sock).state });
+    // The kernel holds the socket for us until it is released, here.
+    let state = load(field!(sock, state));
+    // SAFETY: released once, and not used afterwards.
     unsafe { bpf_sk_release(sock.cast()) };
     fits(state)
 }

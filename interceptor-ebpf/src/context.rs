@@ -8,6 +8,14 @@ use aya_ebpf::{
     programs::{SockAddrContext, SockContext},
 };
 
+/// The place of a field behind a raw pointer.
+macro_rules! field {
+    ($base:expr, $($path:tt)+) => {
+        // SAFETY: only names a place inside what the pointer points at; nothing is read here.
+        unsafe { &raw const (*$base).$($path)+ }
+    };
+}
+
 /// Reads one field.
 #[inline(always)]
 pub fn load<T: Copy>(field: *const T) -> T {
@@ -30,13 +38,13 @@ pub trait Address {
     /// The IPv4 address, in network byte order.
     #[inline(always)]
     fn v4(&self) -> u32 {
-        load(unsafe { &raw const (*self.raw()).user_ip4 })
+        load(field!(self.raw(), user_ip4))
     }
 
     /// The IPv6 address, each word in network byte order.
     #[inline(always)]
     fn v6(&self) -> [u32; 4] {
-        let words = unsafe { &raw const (*self.raw()).user_ip6 }.cast::<u32>();
+        let words = field!(self.raw(), user_ip6).cast::<u32>();
         // SAFETY: the four words of the field.
         unsafe { [load(words), load(words.add(1)), load(words.add(2)), load(words.add(3))] }
     }
@@ -44,41 +52,43 @@ pub trait Address {
     /// The port, in host byte order.
     #[inline(always)]
     fn port(&self) -> u32 {
-        u32::from(u16::from_be(load(unsafe { &raw const (*self.raw()).user_port }) as u16))
+        u32::from(u16::from_be(load(field!(self.raw(), user_port)) as u16))
     }
 
     /// The kind of the socket, `SOCK_STREAM` and so on.
     #[inline(always)]
     fn kind(&self) -> u32 {
-        load(unsafe { &raw const (*self.raw()).type_ })
+        load(field!(self.raw(), type_))
     }
 
     /// The socket's protocol.
     #[inline(always)]
     fn protocol(&self) -> u32 {
-        load(unsafe { &raw const (*self.raw()).protocol })
+        load(field!(self.raw(), protocol))
     }
 
     /// The local port of the socket, in host byte order; 0 when it is not bound.
     #[inline(always)]
     fn local_port(&self) -> u32 {
         // SAFETY: the union's only member with a meaning.
-        let sock = load(unsafe { &raw const (*self.raw()).__bindgen_anon_1.sk });
+        let sock = load(field!(self.raw(), __bindgen_anon_1.sk));
         if sock.is_null() {
             return 0;
         }
-        load(unsafe { &raw const (*sock).src_port })
+        load(field!(sock, src_port))
     }
 
     /// Puts another IPv4 address.
     #[inline(always)]
     fn set_v4(&self, address: u32) {
+        // SAFETY: only names a place in the context.
         store(unsafe { &raw mut (*self.raw()).user_ip4 }, address);
     }
 
     /// Puts another IPv6 address.
     #[inline(always)]
     fn set_v6(&self, address: [u32; 4]) {
+        // SAFETY: only names a place in the context.
         let words = unsafe { &raw mut (*self.raw()).user_ip6 }.cast::<u32>();
         // SAFETY: the four words of the field.
         unsafe {
@@ -92,6 +102,7 @@ pub trait Address {
     /// Puts another port, given in host byte order.
     #[inline(always)]
     fn set_port(&self, port: u32) {
+        // SAFETY: only names a place in the context.
         store(unsafe { &raw mut (*self.raw()).user_port }, u32::from((port as u16).to_be()));
     }
 }

@@ -34,7 +34,7 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
 
 #[inline(always)]
 fn stays(ctx: &SkBuffContext) -> Option<bool> {
-    if load(unsafe { &raw const (*ctx.skb.skb).ifindex }) != LOOPBACK_INTERFACE {
+    if load(field!(ctx.skb.skb, ifindex)) != LOOPBACK_INTERFACE {
         return Some(false);
     }
     let run = run_of(ctx)?;

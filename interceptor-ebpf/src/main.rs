@@ -3,10 +3,12 @@
 #![no_std]
 #![no_main]
 
+#[macro_use]
+mod context;
+
 mod address;
 mod admission;
 mod connect;
-mod context;
 mod egress;
 mod getpeername;
 mod maps;

@@ -24,9 +24,9 @@ pub fn post_bind6(ctx: SockContext) -> i32 {
 
 #[inline(always)]
 fn decide(ctx: &SockContext) -> i32 {
-    let family = sock_field(ctx, |sock| unsafe { &raw const (*sock).family });
-    let protocol = sock_field(ctx, |sock| unsafe { &raw const (*sock).protocol });
-    let port = sock_field(ctx, |sock| unsafe { &raw const (*sock).src_port });
+    let family = sock_field(ctx, |sock| field!(sock, family));
+    let protocol = sock_field(ctx, |sock| field!(sock, protocol));
+    let port = sock_field(ctx, |sock| field!(sock, src_port));
     let subject = |run| Subject { run, address: [0; 4], family, port, protocol };
     let Some(run) = run_of_caller() else {
         refused(Counter::RefusedUnknownRun, &subject(0));

@@ -74,8 +74,8 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
 pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
     let task = ctx.arg::<*const u8>(0) as u64;
     let Some(run) = run_of_caller() else { return 0 };
-    let signal: u64 = task::read(task, offset(|o| unsafe { &raw const (*o).task_signal })).unwrap_or(0);
-    let live: i32 = task::read(signal, offset(|o| unsafe { &raw const (*o).signal_live })).unwrap_or(0);
+    let signal: u64 = task::read(task, offset(|o| field!(o, task_signal))).unwrap_or(0);
+    let live: i32 = task::read(signal, offset(|o| field!(o, signal_live))).unwrap_or(0);
     if live > 0 {
         return 0;
     }
@@ -94,6 +94,7 @@ fn head(kind: EventKind, run: u64, task: u64) -> EventHead {
         run,
         // SAFETY: helpers without arguments.
         at_ns: unsafe { bpf_ktime_get_ns() },
+        // SAFETY: as above.
         cgroup: unsafe { bpf_get_current_cgroup_id() },
         start_boottime: task::start(task),
         parent_start_boottime: task::start(parent),
@@ -136,7 +137,7 @@ fn tell(head: &EventHead) {
 
 #[inline(always)]
 fn fill_path(event: *mut ExecEvent, binprm: u64) {
-    let name: u64 = task::read(binprm, offset(|o| unsafe { &raw const (*o).binprm_filename })).unwrap_or(0);
+    let name: u64 = task::read(binprm, offset(|o| field!(o, binprm_filename))).unwrap_or(0);
     // SAFETY: the destination is as long as said; the helper survives any source address.
     let length = unsafe {
         let path = (&raw mut (*event).path).cast();
@@ -155,9 +156,9 @@ fn fill_path(event: *mut ExecEvent, binprm: u64) {
 /// Copies the arguments and says how many bytes they are.
 #[inline(always)]
 fn fill_arguments(event: *mut ExecEvent, task: u64) -> u32 {
-    let mm: u64 = task::read(task, offset(|o| unsafe { &raw const (*o).task_mm })).unwrap_or(0);
-    let start: u64 = task::read(mm, offset(|o| unsafe { &raw const (*o).mm_arg_start })).unwrap_or(0);
-    let end: u64 = task::read(mm, offset(|o| unsafe { &raw const (*o).mm_arg_end })).unwrap_or(0);
+    let mm: u64 = task::read(task, offset(|o| field!(o, task_mm))).unwrap_or(0);
+    let start: u64 = task::read(mm, offset(|o| field!(o, mm_arg_start))).unwrap_or(0);
+    let end: u64 = task::read(mm, offset(|o| field!(o, mm_arg_end))).unwrap_or(0);
     let mut length = end.wrapping_sub(start);
     let mut cut = start == 0 || end < start;
     if length > ARGUMENT_BYTES as u64 {

@@ -8,6 +8,7 @@ use aya_ebpf::{
     },
     programs::SockAddrContext,
 };
+use aya_log_ebpf::warn;
 use interceptor_common::{Counter, Flow, RunConfig};
 
 use crate::{address::Destination, maps::FLOWS, task};
@@ -49,6 +50,7 @@ pub fn remember(
         // SAFETY: helpers without arguments.
         at_ns: unsafe { bpf_ktime_get_ns() },
         netns_cookie: run.netns_cookie,
+        // SAFETY: as above.
         cgroup: unsafe { bpf_get_current_cgroup_id() },
         start_boottime: task::current_start(),
         address: to.address,
@@ -61,5 +63,9 @@ pub fn remember(
         uid: bpf_get_current_uid_gid() as u32,
         reserved: 0,
     };
-    FLOWS.insert(&cookie, &flow, 0).map_err(|_| Counter::MapFull)
+    FLOWS.insert(&cookie, &flow, 0).map_err(|code| {
+        // Nobody pays for this but a connection that is being refused.
+        warn!(ctx, "run {}: the table of redirected sockets takes no more: {}", run.run, code);
+        Counter::MapFull
+    })
 }

@@ -67,6 +67,7 @@ fn tell(kind: EventKind, reason: u32, subject: &Subject) {
         run: subject.run,
         // SAFETY: helpers without arguments.
         at_ns: unsafe { bpf_ktime_get_ns() },
+        // SAFETY: as above.
         cgroup: unsafe { bpf_get_current_cgroup_id() },
         start_boottime: task::current_start(),
         parent_start_boottime: 0,

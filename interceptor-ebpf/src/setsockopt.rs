@@ -23,8 +23,8 @@ const TCP_ULP: i32 = 31;
 
 #[cgroup_sockopt(setsockopt)]
 pub fn setsockopt(ctx: SockoptContext) -> i32 {
-    let level = load(unsafe { &raw const (*ctx.sockopt).level });
-    let name = load(unsafe { &raw const (*ctx.sockopt).optname });
+    let level = load(field!(ctx.sockopt, level));
+    let name = load(field!(ctx.sockopt, optname));
     let allowed = match level {
         SOL_TCP if name == TCP_ULP => is_tls(&ctx),
         _ => !is_denied(level, name),
@@ -59,9 +59,9 @@ fn is_denied(level: i32, name: i32) -> bool {
 #[inline(always)]
 fn is_tls(ctx: &SockoptContext) -> bool {
     // SAFETY: the unions' only members with a meaning.
-    let start = load(unsafe { &raw const (*ctx.sockopt).__bindgen_anon_2.optval }).cast::<u8>();
-    let end = load(unsafe { &raw const (*ctx.sockopt).__bindgen_anon_3.optval_end }).cast::<u8>();
-    let length = load(unsafe { &raw const (*ctx.sockopt).optlen });
+    let start = load(field!(ctx.sockopt, __bindgen_anon_2.optval)).cast::<u8>();
+    let end = load(field!(ctx.sockopt, __bindgen_anon_3.optval_end)).cast::<u8>();
+    let length = load(field!(ctx.sockopt, optlen));
     if start.wrapping_add(3) > end || !(3..=4).contains(&length) {
         return false;
     }

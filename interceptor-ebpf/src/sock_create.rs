@@ -19,9 +19,9 @@ const SOCK_DGRAM: u32 = 2;
 
 #[cgroup_sock(sock_create)]
 pub fn sock_create(ctx: SockContext) -> i32 {
-    let family = sock_field(&ctx, |sock| unsafe { &raw const (*sock).family });
-    let kind = sock_field(&ctx, |sock| unsafe { &raw const (*sock).type_ });
-    let protocol = sock_field(&ctx, |sock| unsafe { &raw const (*sock).protocol });
+    let family = sock_field(&ctx, |sock| field!(sock, family));
+    let kind = sock_field(&ctx, |sock| field!(sock, type_));
+    let protocol = sock_field(&ctx, |sock| field!(sock, protocol));
     let known =
         (kind == SOCK_STREAM && protocol == PROTOCOL_TCP) || (kind == SOCK_DGRAM && protocol == PROTOCOL_UDP);
     if known && (family == FAMILY_V4 || family == FAMILY_V6) {

@@ -8,6 +8,7 @@
 use aya_ebpf::{
     EbpfContext, helpers::generated::bpf_get_socket_cookie, macros::sock_ops, programs::SockOpsContext,
 };
+use aya_log_ebpf::warn;
 use interceptor_common::{Counter, FAMILY_V4, FAMILY_V6, Form, TupleKey};
 
 use crate::{
@@ -21,7 +22,7 @@ const TCP_CONNECT: u32 = 3;
 
 #[sock_ops]
 pub fn publish_tuple(ctx: SockOpsContext) -> u32 {
-    if load(unsafe { &raw const (*ctx.ops).op }) == TCP_CONNECT {
+    if load(field!(ctx.ops, op)) == TCP_CONNECT {
         publish(&ctx);
     }
     1
@@ -33,18 +34,19 @@ fn publish(ctx: &SockOpsContext) {
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     // SAFETY: the socket is locked by its own connect.
     let Some(flow) = (unsafe { FLOWS.get(&cookie) }) else { return };
-    let port = load(unsafe { &raw const (*ctx.ops).local_port });
+    let port = load(field!(ctx.ops, local_port));
     // A mapped destination is reached over IPv4, a compatible one over `::1`.
     let key = if flow.family == FAMILY_V4 && flow.form != Form::Compatible as u32 {
-        let v4 = load(unsafe { &raw const (*ctx.ops).local_ip4 });
+        let v4 = load(field!(ctx.ops, local_ip4));
         TupleKey { run: flow.run, address: [v4, 0, 0, 0], family: FAMILY_V4, port }
     } else {
-        let words = unsafe { &raw const (*ctx.ops).local_ip6 }.cast::<u32>();
+        let words = field!(ctx.ops, local_ip6).cast::<u32>();
         // SAFETY: the four words of the field.
         let address = unsafe { [load(words), load(words.add(1)), load(words.add(2)), load(words.add(3))] };
         TupleKey { run: flow.run, address, family: FAMILY_V6, port }
     };
-    if TUPLES.insert(&key, flow, 0).is_err() {
+    if let Err(code) = TUPLES.insert(&key, flow, 0) {
+        warn!(ctx, "run {}: the table of handshakes takes no more: {}", flow.run, code);
         count(Counter::TupleFull);
     }
 }

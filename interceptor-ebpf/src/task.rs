@@ -25,26 +25,26 @@ pub fn read<T: Copy>(base: u64, offset: u32) -> Option<T> {
 /// The thread group id of a task.
 #[inline(always)]
 pub fn tgid(task: u64) -> u32 {
-    read(task, offset(|o| unsafe { &raw const (*o).task_tgid })).unwrap_or(0)
+    read(task, offset(|o| field!(o, task_tgid))).unwrap_or(0)
 }
 
 /// The thread id of a task.
 #[inline(always)]
 pub fn pid(task: u64) -> u32 {
-    read(task, offset(|o| unsafe { &raw const (*o).task_pid })).unwrap_or(0)
+    read(task, offset(|o| field!(o, task_pid))).unwrap_or(0)
 }
 
 /// When the process that a task belongs to started; 0 when it cannot be read.
 #[inline(always)]
 pub fn start(task: u64) -> u64 {
-    let leader = read(task, offset(|o| unsafe { &raw const (*o).task_group_leader })).unwrap_or(0);
-    read(leader, offset(|o| unsafe { &raw const (*o).task_start_boottime })).unwrap_or(0)
+    let leader = read(task, offset(|o| field!(o, task_group_leader))).unwrap_or(0);
+    read(leader, offset(|o| field!(o, task_start_boottime))).unwrap_or(0)
 }
 
 /// The task that made this one, or that inherited it.
 #[inline(always)]
 pub fn parent(task: u64) -> u64 {
-    read(task, offset(|o| unsafe { &raw const (*o).task_real_parent })).unwrap_or(0)
+    read(task, offset(|o| field!(o, task_real_parent))).unwrap_or(0)
 }
 
 /// When the calling process started.

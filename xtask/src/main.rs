@@ -39,6 +39,9 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = build_ebpf::stand_in_for_rustc() {
+        return code;
+    }
     let done = match Arguments::parse().task {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
 
 /// The workspace's folder.
 fn workspace() -> anyhow::Result<PathBuf> {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let root = PathBuf::from(own).join("..");
     root.canonicalize().context("the workspace's folder")
 }

@@ -247,6 +247,10 @@ impl Case {
             }
             _ => return Err("give either `sql` or `action`".to_owned()),
         };
+        if facts.is_empty() {
+            // Nothing judged would read as everything allowed.
+            return Err("the text has no statement".to_owned());
+        }
         let action = |facts| Action { phase, text: text.to_owned(), binds: Vec::new(), facts };
         Ok(facts.into_iter().map(action).collect())
     }

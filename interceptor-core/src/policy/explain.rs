@@ -85,47 +85,40 @@ fn literal(text: &str) -> String {
     format!("\"{}\"", text.escape_debug())
 }
 
-/// The narrowest rule that would permit an effect. One that forbids still wins over it.
-pub(super) fn suggestion(asked: &Asked<'_>, effect: &Effect) -> String {
-    let agent = &asked.run.agent.name;
-    let inside = asked.resource.map(|name| format!("Resource::{}", literal(name.as_str())));
-    let inside = inside.as_deref();
+/// The scope's last part and the condition that mean just one target. `inside` is the resource, as Cedar names it.
+fn only(target: &Target, inside: Option<&str>) -> (String, Option<String>) {
     let of = |of: &str| {
         inside.map_or(format!("resource is {of}"), |inside| format!("resource is {of} in {inside}"))
     };
+    let named = |name: &str| format!("resource.name == {}", literal(name));
     let object = |kind: &str, object: &Object| {
-        let condition = format!(
-            "resource.schema == {} && resource.name == {}",
-            literal(&object.schema),
-            literal(&object.name)
-        );
-        (of(kind), Some(condition))
+        let schema = literal(&object.schema);
+        (of(kind), Some(format!("resource.schema == {schema} && {}", named(&object.name))))
     };
-    let (scope, condition) = match &effect.target {
+    match target {
         Target::Resource => {
             (inside.map_or("resource".to_owned(), |inside| format!("resource == {inside}")), None)
         }
         Target::Table(table) => object("Table", table),
         Target::Function(function) => object("Function", function),
         Target::Other { kind, name } => {
-            let condition =
-                format!("resource.kind == {} && resource.name == {}", literal(kind), literal(name));
-            (of("Object"), Some(condition))
+            (of("Object"), Some(format!("resource.kind == {} && {}", literal(kind), named(name))))
         }
-        Target::Setting(name) => (of("Setting"), Some(format!("resource.name == {}", literal(name)))),
-        Target::Name(name) => {
-            ("resource is Name".to_owned(), Some(format!("resource.name == {}", literal(name))))
-        }
-    };
-    let condition = match effect.verb {
-        Verb::Unknown => {
-            let digest = <sha2::Sha256 as sha2::Digest>::digest(asked.action.text.as_bytes());
-            let until = asked.now.saturating_add(SUGGESTED_EXPIRY);
-            Some(format!("context.sha256 == \"{digest:x}\" && context.now < {until}"))
-        }
-        _ => condition,
-    };
-    let verb = effect.verb.as_str();
+        Target::Setting(name) => (of("Setting"), Some(named(name))),
+        Target::Name(name) => ("resource is Name".to_owned(), Some(named(name))),
+    }
+}
+
+/// The narrowest rule that would permit an effect. One that forbids still wins over it.
+pub(super) fn suggestion(asked: &Asked<'_>, effect: &Effect) -> String {
+    let (agent, verb) = (&asked.run.agent.name, effect.verb.as_str());
+    let inside = asked.resource.map(|name| format!("Resource::{}", literal(name.as_str())));
+    let (scope, mut condition) = only(&effect.target, inside.as_deref());
+    if effect.verb == Verb::Unknown {
+        let digest = <sha2::Sha256 as sha2::Digest>::digest(asked.action.text.as_bytes());
+        let until = asked.now.saturating_add(SUGGESTED_EXPIRY);
+        condition = Some(format!("context.sha256 == \"{digest:x}\" && context.now < {until}"));
+    }
     let mut id = format!("{agent}-{verb}");
     id.truncate(64);
     let mut rule = format!(

@@ -192,6 +192,10 @@ fn a_failing_expectation_is_told_with_its_line() {
         ),
         ("[[expect]]\nagent = \"bot\"\nverdict = \"deny\"", "either `sql` or `action`"),
         ("[[expect]]\nagent = \"bot\"\naction = \"jump\"\nverdict = \"deny\"", "no action `jump`"),
+        (
+            "[[expect]]\nagent = \"bot\"\nresource = \"orders\"\nsql = \" ; \"\nverdict = \"allow\"",
+            "no statement",
+        ),
         ("[[expect]]\nagent = \"bot\"\nsqll = \"x\"\nverdict = \"deny\"", "unknown field"),
     ];
     for (table, expected) in wrong {

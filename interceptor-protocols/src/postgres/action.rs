@@ -223,7 +223,7 @@ fn cursor(text: &str, statement: &Statement) -> Option<String> {
 
 /// Whether these statements, or what stands behind them, need the catalogue.
 pub(super) fn needs_catalogue(items: &[Expanded<'_>]) -> bool {
-    items.iter().any(|item| {
+    items.iter().filter(|item| item.statement.kind != StatementKind::Copy).any(|item| {
         facts::needs_catalogue(std::slice::from_ref(item.statement))
             || matches!(&item.behind, Some(Ok(reading))
                 if reading.statements.as_deref().is_ok_and(facts::needs_catalogue))
@@ -233,7 +233,8 @@ pub(super) fn needs_catalogue(items: &[Expanded<'_>]) -> bool {
 /// Everything that these statements, and what stands behind them, must have looked up.
 pub(super) fn question(items: &[Expanded<'_>]) -> Question {
     let mut question = Question::default();
-    for item in items {
+    // COPY is refused whatever it names.
+    for item in items.iter().filter(|item| item.statement.kind != StatementKind::Copy) {
         let mut add = |more: Question| {
             question.relations.extend(more.relations);
             question.functions.extend(more.functions);

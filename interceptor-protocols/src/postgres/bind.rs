@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(date(59).as_deref(), Some("2000-02-29"));
         assert_eq!(date(-1).as_deref(), Some("1999-12-31"));
         assert_eq!(date(8735).as_deref(), Some("2023-12-01"));
-        assert_eq!(date(-730_487).as_deref(), Some("0001-12-31 BC"));
+        assert_eq!(date(-730_120).as_deref(), Some("0001-12-31 BC"));
     }
 
     #[test]

@@ -9,19 +9,19 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     model::{Action, BindValue, Phase},
-    permit::{Denial, Held},
-    protocol::{DecodeError, Opening, Refusal, Step},
+    permit::Held,
+    protocol::{DecodeError, Opening, Step},
     sql::{Answer, Question},
 };
 
 use super::{
     action::{self, Change, Expanded, Portal, Prepared, Reading},
+    asked::{Asked, What},
     bind::{self, Bind},
-    decode::{Known, PostgresDecoder, State},
+    decode::{PostgresDecoder, State},
     frame::{self, Fields, MAX_BIND, MAX_SMALL, MAX_TEXT, Malformed},
     lookup::{self, PREFIX},
-    queue::{Changes, Entry, Gate, Kind},
-    refuse,
+    queue::{Entry, Gate, Kind},
     startup::{self, First},
 };
 
@@ -33,37 +33,6 @@ pub(super) enum Work {
     Bind { frame: Bytes, bind: Bind },
     Execute { frame: Bytes, portal: String },
     Function { frame: Bytes },
-}
-
-/// What the relay was asked about, and what follows when it is sent or refused.
-#[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) number: u64,
-    pub(super) what: What,
-    /// Sending it may change what names mean afterwards.
-    pub(super) turns_names: bool,
-    pub(super) snapshot: bool,
-}
-
-/// The kinds of what is asked.
-#[derive(Debug)]
-pub(super) enum What {
-    Open,
-    /// Per statement: whether it answers, and what it changes.
-    Query {
-        places: Vec<(bool, Vec<Change>)>,
-        opaque: bool,
-    },
-    Function,
-    Parse {
-        name: String,
-        prepared: Prepared,
-    },
-    Bind,
-    Execute {
-        changes: Vec<Change>,
-    },
-    Gate(Box<Gate>),
 }
 
 /// What is known for judging.
@@ -115,6 +84,7 @@ impl PostgresDecoder {
                 Ok(Step::Cancel(key))
             }
             First::Session(wish) => {
+                let wish = *wish;
                 self.state = State::Opening;
                 let number = self.number();
                 self.asked = Some(Asked { number, what: What::Open, turns_names: false, snapshot: false });
@@ -209,6 +179,11 @@ impl PostgresDecoder {
         match work {
             Work::Query { .. } => self.judge_query(work),
             Work::Parse { .. } => self.judge_parse(work),
+            // Behind a refused message of the same pipeline nothing is carried out, and what has no text of its own
+            // says nothing new: it is dropped, as the server would drop it.
+            Work::Bind { .. } | Work::Execute { .. } if self.refused_in == Some(self.segment) => {
+                Ok(Step::Pass(Bytes::new()))
+            }
             Work::Bind { frame, bind } => self.judge_bind(frame, bind),
             Work::Execute { frame, portal } => self.judge_execute(frame, portal),
             Work::Function { frame } => {
@@ -451,95 +426,6 @@ impl PostgresDecoder {
         frame: Bytes,
     ) -> Step {
         self.ask(what, action::unknown(phase, text, binds, why), frame, true, false)
-    }
-
-    /// The relay has sent what it was asked about.
-    pub(super) fn asked_was_sent(&mut self, asked: Asked) {
-        let Asked { number, what, turns_names, snapshot } = asked;
-        if turns_names {
-            self.changes = self.changes.saturating_add(1);
-        }
-        self.snapshot |= snapshot;
-        let kind = match what {
-            What::Open => return,
-            What::Gate(gate) => {
-                self.enquiring = true;
-                Kind::Gate(gate)
-            }
-            What::Query { places, opaque } => {
-                let places = places
-                    .into_iter()
-                    .map(|(answers, changes)| {
-                        (answers, changes.into_iter().flat_map(|change| self.plan(change)).collect())
-                    })
-                    .collect();
-                self.end_segment();
-                Kind::Query { places, at: 0, failed: false, opaque }
-            }
-            What::Function => {
-                self.end_segment();
-                Kind::Function { failed: false }
-            }
-            What::Parse { name, prepared } => {
-                self.piping = true;
-                Kind::Parse(self.plan(Change::Prepare(name, prepared)))
-            }
-            What::Bind => {
-                self.piping = true;
-                Kind::Bind(Changes::new())
-            }
-            What::Execute { changes } => {
-                self.piping = true;
-                Kind::Execute(changes.into_iter().flat_map(|change| self.plan(change)).collect())
-            }
-        };
-        self.queue.push(Entry::new(kind, Some(number)));
-    }
-
-    /// The relay will not send what it was asked about.
-    pub(super) fn asked_was_refused(&mut self, asked: Asked, denial: &Denial) -> Refusal {
-        let nothing = Bytes::new();
-        if let What::Open = asked.what {
-            self.state = State::Over;
-            return Refusal { client: refuse::no_session(denial), upstream: nothing };
-        }
-        if let What::Gate(gate) = asked.what {
-            let answer = Err("the look-up itself was refused".to_owned());
-            self.known =
-                Some(Known { segment: gate.segment, changes: gate.changes, question: gate.question, answer });
-            return Refusal { client: nothing.clone(), upstream: nothing };
-        }
-        // Our own look-up has failed the pipeline, and the client has not been told: now it is, with the reason.
-        if self.owed.take().is_some() {
-            return Refusal { client: refuse::refusal(denial), upstream: nothing };
-        }
-        let error = refuse::refusal(denial);
-        let (kind, upstream) = match asked.what {
-            What::Query { .. } | What::Function
-                if self.is_settled() && matches!(self.status, b'I' | b'E') =>
-            {
-                self.end_segment();
-                return Refusal { client: refuse::refusal_and_ready(denial, self.status), upstream: nothing };
-            }
-            What::Query { .. } | What::Function => {
-                self.end_segment();
-                let kind = Kind::Query { places: Vec::new(), at: 0, failed: false, opaque: true };
-                (kind, refuse::failing_query(denial))
-            }
-            // The client's own name: a server that refuses a Parse of the unnamed statement has dropped it.
-            What::Parse { name, .. } => {
-                self.piping = true;
-                (Kind::Parse(Changes::new()), refuse::failing_parse(&name, denial))
-            }
-            What::Bind | What::Execute { .. } | What::Open | What::Gate(_) => {
-                self.piping = true;
-                (Kind::Parse(Changes::new()), refuse::failing_parse(&format!("{PREFIX}refused"), denial))
-            }
-        };
-        let mut entry = Entry::new(kind, None);
-        entry.replaced = Some(error);
-        self.queue.push(entry);
-        Refusal { client: nothing, upstream }
     }
 }
 

@@ -11,7 +11,8 @@ use interceptor_core::{
 
 use super::{
     action::{Change, Session},
-    client::{Asked, Work},
+    asked::Asked,
+    client::Work,
     frame::Writer,
     queue::{Changes, Planned, Queue},
     refuse,
@@ -74,6 +75,8 @@ pub(super) struct PostgresDecoder {
     /// The value of `changes` for which the settings are proven.
     pub(super) proven: u64,
     pub(super) known: Option<Known>,
+    /// The stretch in which a message was refused: the server passes over the rest of it for sure.
+    pub(super) refused_in: Option<u64>,
     /// Why texts cannot be read any more: a setting that changes how.
     pub(super) unreadable: Option<String>,
     /// An error that the client is owed because our own look-up broke its pipeline.
@@ -107,6 +110,7 @@ impl PostgresDecoder {
             changes: 0,
             proven: 0,
             known: None,
+            refused_in: None,
             unreadable: None,
             owed: None,
             streaming: 0,

@@ -9,6 +9,7 @@ use interceptor_core::{
 };
 
 mod action;
+mod asked;
 mod bind;
 mod client;
 mod decode;
@@ -18,6 +19,7 @@ mod fuzz;
 mod login;
 mod lookup;
 mod names;
+mod outcome;
 mod queue;
 mod refuse;
 mod startup;

@@ -32,7 +32,7 @@ pub(super) enum First {
     /// CancelRequest.
     Cancel(CancelKey),
     /// StartupMessage.
-    Session(Wish),
+    Session(Box<Wish>),
 }
 
 /// What a StartupMessage asks for.
@@ -67,7 +67,9 @@ pub(super) fn first(input: &mut BytesMut) -> Result<Option<First>, DecodeError> 
         SSL_REQUEST if fields.is_empty() => Ok(Some(First::Tls)),
         GSS_REQUEST if fields.is_empty() => Ok(Some(First::Gss)),
         CANCEL_REQUEST => cancel(fields).map(First::Cancel).map(Some),
-        version if version >> 16 == 3 => session(fields, version).map(First::Session).map(Some),
+        version if version >> 16 == 3 => {
+            session(fields, version).map(|wish| Some(First::Session(Box::new(wish))))
+        }
         version => Err(DecodeError::client(format!(
             "protocol version {}.{} is not spoken; use 3.0 or 3.2",
             version >> 16,

@@ -27,7 +27,7 @@ use crate::{
     },
     identity::ProcessId,
     keeper::{self, client::KeeperClient},
-    kernel::{KernelMaps, diag::SocketTable},
+    kernel::KernelMaps,
     places::Places,
     proxy::{
         Listeners, Origins, Proxy, Released, Runs,
@@ -252,7 +252,7 @@ impl Daemon {
     fn started(&self, run: Run, v6: bool, _ports: Ports, descriptors: Vec<OwnedFd>) -> anyhow::Result<()> {
         let run = Arc::new(run);
         let made = helper::Listeners::from_copies(descriptors, v6)?;
-        self.proxy.origins.begin_run(run.id, SocketTable::new(made.diag));
+        self.proxy.origins.begin_run(run.id, made.diag);
         let (tcp6, dns6) = made.v6.unzip();
         let listeners =
             Listeners::adopt(std::iter::once(made.tcp4).chain(tcp6), std::iter::once(made.dns4).chain(dns6))?;

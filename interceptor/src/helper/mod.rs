@@ -4,6 +4,7 @@
 //! free while the run lives; a new helper takes live runs over; whoever asks for a run is root and not captured.
 //! It must never know policy, protocols or credentials, and never reads from an agent's connection.
 
+mod captured;
 pub mod cgroup;
 mod described;
 mod executable;
@@ -13,6 +14,7 @@ mod listeners;
 pub mod messages;
 mod proxy_link;
 mod roles;
+mod runs;
 mod supervisor;
 
 #[cfg(test)]
@@ -30,6 +32,7 @@ use std::{
 use interceptor_core::model::RunId;
 use nix::unistd::geteuid;
 
+pub use captured::capture;
 pub use ground::{Accounts, GroundError};
 pub use listeners::Listeners;
 pub use roles::{Roles, keeper_channel, proxy_channel};
@@ -149,6 +152,8 @@ pub fn run(options: Options) -> Result<(), HelperError> {
     let Options { places, roles, announce, capture, journal } = options;
     let accounts = Accounts::find();
     ground::prepare(&places, accounts)?;
+    // Sockets are nobody's but root's from the moment that they exist.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let _only_one = ground::lock(&places)?;
     let tree = Tree::find(&places)?;
     tree.prepare()?;

@@ -5,13 +5,12 @@
 use std::{
     collections::BTreeMap,
     io,
-    os::fd::AsFd,
     process::Child,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use interceptor_core::model::{Guarantee, Run, RunId};
+use interceptor_core::model::{Run, RunId};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Semaphore, mpsc},
@@ -19,9 +18,9 @@ use tokio::{
 };
 
 use super::{
-    Capture, Foreign, HelperError, RunNetwork,
+    Capture, HelperError,
     cgroup::Tree,
-    described::{self, Described},
+    described,
     executable::Executables,
     failed,
     ground::{self, Accounts},
@@ -30,11 +29,9 @@ use super::{
     messages::{FromProxy, LaunchAnswer, LaunchFacts, Ports, ToProxy},
     proxy_link::ProxyLink,
     roles::{self, Handed, Pair, Roles},
+    runs::Accepted,
 };
-use crate::{
-    launch::{ADDRESS_V4, ADDRESS_V6, syscalls},
-    places::Places,
-};
+use crate::places::Places;
 
 /// Something that the loop has to handle.
 #[derive(Debug)]
@@ -51,10 +48,10 @@ pub(super) enum Event {
     RunEnded(RunId),
 }
 
-type Reply = tokio::sync::oneshot::Sender<Answered>;
+pub(super) type Reply = tokio::sync::oneshot::Sender<Answered>;
 
 /// How far a run has come.
-enum Stage {
+pub(super) enum Stage {
     /// The proxy is asked whether it may be.
     Requested { facts: LaunchFacts, reply: Reply, since: Instant },
     /// It has a cgroup, and the launcher builds it.
@@ -66,10 +63,10 @@ enum Stage {
 }
 
 /// What is needed to give a run to another proxy.
-struct Served {
-    run: Run,
-    ports: Ports,
-    listeners: Listeners,
+pub(super) struct Served {
+    pub(super) run: Run,
+    pub(super) ports: Ports,
+    pub(super) listeners: Listeners,
 }
 
 /// The roles that run.
@@ -87,18 +84,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long roles may take to finish what they are doing when the daemon stops.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long a run's processes may take to go once they are killed.
-const REMOVAL: Duration = Duration::from_secs(10);
+pub(super) const REMOVAL: Duration = Duration::from_secs(10);
+/// How often the kernel side is rid of what nobody will ask for.
+const SWEEP: Duration = Duration::from_secs(5);
 /// How many questions about executables are worked on.
 const HASHING: usize = 256;
 
 pub(super) struct Supervisor {
-    places: Places,
-    tree: Tree,
-    capture: Arc<dyn Capture>,
+    pub(super) places: Places,
+    pub(super) tree: Tree,
+    pub(super) capture: Arc<dyn Capture>,
     roles: Roles,
     accounts: Accounts,
     handed: Handed,
-    events: mpsc::Sender<Event>,
+    pub(super) events: mpsc::Sender<Event>,
     arriving: mpsc::Receiver<Event>,
     pair: Option<Roled>,
     /// The number of the pair that runs, or ran last.
@@ -108,7 +107,8 @@ pub(super) struct Supervisor {
     first_loss: Option<(&'static str, String)>,
     restart_at: Option<Instant>,
     has_served: bool,
-    runs: BTreeMap<RunId, Stage>,
+    swept_at: Instant,
+    pub(super) runs: BTreeMap<RunId, Stage>,
     executables: Arc<Executables>,
     hashing: Arc<Semaphore>,
 }
@@ -138,6 +138,7 @@ impl Supervisor {
             first_loss: None,
             restart_at: None,
             has_served: false,
+            swept_at: Instant::now(),
             runs: BTreeMap::new(),
             executables: Arc::default(),
             hashing: Arc::new(Semaphore::new(HASHING)),
@@ -214,26 +215,9 @@ impl Supervisor {
     fn hear(&mut self, message: FromProxy) {
         match message {
             FromProxy::Up => self.mark_up(|pair| pair.proxy_up = true),
-            FromProxy::Accepted { run, agent, mut claims, keeps, authority } => {
-                let Some(Stage::Requested { facts, reply, .. }) = self.take_requested(run) else { return };
-                claims.extend(own_claims(&facts));
-                let accepted = Run {
-                    id: run,
-                    agent: agent.clone(),
-                    cgroup: self.tree.name_of(run),
-                    guarantee: Guarantee::Structural,
-                    mode: facts.mode,
-                    claims,
-                    started_at: jiff::Timestamp::now().as_microsecond(),
-                };
-                match self.tree.create(run) {
-                    Ok(cgroup) => {
-                        self.runs.insert(run, Stage::Begun { run: accepted });
-                        let begun = LaunchAnswer::Begun { run, agent, keeps, authority };
-                        // A launcher that is gone is reported as having abandoned the run.
-                        let _ = reply.send((begun, Some(cgroup)));
-                    }
-                    Err(error) => answer(reply, LaunchAnswer::Refused { text: error.to_string() }),
+            FromProxy::Accepted { run, agent, claims, keeps, authority } => {
+                if let Some(Stage::Requested { facts, reply, .. }) = self.take_requested(run) {
+                    self.accept(run, facts, Accepted { agent, claims, keeps, authority }, reply);
                 }
             }
             FromProxy::Refused { run, text } => {
@@ -260,17 +244,6 @@ impl Supervisor {
         }
     }
 
-    /// The stage of a run that waits for the proxy's word; any other stays where it is.
-    fn take_requested(&mut self, run: RunId) -> Option<Stage> {
-        match self.runs.remove(&run)? {
-            stage @ Stage::Requested { .. } => Some(stage),
-            other => {
-                self.runs.insert(run, other);
-                None
-            }
-        }
-    }
-
     fn look_up(&self, ticket: u64, pid: u32, start_time: u64) {
         let Some(pair) = &self.pair else { return };
         let Ok(permit) = Arc::clone(&self.hashing).try_acquire_owned() else {
@@ -286,163 +259,7 @@ impl Supervisor {
         });
     }
 
-    fn request(&mut self, facts: LaunchFacts, reply: Reply) {
-        if !self.is_up() {
-            let text = "the daemon's proxy is starting again: try once more in a moment".to_owned();
-            return answer(reply, LaunchAnswer::Refused { text });
-        }
-        let Some(run) = self.fresh_id() else {
-            return answer(
-                reply,
-                LaunchAnswer::Refused { text: "no randomness to name the run by".to_owned() },
-            );
-        };
-        self.runs.insert(run, Stage::Requested { facts: facts.clone(), reply, since: Instant::now() });
-        self.tell(ToProxy::Requested { run, facts }, Vec::new());
-    }
-
-    fn fresh_id(&self) -> Option<RunId> {
-        let mut bytes = [0; 8];
-        loop {
-            getrandom::fill(&mut bytes).ok()?;
-            let run = RunId::from_random(u64::from_ne_bytes(bytes));
-            if !self.runs.contains_key(&run) && !self.tree.directory_of(run).exists() {
-                return Some(run);
-            }
-        }
-    }
-
-    /// From built namespaces to listeners that the proxy has. Hands the reply back with the reason why not.
-    fn start_run(
-        &mut self,
-        id: RunId,
-        namespace: std::os::fd::OwnedFd,
-        init: std::os::fd::OwnedFd,
-        reply: Reply,
-    ) -> Result<(), (Reply, Foreign)> {
-        let run = match self.runs.get(&id) {
-            Some(Stage::Begun { run }) => run.clone(),
-            _ => return Err((reply, "this run was not begun".into())),
-        };
-        let made = (|| -> Result<Served, Foreign> {
-            let pid = process_of(&init)?;
-            if !described::is_in(&self.tree, pid, id) {
-                return Err("the run's first process is not in the run's cgroup".into());
-            }
-            let ports = Ports::default();
-            let listeners = Listeners::make(namespace.as_fd(), ports)?;
-            self.register(&run, ports, &listeners)?;
-            Described::new(run.clone(), pid, ports)?.write(&self.places)?;
-            self.watch(id, init);
-            Ok(Served { run, ports, listeners })
-        })();
-        let served = match made {
-            Ok(served) => served,
-            Err(error) => return Err((reply, error)),
-        };
-        if let Err(error) = self.hand_out(&served) {
-            return Err((reply, error));
-        }
-        self.runs.insert(id, Stage::Starting { served, reply, since: Instant::now() });
-        Ok(())
-    }
-
-    fn register(&self, run: &Run, ports: Ports, listeners: &Listeners) -> Result<(), Foreign> {
-        let network = RunNetwork {
-            run: run.id,
-            ports,
-            namespace: listeners.cookie,
-            v4: ADDRESS_V4,
-            v6: listeners.v6.is_some().then_some(ADDRESS_V6),
-        };
-        self.capture.register(&self.tree.directory_of(run.id), network)
-    }
-
-    /// Gives a run's listeners to the proxy that there is; without one, the next will get them.
-    fn hand_out(&self, served: &Served) -> Result<(), Foreign> {
-        let message = ToProxy::Started {
-            run: served.run.clone(),
-            v6: served.listeners.v6.is_some(),
-            ports: served.ports,
-        };
-        self.tell(message, served.listeners.copies()?);
-        Ok(())
-    }
-
-    fn watch(&self, run: RunId, init: std::os::fd::OwnedFd) {
-        let events = self.events.clone();
-        tokio::spawn(async move {
-            // What cannot be watched is ended.
-            if let Err(error) = syscalls::readable(&init).await {
-                tracing::error!(%run, %error, "a run cannot be watched");
-            }
-            let _ = events.send(Event::RunEnded(run)).await;
-        });
-    }
-
-    /// Forgets a run, whatever stage it is in, and kills what is left of it.
-    fn end_run(&mut self, run: RunId) {
-        let Some(stage) = self.runs.remove(&run) else { return };
-        if let Stage::Requested { reply, .. } | Stage::Starting { reply, .. } = stage {
-            answer(reply, LaunchAnswer::Refused { text: "the run ended before it was served".to_owned() });
-        }
-        self.discard(run);
-        self.tell(ToProxy::Ended { run }, Vec::new());
-    }
-
-    fn discard(&self, run: RunId) {
-        described::forget(&self.places, run);
-        let directory = self.tree.directory_of(run);
-        if !directory.exists() {
-            return;
-        }
-        if let Err(error) = self.capture.forget(&directory) {
-            tracing::error!(%run, %error, "the kernel side did not forget a run");
-        }
-        let tree = self.tree.clone();
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = tree.remove(run, REMOVAL) {
-                tracing::error!(%run, %error, "a run's cgroup remains");
-            }
-        });
-    }
-
-    /// Takes over what an earlier helper left: live runs get new listeners, the rest is removed.
-    fn adopt(&mut self) {
-        let mut left = self.tree.runs();
-        for described in Described::all(&self.places) {
-            let run = described.run.id;
-            left.retain(|other| *other != run);
-            match self.take_over(described) {
-                Ok(served) => {
-                    tracing::info!(%run, "took over a run");
-                    self.runs.insert(run, Stage::Served(served));
-                }
-                Err(error) => {
-                    tracing::warn!(%run, %error, "a run of an earlier daemon is ended");
-                    self.discard(run);
-                }
-            }
-        }
-        left.into_iter().for_each(|run| self.discard(run));
-    }
-
-    fn take_over(&self, described: Described) -> Result<Served, Foreign> {
-        let pid = i32::try_from(described.init)?;
-        let init = syscalls::pidfd_open(nix::unistd::Pid::from_raw(pid))?;
-        let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
-        // Asked after both were opened: they belong to this process, then.
-        if !described.is_alive(&self.tree) {
-            return Err("its first process is gone".into());
-        }
-        let Described { run, ports, .. } = described;
-        let listeners = Listeners::make(namespace.as_fd(), ports)?;
-        self.register(&run, ports, &listeners)?;
-        self.watch(run.id, init);
-        Ok(Served { run, ports, listeners })
-    }
-
-    fn is_up(&self) -> bool {
+    pub(super) fn is_up(&self) -> bool {
         self.pair.as_ref().is_some_and(|pair| pair.proxy_up && pair.keeper_up)
     }
 
@@ -533,6 +350,10 @@ impl Supervisor {
         if self.restart_at.is_some_and(|at| at <= Instant::now()) {
             self.start_pair();
         }
+        if self.swept_at.elapsed() > SWEEP {
+            self.swept_at = Instant::now();
+            self.capture.sweep();
+        }
         let late: Vec<RunId> = self
             .runs
             .iter()
@@ -548,7 +369,7 @@ impl Supervisor {
         }
     }
 
-    fn tell(&self, message: ToProxy, descriptors: Vec<std::os::fd::OwnedFd>) {
+    pub(super) fn tell(&self, message: ToProxy, descriptors: Vec<std::os::fd::OwnedFd>) {
         let Some(pair) = &self.pair else { return };
         if !pair.link.tell(message, descriptors) {
             let events = self.events.clone();
@@ -594,25 +415,7 @@ impl Supervisor {
     }
 }
 
-fn answer(reply: Reply, answer: LaunchAnswer) {
+pub(super) fn answer(reply: Reply, answer: LaunchAnswer) {
     // A launcher that is gone needs no answer.
     let _ = reply.send((answer, None));
-}
-
-fn own_claims(facts: &LaunchFacts) -> BTreeMap<String, String> {
-    let mut claims = BTreeMap::from([
-        ("launcher_uid".to_owned(), facts.launcher_uid.to_string()),
-        ("uid".to_owned(), facts.uid.to_string()),
-    ]);
-    claims.extend(facts.launcher_user.clone().map(|user| ("launcher_user".to_owned(), user)));
-    claims.extend(facts.reason.clone().map(|reason| ("reason".to_owned(), reason)));
-    claims
-}
-
-/// The process behind a pidfd, in this pid namespace.
-fn process_of(pidfd: &std::os::fd::OwnedFd) -> io::Result<u32> {
-    use std::os::fd::AsRawFd;
-    let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
-    let pid = facts.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
-    pid.ok_or_else(|| io::Error::other("this is no handle on a living process"))
 }

@@ -49,11 +49,10 @@ pub(in crate::keeper) fn inventory(tls: Tls, credentials: Vec<Credential>) -> In
         hints: Vec::new(),
         at: ("agents.toml".to_owned(), 1),
     };
-    Inventory {
-        resources: BTreeMap::from([(name, resource)]),
-        agents: BTreeMap::from([(bot, agent)]),
-        ..Inventory::default()
-    }
+    let mut inventory = Inventory::default();
+    inventory.resources = BTreeMap::from([(name, resource)]);
+    inventory.agents = BTreeMap::from([(bot, agent)]);
+    inventory
 }
 
 pub(in crate::keeper) fn verified() -> Tls {

@@ -1,7 +1,8 @@
 //! One installation's programs, links and maps: what the root helper holds.
 
 use std::{
-    fmt, fs,
+    fmt,
+    fs::{self, File},
     path::{Path, PathBuf},
     sync::Mutex,
     time::Duration,
@@ -15,7 +16,7 @@ use interceptor_common::{
 use interceptor_core::model::RunId;
 
 use super::{
-    KernelError, KernelMaps,
+    KernelError, KernelLog, KernelMaps,
     abi::RunSettings,
     cgroup, load,
     maps::{lock, monotonic_ns, pinned},
@@ -24,7 +25,7 @@ use super::{
 use crate::places::Places;
 
 /// How old the heartbeat may be before captured connections are refused.
-pub(super) const HEARTBEAT_LIMIT: Duration = Duration::from_secs(2);
+pub const HEARTBEAT_LIMIT: Duration = Duration::from_secs(2);
 
 /// The kernel side of one installation, in force. Dropping it changes nothing in the kernel.
 pub struct Attachment {
@@ -36,15 +37,20 @@ pub struct Attachment {
     tuples: Mutex<HashMap<MapData, TupleKey, Flow>>,
     processes: HashMap<MapData, ProcessKey, ProcessValue>,
     proxy: KernelMaps,
+    log: Mutex<Option<KernelLog>>,
 }
 
 impl Attachment {
     /// Puts the programs in force, or fresh ones in place of those of an earlier daemon, whose maps are taken over.
+    /// Captured connections stay refused until the proxy beats.
     pub fn establish(places: &Places) -> Result<Self, KernelError> {
         let slice = cgroup::ensure_slice(places)?;
+        // One at a time: two daemons that start together must not take each other's pins.
+        let turn = File::open(&slice).map_err(KernelError::place("open", &slice))?;
+        turn.lock().map_err(KernelError::place("lock", &slice))?;
         let pins = Pins::establish(places)?;
         let mut object = load::object(&pins.maps())?;
-        let attachment = Self::open(slice, pins)?;
+        let attachment = Self::open(slice, pins, KernelLog::of(&mut object)?)?;
         attachment.write_config(Config::ENFORCE)?;
         // From here to the end of pinning, both the new programs and any old ones are in force.
         let links = load::attach_all(&mut object, &attachment.slice)?;
@@ -57,7 +63,7 @@ impl Attachment {
         Ok(attachment)
     }
 
-    fn open(slice: PathBuf, pins: Pins) -> Result<Self, KernelError> {
+    fn open(slice: PathBuf, pins: Pins, log: KernelLog) -> Result<Self, KernelError> {
         let folder = pins.maps();
         let unfit = |name: &'static str| KernelError::refused(format!("map {name}"));
         let hash = |name| pinned(&folder, name).map(Map::HashMap);
@@ -69,6 +75,7 @@ impl Attachment {
             tuples: Mutex::new(hash(names::TUPLES)?.try_into().map_err(unfit(names::TUPLES))?),
             processes: hash(names::PROCESSES)?.try_into().map_err(unfit(names::PROCESSES))?,
             proxy: KernelMaps::from_pins(&folder)?,
+            log: Mutex::new(Some(log)),
             slice,
             pins,
         })
@@ -82,6 +89,11 @@ impl Attachment {
     /// What the proxy works with: hand its descriptors over.
     pub fn proxy_maps(&self) -> &KernelMaps {
         &self.proxy
+    }
+
+    /// The programs' diagnostics, for whoever will flush them. Given once.
+    pub fn take_log(&self) -> Option<KernelLog> {
+        lock(&self.log).take()
     }
 
     /// Refuses everything, or not.

@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod diag;
 mod events;
 mod load;
+mod log;
 mod maps;
 mod pins;
 pub mod probe;
@@ -19,9 +20,10 @@ mod sys;
 use std::{io, path::PathBuf};
 
 pub use abi::{Flow, ProcessRef, RunAddresses, RunSettings};
-pub use attachment::Attachment;
+pub use attachment::{Attachment, HEARTBEAT_LIMIT};
 pub use events::{EventReader, KernelEvent, Occurrence};
 pub use interceptor_common::Counter;
+pub use log::KernelLog;
 pub use maps::{Counters, KernelMaps};
 
 /// Why the kernel side cannot do what was asked.

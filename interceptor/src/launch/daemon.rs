@@ -25,6 +25,8 @@ use crate::channel::Channel;
 /// How long a daemon may take to serve once it is ready, and to answer a request.
 const PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_SECONDS: i64 = 60;
+/// How much is read of what it says before it is ready.
+const SAID: u64 = 4096;
 
 /// A channel to the helper, which is started when it does not run.
 pub(super) fn connect_or_start(options: &Options) -> Result<Helper, LaunchError> {
@@ -80,11 +82,8 @@ fn start(options: &Options) -> Result<Option<String>, LaunchError> {
         Ok(())
     });
     let mut child = command.spawn().map_err(step("start the daemon"))?;
-    let mut line = String::new();
-    if let Some(output) = child.stdout.take() {
-        let _ = BufReader::new(output.take(64)).read_line(&mut line);
-    }
-    if line == "ready\n" {
+    let output = child.stdout.take().map(|output| BufReader::new(output.take(SAID)).lines());
+    if output.is_some_and(|lines| lines.map_while(Result::ok).any(|line| line == "ready")) {
         return Ok(None);
     }
     let status = child.wait().map_err(step("wait for the daemon"))?;

@@ -83,6 +83,14 @@ pub(crate) fn prepare(
     made
 }
 
+/// An argument as it may be told and recorded: without a password that stands in it.
+pub(crate) fn without_password(argument: &str) -> String {
+    let stars = b"***";
+    let bytes = argument.as_bytes();
+    let safe = url_without_password(bytes, stars).or_else(|| settings_without_password(bytes, stars));
+    safe.map_or_else(|| argument.to_owned(), |safe| String::from_utf8_lossy(&safe).into_owned())
+}
+
 /// The names of variables that hold a secret.
 pub(crate) fn secret_names(inherited: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<String> {
     let anything = RunId::from_random(0);
@@ -260,6 +268,8 @@ mod tests {
         ] {
             assert_eq!(made("U", value), Some(safe));
         }
+        assert_eq!(without_password("postgres://me:pw@db/x"), "postgres://me:***@db/x");
+        assert_eq!(without_password("--verbose"), "--verbose");
     }
 
     #[test]

@@ -15,9 +15,12 @@ pub(crate) mod privileges;
 mod probe;
 mod relay;
 pub(crate) mod syscalls;
+mod trust;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod whole_tests;
 
 use std::{
     collections::BTreeSet,
@@ -86,29 +89,6 @@ pub struct Options {
     /// The arguments with which this program is the daemon, and writes the line `ready` to its standard output when
     /// it serves.
     pub daemon: Vec<OsString>,
-    /// Makes what a run needs to trust the CA with this certificate (PEM). The folder is where the files will be,
-    /// inside the run.
-    pub trust: fn(certificate: &str, folder: &Path) -> Trust,
-}
-
-/// What makes the programs of a run trust the CA.
-#[derive(Debug, Clone, Default)]
-pub struct Trust {
-    /// Files to make and to lay over the distribution's bundles.
-    pub files: Vec<TrustFile>,
-    /// Environment variables; the agent's own setting of the same name gives way.
-    pub environment: Vec<(String, String)>,
-}
-
-/// A file that the programs of a run read roots from.
-#[derive(Debug, Clone)]
-pub struct TrustFile {
-    /// Its name in the folder.
-    pub name: String,
-    /// Paths that show it too, where the host has them.
-    pub over: Vec<PathBuf>,
-    /// Its contents.
-    pub contents: Vec<u8>,
 }
 
 /// Why nothing was run.
@@ -218,9 +198,9 @@ fn launch(options: &Options) -> Result<u8, LaunchError> {
     let streams = Streams::of_caller()?;
     let helper = daemon::connect_or_start(options)?;
     let begun = begin(options, &account, &executable, &helper)?;
-    let environment = environment_of(&account, &begun);
+    let (environment, trust) = environment_of(options, &account, &begun)?;
     announce(&begun, &environment);
-    let plan = plan(options, &account, &executable, &begun, environment, &streams)?;
+    let plan = plan(options, &account, &executable, begun.run, environment, trust, &streams)?;
     enter(helper, &begun.cgroup, plan, streams)
 }
 
@@ -229,7 +209,7 @@ struct Begun {
     run: RunId,
     agent: AgentIdentity,
     keeps: BTreeSet<String>,
-    trust: Trust,
+    authority: String,
     cgroup: OwnedFd,
 }
 
@@ -258,7 +238,7 @@ fn begin(
             run,
             agent,
             keeps,
-            trust: (options.trust)(&authority, Path::new(mounts::OWN)),
+            authority,
             cgroup: descriptors.pop().ok_or(LaunchError::OutOfTurn("the daemon"))?,
         }),
         _ => Err(LaunchError::OutOfTurn("the daemon")),
@@ -278,22 +258,27 @@ fn asked(
     }
 }
 
-/// The command as it is told: lossy, and cut where it is too long.
+/// The command as it is told: lossy, without passwords, and cut where it is too long.
 fn bounded(command: &[OsString]) -> Vec<String> {
     let mut left = COMMAND_LIMIT;
     let mut told = Vec::new();
     for argument in command {
-        let text: String = argument.to_string_lossy().chars().take(left).collect();
-        left = left.saturating_sub(text.len().max(1));
+        let text = environment::without_password(&argument.to_string_lossy());
+        left = match left.checked_sub(text.len().max(1)) {
+            Some(left) => left,
+            None => break,
+        };
         told.push(text);
-        if left == 0 {
-            break;
-        }
     }
     told
 }
 
-fn environment_of(account: &Account, begun: &Begun) -> Environment {
+/// The agent's environment, and the files that its trust variables name.
+fn environment_of(
+    options: &Options,
+    account: &Account,
+    begun: &Begun,
+) -> Result<(Environment, Vec<Overlay>), LaunchError> {
     let mut inherited: Vec<(OsString, OsString)> = env::vars_os().collect();
     let mut own = |name: &str, value: Option<&OsStr>| {
         if let Some(value) = value {
@@ -306,9 +291,11 @@ fn environment_of(account: &Account, begun: &Begun) -> Environment {
     own("LOGNAME", name);
     own("HOME", account.home.as_deref().map(Path::as_os_str));
     own("SHELL", account.shell.as_deref().map(Path::as_os_str));
-    let mut added = begun.trust.environment.clone();
+    let trust = trust::prepare(&begun.authority, &options.places, begun.run, &inherited)
+        .map_err(step("prepare the files that make the run trust the CA"))?;
+    let mut added = trust.environment;
     added.push(("INTERCEPTOR_RUN".to_owned(), begun.run.to_string()));
-    environment::prepare(begun.run, inherited, &begun.keeps, added)
+    Ok((environment::prepare(begun.run, inherited, &begun.keeps, added), trust.files))
 }
 
 /// Tells the caller, on standard error, what the agent does not.
@@ -326,17 +313,13 @@ fn plan(
     options: &Options,
     account: &Account,
     executable: &Path,
-    begun: &Begun,
+    run: RunId,
     environment: Environment,
+    trust: Vec<Overlay>,
     streams: &Streams,
 ) -> Result<Plan, LaunchError> {
     let folder = env::current_dir().map_err(step("find the current folder"))?;
     let sockets = mounts::named_sockets().map_err(step("list the host's sockets"))?;
-    let trust = begun.trust.files.iter().map(|file| Overlay {
-        name: file.name.clone(),
-        over: file.over.clone(),
-        contents: file.contents.clone(),
-    });
     let places = &options.places;
     let hidden = [places.configuration(), places.state(), places.runtime()].map(Path::to_owned);
     let view = View {
@@ -345,7 +328,7 @@ fn plan(
         files: mounts::name_service().into_iter().chain(trust).collect(),
     };
     Ok(Plan {
-        run: begun.run,
+        run,
         view,
         streams: streams.for_agent().map_err(step("prepare the standard streams"))?,
         terminal: streams.terminal.is_some(),

@@ -9,7 +9,7 @@ use std::{
 
 use nix::unistd::{Gid, Uid, User, geteuid};
 
-use super::LaunchError;
+use super::{LaunchError, mounts::OWN};
 use crate::helper::cgroup::Tree;
 
 /// Whom a run runs as.
@@ -39,7 +39,8 @@ pub(crate) fn may_launch() -> Result<(), LaunchError> {
     if !geteuid().is_root() {
         return Err(LaunchError::NotRoot);
     }
-    match Tree::is_captured("self") {
+    // Inside a run, the cgroup's name is hidden, but the run's own folder shows.
+    match Tree::is_captured("self").map(|captured| captured || Path::new(OWN).exists()) {
         Ok(false) => Ok(()),
         Ok(true) => Err(LaunchError::Captured),
         Err(source) => Err(LaunchError::Step { what: "read this process's own cgroup", source }),

@@ -17,7 +17,12 @@ use crate::helper::cgroup::Tree;
 const SCRIPT: &str = "INTERCEPTOR_TEST_SCRIPT";
 const ROOT: &str = "INTERCEPTOR_TEST_ROOT";
 const USER: &str = "INTERCEPTOR_TEST_USER";
-const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----\nours\n-----END CERTIFICATE-----\n";
+
+/// A certificate, in PEM.
+pub(super) fn authority() -> String {
+    let key = rcgen::KeyPair::generate().expect("key");
+    rcgen::CertificateParams::default().self_signed(&key).expect("certificate").pem()
+}
 
 #[test]
 #[ignore = "the inner half of the other tests"]
@@ -45,27 +50,20 @@ fn inside() {
         user: None,
         command: ["sh", "-c", &script].map(OsString::from).to_vec(),
         daemon: Vec::new(),
-        trust: |certificate, _| Trust {
-            files: vec![TrustFile {
-                name: "ca.pem".to_owned(),
-                over: vec!["/etc/ssl/certs/ca-certificates.crt".into()],
-                contents: certificate.into(),
-            }],
-            environment: vec![("SSL_CERT_FILE".to_owned(), format!("{}/ca.pem", mounts::OWN))],
-        },
     };
     let account = preflight::account(env::var(USER).ok().as_deref().or(Some("nobody"))).expect("account");
     let begun = Begun {
         run,
         agent: AgentIdentity { name: AgentName::unknown(), owner: None, groups: Vec::new() },
         keeps: BTreeSet::from(["KEPT_TOKEN".to_owned()]),
-        trust: (options.trust)(AUTHORITY, Path::new(mounts::OWN)),
+        authority: authority(),
         cgroup: File::open(&cgroup).expect("cgroup").into(),
     };
     let streams = Streams::of_caller().expect("streams");
-    let environment = environment_of(&account, &begun);
+    std::fs::create_dir_all(places.runtime()).expect("folder");
+    let (environment, trust) = environment_of(&options, &account, &begun).expect("environment");
     let mut plan =
-        plan(&options, &account, Path::new("/bin/sh"), &begun, environment, &streams).expect("plan");
+        plan(&options, &account, Path::new("/bin/sh"), run, environment, trust, &streams).expect("plan");
     plan.probe = false;
     plan.folder = "/".into();
     let status = enter(helper, &begun.cgroup, plan, streams);
@@ -187,8 +185,9 @@ fn doors_to_the_host_are_hidden() {
 #[test]
 fn secrets_are_placeholders_and_trust_is_there() {
     let (_, said) = in_run(
-        "echo $GITHUB_TOKEN; echo $KEPT_TOKEN; echo sock=$SSH_AUTH_SOCK; head -2 $SSL_CERT_FILE | tail -1; \
-         sed -n 2p /etc/ssl/certs/ca-certificates.crt; tr '\\0' '\\n' < /proc/self/environ | grep -c real-secret; \
+        "echo $GITHUB_TOKEN; echo $KEPT_TOKEN; echo sock=$SSH_AUTH_SOCK; echo $SSL_CERT_FILE; \
+         grep -c BEGIN $NODE_EXTRA_CA_CERTS; cmp $SSL_CERT_FILE /etc/ssl/certs/ca-certificates.crt && echo laid; \
+         tr '\\0' '\\n' < /proc/self/environ | grep -c real-secret; \
          tr '\\0' '\\n' < /proc/1/environ",
     );
     let lines: Vec<&str> = said.lines().collect();
@@ -196,7 +195,11 @@ fn secrets_are_placeholders_and_trust_is_there() {
         lines[0].starts_with("interceptor-placeholder-r") && lines[0].ends_with("-GITHUB_TOKEN"),
         "{said}"
     );
-    assert_eq!(lines[1..], ["kept-secret", "sock=", "ours", "ours", "0"], "{said}");
+    assert_eq!(
+        lines[1..],
+        ["kept-secret", "sock=", "/run/interceptor-run/bundle.pem", "1", "laid", "0"],
+        "{said}"
+    );
 }
 
 #[test]

@@ -16,7 +16,7 @@ use interceptor_core::model::{ExecutableDigest, OriginalDestination, ProcessFact
 use crate::{
     helper::messages::is_probe,
     identity::{Observed, ProcessId, Tree},
-    kernel::{EventReader, KernelError, KernelEvent, KernelMaps, Occurrence, ProcessRef, diag::SocketTable},
+    kernel::{EventReader, KernelError, KernelEvent, KernelMaps, Occurrence, ProcessRef, diag},
 };
 
 /// Why a connection has no origin.
@@ -33,7 +33,10 @@ pub enum OriginError {
     OtherSocket,
     /// The socket tables could not be asked.
     #[error("the kernel's socket tables could not be asked")]
-    Diag(#[from] std::io::Error),
+    Diag(#[from] KernelError),
+    /// The connection's own address cannot be had.
+    #[error("the connection broke at once")]
+    Broken(#[from] std::io::Error),
     /// It was dialled at our own listener.
     #[error("the connection was made to the interceptor's own listener")]
     Ourselves,
@@ -58,7 +61,7 @@ pub struct Origins {
     maps: KernelMaps,
     events: Mutex<EventReader>,
     tree: Mutex<Tree>,
-    sockets: Mutex<HashMap<RunId, Arc<SocketTable>>>,
+    diag: Mutex<HashMap<RunId, Arc<Mutex<OwnedFd>>>>,
     ask_executable: AskExecutable,
 }
 
@@ -66,7 +69,7 @@ impl Origins {
     /// Over the maps that the helper handed on.
     pub fn new(maps: KernelMaps, ask_executable: AskExecutable) -> Result<Self, KernelError> {
         let events = Mutex::new(maps.events()?);
-        Ok(Self { maps, events, tree: Mutex::default(), sockets: Mutex::default(), ask_executable })
+        Ok(Self { maps, events, tree: Mutex::default(), diag: Mutex::default(), ask_executable })
     }
 
     /// The kernel side's maps.
@@ -74,14 +77,14 @@ impl Origins {
         &self.maps
     }
 
-    /// The run's own view of the kernel's socket tables, made in its network namespace.
-    pub fn begin_run(&self, run: RunId, sockets: SocketTable) {
-        lock(&self.sockets).insert(run, Arc::new(sockets));
+    /// `diag` asks the kernel's socket tables of the run's network namespace.
+    pub fn begin_run(&self, run: RunId, diag: OwnedFd) {
+        lock(&self.diag).insert(run, Arc::new(Mutex::new(diag)));
     }
 
     /// Forgets a run.
     pub fn end_run(&self, run: RunId) {
-        lock(&self.sockets).remove(&run);
+        lock(&self.diag).remove(&run);
         lock(&self.tree).forget_run(run);
     }
 
@@ -115,8 +118,9 @@ impl Origins {
     /// The origin of a connection that a listener of `run` accepted; and what else the kernel side said meanwhile.
     pub fn of(&self, run: RunId, peer: SocketAddr, local: SocketAddr) -> Result<Origin, OriginError> {
         let flow = self.maps.take_flow(run, peer).ok_or(OriginError::NoFlow)?;
-        let sockets = lock(&self.sockets).get(&run).cloned().ok_or(OriginError::OtherRun)?;
-        let found = sockets.find(peer, local)?.ok_or(OriginError::OtherSocket)?;
+        let diag = lock(&self.diag).get(&run).cloned().ok_or(OriginError::OtherRun)?;
+        // One question at a time: an answer belongs to the question before it.
+        let found = diag::client_socket(lock(&diag).as_fd(), peer, local)?.ok_or(OriginError::OtherSocket)?;
         if found.cookie != flow.cookie {
             return Err(OriginError::OtherSocket);
         }

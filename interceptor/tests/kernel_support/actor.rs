@@ -49,6 +49,15 @@ fn perform(words: &[&str]) -> io::Result<String> {
         ["bind-udp", to] => UdpSocket::bind(address(to)).map(|_| "ok".into()),
         ["own-listener", at] => own_listener(&address(at)),
         ["own-udp", at] => own_udp(&address(at)),
+        ["try-until-had", family, kind, protocol] => loop {
+            if socket(number(family), number(kind), number(protocol)).is_ok() {
+                return Ok("had".into());
+            }
+        },
+        ["connect-from-elsewhere", to] => {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+            connect(&address(to))
+        }
         ["passed", to] => passed(&address(to)),
         ["ring-connect", to] => super::uring::connect(&address(to)),
         _ => panic!("unknown script {words:?}"),
@@ -185,10 +194,14 @@ fn option(family: i32, kind: i32, level: i32, name: i32, value: &str) -> io::Res
 
 fn own_listener(at: &SocketAddr) -> io::Result<String> {
     let listener = TcpListener::bind(at)?;
-    let port = listener.local_addr()?.port();
+    let mut to = listener.local_addr()?;
+    if to.ip().is_unspecified() {
+        // A listener on `::` serves IPv4 too.
+        to.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
     let server = std::thread::spawn(move || -> io::Result<()> { listener.accept()?.0.write_all(b"mine") });
     let mut reply = String::new();
-    TcpStream::connect(("127.0.0.1", port))?.read_to_string(&mut reply)?;
+    TcpStream::connect(to)?.read_to_string(&mut reply)?;
     server.join().expect("server")?;
     Ok(reply)
 }

@@ -228,7 +228,8 @@ fn mutate(seeds: &[Vec<u8>], chance: &mut Chance) -> Vec<u8> {
             }
             6 => input.truncate(at),
             7 if at + 4 <= input.len() => {
-                let length = u32::try_from(chance.below(1 << (1 + chance.below(31)))).unwrap_or(u32::MAX);
+                let bits = 1 + chance.below(31);
+                let length = u32::try_from(chance.below(1 << bits)).unwrap_or(u32::MAX);
                 input[at..at + 4].copy_from_slice(&length.to_be_bytes());
             }
             _ => {

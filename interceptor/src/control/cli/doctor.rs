@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::output::{Failure, Printer, Tone};
 use crate::{
     control::api::{self, Answer, Request},
-    kernel::probe::{self, Finding},
+    kernel::probe::{self, Finding, Outcome},
     places::Places,
 };
 
@@ -20,7 +20,8 @@ pub fn doctor(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
         Ok(_) => "answers another question than was asked: restart it".to_owned(),
         Err(_) => "not running; `interceptor run` starts it".to_owned(),
     };
-    let missing: Vec<&Finding> = findings.iter().filter(|finding| finding.needed && !finding.works).collect();
+    let missing: Vec<&Finding> =
+        findings.iter().filter(|finding| finding.outcome == Outcome::Missing).collect();
     let guarantee = if missing.is_empty() {
         "structural: a run has no network but through the interceptor"
     } else {
@@ -29,26 +30,31 @@ pub fn doctor(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
     if printer.is_json() {
         printer.json(&serde_json::json!({
             "findings": findings.iter().map(|finding| serde_json::json!({
-                "what": finding.what, "works": finding.works, "needed": finding.needed, "detail": finding.detail,
+                "what": finding.what, "works": finding.outcome == Outcome::Works,
+                "needed": finding.outcome != Outcome::Optional, "attached": finding.attached, "detail": finding.detail,
             })).collect::<Vec<_>>(),
             "daemon": daemon, "guarantee": guarantee,
         }))?;
     } else {
         let rows = findings.iter().map(|finding| {
-            let (word, tone) = match (finding.works, finding.needed) {
-                (true, _) => ("yes", Tone::Good),
-                (false, true) => ("NO", Tone::Bad),
-                (false, false) => ("no", Tone::Notice),
+            let (word, tone) = match finding.outcome {
+                Outcome::Works => ("yes", Tone::Good),
+                Outcome::Missing => ("NO", Tone::Bad),
+                Outcome::Optional => ("not needed", Tone::Notice),
             };
-            let need = if finding.needed { "needed" } else { "optional" };
+            let attached = match finding.attached {
+                Some(true) => "in force",
+                Some(false) => "not in force",
+                None => "",
+            };
             vec![
                 (finding.what.clone(), Tone::Plain),
                 (word.to_owned(), tone),
-                (need.to_owned(), Tone::Faint),
+                (attached.to_owned(), Tone::Faint),
                 (finding.detail.clone(), Tone::Plain),
             ]
         });
-        printer.table(&["what", "works", "", "detail"], rows.collect())?;
+        printer.table(&["what", "works", "now", "detail"], rows.collect())?;
         printer.field("daemon", &daemon)?;
         printer.field("guarantee", guarantee)?;
     }

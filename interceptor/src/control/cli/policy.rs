@@ -157,10 +157,7 @@ fn test(printer: &Printer, folder: &Folder) -> Result<ExitCode, Failure> {
 /// What the texts of a table do, with the table's catalogue in place of a server's.
 pub fn analyze(text: &str, catalogue: &Catalogue) -> Vec<StatementFacts> {
     match sql::analyze(text) {
-        Ok(statements) => {
-            let answer = catalogue.answer(&sql::question(&statements));
-            statements.iter().map(|statement| sql::facts(statement, &answer)).collect()
-        }
+        Ok(statements) => sql::batch_facts(&statements, &catalogue.answer(&sql::question(&statements))),
         Err(unknown) => vec![StatementFacts::unknown(unknown.0)],
     }
 }

@@ -1,0 +1,139 @@
+//! What the relay has been asked about: what follows when it is sent, and what stands in its place when it is refused.
+//!
+//! Promise: after a refusal the session is where the server's own refusal would have left it.
+
+use bytes::Bytes;
+use interceptor_core::{permit::Denial, protocol::Refusal};
+
+use super::{
+    action::{Change, Prepared},
+    decode::{Known, PostgresDecoder, State},
+    lookup::PREFIX,
+    queue::{Changes, Entry, Gate, Kind},
+    refuse,
+};
+
+/// What the relay was asked about, and what follows when it is sent or refused.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) number: u64,
+    pub(super) what: What,
+    /// Sending it may change what names mean afterwards.
+    pub(super) turns_names: bool,
+    pub(super) snapshot: bool,
+}
+
+/// The kinds of what is asked.
+#[derive(Debug)]
+pub(super) enum What {
+    Open,
+    /// Per statement: whether it answers, and what it changes.
+    Query {
+        places: Vec<(bool, Vec<Change>)>,
+        opaque: bool,
+    },
+    Function,
+    Parse {
+        name: String,
+        prepared: Prepared,
+    },
+    Bind,
+    Execute {
+        changes: Vec<Change>,
+    },
+    Gate(Box<Gate>),
+}
+
+impl PostgresDecoder {
+    /// The relay has sent what it was asked about.
+    pub(super) fn asked_was_sent(&mut self, asked: Asked) {
+        let Asked { number, what, turns_names, snapshot } = asked;
+        if turns_names {
+            self.changes = self.changes.saturating_add(1);
+        }
+        self.snapshot |= snapshot;
+        let kind = match what {
+            What::Open => return,
+            What::Gate(gate) => {
+                self.enquiring = true;
+                Kind::Gate(gate)
+            }
+            What::Query { places, opaque } => {
+                let places = places
+                    .into_iter()
+                    .map(|(answers, changes)| {
+                        (answers, changes.into_iter().flat_map(|change| self.plan(change)).collect())
+                    })
+                    .collect();
+                self.end_segment();
+                Kind::Query { places, at: 0, failed: false, opaque }
+            }
+            What::Function => {
+                self.end_segment();
+                Kind::Function { failed: false }
+            }
+            What::Parse { name, prepared } => {
+                self.piping = true;
+                Kind::Parse(self.plan(Change::Prepare(name, prepared)))
+            }
+            What::Bind => {
+                self.piping = true;
+                Kind::Bind(Changes::new())
+            }
+            What::Execute { changes } => {
+                self.piping = true;
+                Kind::Execute(changes.into_iter().flat_map(|change| self.plan(change)).collect())
+            }
+        };
+        self.queue.push(Entry::new(kind, Some(number)));
+    }
+
+    /// The relay will not send what it was asked about.
+    pub(super) fn asked_was_refused(&mut self, asked: Asked, denial: &Denial) -> Refusal {
+        let nothing = Bytes::new();
+        if let What::Open = asked.what {
+            self.state = State::Over;
+            return Refusal { client: refuse::no_session(denial), upstream: nothing };
+        }
+        if let What::Gate(gate) = asked.what {
+            let answer = Err("the look-up itself was refused".to_owned());
+            self.known =
+                Some(Known { segment: gate.segment, changes: gate.changes, question: gate.question, answer });
+            return Refusal { client: nothing.clone(), upstream: nothing };
+        }
+        if !matches!(asked.what, What::Query { .. } | What::Function) {
+            self.refused_in = Some(self.segment);
+        }
+        // Our own look-up has failed the pipeline, and the client has not been told: now it is, with the reason.
+        if self.owed.take().is_some() {
+            return Refusal { client: refuse::refusal(denial), upstream: nothing };
+        }
+        let error = refuse::refusal(denial);
+        let (kind, upstream) = match asked.what {
+            What::Query { .. } | What::Function
+                if self.is_settled() && matches!(self.status, b'I' | b'E') =>
+            {
+                self.end_segment();
+                return Refusal { client: refuse::refusal_and_ready(denial, self.status), upstream: nothing };
+            }
+            What::Query { .. } | What::Function => {
+                self.end_segment();
+                let kind = Kind::Query { places: Vec::new(), at: 0, failed: false, opaque: true };
+                (kind, refuse::failing_query(denial))
+            }
+            // The client's own name: a server that refuses a Parse of the unnamed statement has dropped it.
+            What::Parse { name, .. } => {
+                self.piping = true;
+                (Kind::Parse(Changes::new()), refuse::failing_parse(&name, denial))
+            }
+            What::Bind | What::Execute { .. } | What::Open | What::Gate(_) => {
+                self.piping = true;
+                (Kind::Parse(Changes::new()), refuse::failing_parse(&format!("{PREFIX}refused"), denial))
+            }
+        };
+        let mut entry = Entry::new(kind, None);
+        entry.replaced = Some(error);
+        self.queue.push(entry);
+        Refusal { client: nothing, upstream }
+    }
+}

@@ -1,0 +1,323 @@
+//! How things end: completions, errors, and what a failing server passes over, told of the exchanges they belong to.
+
+use bytes::Bytes;
+use interceptor_core::{
+    model::OutcomeStatus,
+    protocol::{DecodeError, Done},
+    sql::Answer,
+};
+
+use super::{
+    decode::{Known, PostgresDecoder},
+    frame::Head,
+    queue::{Changes, Entry, Gate, Kind},
+    refuse,
+    upstream::{ErrorFields, Fate, unexpected},
+};
+
+impl PostgresDecoder {
+    /// ParseComplete, BindComplete, CloseComplete.
+    pub(super) fn end_plain(&mut self, done: &mut Vec<Done>) {
+        let Some(entry) = self.queue.pop() else { return };
+        if let Some(exchange) = entry.exchange {
+            done.push(end(exchange, 0, OutcomeStatus::Completed, entry.bytes));
+        }
+        if let Kind::Parse(changes) | Kind::Bind(changes) | Kind::Close(changes) = entry.kind {
+            self.settle(changes, true);
+        }
+    }
+
+    pub(super) fn end_execute(&mut self, tag: u8, body: &Bytes, done: &mut Vec<Done>) {
+        let Some(entry) = self.queue.pop() else { return };
+        if let Some(exchange) = entry.exchange {
+            let rows = if tag == b's' { Some(entry.rows) } else { rows(body, entry.rows) };
+            done.push(Done { rows, ..end(exchange, 0, OutcomeStatus::Completed, entry.bytes) });
+        }
+        if let Kind::Execute(changes) = entry.kind {
+            self.settle(changes, tag == b'C');
+        }
+    }
+
+    /// CommandComplete or EmptyQueryResponse in a simple query.
+    pub(super) fn end_statement(
+        &mut self,
+        tag: u8,
+        body: &Bytes,
+        done: &mut Vec<Done>,
+    ) -> Result<(), DecodeError> {
+        let mut settled = Changes::new();
+        if let Some(entry) = self.queue.front()
+            && let Kind::Query { places, at, opaque, .. } = &mut entry.kind
+        {
+            let (rows, bytes) = (rows(body, entry.rows), entry.bytes);
+            (entry.rows, entry.bytes) = (0, 0);
+            if *opaque {
+                // However many statements it has, they are one action; the last one tells how it went.
+                entry.bytes = bytes;
+                entry.rows = rows.unwrap_or(0);
+                return Ok(());
+            }
+            // Statements that answer nothing are passed by, except by the answer to a text without any other.
+            while tag == b'C' && places.get(*at).is_some_and(|(answers, _)| !answers) {
+                if let Some(exchange) = entry.exchange {
+                    done.push(end(exchange, *at, OutcomeStatus::Completed, 0));
+                }
+                *at = at.saturating_add(1);
+            }
+            let Some((_, changes)) = places.get_mut(*at) else {
+                return Err(DecodeError::upstream("it answered more statements than were judged"));
+            };
+            settled = std::mem::take(changes);
+            if let Some(exchange) = entry.exchange {
+                done.push(Done { rows, ..end(exchange, *at, OutcomeStatus::Completed, bytes) });
+            }
+            *at = at.saturating_add(1);
+        }
+        self.settle(settled, true);
+        Ok(())
+    }
+
+    pub(super) fn error(
+        &mut self,
+        head: Head,
+        body: Bytes,
+        done: &mut Vec<Done>,
+    ) -> Result<Fate, DecodeError> {
+        let error = ErrorFields::read(body);
+        if error.fatal {
+            self.gone = true;
+            if let Some(entry) = self.queue.front()
+                && let Some(exchange) = entry.exchange.take()
+            {
+                let place = match entry.kind {
+                    Kind::Query { at, .. } => at,
+                    _ => 0,
+                };
+                // Carried out or not: a COMMIT may have been.
+                done.push(Done {
+                    code: Some(error.code),
+                    message: Some(error.message),
+                    ..end(exchange, place, OutcomeStatus::Unknown, entry.bytes)
+                });
+            }
+            return Ok(Fate::Pass);
+        }
+        let skipping = self.skipping;
+        let Some(entry) = self.queue.front() else { return Err(unexpected(head.tag)) };
+        if skipping {
+            return Err(unexpected(head.tag));
+        }
+        entry.bytes = entry.bytes.saturating_add(u64::try_from(head.total).unwrap_or(u64::MAX));
+        let fate = entry.replaced.take().map_or(Fate::Pass, Fate::Instead);
+        match &mut entry.kind {
+            // The end of an implicit transaction may fail, at its Sync.
+            Kind::Sync => Ok(fate),
+            Kind::Gate(gate) => {
+                gate.failed = Some((error.code, error.message));
+                if !gate.sync {
+                    self.skipping = true;
+                    self.end_gate(done);
+                }
+                Ok(Fate::Swallow)
+            }
+            Kind::Query { failed: false, .. } | Kind::Function { failed: false } => {
+                self.fail_query(&error, done);
+                Ok(fate)
+            }
+            Kind::Query { .. } | Kind::Function { .. } => Err(unexpected(head.tag)),
+            Kind::Parse(_) | Kind::Bind(_) | Kind::Close(_) | Kind::Describe { .. } | Kind::Execute(_) => {
+                self.fail_extended(&error, done);
+                Ok(fate)
+            }
+        }
+    }
+
+    pub(super) fn fail_query(&mut self, error: &ErrorFields, done: &mut Vec<Done>) {
+        let mut changes = Changes::new();
+        if let Some(entry) = self.queue.front() {
+            let (first, count) = match &mut entry.kind {
+                Kind::Query { places, at, failed, .. } => {
+                    *failed = true;
+                    changes.extend(places.iter_mut().flat_map(|(_, changes)| std::mem::take(changes)));
+                    // A failing statement is never one that answers nothing.
+                    while places.get(*at).is_some_and(|(answers, _)| !answers) {
+                        if let Some(exchange) = entry.exchange {
+                            done.push(end(exchange, *at, OutcomeStatus::Completed, 0));
+                        }
+                        *at = at.saturating_add(1);
+                    }
+                    (*at, places.len().max(1))
+                }
+                Kind::Function { failed } => {
+                    *failed = true;
+                    (0, 1)
+                }
+                _ => (0, 0),
+            };
+            if let Some(exchange) = entry.exchange.take() {
+                done.push(Done {
+                    code: Some(error.code.clone()),
+                    message: Some(error.message.clone()),
+                    ..end(exchange, first, OutcomeStatus::Failed, entry.bytes)
+                });
+                let rest = first.saturating_add(1)..count;
+                done.extend(rest.map(|place| end(exchange, place, OutcomeStatus::Skipped, 0)));
+            }
+        }
+        self.settle(changes, false);
+    }
+
+    pub(super) fn fail_extended(&mut self, error: &ErrorFields, done: &mut Vec<Done>) {
+        self.skipping = true;
+        if let Some(entry) = self.queue.pop() {
+            if let Some(exchange) = entry.exchange {
+                done.push(Done {
+                    code: Some(error.code.clone()),
+                    message: Some(error.message.clone()),
+                    ..end(exchange, 0, OutcomeStatus::Failed, entry.bytes)
+                });
+            }
+            self.settle(changes_of(entry.kind), false);
+        }
+        if let Some(Entry { kind: Kind::Gate(gate), exchange, .. }) = self.queue.take_skipped_gate() {
+            done.extend(exchange.map(|exchange| end(exchange, 0, OutcomeStatus::Skipped, 0)));
+            let why = "an earlier message of the same pipeline failed, so its names cannot be looked up";
+            self.learn(*gate, Err(why.to_owned()));
+        }
+    }
+
+    /// The look-up at the front has ended.
+    pub(super) fn end_gate(&mut self, done: &mut Vec<Done>) {
+        let Some(Entry { kind: Kind::Gate(mut gate), exchange, bytes, .. }) = self.queue.pop() else {
+            return;
+        };
+        match gate.failed.take() {
+            Some((code, message)) => {
+                done.extend(exchange.map(|exchange| Done {
+                    code: Some(code),
+                    message: Some(message.clone()),
+                    ..end(exchange, 0, OutcomeStatus::Failed, bytes)
+                }));
+                if !gate.sync {
+                    self.owed = Some(refuse::lookup_failed(&message));
+                }
+                self.learn(*gate, Err(format!("its names could not be looked up: {message}")));
+            }
+            None => {
+                let rows = u64::try_from(gate.reader.len()).ok();
+                done.extend(
+                    exchange
+                        .map(|exchange| Done { rows, ..end(exchange, 0, OutcomeStatus::Completed, bytes) }),
+                );
+                let reader = std::mem::take(&mut gate.reader);
+                let answer = reader.finish(&gate.question).map(|(answer, settings)| {
+                    self.note_setting("client_encoding", &settings.client_encoding);
+                    self.note_setting("standard_conforming_strings", &settings.standard_strings);
+                    self.proven = gate.changes;
+                    answer
+                });
+                self.learn(*gate, answer);
+            }
+        }
+    }
+
+    pub(super) fn learn(&mut self, gate: Gate, answer: Result<Answer, String>) {
+        self.enquiring = false;
+        let Gate { segment, changes, question, .. } = gate;
+        self.known = Some(Known { segment, changes, question, answer });
+    }
+
+    pub(super) fn ready(&mut self, body: &Bytes, done: &mut Vec<Done>) -> Result<Fate, DecodeError> {
+        let status = match body.first() {
+            Some(status @ (b'I' | b'T' | b'E')) if body.len() == 1 => *status,
+            _ => return Err(DecodeError::upstream("a malformed ReadyForQuery")),
+        };
+        if self.skipping {
+            self.skipping = false;
+            while self.queue.first().is_some_and(|entry| !entry.ends_skipping()) {
+                if let Some(entry) = self.queue.pop() {
+                    self.skip(entry, done);
+                }
+            }
+        }
+        let fate = match self.queue.first().map(|entry| &entry.kind) {
+            Some(Kind::Sync) => {
+                self.queue.pop();
+                Fate::Pass
+            }
+            Some(Kind::Gate(gate)) if gate.sync => {
+                if gate.stage < 5 && gate.failed.is_none() {
+                    return Err(unexpected(b'Z'));
+                }
+                self.end_gate(done);
+                Fate::Swallow
+            }
+            Some(Kind::Query { .. } | Kind::Function { .. }) => {
+                if let Some(entry) = self.queue.pop() {
+                    self.close_query(entry, done);
+                }
+                Fate::Pass
+            }
+            _ => return Err(unexpected(b'Z')),
+        };
+        self.status = status;
+        if status == b'I' {
+            self.names.portals.clear_settled();
+        }
+        if self.is_settled() {
+            self.snapshot &= status == b'T';
+            self.proven = self.changes;
+        }
+        Ok(fate)
+    }
+
+    /// A message that the server passed over.
+    pub(super) fn skip(&mut self, entry: Entry, done: &mut Vec<Done>) {
+        if let Some(exchange) = entry.exchange {
+            let places = match &entry.kind {
+                Kind::Query { places, .. } => places.len().max(1),
+                _ => 1,
+            };
+            done.extend((0..places).map(|place| end(exchange, place, OutcomeStatus::Skipped, 0)));
+        }
+        self.settle(changes_of(entry.kind), false);
+    }
+
+    /// ReadyForQuery after a simple query: whatever has not answered by now never will.
+    pub(super) fn close_query(&mut self, entry: Entry, done: &mut Vec<Done>) {
+        if let (Some(exchange), Kind::Query { places, at, failed: false, opaque }) =
+            (entry.exchange, &entry.kind)
+        {
+            if *opaque {
+                let rows = Some(entry.rows).filter(|rows| *rows > 0);
+                done.push(Done { rows, ..end(exchange, 0, OutcomeStatus::Completed, entry.bytes) });
+            } else {
+                let left = places.iter().enumerate().skip(*at);
+                done.extend(left.map(|(place, (answers, _))| {
+                    let status = if *answers { OutcomeStatus::Unknown } else { OutcomeStatus::Completed };
+                    end(exchange, place, status, 0)
+                }));
+            }
+        }
+        self.settle(changes_of(entry.kind), false);
+    }
+}
+
+fn changes_of(kind: Kind) -> Changes {
+    match kind {
+        Kind::Query { places, .. } => places.into_iter().flat_map(|(_, changes)| changes).collect(),
+        Kind::Parse(changes) | Kind::Bind(changes) | Kind::Close(changes) | Kind::Execute(changes) => changes,
+        Kind::Function { .. } | Kind::Describe { .. } | Kind::Sync | Kind::Gate(_) => Changes::new(),
+    }
+}
+
+/// The number at the end of a command tag, else the rows seen.
+fn rows(body: &Bytes, seen: u64) -> Option<u64> {
+    let tag = body.strip_suffix(&[0]).unwrap_or(body);
+    let number = std::str::from_utf8(tag).ok()?.rsplit(' ').next()?.parse().ok();
+    number.or((seen > 0).then_some(seen))
+}
+
+pub(super) fn end(exchange: u64, place: usize, status: OutcomeStatus, bytes: u64) -> Done {
+    Done { exchange, place, status, rows: None, bytes, code: None, message: None }
+}

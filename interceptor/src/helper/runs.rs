@@ -1,0 +1,237 @@
+//! Runs, from a launcher's question to the removal of the last trace.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    time::Instant,
+};
+
+use interceptor_core::model::{AgentIdentity, Guarantee, Run, RunId};
+
+use super::{
+    Foreign, RunNetwork,
+    described::{self, Described},
+    listeners::Listeners,
+    messages::{LaunchAnswer, LaunchFacts, Ports, ToProxy},
+    supervisor::{Event, REMOVAL, Reply, Served, Stage, Supervisor, answer},
+};
+use crate::launch::{ADDRESS_V4, ADDRESS_V6, syscalls};
+
+/// What the proxy says of a run that may be.
+pub(super) struct Accepted {
+    pub(super) agent: AgentIdentity,
+    pub(super) claims: BTreeMap<String, String>,
+    pub(super) keeps: BTreeSet<String>,
+    pub(super) authority: String,
+}
+
+impl Supervisor {
+    pub(super) fn request(&mut self, facts: LaunchFacts, reply: Reply) {
+        if !self.is_up() {
+            let text = "the daemon's proxy is starting again: try once more in a moment".to_owned();
+            return answer(reply, LaunchAnswer::Refused { text });
+        }
+        let Some(run) = self.fresh_id() else {
+            return answer(
+                reply,
+                LaunchAnswer::Refused { text: "no randomness to name the run by".to_owned() },
+            );
+        };
+        self.runs.insert(run, Stage::Requested { facts: facts.clone(), reply, since: Instant::now() });
+        self.tell(ToProxy::Requested { run, facts }, Vec::new());
+    }
+
+    fn fresh_id(&self) -> Option<RunId> {
+        let mut bytes = [0; 8];
+        loop {
+            getrandom::fill(&mut bytes).ok()?;
+            let run = RunId::from_random(u64::from_ne_bytes(bytes));
+            if !self.runs.contains_key(&run) && !self.tree.directory_of(run).exists() {
+                return Some(run);
+            }
+        }
+    }
+
+    /// From built namespaces to listeners that the proxy has. Hands the reply back with the reason why not.
+    pub(super) fn start_run(
+        &mut self,
+        id: RunId,
+        namespace: OwnedFd,
+        init: OwnedFd,
+        reply: Reply,
+    ) -> Result<(), (Reply, Foreign)> {
+        let run = match self.runs.get(&id) {
+            Some(Stage::Begun { run }) => run.clone(),
+            _ => return Err((reply, "this run was not begun".into())),
+        };
+        let made = (|| -> Result<Served, Foreign> {
+            let pid = process_of(&init)?;
+            if !described::is_in(&self.tree, pid, id) {
+                return Err("the run's first process is not in the run's cgroup".into());
+            }
+            let ports = Ports::default();
+            let listeners = Listeners::make(namespace.as_fd(), ports)?;
+            self.register(&run, ports, &listeners)?;
+            Described::new(run.clone(), pid, ports)?.write(&self.places)?;
+            self.watch(id, init);
+            Ok(Served { run, ports, listeners })
+        })();
+        let served = match made {
+            Ok(served) => served,
+            Err(error) => return Err((reply, error)),
+        };
+        if let Err(error) = self.hand_out(&served) {
+            return Err((reply, error));
+        }
+        self.runs.insert(id, Stage::Starting { served, reply, since: Instant::now() });
+        Ok(())
+    }
+
+    fn register(&self, run: &Run, ports: Ports, listeners: &Listeners) -> Result<(), Foreign> {
+        let network = RunNetwork {
+            run: run.id,
+            ports,
+            namespace: listeners.cookie,
+            v4: ADDRESS_V4,
+            v6: listeners.v6.is_some().then_some(ADDRESS_V6),
+        };
+        self.capture.register(&self.tree.directory_of(run.id), network)
+    }
+
+    /// Gives a run's listeners to the proxy that there is; without one, the next will get them.
+    pub(super) fn hand_out(&self, served: &Served) -> Result<(), Foreign> {
+        let message = ToProxy::Started {
+            run: served.run.clone(),
+            v6: served.listeners.v6.is_some(),
+            ports: served.ports,
+        };
+        self.tell(message, served.listeners.copies()?);
+        Ok(())
+    }
+
+    fn watch(&self, run: RunId, init: OwnedFd) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            // What cannot be watched is ended.
+            if let Err(error) = syscalls::readable(&init).await {
+                tracing::error!(%run, %error, "a run cannot be watched");
+            }
+            let _ = events.send(Event::RunEnded(run)).await;
+        });
+    }
+
+    /// Forgets a run, whatever stage it is in, and kills what is left of it.
+    pub(super) fn end_run(&mut self, run: RunId) {
+        let Some(stage) = self.runs.remove(&run) else { return };
+        if let Stage::Requested { reply, .. } | Stage::Starting { reply, .. } = stage {
+            answer(reply, LaunchAnswer::Refused { text: "the run ended before it was served".to_owned() });
+        }
+        self.discard(run);
+        self.tell(ToProxy::Ended { run }, Vec::new());
+    }
+
+    pub(super) fn discard(&self, run: RunId) {
+        described::forget(&self.places, run);
+        let directory = self.tree.directory_of(run);
+        if !directory.exists() {
+            return;
+        }
+        if let Err(error) = self.capture.forget(&directory) {
+            tracing::error!(%run, %error, "the kernel side did not forget a run");
+        }
+        let tree = self.tree.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = tree.remove(run, REMOVAL) {
+                tracing::error!(%run, %error, "a run's cgroup remains");
+            }
+        });
+    }
+
+    /// Takes over what an earlier helper left: live runs get new listeners, the rest is removed.
+    pub(super) fn adopt(&mut self) {
+        let mut left = self.tree.runs();
+        for described in Described::all(&self.places) {
+            let run = described.run.id;
+            left.retain(|other| *other != run);
+            match self.take_over(described) {
+                Ok(served) => {
+                    tracing::info!(%run, "took over a run");
+                    self.runs.insert(run, Stage::Served(served));
+                }
+                Err(error) => {
+                    tracing::warn!(%run, %error, "a run of an earlier daemon is ended");
+                    self.discard(run);
+                }
+            }
+        }
+        left.into_iter().for_each(|run| self.discard(run));
+    }
+
+    fn take_over(&self, described: Described) -> Result<Served, Foreign> {
+        let pid = i32::try_from(described.init)?;
+        let init = syscalls::pidfd_open(nix::unistd::Pid::from_raw(pid))?;
+        let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
+        // Asked after both were opened: they belong to this process, then.
+        if !described.is_alive(&self.tree) {
+            return Err("its first process is gone".into());
+        }
+        let Described { run, ports, .. } = described;
+        let listeners = Listeners::make(namespace.as_fd(), ports)?;
+        self.register(&run, ports, &listeners)?;
+        self.watch(run.id, init);
+        Ok(Served { run, ports, listeners })
+    }
+
+    /// The stage of a run that waits for the proxy's word; any other stays where it is.
+    pub(super) fn take_requested(&mut self, run: RunId) -> Option<Stage> {
+        match self.runs.remove(&run)? {
+            stage @ Stage::Requested { .. } => Some(stage),
+            other => {
+                self.runs.insert(run, other);
+                None
+            }
+        }
+    }
+
+    /// Makes room for a run that the proxy accepts.
+    pub(super) fn accept(&mut self, id: RunId, facts: LaunchFacts, accepted: Accepted, reply: Reply) {
+        let Accepted { agent, mut claims, keeps, authority } = accepted;
+        claims.extend(own_claims(&facts));
+        let run = Run {
+            id,
+            agent: agent.clone(),
+            cgroup: self.tree.name_of(id),
+            guarantee: Guarantee::Structural,
+            mode: facts.mode,
+            claims,
+            started_at: jiff::Timestamp::now().as_microsecond(),
+        };
+        match self.tree.create(id) {
+            Ok(cgroup) => {
+                self.runs.insert(id, Stage::Begun { run });
+                let begun = LaunchAnswer::Begun { run: id, agent, keeps, authority };
+                // A launcher that is gone is reported as having abandoned the run.
+                let _ = reply.send((begun, Some(cgroup)));
+            }
+            Err(error) => answer(reply, LaunchAnswer::Refused { text: error.to_string() }),
+        }
+    }
+}
+
+fn own_claims(facts: &LaunchFacts) -> BTreeMap<String, String> {
+    let mut claims = BTreeMap::from([
+        ("launcher_uid".to_owned(), facts.launcher_uid.to_string()),
+        ("uid".to_owned(), facts.uid.to_string()),
+    ]);
+    claims.extend(facts.launcher_user.clone().map(|user| ("launcher_user".to_owned(), user)));
+    claims.extend(facts.reason.clone().map(|reason| ("reason".to_owned(), reason)));
+    claims
+}
+
+/// The process behind a pidfd, in this pid namespace.
+fn process_of(pidfd: &OwnedFd) -> io::Result<u32> {
+    let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let pid = facts.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.ok_or_else(|| io::Error::other("this is no handle on a living process"))
+}
