@@ -1,3 +1,6 @@
 //! End to end: the built product, the real kernel, a real PostgreSQL and real clients.
 
+mod bypass;
+mod clients;
+mod hidden;
 mod support;
