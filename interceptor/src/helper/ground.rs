@@ -77,7 +77,8 @@ pub(super) fn prepare(places: &Places, accounts: Accounts) -> Result<(), GroundE
     let root = (Uid::from_raw(0), Gid::from_raw(0));
     folder(places.state(), root, 0o755)?;
     folder(&places.audit(), accounts.keeper, 0o700)?;
-    folder(&places.authority(), accounts.keeper, 0o700)?;
+    // The certificate is for everybody, the key in it for the keeper alone.
+    folder(&places.authority(), accounts.keeper, 0o711)?;
     folder(places.runtime(), root, 0o755)?;
     folder(&places.runs(), root, 0o700)?;
     // The roles are not root: every folder above theirs must let them through.

@@ -3,16 +3,13 @@
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::Arc,
 };
 
 use interceptor_core::model::RunId;
-use nix::{
-    errno::Errno,
-    sys::socket::{SockFlag, getsockopt, sockopt::PeerCredentials},
-};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
