@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Runs the role until the helper or the proxy ends it.
-pub fn run(places: &Places) -> anyhow::Result<()> {
+pub(super) fn run(places: &Places) -> anyhow::Result<()> {
     let helper = helper::keeper_channel()?;
     let (ToKeeper::Start { attached }, descriptors) = helper.receive()?;
     let (mut peer, mut journal) = (None, None);

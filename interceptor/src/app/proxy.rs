@@ -47,7 +47,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 const STACK: usize = 16 * 1024 * 1024;
 
 /// Runs the role until the helper ends it.
-pub fn run(places: &Places) -> anyhow::Result<()> {
+pub(super) fn run(places: &Places) -> anyhow::Result<()> {
     let _hardened = keeper::harden()?;
     let socket = helper::proxy_channel()?;
     let runtime =

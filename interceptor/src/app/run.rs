@@ -1,13 +1,14 @@
-//! `interceptor run`: the launcher's arguments.
+//! `interceptor run`: the launcher, with what its runs must trust.
 
-use std::{ffi::OsString, path::Path, process::ExitCode};
+use std::{ffi::OsString, fs, io, path::Path, process::ExitCode};
 
 use clap::Args;
 use interceptor_core::model::{AgentName, Mode};
 
 use crate::{
-    launch::{self, Options},
+    launch::{self, Options, Trust, TrustFile},
     places::Places,
+    tls::trust,
 };
 
 /// Arguments of `run`.
@@ -40,5 +41,36 @@ pub fn run(places: &Places, root: Option<&Path>, arguments: Arguments) -> ExitCo
         user: arguments.user,
         command: arguments.command,
         daemon: super::own_arguments(root, ["daemon", "--announce"]),
+        trust: |certificate, folder| {
+            made(certificate, folder).unwrap_or_else(|error| {
+                // The agent's TLS will then fail, which refuses.
+                eprintln!("interceptor run: what the run must trust could not be prepared: {error}");
+                Trust::default()
+            })
+        },
     })
+}
+
+fn made(certificate: &str, folder: &Path) -> io::Result<Trust> {
+    let staging = tempfile::tempdir()?;
+    let files = trust::files(certificate.as_bytes(), staging.path())?;
+    let existing: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)))
+        .collect();
+    let variables = trust::environment(&files, &existing);
+    let mut laid = Vec::new();
+    for entry in fs::read_dir(staging.path())? {
+        let path = entry?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let over = if path == files.bundle { trust::bundle_paths() } else { Vec::new() };
+        laid.push(TrustFile { name: name.to_owned(), over, contents: fs::read(&path)? });
+    }
+    let environment = variables
+        .into_iter()
+        .map(|(name, value)| {
+            let inside = Path::new(&value).strip_prefix(staging.path()).map(|file| folder.join(file));
+            (name, inside.map_or(value.clone(), |path| path.to_string_lossy().into_owned()))
+        })
+        .collect();
+    Ok(Trust { files: laid, environment })
 }

@@ -3,24 +3,13 @@
 use std::{
     fs::File,
     io,
-<<<<<<< HEAD
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-=======
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
->>>>>>> launch
     path::PathBuf,
     sync::Arc,
 };
 
 use interceptor_core::model::RunId;
-<<<<<<< HEAD
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-=======
-use nix::{
-    errno::Errno,
-    sys::socket::{SockFlag, getsockopt, sockopt::PeerCredentials},
-};
->>>>>>> launch
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{

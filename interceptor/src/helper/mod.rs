@@ -4,7 +4,6 @@
 //! free while the run lives; a new helper takes live runs over; whoever asks for a run is root and not captured.
 //! It must never know policy, protocols or credentials, and never reads from an agent's connection.
 
-mod captured;
 pub mod cgroup;
 mod described;
 mod executable;
@@ -32,7 +31,6 @@ use std::{
 use interceptor_core::model::RunId;
 use nix::unistd::geteuid;
 
-pub use captured::capture;
 pub use ground::{Accounts, GroundError};
 pub use listeners::Listeners;
 pub use roles::{Roles, keeper_channel, proxy_channel};
@@ -74,6 +72,11 @@ pub trait Capture: Send + Sync {
     fn remove(&self) -> Result<(), Foreign>;
 }
 
+/// Puts the kernel side in force.
+pub type Establish = Box<dyn FnOnce(&Places) -> Result<Arc<dyn Capture>, Foreign>>;
+/// Opens the journal.
+pub type OpenJournal = Box<dyn FnOnce(&Places, Accounts) -> Result<OwnedFd, Foreign>>;
+
 /// What the helper is made of, from the wiring.
 pub struct Options {
     /// The installation.
@@ -82,10 +85,10 @@ pub struct Options {
     pub roles: Roles,
     /// Whether to write the line `ready` to standard output when the daemon serves, and to close it then.
     pub announce: bool,
-    /// Puts the kernel side in force, refusing everything until a proxy shows that it lives.
-    pub capture: Box<dyn FnOnce(&Places) -> Result<Arc<dyn Capture>, Foreign>>,
+    /// Puts the kernel side in force; it is told to refuse everything until the roles are up.
+    pub capture: Establish,
     /// Opens the journal that proxy and keeper share, making it when it is missing; the accounts are for its owner.
-    pub journal: Box<dyn FnOnce(&Places, Accounts) -> Result<OwnedFd, Foreign>>,
+    pub journal: OpenJournal,
 }
 
 impl std::fmt::Debug for Options {
@@ -158,6 +161,7 @@ pub fn run(options: Options) -> Result<(), HelperError> {
     let tree = Tree::find(&places)?;
     tree.prepare()?;
     let capture = capture(&places).map_err(HelperError::Capture)?;
+    capture.deny_all(true).map_err(HelperError::Capture)?;
     let handed = Handed {
         journal: journal(&places, accounts).map_err(HelperError::Journal)?,
         control: ground::listener(&places.control_socket())?,

@@ -121,11 +121,12 @@ impl Supervisor {
         });
     }
 
-    /// Forgets a run, whatever stage it is in, and kills what is left of it.
-    pub(super) fn end_run(&mut self, run: RunId) {
+    /// Forgets a run, whatever stage it is in, and kills what is left of it. A launcher that still waits is
+    /// told why.
+    pub(super) fn end_run(&mut self, run: RunId, why: &str) {
         let Some(stage) = self.runs.remove(&run) else { return };
         if let Stage::Requested { reply, .. } | Stage::Starting { reply, .. } = stage {
-            answer(reply, LaunchAnswer::Refused { text: "the run ended before it was served".to_owned() });
+            answer(reply, LaunchAnswer::Refused { text: why.to_owned() });
         }
         self.discard(run);
         self.tell(ToProxy::Ended { run }, Vec::new());

@@ -204,11 +204,11 @@ impl Supervisor {
                 if let Err((reply, error)) = self.start_run(run, namespace, init, reply) {
                     tracing::warn!(%run, %error, "a run could not be started");
                     answer(reply, LaunchAnswer::Refused { text: error.to_string() });
-                    self.end_run(run);
+                    self.end_run(run, "it could not be started");
                 }
             }
-            Event::Asked(Asked::Abandoned(run)) => self.end_run(run),
-            Event::RunEnded(run) => self.end_run(run),
+            Event::Asked(Asked::Abandoned(run)) => self.end_run(run, "its launcher went away"),
+            Event::RunEnded(run) => self.end_run(run, "the run ended before it was served"),
         }
     }
 
@@ -365,7 +365,7 @@ impl Supervisor {
             .collect();
         for run in late {
             tracing::error!(%run, "the proxy did not answer in time");
-            self.end_run(run);
+            self.end_run(run, "the daemon's proxy does not answer: see `interceptor status`");
         }
     }
 

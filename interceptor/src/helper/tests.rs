@@ -321,7 +321,7 @@ fn a_run_is_served_until_its_first_process_ends() {
     drop(sleeper);
     until("the run's cgroup goes", || !tree.directory_of(id).exists());
     assert_eq!(fs::read_dir(daemon.places().runs()).expect("runs").count(), 0);
-    assert_eq!(daemon.kernel_log(), "deny false\nregister\nforget\n");
+    assert_eq!(daemon.kernel_log(), "deny true\ndeny false\nregister\nforget\n");
 }
 
 #[test]
@@ -353,7 +353,11 @@ fn a_proxy_that_is_killed_comes_back_and_gets_the_same_listeners() {
     });
     assert_eq!(sleeper.answered(), probe_answer(sleeper.id));
     assert_ne!(daemon.role(64_791), Some(keeper), "the keeper is new too");
-    assert!(daemon.kernel_log().starts_with("deny false\nregister\ndeny true\n"), "{}", daemon.kernel_log());
+    assert!(
+        daemon.kernel_log().starts_with("deny true\ndeny false\nregister\ndeny true\n"),
+        "{}",
+        daemon.kernel_log()
+    );
 }
 
 #[test]

@@ -15,7 +15,6 @@ pub(crate) mod privileges;
 mod probe;
 mod relay;
 pub(crate) mod syscalls;
-mod trust;
 
 #[cfg(test)]
 mod tests;
@@ -89,6 +88,29 @@ pub struct Options {
     /// The arguments with which this program is the daemon, and writes the line `ready` to its standard output when
     /// it serves.
     pub daemon: Vec<OsString>,
+    /// Makes what a run needs to trust the CA with this certificate (PEM). The folder is where the files will be,
+    /// inside the run.
+    pub trust: fn(certificate: &str, folder: &Path) -> Trust,
+}
+
+/// What makes the programs of a run trust the CA.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    /// Files to make and to lay over the distribution's bundles.
+    pub files: Vec<TrustFile>,
+    /// Environment variables; the agent's own setting of the same name gives way.
+    pub environment: Vec<(String, String)>,
+}
+
+/// A file that the programs of a run read roots from.
+#[derive(Debug, Clone)]
+pub struct TrustFile {
+    /// Its name in the folder.
+    pub name: String,
+    /// Paths that show it too, where the host has them.
+    pub over: Vec<PathBuf>,
+    /// Its contents.
+    pub contents: Vec<u8>,
 }
 
 /// Why nothing was run.
@@ -198,7 +220,7 @@ fn launch(options: &Options) -> Result<u8, LaunchError> {
     let streams = Streams::of_caller()?;
     let helper = daemon::connect_or_start(options)?;
     let begun = begin(options, &account, &executable, &helper)?;
-    let (environment, trust) = environment_of(options, &account, &begun)?;
+    let (environment, trust) = environment_of(options, &account, &begun);
     announce(&begun, &environment);
     let plan = plan(options, &account, &executable, begun.run, environment, trust, &streams)?;
     enter(helper, &begun.cgroup, plan, streams)
@@ -274,11 +296,7 @@ fn bounded(command: &[OsString]) -> Vec<String> {
 }
 
 /// The agent's environment, and the files that its trust variables name.
-fn environment_of(
-    options: &Options,
-    account: &Account,
-    begun: &Begun,
-) -> Result<(Environment, Vec<Overlay>), LaunchError> {
+fn environment_of(options: &Options, account: &Account, begun: &Begun) -> (Environment, Vec<Overlay>) {
     let mut inherited: Vec<(OsString, OsString)> = env::vars_os().collect();
     let mut own = |name: &str, value: Option<&OsStr>| {
         if let Some(value) = value {
@@ -291,11 +309,12 @@ fn environment_of(
     own("LOGNAME", name);
     own("HOME", account.home.as_deref().map(Path::as_os_str));
     own("SHELL", account.shell.as_deref().map(Path::as_os_str));
-    let trust = trust::prepare(&begun.authority, &options.places, begun.run, &inherited)
-        .map_err(step("prepare the files that make the run trust the CA"))?;
+    let trust = (options.trust)(&begun.authority, Path::new(mounts::OWN));
+    let files =
+        trust.files.into_iter().map(|TrustFile { name, over, contents }| Overlay { name, over, contents });
     let mut added = trust.environment;
     added.push(("INTERCEPTOR_RUN".to_owned(), begun.run.to_string()));
-    Ok((environment::prepare(begun.run, inherited, &begun.keeps, added), trust.files))
+    (environment::prepare(begun.run, inherited, &begun.keeps, added), files.collect())
 }
 
 /// Tells the caller, on standard error, what the agent does not.

@@ -196,7 +196,7 @@ impl Relay {
         let signals = SignalFd::with_flags(&forwarded(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let mut over = false;
         loop {
-            self.flows.retain(|flow| flow.is_open() && !(over && !flow.output));
+            self.flows.retain(|flow| flow.is_open() && (flow.output || !over));
             if over && self.flows.is_empty() {
                 return Ok(());
             }

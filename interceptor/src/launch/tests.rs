@@ -24,6 +24,21 @@ pub(super) fn authority() -> String {
     rcgen::CertificateParams::default().self_signed(&key).expect("certificate").pem()
 }
 
+/// One file that is laid over the distribution's bundle, and a variable that names it.
+pub(super) fn trust(certificate: &str, folder: &Path) -> Trust {
+    Trust {
+        files: vec![TrustFile {
+            name: "bundle.pem".to_owned(),
+            over: crate::tls::trust::bundle_paths(),
+            contents: certificate.into(),
+        }],
+        environment: vec![(
+            "SSL_CERT_FILE".to_owned(),
+            folder.join("bundle.pem").to_string_lossy().into_owned(),
+        )],
+    }
+}
+
 #[test]
 #[ignore = "the inner half of the other tests"]
 fn inside() {
@@ -39,7 +54,7 @@ fn inside() {
     let (helper, other) = channel::pair::<LaunchRequest, LaunchAnswer>().expect("pair");
     let served = std::thread::spawn(move || {
         let asked = other.receive().expect("namespaces");
-        assert!(matches!(asked, (LaunchRequest::Namespaces { .. }, descriptors) if descriptors.len() == 2));
+        assert!(matches!(asked, (LaunchRequest::Namespaces, descriptors) if descriptors.len() == 2));
         other.send(&LaunchAnswer::Ready, &[]).expect("send");
     });
     let options = Options {
@@ -50,6 +65,7 @@ fn inside() {
         user: None,
         command: ["sh", "-c", &script].map(OsString::from).to_vec(),
         daemon: Vec::new(),
+        trust,
     };
     let account = preflight::account(env::var(USER).ok().as_deref().or(Some("nobody"))).expect("account");
     let begun = Begun {
@@ -61,7 +77,7 @@ fn inside() {
     };
     let streams = Streams::of_caller().expect("streams");
     std::fs::create_dir_all(places.runtime()).expect("folder");
-    let (environment, trust) = environment_of(&options, &account, &begun).expect("environment");
+    let (environment, trust) = environment_of(&options, &account, &begun);
     let mut plan =
         plan(&options, &account, Path::new("/bin/sh"), run, environment, trust, &streams).expect("plan");
     plan.probe = false;
@@ -186,7 +202,7 @@ fn doors_to_the_host_are_hidden() {
 fn secrets_are_placeholders_and_trust_is_there() {
     let (_, said) = in_run(
         "echo $GITHUB_TOKEN; echo $KEPT_TOKEN; echo sock=$SSH_AUTH_SOCK; echo $SSL_CERT_FILE; \
-         grep -c BEGIN $NODE_EXTRA_CA_CERTS; cmp $SSL_CERT_FILE /etc/ssl/certs/ca-certificates.crt && echo laid; \
+         grep -c BEGIN $SSL_CERT_FILE; cmp $SSL_CERT_FILE /etc/ssl/certs/ca-certificates.crt && echo laid; \
          tr '\\0' '\\n' < /proc/self/environ | grep -c real-secret; \
          tr '\\0' '\\n' < /proc/1/environ",
     );

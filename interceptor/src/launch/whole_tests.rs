@@ -15,10 +15,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{tests::authority, *};
+use super::{
+    tests::{authority, trust},
+    *,
+};
 use crate::{
-    helper::{self, Listeners, Roles, cgroup::Tree, messages::*},
-    kernel::KernelMaps,
+    helper::{self, Capture, Foreign, Listeners, Roles, RunNetwork, cgroup::Tree, messages::*},
+    kernel::{Attachment, KernelMaps, RunAddresses, RunSettings, cgroup},
 };
 
 const ROOT: &str = "INTERCEPTOR_TEST_ROOT";
@@ -38,6 +41,49 @@ fn given_root() -> Option<PathBuf> {
     env::args_os().skip_while(|argument| argument != "--skip").nth(1).map(PathBuf::from)
 }
 
+struct Kernel {
+    attachment: Attachment,
+    places: Places,
+}
+
+fn capture(places: &Places) -> Result<Arc<dyn Capture>, Foreign> {
+    let attachment = Attachment::establish(places)?;
+    Ok(Arc::new(Kernel { attachment, places: places.clone() }))
+}
+
+impl Capture for Kernel {
+    fn deny_all(&self, deny: bool) -> Result<(), Foreign> {
+        Ok(self.attachment.deny_all(deny)?)
+    }
+
+    fn register(&self, path: &Path, network: RunNetwork) -> Result<(), Foreign> {
+        let settings = RunSettings {
+            run: network.run,
+            tcp_port: network.ports.tcp,
+            dns_port: network.ports.dns,
+            own_namespace: Some(network.namespace),
+            addresses: RunAddresses { v4: Some(network.v4), v6: network.v6 },
+        };
+        Ok(self.attachment.register_run(cgroup::id(path)?, settings)?)
+    }
+
+    fn forget(&self, path: &Path) -> Result<(), Foreign> {
+        Ok(self.attachment.forget_run(cgroup::id(path)?)?)
+    }
+
+    fn descriptors(&self) -> Result<Vec<OwnedFd>, Foreign> {
+        Ok(self.attachment.proxy_maps().descriptors()?)
+    }
+
+    fn sweep(&self) {
+        self.attachment.sweep(Duration::from_secs(30));
+    }
+
+    fn remove(&self) -> Result<(), Foreign> {
+        Ok(Attachment::teardown(&self.places)?)
+    }
+}
+
 #[test]
 #[ignore = "the launcher of the other tests"]
 fn whole_launcher() {
@@ -52,6 +98,7 @@ fn whole_launcher() {
         user: Some("nobody".to_owned()),
         command: ["bash", "-c", &script].map(OsString::from).to_vec(),
         daemon: part("whole_daemon", root),
+        trust,
     };
     let status = launch(&options).unwrap_or_else(|error| {
         eprintln!("launch: {}", chain(&error));
@@ -69,7 +116,7 @@ fn whole_daemon() {
         places: Places::under(&root),
         roles: Roles { proxy: part("whole_proxy", &root), keeper: part("whole_keeper", &root) },
         announce: true,
-        capture: Box::new(helper::capture),
+        capture: Box::new(capture),
         journal: Box::new(|_, _| Ok(tempfile::tempfile()?.into())),
     });
     if let Err(error) = &done {
@@ -192,7 +239,7 @@ impl Installation {
 impl Drop for Installation {
     fn drop(&mut self) {
         self.stop();
-        let _ = crate::kernel::Attachment::teardown(&Places::under(self.0.path()));
+        let _ = Attachment::teardown(&Places::under(self.0.path()));
     }
 }
 

@@ -35,7 +35,7 @@ const DATAGRAM: usize = 512;
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Answers datagrams for one run until the socket fails or the task is dropped.
-pub async fn serve_datagrams(socket: Arc<UdpSocket>, gate: Arc<PolicyGate>, subject: Subject) {
+pub(super) async fn serve_datagrams(socket: Arc<UdpSocket>, gate: Arc<PolicyGate>, subject: Subject) {
     let mut buffer = vec![0; 4096];
     let under_way = Arc::new(tokio::sync::Semaphore::new(64));
     loop {
@@ -56,7 +56,11 @@ pub async fn serve_datagrams(socket: Arc<UdpSocket>, gate: Arc<PolicyGate>, subj
 }
 
 /// Answers queries on one TCP connection (RFC 7766) until the client closes or sends no query.
-pub async fn serve_stream(mut stream: Stream, gate: &PolicyGate, subject: &Subject) -> std::io::Result<()> {
+pub(super) async fn serve_stream(
+    mut stream: Stream,
+    gate: &PolicyGate,
+    subject: &Subject,
+) -> std::io::Result<()> {
     loop {
         let length = match stream.read_u16().await {
             Ok(length) => usize::from(length),

@@ -17,7 +17,7 @@ use crate::{
 
 /// Under whose word a connection is passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leave {
+pub(super) enum Leave {
     /// A policy rule's.
     Policy,
     /// An operator's `release`.
@@ -25,7 +25,7 @@ pub enum Leave {
 }
 
 /// Judges, dials `target` and copies both ways until an end. `client` is closed by being dropped.
-pub async fn pass(
+pub(super) async fn pass(
     gate: &PolicyGate,
     subject: &Subject,
     leave: Leave,
@@ -82,7 +82,7 @@ pub async fn pass(
 }
 
 /// Closes a stream that was refused, so that the peer sees a reset rather than silence.
-pub async fn reject(mut client: Stream) {
+pub(super) async fn reject(mut client: Stream) {
     let mut rest = [0; 1024];
     // What the peer has sent is taken off first, or the close would overtake a last word of ours.
     let _ = client.shutdown().await;

@@ -54,7 +54,7 @@ pub struct Origin {
 }
 
 /// Asks for the path and digest of a process's executable; the answer comes to [`Origins::identified`].
-pub type AskExecutable = Box<dyn Fn(ProcessId) + Send + Sync>;
+pub(super) type AskExecutable = Box<dyn Fn(ProcessId) + Send + Sync>;
 
 /// What is needed to tell origins.
 pub struct Origins {

@@ -28,7 +28,7 @@ const HEAVY: usize = 16 * 1024;
 
 /// Why a relay ended.
 #[derive(Debug)]
-pub enum End {
+pub(super) enum End {
     /// A peer said goodbye or closed.
     Closed,
     /// A peer broke the protocol.
@@ -42,7 +42,7 @@ pub enum End {
 }
 
 /// A session's two streams, and what was already read from them.
-pub struct Legs {
+pub(super) struct Legs {
     /// The captured process.
     pub client: Stream,
     /// Read from the client and not decoded.
@@ -54,7 +54,7 @@ pub struct Legs {
 }
 
 /// Relays one open session until it ends.
-pub struct Relay<'a> {
+pub(super) struct Relay<'a> {
     /// Who it is.
     pub session: Arc<Session>,
     /// Judges.
@@ -137,7 +137,7 @@ impl Out {
 
 impl Relay<'_> {
     /// Runs until an end; the client has been told by then, where it could be.
-    pub async fn run(
+    pub(super) async fn run(
         mut self,
         decoder: &mut dyn Decoder,
         legs: Legs,
@@ -371,14 +371,14 @@ fn last_word(end: &End) -> Option<Denial> {
 }
 
 /// A write-only view used where only the last bytes matter, such as a cancel request.
-pub async fn say(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+pub(super) async fn say(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
     stream.write_all(bytes).await?;
     stream.flush().await?;
     stream.shutdown().await
 }
 
 /// A fresh cancel key for a client: nothing in it tells anything of the upstream's.
-pub fn fresh_key() -> io::Result<CancelKey> {
+pub(super) fn fresh_key() -> io::Result<CancelKey> {
     let mut process = [0; 4];
     let mut secret = vec![0; 4];
     getrandom::fill(&mut process).map_err(|error| io::Error::other(error.to_string()))?;

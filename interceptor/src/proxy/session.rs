@@ -38,7 +38,7 @@ const START_UP_INPUT: usize = 64 * 1024;
 
 /// Why a session never opened. The client has been told, where it could be.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub(super) enum StartError {
     /// The client broke the protocol.
     #[error("the start-up could not be read")]
     Decode(#[from] DecodeError),
@@ -54,7 +54,7 @@ pub enum StartError {
 }
 
 /// Everything about one connection that is known before its first byte.
-pub struct Caller<'a> {
+pub(super) struct Caller<'a> {
     /// The daemon's shared parts.
     pub proxy: &'a Arc<Proxy>,
     /// The connection.
@@ -76,7 +76,7 @@ enum Wish {
 
 impl Caller<'_> {
     /// Serves the connection to its end.
-    pub async fn serve(&self, client: Stream) -> Result<(), StartError> {
+    pub(super) async fn serve(&self, client: Stream) -> Result<(), StartError> {
         let mut decoder = self.protocol.open();
         let mut input = BytesMut::new();
         let started = tokio::time::timeout(START_UP, self.start(decoder.as_mut(), client, &mut input)).await;

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 /// One run's turn.
 #[derive(Debug, Clone)]
-pub struct Turn(Arc<Semaphore>);
+pub(super) struct Turn(Arc<Semaphore>);
 
 impl Default for Turn {
     fn default() -> Self {
@@ -17,7 +17,7 @@ impl Default for Turn {
 
 impl Turn {
     /// Does `work` when it is the run's turn, off the threads that serve everybody else.
-    pub async fn heavy<T>(&self, work: impl FnOnce() -> T) -> T {
+    pub(super) async fn heavy<T>(&self, work: impl FnOnce() -> T) -> T {
         // The semaphore is never closed; were it, the work would merely lose its turn.
         let _turn = self.0.acquire().await.ok();
         tokio::task::block_in_place(work)

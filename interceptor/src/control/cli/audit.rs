@@ -16,7 +16,7 @@ use crate::{
 
 /// What to do with it.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Show the newest entries.
     Tail {
         /// How many.
@@ -60,7 +60,7 @@ pub enum Command {
 
 /// The form of an export.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum Form {
+pub(super) enum Form {
     /// One JSON object a line.
     Jsonl,
     /// Comma-separated, with a heading; text that a spreadsheet would execute is quoted.
@@ -69,7 +69,7 @@ pub enum Form {
 
 /// What to look for; all that is given must match.
 #[derive(Debug, Args)]
-pub struct Filters {
+pub(super) struct Filters {
     /// A run, as `ps` prints it.
     #[arg(long)]
     run: Option<RunId>,
@@ -131,7 +131,7 @@ impl Filters {
 /// Arguments of `why`.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-pub struct Why {
+pub(super) struct Why {
     /// The record's number, as a refusal names it.
     id: Option<RecordId>,
     /// The newest refusal of this process.
@@ -143,7 +143,7 @@ pub struct Why {
 }
 
 /// `interceptor audit`
-pub fn run(places: &Places, printer: &Printer, command: Command) -> Result<ExitCode, Failure> {
+pub(super) fn run(places: &Places, printer: &Printer, command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Tail { lines, follow } => tail(places, printer, lines, follow),
         Command::Show { id } => {
@@ -450,7 +450,7 @@ fn check(
 }
 
 /// `interceptor why`
-pub fn why(places: &Places, printer: &Printer, options: &Why) -> Result<ExitCode, Failure> {
+pub(super) fn why(places: &Places, printer: &Printer, options: &Why) -> Result<ExitCode, Failure> {
     let record = match options.id {
         Some(id) => find(places, id)?,
         None => open(places)?

@@ -9,7 +9,7 @@ use crate::{places::Places, tls::trust};
 
 /// What to do with it.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Print the certificate.
     Print,
     /// Print shell lines that make programs trust it. `run` needs none of them.
@@ -17,7 +17,7 @@ pub enum Command {
 }
 
 /// `interceptor ca`
-pub fn run(places: &Places, printer: &Printer, command: &Command) -> Result<ExitCode, Failure> {
+pub(super) fn run(places: &Places, printer: &Printer, command: &Command) -> Result<ExitCode, Failure> {
     let path = places.authority().join("ca.pem");
     let pem = fs::read_to_string(&path).map_err(|error| {
         Failure::host(format!(

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// `interceptor doctor`
-pub fn doctor(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
+pub(super) fn doctor(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Failure::usage("doctor loads kernel programs to try them: run it with sudo"));
     }

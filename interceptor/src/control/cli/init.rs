@@ -16,7 +16,7 @@ use crate::{config::Folder, helper::Accounts, places::Places};
 
 /// Arguments of `init`; what is not given is asked for on a terminal.
 #[derive(Debug, Args)]
-pub struct Options {
+pub(super) struct Options {
     /// The database's host name, as agents write it.
     #[arg(long)]
     host: Option<String>,
@@ -35,7 +35,7 @@ pub struct Options {
 }
 
 /// `interceptor init`
-pub fn init(places: &Places, printer: &Printer, options: Options) -> Result<ExitCode, Failure> {
+pub(super) fn init(places: &Places, printer: &Printer, options: Options) -> Result<ExitCode, Failure> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Failure::usage("init writes to a folder that only root may change: run it with sudo"));
     }

@@ -159,12 +159,12 @@ impl Printer {
 }
 
 /// Text from elsewhere, safe to show in one line.
-pub fn printable(text: &str) -> Cow<'_, str> {
+pub(super) fn printable(text: &str) -> Cow<'_, str> {
     text::printable(text)
 }
 
 /// Microseconds of the Unix epoch as local time.
-pub fn when(at: i64) -> String {
+pub(super) fn when(at: i64) -> String {
     Timestamp::from_microsecond(at).map_or_else(
         |_| at.to_string(),
         |at| at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string(),

@@ -22,7 +22,7 @@ use crate::{
 
 /// What to do with it.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Load a policy folder and list every fault and warning.
     Check(Where),
     /// Run the tables of expected verdicts.
@@ -47,14 +47,14 @@ pub enum Command {
 
 /// Which folder.
 #[derive(Debug, Args)]
-pub struct Where {
+pub(super) struct Where {
     /// The policy folder; the installation's by default.
     #[arg(long = "dir", value_name = "DIR")]
     folder: Option<PathBuf>,
 }
 
 /// `interceptor policy`
-pub fn run(places: &Places, printer: &Printer, command: Command) -> Result<ExitCode, Failure> {
+pub(super) fn run(places: &Places, printer: &Printer, command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Check(place) => check(printer, &read(places, &place)?),
         Command::Test(place) => test(printer, &read(places, &place)?),
@@ -155,7 +155,7 @@ fn test(printer: &Printer, folder: &Folder) -> Result<ExitCode, Failure> {
 }
 
 /// What the texts of a table do, with the table's catalogue in place of a server's.
-pub fn analyze(text: &str, catalogue: &Catalogue) -> Vec<StatementFacts> {
+pub(super) fn analyze(text: &str, catalogue: &Catalogue) -> Vec<StatementFacts> {
     match sql::analyze(text) {
         Ok(statements) => sql::batch_facts(&statements, &catalogue.answer(&sql::question(&statements))),
         Err(unknown) => vec![StatementFacts::unknown(unknown.0)],

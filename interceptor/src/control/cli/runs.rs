@@ -15,14 +15,14 @@ use crate::{
 
 /// Arguments of `kill`.
 #[derive(Debug, Args)]
-pub struct Kill {
+pub(super) struct Kill {
     /// The run, as `ps` prints it.
     run: RunId,
 }
 
 /// Arguments of `release`.
 #[derive(Debug, Args)]
-pub struct Release {
+pub(super) struct Release {
     /// The run, as `ps` prints it.
     run: RunId,
     /// Why; it is recorded.
@@ -34,7 +34,7 @@ pub struct Release {
 }
 
 /// `interceptor ps`
-pub fn list(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
+pub(super) fn list(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
     let runs = match ask(places, Request::Runs) {
         Ok(Answer::Runs { runs }) => runs,
         Ok(other) => return finish(printer, other),
@@ -92,7 +92,7 @@ fn orphans(places: &Places, printer: &Printer) -> Option<Result<ExitCode, Failur
 }
 
 /// `interceptor status`
-pub fn status(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
+pub(super) fn status(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
     let status = match ask(places, Request::Status)? {
         Answer::Status(status) => status,
         other => return finish(printer, other),
@@ -114,7 +114,7 @@ pub fn status(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
 }
 
 /// `interceptor kill`
-pub fn kill(places: &Places, printer: &Printer, options: &Kill) -> Result<ExitCode, Failure> {
+pub(super) fn kill(places: &Places, printer: &Printer, options: &Kill) -> Result<ExitCode, Failure> {
     match ask(places, Request::Kill { run: options.run }) {
         Ok(answer) => finish(printer, answer),
         // With the daemon dead the kernel can still do it.
@@ -130,7 +130,7 @@ pub fn kill(places: &Places, printer: &Printer, options: &Kill) -> Result<ExitCo
 }
 
 /// `interceptor release`
-pub fn release(places: &Places, printer: &Printer, options: Release) -> Result<ExitCode, Failure> {
+pub(super) fn release(places: &Places, printer: &Printer, options: Release) -> Result<ExitCode, Failure> {
     let seconds = u64::try_from(options.duration.as_secs()).unwrap_or(0);
     if !(1..=86_400).contains(&seconds) {
         return Err(Failure::usage("--for must be between 1s and 24h"));
@@ -143,7 +143,7 @@ pub fn release(places: &Places, printer: &Printer, options: Release) -> Result<E
 }
 
 /// `interceptor reload`
-pub fn reload(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
+pub(super) fn reload(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
     finish(printer, ask(places, Request::Reload)?)
 }
 
