@@ -79,8 +79,7 @@ fn every_way_around_ends_at_nothing() {
     let port = listeners(pid).first().copied().expect("listeners inside the run");
     drop(job);
     let _ = sniffer.frames();
-    let socket_folder = bed.socket_folder().display().to_string();
-    let words = ["/usr/bin/python3", &script, &port.to_string(), &socket_folder];
+    let words = ["/usr/bin/python3", &script, &port.to_string()];
     let finished = installation.run("release-bot", &words).succeeded().says("all rows tried");
     sniffer.saw_nothing(&finished.to_string());
     let open = open_ways(&finished);
@@ -95,7 +94,7 @@ fn root_in_a_run_gets_no_further() {
     let installation = Setup::of(&bed).in_namespace(sniffer.namespace()).start();
     let script = installation.script("escape.py", ESCAPE);
     let mut command = installation.command(&["run", "--user", "root", "--agent", "release-bot", "--"]);
-    command.args(["/usr/bin/python3", &script, "1", &bed.socket_folder().display().to_string()]);
+    command.args(["/usr/bin/python3", &script, "1"]);
     let finished = process::run(command).succeeded().says("all rows tried");
     sniffer.saw_nothing(&finished.to_string());
     let open: Vec<_> = open_ways(&finished).into_iter().filter(|line| !line.starts_with("52 ")).collect();
@@ -141,6 +140,36 @@ fn a_socket_on_a_standard_stream_is_not_inherited() {
     far.set_nonblocking(true).expect("own stream");
     let mut buffer = [0; 8];
     assert!(!matches!(far.read(&mut buffer), Ok(1..)), "something came through the socket");
+    installation.finish();
+}
+
+/// Row 43: a database's own socket is no way around, wherever it lies.
+#[test]
+fn local_sockets_of_databases_are_hidden() {
+    let bed = Bed::start();
+    let installation = Setup::of(&bed).start();
+    let folder = bed.socket_folder().display().to_string();
+    let port = bed.port().to_string();
+    assert_eq!(bed.admin("orders", "SELECT 'outside it answers'"), "outside it answers");
+    let words = [
+        "psql",
+        "-X",
+        "-h",
+        &folder,
+        "-p",
+        &port,
+        "-U",
+        "postgres",
+        "-d",
+        "orders",
+        "-c",
+        "DROP TABLE users",
+    ];
+    installation.run("release-bot", &words).failed();
+    let script = installation.script("escape.py", ESCAPE);
+    let finished = installation.run("release-bot", &["/usr/bin/python3", &script, "1", &folder]).succeeded();
+    assert!(finished.stdout.contains("REFUSED 43 local sockets"), "{finished}");
+    assert_eq!(bed.admin("orders", "SELECT count(*) FROM users"), "100");
     installation.finish();
 }
 

@@ -2,5 +2,7 @@
 
 mod bypass;
 mod clients;
+mod credentials;
 mod hidden;
+mod operate;
 mod support;
