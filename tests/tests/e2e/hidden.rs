@@ -19,7 +19,7 @@ const HIDDEN: &[(&str, &str)] = &[
     ("SELECT * FROM innocent", "innocent"),
     ("SELECT /* x */ value FROM/**/secrets -- y\n", "/**/secrets"),
     ("SELECT value FROM U&\"\\0073ecrets\"", "0073ecrets"),
-    ("SELECT value FROM U&\"!0073ecrets\" UESCAPE '!'", "UESCAPE"),
+    ("SELECT value FROM U&\"!0073ecrets\" UESCAPE '!'", "value FROM U&"),
     ("SELECT value FROM \"secrets\" AS users", "\"secrets\" AS users"),
     ("SELECT value FROM public . secrets", "public . secrets"),
     ("WITH users AS (SELECT value FROM secrets) SELECT * FROM users", "WITH users"),
@@ -168,11 +168,8 @@ with psycopg.connect(DSN, autocommit=True) as session:
         "what came before is undone with the implicit transaction, what came behind is skipped"
     );
     let records = installation.ended("SELECT count(*) FROM users");
-    let skipped = records.with("INSERT INTO notes");
-    assert!(
-        skipped.iter().any(|one| one.status() == "skipped" || one.status() == "failed"),
-        "{:#?}",
-        records.brief()
-    );
+    let inserts = records.with("INSERT INTO notes");
+    let done = inserts.iter().filter(|one| one.phase() == "execute" && one.status() == "completed");
+    assert_eq!(done.count(), 1, "the server answered the first alone: {:#?}", records.brief());
     installation.finish();
 }
