@@ -288,7 +288,8 @@ fn held_means_that_approval_would_be_enough() {
 
     let bounded = sql("DELETE FROM users WHERE id = 1");
     let unbounded = sql("DELETE FROM users");
-    let cases: &[(&[&String], &Case, &[(&str, u32)], &str)] = &[
+    type Row<'a> = (&'a [&'a String], &'a Case, &'a [(&'a str, u32)], &'a str);
+    let cases: &[Row<'_>] = &[
         (&[], &bounded, &[], "deny"),
         (&[&permit], &bounded, &[], "allow"),
         (&[&hold], &bounded, &[], "deny"),

@@ -151,7 +151,9 @@ impl Daemon {
         // A full queue leaves an executable without a digest, which its record shows.
         let origins = Origins::new(
             KernelMaps::from_descriptors(handed.maps)?,
-            Box::new(move |process| drop(ask.try_send(process))),
+            Box::new(move |process| {
+                let _ = ask.try_send(process);
+            }),
         )?;
         let proxy = Arc::new(Proxy {
             gate: Arc::new(PolicyGate::new(rules.clone(), producer, settings.durability)),

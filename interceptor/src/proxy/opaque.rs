@@ -1,13 +1,11 @@
 //! Relaying without looking: for a resource that policy passes by name, and for a run that an operator released.
 //! Both are recorded as what they are, with the bytes that went each way.
 
-use std::time::Duration;
-
 use interceptor_core::{
     Denial, Held, Verdict,
     model::{Action, Author, OutcomeStatus, Phase, StatementFacts, Target, Verb},
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::io::copy_bidirectional;
 
 use super::{dial, registry::Told, stream::Stream};
 use crate::{
@@ -79,14 +77,6 @@ pub(super) async fn pass(
     );
     ledger.ended_whole(0, OutcomeStatus::Completed, counted.received, Some(text));
     Ok(())
-}
-
-/// Closes a stream that was refused, so that the peer sees a reset rather than silence.
-pub(super) async fn reject(mut client: Stream) {
-    let mut rest = [0; 1024];
-    // What the peer has sent is taken off first, or the close would overtake a last word of ours.
-    let _ = client.shutdown().await;
-    let _ = tokio::time::timeout(Duration::from_millis(200), client.read(&mut rest)).await;
 }
 
 /// Counts what goes through, so that the numbers are there whatever ends the copy.

@@ -203,7 +203,10 @@ impl Caller<'_> {
         let legs = Legs { client, client_input, upstream: opened.stream, upstream_input: opened.input };
         let relay = Relay { session, gate: self.proxy.gate.clone(), ledger, turn: self.turn };
         match relay.run(decoder, legs, told).await {
-            End::Closed | End::Told(_) | End::Io(..) => {}
+            End::Closed | End::Told(_) => {}
+            End::Io(side, error) => {
+                tracing::debug!(connection = %self.connection.id, ?side, "the connection broke: {error}");
+            }
             End::Broken(error) => self.proxy.broken(&self.connection, &error),
             End::Internal(what) => tracing::error!(connection = %self.connection.id, "{what}"),
         }
