@@ -79,6 +79,7 @@ impl Handed {
                 Attached::Journal => journal = Some(descriptor),
                 Attached::Control => control = Some(descriptor),
                 Attached::Map => maps.push(descriptor),
+                Attached::Credential(_) => bail!("the helper gave the proxy what is the keeper's"),
             }
         }
         Ok(Self {
