@@ -38,10 +38,17 @@ fn accounts_agree(bed: &RunningBed, installation: &Installation) -> (usize, usiz
     let differ: Vec<_> = seen
         .iter()
         .filter(|(mark, times)| recorded.get(*mark) != Some(times))
-        .map(|(mark, times)| format!("{mark}: the server saw it {times} times, recorded {:?}", recorded.get(mark)))
+        .map(|(mark, times)| {
+            format!("{mark}: the server saw it {times} times, recorded {:?}", recorded.get(mark))
+        })
         .collect();
     let all = (seen.len(), recorded.len(), records.0.len());
-    assert!(differ.is_empty(), "{} differ of {all:?} (seen, recorded, records): {:#?}", differ.len(), &differ[..differ.len().min(20)]);
+    assert!(
+        differ.is_empty(),
+        "{} differ of {all:?} (seen, recorded, records): {:#?}",
+        differ.len(),
+        &differ[..differ.len().min(20)]
+    );
     for exchange in &sent {
         let Some(mark) = marks(std::iter::once(exchange.statement())).into_keys().next() else { continue };
         match exchange.status() {
