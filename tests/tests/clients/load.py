@@ -1,5 +1,6 @@
 """Writes rows for as long as it is let, over one session after the other; each statement has a number of its own."""
 import sys
+import time
 
 import psycopg
 
@@ -11,10 +12,10 @@ while True:
             while True:
                 number += 1
                 if number % 3 == 0:
-                    session.execute("INSERT INTO notes (body) VALUES (%s) /* {}-{} */".format(name, number), ["x"])
+                    session.execute(f"INSERT /* {name}-{number} */ INTO notes (body) VALUES (%s)", ["x"])
                 else:
-                    psycopg.ClientCursor(session).execute(f"INSERT INTO notes (body) VALUES ('x') /* {name}-{number} */")
+                    psycopg.ClientCursor(session).execute(f"INSERT /* {name}-{number} */ INTO notes (body) VALUES ('x')")
     except psycopg.OperationalError:
-        pass
+        time.sleep(0.05)
     except psycopg.Error as error:
         print(error, file=sys.stderr, flush=True)

@@ -35,9 +35,20 @@ fn accounts_agree(bed: &RunningBed, installation: &Installation) -> (usize, usiz
     let records = installation.records();
     let sent: Vec<_> = records.agents().filter(|exchange| exchange.phase() != "prepare").collect();
     let recorded = marks(sent.iter().map(|exchange| exchange.statement()));
-    for (mark, times) in &seen {
-        assert_eq!(recorded.get(mark), Some(times), "{mark}: the server saw it {times} times");
-    }
+    let differ: Vec<_> = seen
+        .iter()
+        .filter(|(mark, times)| recorded.get(*mark) != Some(times))
+        .map(|(mark, times)| {
+            format!("{mark}: the server saw it {times} times, recorded {:?}", recorded.get(mark))
+        })
+        .collect();
+    let all = (seen.len(), recorded.len(), records.0.len());
+    assert!(
+        differ.is_empty(),
+        "{} differ of {all:?} (seen, recorded, records): {:#?}",
+        differ.len(),
+        &differ[..differ.len().min(20)]
+    );
     for exchange in &sent {
         let Some(mark) = marks(std::iter::once(exchange.statement())).into_keys().next() else { continue };
         match exchange.status() {
@@ -56,7 +67,9 @@ fn accounts_agree(bed: &RunningBed, installation: &Installation) -> (usize, usiz
 }
 
 fn kill_role(installation: &Installation, role: &str) {
-    for (_, pid) in installation.roles().iter().filter(|(name, _)| name == role) {
+    let roles = installation.roles();
+    println!("killing {role} of {roles:?}");
+    for (_, pid) in roles.iter().filter(|(name, _)| name == role) {
         let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use interceptor_tests::{
-    Bed, Job, Setup,
+    Bed, Job, Records, Setup,
     installation::{DSN, POLICY},
     process::{self, PATIENCE, wait_until},
 };
@@ -77,11 +77,20 @@ fn names_resolve_by_policy_and_are_recorded() {
     let finished = installation.run("release-bot", &["/usr/bin/python3", "-c", script]).succeeded();
     assert!(finished.stdout.contains("198.18.") || finished.stdout.contains("198.19."), "{finished}");
     assert!(!finished.stdout.contains("unknown [("), "{finished}");
+    // The gate itself answers for names of the inventory, so the author does not matter here.
+    let asked = |records: &Records, name: &str| {
+        records
+            .0
+            .iter()
+            .filter(|one| one.phase() == "resolve" && one.statement().contains(name))
+            .cloned()
+            .collect::<Vec<_>>()
+    };
     let records = installation.records_once("both look-ups", |records| {
-        !records.with("db.internal").is_empty() && !records.with("exfiltrated-rows").is_empty()
+        !asked(records, "db.internal").is_empty() && !asked(records, "exfiltrated-rows").is_empty()
     });
-    assert!(records.with("db.internal").iter().all(|one| one.allowed()), "{:#?}", records.brief());
-    assert!(records.with("exfiltrated-rows").iter().all(|one| !one.allowed()));
+    assert!(asked(&records, "db.internal").iter().all(|one| one.allowed()), "{:#?}", records.brief());
+    assert!(asked(&records, "exfiltrated-rows").iter().all(|one| !one.allowed()));
     installation.finish();
 }
 
