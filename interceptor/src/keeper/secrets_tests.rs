@@ -100,7 +100,7 @@ fn systemd(folder: &Path) -> SystemdCredentials {
     let entries = std::fs::read_dir(folder).expect("folder");
     SystemdCredentials::read(entries.map(|entry| {
         let entry = entry.expect("entry");
-        let file = std::fs::File::open(entry.path()).expect("file");
+        let file = File::open(entry.path()).expect("file");
         (entry.file_name().into_string().expect("name"), file.into())
     }))
 }
