@@ -6,6 +6,7 @@ mod doctor;
 mod init;
 mod output;
 mod policy;
+mod records;
 mod runs;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -95,7 +95,7 @@ impl Printer {
     /// Prints a heading and rows. Every cell is neutralised.
     pub fn table(&self, heading: &[&str], rows: Vec<Vec<(String, Tone)>>) -> Result<(), Failure> {
         let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_content_arrangement(if self.colour {
+        table.load_style(presets::NOTHING).set_content_arrangement(if self.width().is_some() {
             ContentArrangement::Dynamic
         } else {
             ContentArrangement::Disabled
@@ -138,6 +138,16 @@ impl Printer {
         }
     }
 
+    /// Prints the heading of a section.
+    pub fn heading(&self, text: &str) -> Result<(), Failure> {
+        self.line(&self.paint(text, Tone::Faint))
+    }
+
+    /// The columns of the terminal; none where there is no terminal.
+    pub fn width(&self) -> Option<usize> {
+        Table::new().width().filter(|_| std::io::stdout().is_terminal()).map(usize::from)
+    }
+
     /// Prints a name and what it is, aligned.
     pub fn field(&self, name: &str, value: &str) -> Result<(), Failure> {
         let name = self.paint(&format!("{name:<12}"), Tone::Faint);
@@ -152,7 +162,8 @@ impl Printer {
         if self.json {
             eprintln!("{}", serde_json::json!({ "error": failure.text, "code": failure.code }));
         } else {
-            eprintln!("interceptor: {}", text::printable_lines(&failure.text));
+            let text = text::printable_lines(&failure.text);
+            eprintln!("interceptor: {}", text.trim_end());
         }
         ExitCode::from(failure.code)
     }
@@ -169,4 +180,12 @@ pub(super) fn when(at: i64) -> String {
         |_| at.to_string(),
         |at| at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string(),
     )
+}
+
+/// Microseconds of the Unix epoch as local time: of today the time alone, of other days the date with it.
+pub(super) fn clock(at: i64) -> String {
+    let Ok(at) = Timestamp::from_microsecond(at) else { return at.to_string() };
+    let (at, now) = (at.to_zoned(TimeZone::system()), Timestamp::now().to_zoned(TimeZone::system()));
+    let form = if at.date() == now.date() { "%H:%M:%S%.3f" } else { "%m-%d %H:%M:%S%.3f" };
+    at.strftime(form).to_string()
 }
