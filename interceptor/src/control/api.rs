@@ -134,7 +134,10 @@ pub enum ControlError {
     #[error(
         "no daemon runs here ({0}): start one with `interceptor daemon` as root, or by `interceptor run`"
     )]
-    NotRunning(String, #[source] io::Error),
+    NotRunning(String),
+    /// The socket cannot be used.
+    #[error("the daemon's socket {0} cannot be used")]
+    Unreachable(String, #[source] io::Error),
     /// The socket is not for this user.
     #[error("{0} is for root only: run it with sudo")]
     NotRoot(String),
@@ -151,9 +154,11 @@ pub fn ask(path: &Path, request: Request) -> Result<Answer, ControlError> {
     let down = |error: nix::Error| {
         let at = path.display().to_string();
         match error {
-            _ if Tree::is_captured("self").unwrap_or(false) => ControlError::Captured,
+            // The launcher sets it; a hint for the message only.
+            _ if std::env::var_os("INTERCEPTOR_RUN").is_some() => ControlError::Captured,
             Errno::EACCES | Errno::EPERM => ControlError::NotRoot(at),
-            error => ControlError::NotRunning(at, error.into()),
+            Errno::ENOENT | Errno::ECONNREFUSED => ControlError::NotRunning(at),
+            error => ControlError::Unreachable(at, error.into()),
         }
     };
     let address = UnixAddr::new(path).map_err(down)?;

@@ -10,12 +10,12 @@ use std::{
 
 use clap::{Args, Subcommand, ValueEnum};
 use interceptor_core::{
-    model::{Author, RecordId, RunId},
+    model::{Author, OutcomeStatus, RecordId, RunId},
     text,
 };
 
 use super::{
-    output::{Failure, Printer, Tone, when},
+    output::{Failure, Printer, Tone, clock, when},
     records,
 };
 use crate::{
@@ -52,6 +52,9 @@ pub(super) enum Command {
         /// How many at most, newest first.
         #[arg(short = 'n', long, default_value_t = 50)]
         limit: usize,
+        /// The gate's own look-ups too.
+        #[arg(short, long)]
+        all: bool,
     },
     /// Write records to standard output, oldest first.
     Export {
@@ -171,7 +174,10 @@ pub(super) fn run(places: &Places, printer: &Printer, command: Command) -> Resul
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Search { filter, limit } => search(places, printer, filter, limit),
+        Command::Search { filter, limit, all } => {
+            let author = (!all).then(|| "agent".to_owned());
+            search(places, printer, &Filter { author, ..filter.filter() }, limit)
+        }
         Command::Export { filter, format } => export(places, printer, filter, format),
         Command::Verify { key, checkpoint } => check(places, printer, key, checkpoint),
         Command::Reindex => reindex(places, printer),
@@ -274,8 +280,8 @@ fn reindex(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn search(places: &Places, printer: &Printer, filters: Filters, limit: usize) -> Result<ExitCode, Failure> {
-    let records = open(places)?.search(&filters.filter(), limit).map_err(|error| Failure::of(&error))?;
+fn search(places: &Places, printer: &Printer, filter: &Filter, limit: usize) -> Result<ExitCode, Failure> {
+    let records = open(places)?.search(filter, limit).map_err(|error| Failure::of(&error))?;
     if printer.is_json() {
         records.iter().try_for_each(|record| printer.json(record))?;
     } else if records.is_empty() {
@@ -297,7 +303,7 @@ fn row(record: &FullRecord) -> Vec<(String, Tone)> {
     };
     vec![
         (record.id.to_string(), Tone::Plain),
-        (when(request.at), Tone::Faint),
+        (clock(request.at), Tone::Faint),
         (agent, Tone::Plain),
         (request.resource.as_ref().map_or("-".to_owned(), ToString::to_string), Tone::Plain),
         (word.to_owned(), tone),
@@ -415,6 +421,10 @@ pub(super) fn why(places: &Places, printer: &Printer, options: &Why) -> Result<E
         printer.field("because", &because)?;
     }
     mend(places, printer, &record, &permits)?;
+    if let Some(outcome) = record.outcome.as_ref().filter(|outcome| outcome.status != OutcomeStatus::Refused)
+    {
+        printer.field("outcome", &records::ended(outcome))?;
+    }
     let more = format!("everything about it: interceptor audit show {}", record.id);
     printer.line(&printer.paint(&more, Tone::Faint))?;
     Ok(ExitCode::SUCCESS)

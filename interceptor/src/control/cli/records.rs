@@ -173,9 +173,11 @@ fn event_text(event: &EventRecord) -> String {
     let text = match event.kind {
         EventKind::DaemonStarted => format!("started, {text}"),
         EventKind::DaemonStopped => format!("stopped {text}"),
-        EventKind::RunStarted => format!("started in {text}"),
+        EventKind::RunStarted => {
+            format!("started in cgroup {}", text.split(" as ").next().unwrap_or(text))
+        }
         EventKind::RunEnded => format!("ended: {text}"),
-        EventKind::PolicyLoaded => format!("in force: {text}"),
+        EventKind::PolicyLoaded => format!("in force: {}", text.trim_start_matches("policy ")),
         EventKind::PolicyRefused => format!("not loaded: {text}"),
         EventKind::ReleaseEnded => format!("over, {text}"),
         EventKind::Kernel => format!("by the kernel: {text}"),

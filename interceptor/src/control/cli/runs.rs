@@ -6,7 +6,7 @@ use clap::Args;
 use interceptor_core::model::{Mode, RunId};
 use jiff::SignedDuration;
 
-use super::output::{Failure, Printer, Tone, when};
+use super::output::{Failure, Printer, Tone, clock, when};
 use crate::{
     control::api::{self, Answer, ControlError, Request, RunStatus, Status},
     helper::cgroup::Tree,
@@ -30,8 +30,12 @@ pub(super) struct Release {
     #[arg(long)]
     reason: String,
     /// For how long, such as `10m`; at most 24 hours.
-    #[arg(long = "for", value_name = "TIME")]
+    #[arg(long = "for", value_name = "TIME", value_parser = time)]
     duration: SignedDuration,
+}
+
+fn time(text: &str) -> Result<SignedDuration, String> {
+    text.parse().map_err(|_| "write it as `90s`, `10m` or `2h`; at most 24 hours".to_owned())
 }
 
 /// `interceptor ps`
@@ -55,7 +59,7 @@ pub(super) fn list(places: &Places, printer: &Printer) -> Result<ExitCode, Failu
 
 fn row(run: &RunStatus) -> Vec<(String, Tone)> {
     let (state, tone) = match (run.released_until, run.mode) {
-        (Some(until), _) => (format!("released until {}", when(until)), Tone::Bad),
+        (Some(until), _) => (format!("released until {}", clock(until)), Tone::Bad),
         (None, Mode::Observe) => ("observe only".to_owned(), Tone::Notice),
         (None, Mode::Enforce) => ("enforced".to_owned(), Tone::Good),
     };
@@ -64,7 +68,7 @@ fn row(run: &RunStatus) -> Vec<(String, Tone)> {
         (run.run.to_string(), Tone::Plain),
         (run.agent.to_string(), Tone::Plain),
         (guarantee, Tone::Plain),
-        (when(run.started_at), Tone::Faint),
+        (clock(run.started_at), Tone::Faint),
         (run.sessions.len().to_string(), Tone::Plain),
         (state, tone),
         (run.command.clone(), Tone::Plain),
@@ -159,7 +163,7 @@ fn print_status(
         &format!("running, version {}, since {}", status.version, when(status.started_at)),
     )?;
     printer.field("keeper", if status.keeper { "answers" } else { "does not answer" })?;
-    printer.field("policy", &format!("{}, {} resources", status.policy, status.resources))?;
+    printer.field("policy", &format!("{} (resources: {})", status.policy, status.resources))?;
     printer.field("runs", &format!("{} live, {} open sessions", status.runs, status.sessions))?;
     let disk = disk.map_or("unknown".to_owned(), |mib| format!("{mib} MiB"));
     printer.field("record", &format!("on disk up to entry {}; free: {disk}", status.synced))?;
@@ -225,7 +229,10 @@ pub(super) fn reload(places: &Places, printer: &Printer) -> Result<ExitCode, Fai
 }
 
 fn ask(places: &Places, request: Request) -> Result<Answer, Failure> {
-    api::ask(&places.control_socket(), request).map_err(|error: ControlError| Failure::of(&error))
+    api::ask(&places.control_socket(), request).map_err(|error| match error {
+        ControlError::NotRoot(_) | ControlError::Captured => Failure::usage(error.to_string()),
+        error => Failure::of(&error),
+    })
 }
 
 fn finish(printer: &Printer, answer: Answer) -> Result<ExitCode, Failure> {
