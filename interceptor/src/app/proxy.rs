@@ -294,7 +294,7 @@ impl Daemon {
             return Answer::Failed { text };
         }
         match envelope.request {
-            Request::Status => self.status(),
+            Request::Status => self.status().await,
             Request::Runs => Answer::Runs { runs: self.runs() },
             Request::Kill { run } => self.kill(run).await,
             Request::Release { run, reason, seconds } => self.release(run, reason, seconds),
@@ -302,7 +302,7 @@ impl Daemon {
         }
     }
 
-    fn status(&self) -> Answer {
+    async fn status(&self) -> Answer {
         let rules = self.rules.load();
         let kernel = match self.proxy.origins.maps().counters() {
             Ok(counters) => {
@@ -319,6 +319,7 @@ impl Daemon {
             sessions: self.proxy.registry.list().len(),
             kernel,
             synced: self.journal.synced(),
+            keeper: tokio::time::timeout(BEAT, self.keeper.ping()).await.is_ok_and(|pong| pong.is_ok()),
         })
     }
 

@@ -42,9 +42,12 @@ pub enum RulesError {
         /// Who owns it.
         uid: u32,
     },
-    /// It says something wrong.
+    /// The rules say something wrong.
     #[error("{}", list(.0))]
     Faults(Vec<Fault>),
+    /// The TOML half says something wrong. What rules mean depends on it.
+    #[error("{}\nthe rules are checked when this is mended", list(.0))]
+    Inventory(Vec<Fault>),
 }
 
 fn list(faults: &[Fault]) -> String {
@@ -119,7 +122,7 @@ impl Folder {
             .iter()
             .map(|protocol| KnownProtocol { name: protocol.name(), port: protocol.default_port() })
             .collect();
-        inventory::load(&self.resources, &self.agents, &protocols).map_err(RulesError::Faults)
+        inventory::load(&self.resources, &self.agents, &protocols).map_err(RulesError::Inventory)
     }
 }
 

@@ -102,6 +102,8 @@ pub struct Status {
     pub kernel: Vec<(String, u64)>,
     /// The newest entry that is on disk.
     pub synced: u64,
+    /// Whether the keeper answers; without it nothing new is allowed.
+    pub keeper: bool,
 }
 
 /// A live run.
@@ -129,8 +131,19 @@ pub struct RunStatus {
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// No daemon listens.
-    #[error("no daemon answers at {0}: start it with `interceptor daemon` (run as root)")]
-    NotRunning(String, #[source] io::Error),
+    #[error(
+        "no daemon runs here ({0}): start one with `interceptor daemon` as root, or by `interceptor run`"
+    )]
+    NotRunning(String),
+    /// The socket cannot be used.
+    #[error("the daemon's socket {0} cannot be used")]
+    Unreachable(String, #[source] io::Error),
+    /// The socket is not for this user.
+    #[error("{0} is for root only: run it with sudo")]
+    NotRoot(String),
+    /// Inside of a run there is no socket.
+    #[error("this is a captured run: nothing in it may control the interceptor; ask from outside")]
+    Captured,
     /// The conversation broke.
     #[error("the daemon did not answer")]
     Channel(#[from] ChannelError),
@@ -138,7 +151,16 @@ pub enum ControlError {
 
 /// Asks the daemon that listens at `path`.
 pub fn ask(path: &Path, request: Request) -> Result<Answer, ControlError> {
-    let down = |error: nix::Error| ControlError::NotRunning(path.display().to_string(), error.into());
+    let down = |error: nix::Error| {
+        let at = path.display().to_string();
+        match error {
+            // The launcher sets it; a hint for the message only.
+            _ if std::env::var_os("INTERCEPTOR_RUN").is_some() => ControlError::Captured,
+            Errno::EACCES | Errno::EPERM => ControlError::NotRoot(at),
+            Errno::ENOENT | Errno::ECONNREFUSED => ControlError::NotRunning(at),
+            error => ControlError::Unreachable(at, error.into()),
+        }
+    };
     let address = UnixAddr::new(path).map_err(down)?;
     let descriptor =
         socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(down)?;

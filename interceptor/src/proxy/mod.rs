@@ -17,11 +17,15 @@ mod session;
 pub mod stream;
 mod turns;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
+use interceptor_common::Counter;
 use interceptor_core::{
     model::{AgentName, Connection, ConnectionId, EventKind, EventRecord, RunId},
     protocol::DecodeError,
@@ -88,8 +92,8 @@ impl Proxy {
                     self.event(of, EventKind::Internal, text);
                 }
                 Occurrence::Refused { reason, destination, protocol, port } => {
-                    let to = destination.map_or_else(|| format!("number {port}"), |to| to.to_string());
-                    let text = format!("process {pid}: {} (protocol {protocol}, {to})", reason.name());
+                    let what = refused_in_words(reason, destination, protocol, port);
+                    let text = format!("process {pid}: {what} ({})", reason.name());
                     self.event(of, EventKind::Kernel, text);
                 }
                 Occurrence::Fork { .. } | Occurrence::Exec { .. } | Occurrence::Exit => {}
@@ -112,5 +116,27 @@ impl Proxy {
     /// Judges every open session by the rules now in force and ends those that they no longer allow.
     pub fn judge_again(&self) {
         self.registry.judge_again(|subject, opening| self.gate.still_allows(subject, opening));
+    }
+}
+
+/// What the kernel side refused, in words.
+fn refused_in_words(reason: Counter, destination: Option<SocketAddr>, protocol: u32, port: u32) -> String {
+    let protocol_name = match protocol {
+        1 => "ICMP",
+        6 => "TCP",
+        17 => "UDP",
+        58 => "ICMPv6",
+        132 => "SCTP",
+        136 => "UDP-Lite",
+        255 => "raw IP",
+        262 => "MPTCP",
+        _ => "another protocol",
+    };
+    match (reason, destination) {
+        (Counter::RefusedOption, _) => format!("option {port} of level {protocol} on a socket"),
+        (Counter::RefusedBind, _) => format!("a bind to port {port}"),
+        (Counter::RefusedSocket, _) => format!("a socket of {protocol_name} (protocol {protocol})"),
+        (_, Some(to)) => format!("{protocol_name} (protocol {protocol}) to {to}"),
+        (_, None) => format!("{protocol_name} (protocol {protocol})"),
     }
 }

@@ -1,17 +1,28 @@
 //! Reading the record. It is read from disk, so it can be read with the daemon dead.
 
-use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Args, Subcommand, ValueEnum};
 use interceptor_core::{
-    model::{Entry, OutcomeStatus, RecordId, RunId, WouldBe},
+    model::{Author, OutcomeStatus, RecordId, RunId},
     text,
 };
 
-use super::output::{Failure, Printer, Tone, when};
+use super::{
+    output::{Failure, Printer, Tone, clock, when},
+    records,
+};
 use crate::{
+    control::api::{self, Request},
+    helper::Accounts,
     places::Places,
-    store::{Filter, FullRecord, Line, LogKey, Reader, verify},
+    store::{self, Filter, FullRecord, LogKey, Reader, StoreError, verify},
 };
 
 /// What to do with it.
@@ -25,6 +36,9 @@ pub(super) enum Command {
         /// Go on as new ones come.
         #[arg(short, long)]
         follow: bool,
+        /// Every entry on a line of its own: the gate's look-ups, outcomes and each refusal of the kernel too.
+        #[arg(short, long)]
+        all: bool,
     },
     /// Show one record whole.
     Show {
@@ -38,6 +52,9 @@ pub(super) enum Command {
         /// How many at most, newest first.
         #[arg(short = 'n', long, default_value_t = 50)]
         limit: usize,
+        /// The gate's own look-ups too.
+        #[arg(short, long)]
+        all: bool,
     },
     /// Write records to standard output, oldest first.
     Export {
@@ -56,6 +73,8 @@ pub(super) enum Command {
         #[arg(long, value_name = "FILE")]
         checkpoint: Option<PathBuf>,
     },
+    /// Build the index for searching anew from the record itself. The daemon must not be running.
+    Reindex,
 }
 
 /// The form of an export.
@@ -145,31 +164,50 @@ pub(super) struct Why {
 /// `interceptor audit`
 pub(super) fn run(places: &Places, printer: &Printer, command: Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Tail { lines, follow } => tail(places, printer, lines, follow),
+        Command::Tail { lines, follow, all } => tail(places, printer, lines, follow, all),
         Command::Show { id } => {
             let record = find(places, id)?;
             if printer.is_json() {
                 printer.json(&record)?
             } else {
-                show(printer, &record)?
+                records::show(printer, &record)?
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Search { filter, limit } => search(places, printer, filter, limit),
+        Command::Search { filter, limit, all } => {
+            let author = (!all).then(|| "agent".to_owned());
+            search(places, printer, &Filter { author, ..filter.filter() }, limit)
+        }
         Command::Export { filter, format } => export(places, printer, filter, format),
         Command::Verify { key, checkpoint } => check(places, printer, key, checkpoint),
+        Command::Reindex => reindex(places, printer),
     }
 }
 
 fn open(places: &Places) -> Result<Reader, Failure> {
     let folder = places.audit();
-    if !folder.exists() {
-        return Err(Failure::no(format!(
-            "there is no record in {} yet: it begins with the first `interceptor run`",
-            folder.display()
-        )));
+    match fs::metadata(&folder) {
+        Ok(_) => Reader::open(&folder).map_err(|error| match error {
+            StoreError::Io { path, source } if source.kind() == io::ErrorKind::PermissionDenied => {
+                unreadable(&path)
+            }
+            error => Failure::of(&error),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(unreadable(&folder)),
+        Err(_) => Err(no_record(places)),
     }
-    Reader::open(&folder).map_err(|error| Failure::of(&error))
+}
+
+fn unreadable(path: &Path) -> Failure {
+    Failure::usage(format!("{} may be read by root only: run it with sudo", path.display()))
+}
+
+fn no_record(places: &Places) -> Failure {
+    let folder = places.audit();
+    Failure::no(format!(
+        "there is no record in {} yet: it begins with the first `interceptor run`",
+        folder.display()
+    ))
 }
 
 fn find(places: &Places, id: RecordId) -> Result<FullRecord, Failure> {
@@ -178,161 +216,76 @@ fn find(places: &Places, id: RecordId) -> Result<FullRecord, Failure> {
     })
 }
 
-fn tail(places: &Places, printer: &Printer, count: usize, follow: bool) -> Result<ExitCode, Failure> {
+fn tail(
+    places: &Places,
+    printer: &Printer,
+    count: usize,
+    follow: bool,
+    all: bool,
+) -> Result<ExitCode, Failure> {
+    let all = all || printer.is_json();
+    // What is left out or folded is made up for by older lines.
+    let mut wanted = if all { count } else { count.saturating_mul(4).saturating_add(100) };
+    let mut most = count;
     let mut shown = None;
-    let mut wanted = count;
+    let mut gates = BTreeSet::new();
+    let width = printer.width();
     loop {
-        let lines = match open(places) {
+        let mut lines = match open(places) {
             Ok(reader) => reader.tail(wanted).map_err(|error| Failure::of(&error))?,
             Err(failure) if !follow => return Err(failure),
             Err(_) => Vec::new(),
         };
-        for line in lines {
-            let at = (line.seq, line.sub);
-            if shown.is_none_or(|before| before < at) {
-                shown = Some(at);
-                if printer.is_json() { printer.json(&line)? } else { printer.line(&brief(printer, &line))? }
-            }
+        lines.retain(|line| shown.is_none_or(|before| before < (line.seq, line.sub)));
+        shown = lines.last().map(|line| (line.seq, line.sub)).or(shown);
+        if printer.is_json() {
+            lines.iter().try_for_each(|line| printer.json(line))?;
+        } else {
+            let briefs = records::briefs(&lines, all, &mut gates);
+            let skip = briefs.len().saturating_sub(most);
+            briefs.iter().skip(skip).try_for_each(|brief| printer.line(&brief.paint(printer, width)))?;
         }
         if !follow {
             return Ok(ExitCode::SUCCESS);
         }
-        wanted = 1000;
+        (wanted, most) = (1000, usize::MAX);
         std::thread::sleep(Duration::from_millis(300));
     }
 }
 
-/// One entry in one line.
-fn brief(printer: &Printer, line: &Line) -> String {
-    let (at, mark, tone, what) = match &line.entry {
-        Entry::Request(request) => {
-            let (mark, tone) = match (request.verdict.allowed, request.verdict.would_be) {
-                (true, Some(WouldBe::Denied | WouldBe::Held)) => ("observed", Tone::Notice),
-                (true, _) => ("allowed", Tone::Good),
-                (false, _) => ("REFUSED", Tone::Bad),
-            };
-            let resource = request.resource.as_ref().map_or("-", |name| name.as_str());
-            let author = match request.author {
-                interceptor_core::model::Author::Agent => request.agent.name.as_str(),
-                interceptor_core::model::Author::Gate => "(gate)",
-            };
-            let verbs: Vec<_> =
-                request.action.facts.effects.iter().map(|effect| effect.verb.as_str()).collect();
-            let what =
-                if request.action.text.is_empty() { verbs.join(" ") } else { request.action.text.clone() };
-            (request.at, mark, tone, format!("{author} {resource}  {what}"))
-        }
-        Entry::Outcome(outcome) => {
-            let tone = if outcome.status == OutcomeStatus::Completed { Tone::Faint } else { Tone::Notice };
-            (outcome.at, "  ended", tone, ended(outcome))
-        }
-        Entry::Event(event) => (event.at, "event", Tone::Faint, event.text.clone()),
-    };
-    let number = match line.sub {
-        0 => line.seq.to_string(),
-        sub => format!("{}.{sub}", line.seq),
-    };
-    let what = text::printable(&what);
-    let what: String = what.chars().take(160).collect();
-    format!(
-        "{} {} {} {what}",
-        printer.paint(&when(at), Tone::Faint),
-        printer.paint(&format!("{number:>6}"), Tone::Plain),
-        printer.paint(&format!("{mark:<8}"), tone)
-    )
-}
-
-fn ended(outcome: &interceptor_core::model::OutcomeRecord) -> String {
-    let status = status_word(outcome.status);
-    let mut parts = vec![format!("of {}: {status}", outcome.request)];
-    parts.extend(outcome.rows.map(|rows| format!("{rows} rows")));
-    parts.extend(outcome.latency_us.map(|us| format!("{}.{:03} ms", us / 1000, us % 1000)));
-    parts.extend(outcome.code.clone());
-    parts.extend(outcome.message.clone());
-    parts.join(", ")
-}
-
-fn status_word(status: OutcomeStatus) -> &'static str {
-    match status {
-        OutcomeStatus::Completed => "completed",
-        OutcomeStatus::Failed => "failed",
-        OutcomeStatus::Refused => "refused",
-        OutcomeStatus::Skipped => "skipped",
-        OutcomeStatus::Unknown => "unknown",
+fn reindex(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
+    let folder = places.audit();
+    if !folder.exists() {
+        return Err(no_record(places));
     }
-}
-
-fn show(printer: &Printer, record: &FullRecord) -> Result<(), Failure> {
-    let request = &record.request;
-    let verdict = &request.verdict;
-    let (word, tone) = if verdict.allowed { ("allowed", Tone::Good) } else { ("refused", Tone::Bad) };
-    printer.field("record", &record.id.to_string())?;
-    printer.field("when", &when(request.at))?;
-    printer.field("verdict", &format!("{word} ({:?} mode)", verdict.mode).to_lowercase())?;
-    printer.line(&printer.paint(&"\u{2500}".repeat(40), tone))?;
-    let owner = request.agent.owner.as_deref().unwrap_or("nobody");
-    printer.field("agent", &format!("{} (owner {owner}), run {}", request.agent.name, request.run))?;
-    printer.field("guarantee", &format!("{:?}", request.guarantee).to_lowercase())?;
-    if let Some(process) = &request.process {
-        let executable = process.executable.as_deref().unwrap_or("?");
-        printer.field("process", &format!("{} {} (uid {})", process.pid, executable, process.uid))?;
-        if let Some(digest) = &process.digest {
-            printer.field("", &format!("sha256 {digest}"))?;
-        }
-        printer.field("argv", &process.argv.join(" "))?;
-        for ancestor in &process.ancestry {
-            printer.field("under", &format!("{} {}", ancestor.pid, ancestor.argv.join(" ")))?;
+    if api::ask(&places.control_socket(), Request::Status).is_ok() {
+        return Err(Failure::usage("the daemon is running and writes the index: stop it first"));
+    }
+    store::rebuild(&folder).map_err(|error| Failure::of(&error))?;
+    // The keeper goes on with it.
+    let (uid, gid) = Accounts::find().keeper;
+    for end in ["", "-wal", "-shm"] {
+        let path = folder.join(format!("index.sqlite{end}"));
+        if path.exists() {
+            std::os::unix::fs::chown(&path, Some(uid.as_raw()), Some(gid.as_raw())).map_err(|error| {
+                Failure::host(format!("{} cannot be given to the keeper: {error}", path.display()))
+            })?;
         }
     }
-    if let Some(destination) = request.destination {
-        printer.field("dialled", &destination.to_string())?;
+    if printer.is_json() {
+        printer.json(&serde_json::json!({ "done": "the index was built anew" }))?;
+    } else {
+        printer.line("the index was built anew")?;
     }
-    if let Some(resource) = &request.resource {
-        let Principal { user, claimed_user, database } = &request.principal;
-        printer.field(
-            "resource",
-            &format!("{resource} as {user} (the agent said {claimed_user}), database {database}"),
-        )?;
-    }
-    printer.field("statement", &request.action.text)?;
-    for (place, bind) in (1..).zip(&request.action.binds) {
-        let value = bind.value.as_deref().map_or("NULL".to_owned(), |value| format!("{value:?}"));
-        printer.field("bind", &format!("${place} {} = {value}", bind.r#type))?;
-    }
-    for effect in &request.action.facts.effects {
-        printer.field("effect", &describe(effect))?;
-    }
-    if let Some(unknown) = &request.action.facts.unknown {
-        printer.field("unknown", &unknown.0)?;
-    }
-    verdict.rules.iter().try_for_each(|rule| printer.field("rule", rule))?;
-    if !verdict.reason.is_empty() {
-        printer.field("reason", &verdict.reason)?;
-    }
-    match &record.outcome {
-        Some(outcome) => printer.field("outcome", &ended(outcome)),
-        None => printer.field("outcome", "not ended yet"),
-    }
+    Ok(ExitCode::SUCCESS)
 }
 
-use interceptor_core::model::{Effect, Principal, Target};
-
-fn describe(effect: &Effect) -> String {
-    let target = match &effect.target {
-        Target::Resource => "the resource".to_owned(),
-        Target::Table(object) => format!("table {}.{}", object.schema, object.name),
-        Target::Function(object) => format!("function {}.{}", object.schema, object.name),
-        Target::Other { kind, name } => format!("{kind} {name}"),
-        Target::Setting(name) => format!("setting {name}"),
-        Target::Name(name) => format!("name {name}"),
-    };
-    format!("{} on {target}", effect.verb.as_str())
-}
-
-fn search(places: &Places, printer: &Printer, filters: Filters, limit: usize) -> Result<ExitCode, Failure> {
-    let records = open(places)?.search(&filters.filter(), limit).map_err(|error| Failure::of(&error))?;
+fn search(places: &Places, printer: &Printer, filter: &Filter, limit: usize) -> Result<ExitCode, Failure> {
+    let records = open(places)?.search(filter, limit).map_err(|error| Failure::of(&error))?;
     if printer.is_json() {
         records.iter().try_for_each(|record| printer.json(record))?;
+    } else if records.is_empty() {
+        printer.line("no record fits; `interceptor audit tail` shows the newest")?;
     } else {
         let rows = records.iter().map(row).collect();
         printer.table(&["record", "when", "agent", "resource", "verdict", "outcome", "statement"], rows)?;
@@ -342,17 +295,20 @@ fn search(places: &Places, printer: &Printer, filters: Filters, limit: usize) ->
 
 fn row(record: &FullRecord) -> Vec<(String, Tone)> {
     let request = &record.request;
-    let (word, tone) = if request.verdict.allowed { ("allowed", Tone::Good) } else { ("refused", Tone::Bad) };
-    let outcome = record.outcome.as_ref().map_or("-", |outcome| status_word(outcome.status));
-    let statement: String = request.action.text.chars().take(120).collect();
+    let (word, tone) = records::verdict_word(&request.verdict);
+    let outcome = record.outcome.as_ref().map_or("-", |outcome| records::status_word(outcome.status));
+    let agent = match request.author {
+        Author::Agent => request.agent.name.to_string(),
+        Author::Gate => "(gate)".to_owned(),
+    };
     vec![
         (record.id.to_string(), Tone::Plain),
-        (when(request.at), Tone::Faint),
-        (request.agent.name.to_string(), Tone::Plain),
+        (clock(request.at), Tone::Faint),
+        (agent, Tone::Plain),
         (request.resource.as_ref().map_or("-".to_owned(), ToString::to_string), Tone::Plain),
         (word.to_owned(), tone),
         (outcome.to_owned(), Tone::Plain),
-        (statement, Tone::Plain),
+        (records::cut(&records::one_line(&records::statement(request)), 120), Tone::Plain),
     ]
 }
 
@@ -360,43 +316,16 @@ fn export(places: &Places, printer: &Printer, filters: Filters, form: Form) -> R
     let reader = open(places)?;
     let filter = filters.filter();
     if matches!(form, Form::Csv) {
-        printer.line("record,at,run,agent,resource,allowed,status,rows,code,rules,statement")?;
+        printer.line(records::CSV_HEADING)?;
     }
     for record in reader.export(&filter) {
         let record = record.map_err(|error| Failure::of(&error))?;
         match form {
             Form::Jsonl => printer.json(&record)?,
-            Form::Csv => printer.line(&csv(&record))?,
+            Form::Csv => printer.line(&records::csv(&record))?,
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn csv(record: &FullRecord) -> String {
-    let request = &record.request;
-    let outcome = record.outcome.as_ref();
-    [
-        record.id.to_string(),
-        when(request.at),
-        request.run.to_string(),
-        request.agent.name.to_string(),
-        request.resource.as_ref().map(ToString::to_string).unwrap_or_default(),
-        request.verdict.allowed.to_string(),
-        outcome.map(|outcome| status_word(outcome.status).to_owned()).unwrap_or_default(),
-        outcome.and_then(|outcome| outcome.rows).map(|rows| rows.to_string()).unwrap_or_default(),
-        outcome.and_then(|outcome| outcome.code.clone()).unwrap_or_default(),
-        request.verdict.rules.join("; "),
-        request.action.text.clone(),
-    ]
-    .map(|field| quote(&field))
-    .join(",")
-}
-
-/// A CSV field (RFC 4180) that no spreadsheet takes for a formula.
-fn quote(field: &str) -> String {
-    let field = text::printable(field);
-    let guard = if field.starts_with(['=', '+', '-', '@']) { "'" } else { "" };
-    format!("\"{guard}{}\"", field.replace('"', "\"\""))
 }
 
 fn check(
@@ -410,6 +339,9 @@ fn check(
             .map_err(|error| Failure::usage(format!("{} cannot be read: {error}", path.display())))
     };
     let folder = places.audit();
+    if !folder.exists() {
+        return Err(no_record(places));
+    }
     let text = read(&key.unwrap_or_else(|| folder.join("log.pub")))?;
     let key: LogKey = text.trim().parse().map_err(|error| Failure::of(&error))?;
     let known = checkpoint.as_ref().map(read).transpose()?;
@@ -451,40 +383,76 @@ fn check(
 
 /// `interceptor why`
 pub(super) fn why(places: &Places, printer: &Printer, options: &Why) -> Result<ExitCode, Failure> {
-    let record = match options.id {
-        Some(id) => find(places, id)?,
-        None => open(places)?
-            .last_refused(&Filter { pid: options.pid, ..Filter::default() })
+    let record = match (options.id, options.pid) {
+        (Some(id), _) => find(places, id)?,
+        (None, pid) => open(places)?
+            .last_refused(&Filter { pid, ..Filter::default() })
             .map_err(|error| Failure::of(&error))?
-            .ok_or_else(|| Failure::no("nothing was refused"))?,
+            .ok_or_else(|| {
+                Failure::no(match pid {
+                    Some(pid) => format!("nothing of process {pid} was refused: `interceptor audit search --pid {pid}` lists what it asked"),
+                    None => "nothing was refused yet".to_owned(),
+                })
+            })?,
     };
+    let request = &record.request;
+    let verdict = &request.verdict;
+    let (because, permits) = records::mend(verdict);
     if printer.is_json() {
-        printer.json(&record)?;
+        printer.json(&serde_json::json!({ "record": record, "because": because, "would_allow": permits }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let verdict = &record.request.verdict;
-    let (word, tone) = if verdict.allowed { ("was allowed", Tone::Good) } else { ("was refused", Tone::Bad) };
-    let id = record.id;
-    printer.line(&printer.paint(&format!("record {id} {word}"), tone))?;
-    printer.field("agent", record.request.agent.name.as_str())?;
-    printer.field("statement", &record.request.action.text)?;
-    for effect in &record.request.action.facts.effects {
-        printer.field("effect", &describe(effect))?;
+    let (word, tone) = records::verdict_word(verdict);
+    let resource = request.resource.as_ref().map_or("-", |name| name.as_str());
+    printer.line(&format!("record {}  {}  {}", record.id, printer.paint(word, tone), when(request.at)))?;
+    printer.field("agent", &format!("{} on {resource}", request.agent.name))?;
+    printer.field("asked", &records::statement(request))?;
+    for effect in request.action.facts.effects.iter().filter(|_| !request.action.text.is_empty()) {
+        printer.field("effect", &records::describe(effect))?;
     }
-    if let Some(unknown) = &record.request.action.facts.unknown {
+    if let Some(unknown) = &request.action.facts.unknown {
         printer.field("unknown", &unknown.0)?;
     }
-    if verdict.rules.is_empty() {
-        printer.field("rule", "none: what no rule permits is refused")?;
-    }
     verdict.rules.iter().try_for_each(|rule| printer.field("rule", rule))?;
-    if !verdict.reason.is_empty() {
-        printer.field("because", &verdict.reason)?;
+    if verdict.rules.is_empty() {
+        printer.field("rule", "none permits it, which is a no")?;
     }
-    if !verdict.held_for.is_empty() {
-        printer.field("waits for", &verdict.held_for.join(", "))?;
+    if !because.is_empty() {
+        printer.field("because", &because)?;
     }
-    printer
-        .line(&printer.paint(&format!("everything about it: interceptor audit show {id}"), Tone::Faint))?;
+    mend(places, printer, &record, &permits)?;
+    if let Some(outcome) = record.outcome.as_ref().filter(|outcome| outcome.status != OutcomeStatus::Refused)
+    {
+        printer.field("outcome", &records::ended(outcome))?;
+    }
+    let more = format!("everything about it: interceptor audit show {}", record.id);
+    printer.line(&printer.paint(&more, Tone::Faint))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What would allow a refused record.
+fn mend(places: &Places, printer: &Printer, record: &FullRecord, permits: &[String]) -> Result<(), Failure> {
+    let verdict = &record.request.verdict;
+    if verdict.allowed {
+        return Ok(());
+    }
+    permits.iter().try_for_each(|rule| printer.field("would allow", rule))?;
+    if !verdict.held_for.is_empty() {
+        let groups = verdict.held_for.join(" and ");
+        return printer.field("would allow", &format!("approval by {groups}; approvals do not exist yet"));
+    }
+    if !permits.is_empty() {
+        let folder = places.policies();
+        return printer.field(
+            "how",
+            &format!(
+                "put it into a *.cedar file in {}, then `interceptor policy test` and `interceptor reload`",
+                folder.display()
+            ),
+        );
+    }
+    if verdict.rules.is_empty() {
+        return Ok(());
+    }
+    printer.field("would allow", "only a change of the rule above: no permit wins over a forbid")
 }

@@ -6,9 +6,10 @@ mod doctor;
 mod init;
 mod output;
 mod policy;
+mod records;
 mod runs;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -113,7 +114,9 @@ pub fn main() -> ExitCode {
 fn man(into: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let command = Arguments::command();
     match into {
-        Some(folder) => clap_mangen::generate_to(command, folder),
+        Some(folder) => std::fs::create_dir_all(&folder)
+            .and_then(|()| clap_mangen::generate_to(command, &folder))
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", folder.display()))),
         None => clap_mangen::Man::new(command).render(&mut std::io::stdout()),
     }
     .map(|()| ExitCode::SUCCESS)

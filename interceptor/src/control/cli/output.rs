@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use interceptor_core::text;
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
@@ -95,7 +95,7 @@ impl Printer {
     /// Prints a heading and rows. Every cell is neutralised.
     pub fn table(&self, heading: &[&str], rows: Vec<Vec<(String, Tone)>>) -> Result<(), Failure> {
         let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_content_arrangement(if self.colour {
+        table.load_style(presets::NOTHING).set_content_arrangement(if self.width().is_some() {
             ContentArrangement::Dynamic
         } else {
             ContentArrangement::Disabled
@@ -106,6 +106,14 @@ impl Printer {
         }));
         for row in rows {
             table.add_row(row.into_iter().map(|(text, tone)| self.cell(&text, tone)));
+        }
+        // Only the last column may be wrapped.
+        let last = heading.len().saturating_sub(1);
+        for (place, column) in table.column_iter_mut().enumerate() {
+            column.set_padding((0, 2));
+            if place < last {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
         }
         for line in table.lines() {
             self.line(line.trim_end())?;
@@ -138,13 +146,31 @@ impl Printer {
         }
     }
 
-    /// Prints a name and what it is, aligned.
+    /// Prints the heading of a section.
+    pub fn heading(&self, text: &str) -> Result<(), Failure> {
+        self.line(&self.paint(text, Tone::Faint))
+    }
+
+    /// The columns of the terminal; none where there is no terminal.
+    pub fn width(&self) -> Option<usize> {
+        Table::new().width().filter(|_| std::io::stdout().is_terminal()).map(usize::from)
+    }
+
+    /// Prints a name and what it is, aligned, and on a terminal wrapped under itself.
     pub fn field(&self, name: &str, value: &str) -> Result<(), Failure> {
-        let name = self.paint(&format!("{name:<12}"), Tone::Faint);
+        const INDENT: usize = 12;
+        let room = self.width().map_or(usize::MAX, |width| width.saturating_sub(INDENT + 1).max(20));
         let value = text::printable_lines(value);
-        let mut lines = value.lines();
-        self.line(&format!("{name}{}", lines.next().unwrap_or_default()))?;
-        lines.try_for_each(|line| self.line(&format!("{:12}{line}", "")))
+        let mut name = self.paint(&format!("{name:<INDENT$}"), Tone::Faint);
+        let mut lines: Vec<String> = value.lines().flat_map(|line| wrap(line, room)).collect();
+        if lines.is_empty() {
+            lines.push("-".to_owned());
+        }
+        for line in lines {
+            self.line(&format!("{name}{line}"))?;
+            name = " ".repeat(INDENT);
+        }
+        Ok(())
     }
 
     /// Prints a failure to standard error and gives its exit code.
@@ -152,7 +178,8 @@ impl Printer {
         if self.json {
             eprintln!("{}", serde_json::json!({ "error": failure.text, "code": failure.code }));
         } else {
-            eprintln!("interceptor: {}", text::printable_lines(&failure.text));
+            let text = text::printable_lines(&failure.text);
+            eprintln!("interceptor: {}", text.trim_end());
         }
         ExitCode::from(failure.code)
     }
@@ -163,10 +190,53 @@ pub(super) fn printable(text: &str) -> Cow<'_, str> {
     text::printable(text)
 }
 
+/// `line` in pieces of at most `room` characters, broken between words where that is possible.
+fn wrap(line: &str, room: usize) -> Vec<String> {
+    let mut pieces = Vec::new();
+    let mut rest: Vec<char> = line.chars().collect();
+    while rest.len() > room {
+        let blank = rest.iter().take(room).rposition(|c| *c == ' ').filter(|at| *at > room / 3);
+        let left = rest.split_off(blank.map_or(room, |at| at + 1));
+        pieces.push(rest.into_iter().collect::<String>().trim_end().to_owned());
+        rest = left;
+    }
+    pieces.push(rest.into_iter().collect());
+    pieces
+}
+
 /// Microseconds of the Unix epoch as local time.
 pub(super) fn when(at: i64) -> String {
     Timestamp::from_microsecond(at).map_or_else(
         |_| at.to_string(),
         |at| at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string(),
     )
+}
+
+/// Microseconds of the Unix epoch as local time: of today the time alone, of other days the date with it.
+pub(super) fn clock(at: i64) -> String {
+    let Ok(at) = Timestamp::from_microsecond(at) else { return at.to_string() };
+    let (at, now) = (at.to_zoned(TimeZone::system()), Timestamp::now().to_zoned(TimeZone::system()));
+    let form = if at.date() == now.date() { "%H:%M:%S%.3f" } else { "%m-%d %H:%M:%S%.3f" };
+    at.strftime(form).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_wrapped_between_words_and_nothing_is_lost() {
+        assert_eq!(wrap("select a from b", 10), ["select a", "from b"]);
+        assert_eq!(wrap("aaaaaaaaaaaa", 5), ["aaaaa", "aaaaa", "aa"]);
+        assert_eq!(wrap("", 5), [""]);
+        assert_eq!(wrap("short", usize::MAX), ["short"]);
+    }
+
+    #[test]
+    fn without_a_terminal_nothing_is_painted() {
+        let printer = Printer { json: false, colour: false };
+        for tone in [Tone::Plain, Tone::Good, Tone::Bad, Tone::Notice, Tone::Faint] {
+            assert_eq!(printer.paint("x", tone), "x");
+        }
+    }
 }

@@ -6,11 +6,12 @@ use clap::Args;
 use interceptor_core::model::{Mode, RunId};
 use jiff::SignedDuration;
 
-use super::output::{Failure, Printer, Tone, when};
+use super::output::{Failure, Printer, Tone, clock, when};
 use crate::{
-    control::api::{self, Answer, ControlError, Request, RunStatus},
+    control::api::{self, Answer, ControlError, Request, RunStatus, Status},
     helper::cgroup::Tree,
     places::Places,
+    store,
 };
 
 /// Arguments of `kill`.
@@ -29,8 +30,12 @@ pub(super) struct Release {
     #[arg(long)]
     reason: String,
     /// For how long, such as `10m`; at most 24 hours.
-    #[arg(long = "for", value_name = "TIME")]
+    #[arg(long = "for", value_name = "TIME", value_parser = time)]
     duration: SignedDuration,
+}
+
+fn time(text: &str) -> Result<SignedDuration, String> {
+    text.parse().map_err(|_| "write it as `90s`, `10m` or `2h`; at most 24 hours".to_owned())
 }
 
 /// `interceptor ps`
@@ -54,7 +59,7 @@ pub(super) fn list(places: &Places, printer: &Printer) -> Result<ExitCode, Failu
 
 fn row(run: &RunStatus) -> Vec<(String, Tone)> {
     let (state, tone) = match (run.released_until, run.mode) {
-        (Some(until), _) => (format!("released until {}", when(until)), Tone::Bad),
+        (Some(until), _) => (format!("released until {}", clock(until)), Tone::Bad),
         (None, Mode::Observe) => ("observe only".to_owned(), Tone::Notice),
         (None, Mode::Enforce) => ("enforced".to_owned(), Tone::Good),
     };
@@ -63,7 +68,7 @@ fn row(run: &RunStatus) -> Vec<(String, Tone)> {
         (run.run.to_string(), Tone::Plain),
         (run.agent.to_string(), Tone::Plain),
         (guarantee, Tone::Plain),
-        (when(run.started_at), Tone::Faint),
+        (clock(run.started_at), Tone::Faint),
         (run.sessions.len().to_string(), Tone::Plain),
         (state, tone),
         (run.command.clone(), Tone::Plain),
@@ -97,26 +102,92 @@ pub(super) fn status(places: &Places, printer: &Printer) -> Result<ExitCode, Fai
         Answer::Status(status) => status,
         other => return finish(printer, other),
     };
+    let disk = free(places);
+    let troubles = troubles(&status, disk);
     if printer.is_json() {
-        return printer.json(&status).map(|()| ExitCode::SUCCESS);
+        let mut value = serde_json::to_value(&status).map_err(|error| Failure::of(&error))?;
+        if let Some(map) = value.as_object_mut() {
+            map.insert("disk_free_mib".to_owned(), disk.into());
+            map.insert("troubles".to_owned(), troubles.clone().into());
+        }
+        printer.json(&value)?;
+    } else {
+        print_status(printer, &status, disk, &troubles)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is bad; empty when all is well.
+fn troubles(status: &Status, disk: Option<u64>) -> Vec<String> {
+    let mut troubles = Vec::new();
+    if !status.keeper {
+        troubles.push("the keeper does not answer: everything new is refused until it does".to_owned());
+    }
+    let limits = store::Config::default();
+    match disk.map(|mib| mib.saturating_mul(1024 * 1024)) {
+        Some(free) if free < limits.free_refuse => {
+            troubles.push("the record's disk is full: everything new is refused; free some space".to_owned());
+        }
+        Some(free) if free < limits.free_warn => {
+            troubles.push("the record's disk is nearly full; when it is, everything is refused".to_owned());
+        }
+        _ => {}
+    }
+    for (name, count) in status.kernel.iter().filter(|(_, count)| *count > 0) {
+        match name.as_str() {
+            "refused-heartbeat" => troubles
+                .push(format!("{count} connections were refused because the daemon was not there in time")),
+            "map-full" | "tuple-full" | "process-full" => {
+                troubles.push(format!("{count} times a table of the kernel side was full ({name}): refused"))
+            }
+            "ring-lost" => troubles.push(format!(
+                "{count} notices of the kernel side were lost: some process facts are missing"
+            )),
+            _ => {}
+        }
+    }
+    troubles
+}
+
+fn print_status(
+    printer: &Printer,
+    status: &Status,
+    disk: Option<u64>,
+    troubles: &[String],
+) -> Result<(), Failure> {
+    for trouble in troubles {
+        printer.line(&printer.paint(&format!("TROUBLE     {trouble}"), Tone::Bad))?;
     }
     printer.field(
         "daemon",
         &format!("running, version {}, since {}", status.version, when(status.started_at)),
     )?;
-    printer.field("policy", &format!("{} ({} resources)", status.policy, status.resources))?;
+    printer.field("keeper", if status.keeper { "answers" } else { "does not answer" })?;
+    printer.field("policy", &format!("{} (resources: {})", status.policy, status.resources))?;
     printer.field("runs", &format!("{} live, {} open sessions", status.runs, status.sessions))?;
-    printer.field("record", &format!("on disk up to entry {}", status.synced))?;
-    for (name, count) in status.kernel.iter().filter(|(_, count)| *count > 0) {
-        printer.field("kernel", &format!("{name}: {count}"))?;
-    }
-    Ok(ExitCode::SUCCESS)
+    let disk = disk.map_or("unknown".to_owned(), |mib| format!("{mib} MiB"));
+    printer.field("record", &format!("on disk up to entry {}; free: {disk}", status.synced))?;
+    let counts: Vec<_> = status
+        .kernel
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    let counts = if counts.is_empty() { "nothing seen yet".to_owned() } else { counts.join(", ") };
+    printer.field("kernel", &counts)
+}
+
+/// Free MiB where the record is kept.
+fn free(places: &Places) -> Option<u64> {
+    let disk = nix::sys::statvfs::statvfs(&places.audit()).ok()?;
+    disk.blocks_available().checked_mul(disk.fragment_size()).map(|bytes| bytes / (1024 * 1024))
 }
 
 /// `interceptor kill`
 pub(super) fn kill(places: &Places, printer: &Printer, options: &Kill) -> Result<ExitCode, Failure> {
     match ask(places, Request::Kill { run: options.run }) {
         Ok(answer) => finish(printer, answer),
+        Err(failure) if !nix::unistd::geteuid().is_root() => Err(failure),
         // With the daemon dead the kernel can still do it.
         Err(failure) => {
             let tree = Tree::find(places).map_err(|error| Failure::of(&error))?;
@@ -138,8 +209,18 @@ pub(super) fn release(places: &Places, printer: &Printer, options: Release) -> R
     if options.reason.trim().is_empty() {
         return Err(Failure::usage("--reason must say why: it is recorded"));
     }
-    let answer = ask(places, Request::Release { run: options.run, reason: options.reason, seconds })?;
-    finish(printer, answer)
+    let request = Request::Release { run: options.run, reason: options.reason, seconds };
+    match ask(places, request) {
+        Ok(answer) => finish(printer, answer),
+        Err(_) if Tree::find(places).is_ok_and(|tree| tree.is_populated(options.run)) => {
+            Err(Failure::host(format!(
+                "the daemon is dead, and without it nothing is relayed: run {run} can only be killed, \
+                 `interceptor kill {run}`",
+                run = options.run
+            )))
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
 /// `interceptor reload`
@@ -148,7 +229,10 @@ pub(super) fn reload(places: &Places, printer: &Printer) -> Result<ExitCode, Fai
 }
 
 fn ask(places: &Places, request: Request) -> Result<Answer, Failure> {
-    api::ask(&places.control_socket(), request).map_err(|error: ControlError| Failure::of(&error))
+    api::ask(&places.control_socket(), request).map_err(|error| match error {
+        ControlError::NotRoot(_) | ControlError::Captured => Failure::usage(error.to_string()),
+        error => Failure::of(&error),
+    })
 }
 
 fn finish(printer: &Printer, answer: Answer) -> Result<ExitCode, Failure> {

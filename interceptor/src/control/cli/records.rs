@@ -1,0 +1,489 @@
+//! Records in words: the lines of `audit tail`, the sections of `audit show`, the rows of an export. What is said here
+//! comes from the record alone; whatever an agent or a server wrote is neutralised before it is shown.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use interceptor_core::{
+    model::{
+        Author, Effect, Entry, EventKind, EventRecord, OutcomeRecord, OutcomeStatus, Principal,
+        RequestRecord, RunId, Target, VerdictRecord, WouldBe,
+    },
+    text,
+};
+
+use super::output::{Failure, Printer, Tone, clock, when};
+use crate::store::{FullRecord, Line};
+
+/// Where the last column of a tail begins.
+const TAIL_INDENT: usize = 33;
+
+/// One line of `audit tail`, not yet coloured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Brief {
+    at: i64,
+    number: String,
+    mark: &'static str,
+    tone: Tone,
+    what: String,
+    result: Option<(String, Tone)>,
+}
+
+impl Brief {
+    /// The line, cut to `width` columns.
+    pub(super) fn paint(&self, printer: &Printer, width: Option<usize>) -> String {
+        let result = self.result.as_ref().map(|(text, tone)| (one_line(text), *tone));
+        let after = result.as_ref().map_or(0, |(text, _)| text.chars().count() + 3);
+        let room = width.map_or(usize::MAX, |width| width.saturating_sub(TAIL_INDENT + after).max(20));
+        let what = cut(&one_line(&self.what), room);
+        let mut line = format!(
+            "{} {} {} {what}",
+            printer.paint(&clock(self.at), Tone::Faint),
+            printer.paint(&format!("{:>8}", self.number), Tone::Faint),
+            printer.paint(&format!("{:<8}", self.mark), self.tone)
+        );
+        if let Some((text, tone)) = result {
+            line.push_str(&printer.paint(&format!(" \u{2192} {text}"), tone));
+        }
+        line
+    }
+}
+
+/// Entries as lines for people. Unless `all`: without the gate's own look-ups, with an outcome on its request's line,
+/// and with refusals of the kernel that follow each other in one line.
+pub(super) fn briefs(lines: &[Line], all: bool, gates: &mut BTreeSet<u64>) -> Vec<Brief> {
+    if all {
+        return lines.iter().map(|line| alone(line)).collect();
+    }
+    let mut shown: Vec<Brief> = Vec::new();
+    let mut requests: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut crowd: Option<(Option<RunId>, usize)> = None;
+    for line in lines {
+        let kernel = match &line.entry {
+            Entry::Event(event) if event.kind == EventKind::Kernel => Some(event.run),
+            _ => None,
+        };
+        match (kernel, crowd) {
+            (Some(run), Some((before, count))) if run == before => {
+                crowd = Some((run, count + 1));
+                continue;
+            }
+            _ => close(&mut shown, crowd),
+        }
+        crowd = kernel.map(|run| (run, 1));
+        match &line.entry {
+            Entry::Request(request) if request.author == Author::Gate => {
+                gates.insert(line.seq);
+            }
+            Entry::Outcome(outcome) if gates.remove(&outcome.request.0) => {}
+            Entry::Outcome(outcome) => match requests.get(&outcome.request.0).and_then(|i| shown.get_mut(*i))
+            {
+                Some(request) if outcome.status == OutcomeStatus::Refused => request.result = None,
+                Some(request) => request.result = Some((ended(outcome), ended_tone(outcome.status))),
+                None => shown.push(alone(line)),
+            },
+            Entry::Request(_) => {
+                requests.insert(line.seq, shown.len());
+                shown.push(alone(line));
+            }
+            Entry::Event(_) => shown.push(alone(line)),
+        }
+    }
+    close(&mut shown, crowd);
+    shown
+}
+
+/// Says how many refusals of the kernel one line stands for.
+fn close(shown: &mut [Brief], crowd: Option<(Option<RunId>, usize)>) {
+    if let (Some((_, count @ 2..)), Some(last)) = (crowd, shown.last_mut()) {
+        last.result = Some((format!("and {} more (--all lists them)", count - 1), Tone::Faint));
+    }
+}
+
+fn alone(line: &Line) -> Brief {
+    let (at, mark, tone, what) = match &line.entry {
+        Entry::Request(request) => {
+            let (mark, tone) = verdict_word(&request.verdict);
+            (request.at, mark, tone, asked(request))
+        }
+        Entry::Outcome(outcome) => {
+            let what = format!("{} {}", outcome.request, ended(outcome));
+            (outcome.at, "ended", ended_tone(outcome.status), what)
+        }
+        Entry::Event(event) => {
+            let (mark, tone) = event_word(event.kind);
+            (event.at, mark, tone, event_text(event))
+        }
+    };
+    let number = match line.sub {
+        0 => line.seq.to_string(),
+        sub => format!("{}.{sub}", line.seq),
+    };
+    Brief { at, number, mark, tone, what, result: None }
+}
+
+fn asked(request: &RequestRecord) -> String {
+    let author = match request.author {
+        Author::Agent => request.agent.name.as_str(),
+        Author::Gate => "(gate)",
+    };
+    let resource = request.resource.as_ref().map_or("-", |name| name.as_str());
+    format!("{author} {resource}  {}", statement(request))
+}
+
+/// The statement, or what is asked where there is none.
+pub(super) fn statement(request: &RequestRecord) -> String {
+    if !request.action.text.is_empty() {
+        return request.action.text.clone();
+    }
+    let asked = request.action.facts.effects.iter().map(|effect| match &effect.target {
+        Target::Resource => effect.verb.as_str().to_owned(),
+        target => format!("{} {}", effect.verb.as_str(), object(target)),
+    });
+    format!("[{}]", asked.collect::<Vec<_>>().join(", "))
+}
+
+/// Whether it went on, in a word.
+pub(super) fn verdict_word(verdict: &VerdictRecord) -> (&'static str, Tone) {
+    match (verdict.allowed, verdict.would_be) {
+        (true, Some(WouldBe::Denied | WouldBe::Held)) => ("observed", Tone::Notice),
+        (true, _) => ("allowed", Tone::Good),
+        (false, _) => ("REFUSED", Tone::Bad),
+    }
+}
+
+fn event_word(kind: EventKind) -> (&'static str, Tone) {
+    match kind {
+        EventKind::DaemonStarted | EventKind::DaemonStopped => ("daemon", Tone::Faint),
+        EventKind::RunStarted | EventKind::RunEnded => ("run", Tone::Faint),
+        EventKind::PolicyLoaded => ("policy", Tone::Faint),
+        EventKind::Internal => ("internal", Tone::Faint),
+        EventKind::ReleaseEnded => ("release", Tone::Notice),
+        EventKind::Recovered => ("recover", Tone::Notice),
+        EventKind::RunKilled => ("KILLED", Tone::Notice),
+        EventKind::Released => ("RELEASED", Tone::Bad),
+        EventKind::PolicyRefused => ("POLICY", Tone::Bad),
+        EventKind::Kernel | EventKind::ConnectionRefused => ("refused", Tone::Notice),
+        EventKind::ProtocolError => ("PROTOCOL", Tone::Bad),
+        EventKind::Store => ("STORE", Tone::Bad),
+    }
+}
+
+fn event_text(event: &EventRecord) -> String {
+    let text = &event.text;
+    let text = match event.kind {
+        EventKind::DaemonStarted => format!("started, {text}"),
+        EventKind::DaemonStopped => format!("stopped {text}"),
+        EventKind::RunStarted => {
+            format!("started in cgroup {}", text.split(" as ").next().unwrap_or(text))
+        }
+        EventKind::RunEnded => format!("ended: {text}"),
+        EventKind::PolicyLoaded => format!("in force: {}", text.trim_start_matches("policy ")),
+        EventKind::PolicyRefused => format!("not loaded: {text}"),
+        EventKind::ReleaseEnded => format!("over, {text}"),
+        EventKind::Kernel => format!("by the kernel: {text}"),
+        _ => text.clone(),
+    };
+    match (&event.run, event.agent.as_ref()) {
+        (Some(run), Some(agent)) => format!("{agent} {run}  {text}"),
+        (Some(run), None) => format!("{run}  {text}"),
+        _ => text,
+    }
+}
+
+/// How an exchange ended, in words.
+pub(super) fn ended(outcome: &OutcomeRecord) -> String {
+    let mut parts = vec![status_word(outcome.status).to_owned()];
+    parts
+        .extend(outcome.rows.map(|rows| if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") }));
+    parts.extend(outcome.latency_us.map(|us| format!("{}.{} ms", us / 1000, us % 1000 / 100)));
+    parts.extend(outcome.code.clone());
+    parts.extend(outcome.message.clone());
+    parts.join(", ")
+}
+
+fn ended_tone(status: OutcomeStatus) -> Tone {
+    match status {
+        OutcomeStatus::Completed => Tone::Faint,
+        OutcomeStatus::Refused => Tone::Bad,
+        OutcomeStatus::Failed | OutcomeStatus::Skipped | OutcomeStatus::Unknown => Tone::Notice,
+    }
+}
+
+/// An outcome in a word.
+pub(super) fn status_word(status: OutcomeStatus) -> &'static str {
+    match status {
+        OutcomeStatus::Completed => "completed",
+        OutcomeStatus::Failed => "failed",
+        OutcomeStatus::Refused => "refused",
+        OutcomeStatus::Skipped => "skipped",
+        OutcomeStatus::Unknown => "unknown",
+    }
+}
+
+/// An effect in words.
+pub(super) fn describe(effect: &Effect) -> String {
+    format!("{} on {}", effect.verb.as_str(), object(&effect.target))
+}
+
+fn object(target: &Target) -> String {
+    match target {
+        Target::Resource => "the resource".to_owned(),
+        Target::Table(object) => format!("table {}.{}", object.schema, object.name),
+        Target::Function(object) => format!("function {}.{}", object.schema, object.name),
+        Target::Other { kind, name } => format!("{kind} {name}"),
+        Target::Setting(name) => format!("setting {name}"),
+        Target::Name(name) => format!("name {name}"),
+    }
+}
+
+/// Text of any shape in one line: white space of any kind is one blank, and what cannot be seen is shown.
+pub(super) fn one_line(text: &str) -> String {
+    text::printable(&text.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
+}
+
+/// At most `room` characters; what is left out is said by a sign.
+pub(super) fn cut(text: &str, room: usize) -> String {
+    if text.chars().count() <= room {
+        return text.to_owned();
+    }
+    text.chars().take(room.saturating_sub(1)).chain(std::iter::once('\u{2026}')).collect()
+}
+
+/// Everything about one record, in sections: what, who, why, result.
+pub(super) fn show(printer: &Printer, record: &FullRecord) -> Result<(), Failure> {
+    let request = &record.request;
+    let (word, tone) = verdict_word(&request.verdict);
+    printer.line(&format!(
+        "record {}  {}  {}",
+        record.id,
+        printer.paint(word, tone),
+        printer.paint(&when(request.at), Tone::Faint)
+    ))?;
+    what(printer, request)?;
+    who(printer, request)?;
+    why(printer, &request.verdict)?;
+    printer.heading("RESULT")?;
+    match &record.outcome {
+        Some(outcome) => {
+            printer.field("outcome", &ended(outcome))?;
+            printer.field("bytes", &format!("{} sent back", outcome.bytes))
+        }
+        None => printer.field("outcome", "not ended yet"),
+    }
+}
+
+fn what(printer: &Printer, request: &RequestRecord) -> Result<(), Failure> {
+    printer.heading("WHAT")?;
+    if request.author == Author::Gate {
+        printer.field("author", "the gate's own look-up, on the agent's connection")?;
+    }
+    if !request.action.text.is_empty() {
+        printer.field("statement", &request.action.text)?;
+    }
+    for (place, bind) in (1..).zip(&request.action.binds) {
+        let value = bind.value.as_deref().map_or("NULL".to_owned(), |value| format!("{value:?}"));
+        printer.field("bind", &format!("${place} {} = {value}", bind.r#type))?;
+    }
+    for effect in &request.action.facts.effects {
+        printer.field("effect", &describe(effect))?;
+    }
+    if let Some(unknown) = &request.action.facts.unknown {
+        printer.field("unknown", &unknown.0)?;
+    }
+    if let Some(resource) = &request.resource {
+        let Principal { user, claimed_user, database } = &request.principal;
+        let on = if database.is_empty() { String::new() } else { format!(", database {database}") };
+        printer.field("resource", &format!("{resource}{on}"))?;
+        printer.field("logged in", &format!("as {user} (the agent said {claimed_user})"))?;
+    }
+    request.destination.map_or(Ok(()), |to| printer.field("dialled", &to.to_string()))
+}
+
+fn who(printer: &Printer, request: &RequestRecord) -> Result<(), Failure> {
+    printer.heading("WHO")?;
+    let owner = request.agent.owner.as_deref().unwrap_or("nobody");
+    printer.field("agent", &format!("{} (owner {owner}), run {}", request.agent.name, request.run))?;
+    printer.field("guarantee", &format!("{:?}", request.guarantee).to_lowercase())?;
+    let Some(process) = &request.process else { return Ok(()) };
+    let executable = process.executable.as_deref().unwrap_or("?");
+    printer.field("process", &format!("{} {} (uid {})", process.pid, executable, process.uid))?;
+    if let Some(digest) = &process.digest {
+        printer.field("sha256", &digest.to_string())?;
+    }
+    printer.field("argv", &one_line(&process.argv.join(" ")))?;
+    for ancestor in &process.ancestry {
+        printer.field("under", &format!("{} {}", ancestor.pid, one_line(&ancestor.argv.join(" "))))?;
+    }
+    Ok(())
+}
+
+fn why(printer: &Printer, verdict: &VerdictRecord) -> Result<(), Failure> {
+    printer.heading("WHY")?;
+    if verdict.rules.is_empty() {
+        printer.field("rule", "none permits it, which is a no")?;
+    }
+    verdict.rules.iter().try_for_each(|rule| printer.field("rule", rule))?;
+    let (because, permits) = mend(verdict);
+    if !because.is_empty() {
+        printer.field("because", &because)?;
+    }
+    permits.iter().try_for_each(|rule| printer.field("would allow", rule))?;
+    if let Some(said) = &verdict.said {
+        printer.field("agent read", said)?;
+    }
+    let mode = format!("{:?}", verdict.mode).to_lowercase();
+    match verdict.would_be {
+        Some(would_be) => {
+            let would_be = format!("{would_be:?}").to_lowercase();
+            printer.field("mode", &format!("{mode}: enforced, it would have been {would_be}"))?;
+        }
+        None => printer.field("mode", &mode)?,
+    }
+    printer.field("policy", &verdict.policy)
+}
+
+/// The reason of a verdict, taken apart: why, and the rules that would permit what none does.
+pub(super) fn mend(verdict: &VerdictRecord) -> (String, Vec<String>) {
+    const WOULD: &str = ". This would: ";
+    const END: &str = ";";
+    let mut because: Vec<&str> = Vec::new();
+    let mut permits = Vec::new();
+    let mut rest = verdict.reason.as_str();
+    while let Some((before, after)) = rest.split_once(WOULD) {
+        because.push(before);
+        // A rule ends with the first semicolon outside of a string.
+        let (mut quoted, mut escaped) = (false, false);
+        let end = after.find(|c: char| {
+            let ends = c == ';' && !quoted;
+            quoted ^= c == '"' && !escaped;
+            escaped = c == '\\' && !escaped;
+            ends
+        });
+        let (rule, left) = after.split_at(end.map_or(after.len(), |end| end + END.len()));
+        permits.push(rule.to_owned());
+        rest = left.trim_start_matches([';', ' ']);
+    }
+    because.extend(Some(rest).filter(|rest| !rest.is_empty()));
+    (because.join("\n"), permits)
+}
+
+/// The heading of a CSV export.
+pub(super) const CSV_HEADING: &str =
+    "record,at,author,run,agent,pid,resource,allowed,status,rows,code,rules,statement";
+
+/// One record as a line of CSV; times as in UTC by RFC 3339.
+pub(super) fn csv(record: &FullRecord) -> String {
+    let request = &record.request;
+    let outcome = record.outcome.as_ref();
+    let author = match request.author {
+        Author::Agent => "agent",
+        Author::Gate => "gate",
+    };
+    [
+        record.id.to_string(),
+        jiff::Timestamp::from_microsecond(request.at).map(|at| at.to_string()).unwrap_or_default(),
+        author.to_owned(),
+        request.run.to_string(),
+        request.agent.name.to_string(),
+        request.process.as_ref().map(|process| process.pid.to_string()).unwrap_or_default(),
+        request.resource.as_ref().map(ToString::to_string).unwrap_or_default(),
+        request.verdict.allowed.to_string(),
+        outcome.map(|outcome| status_word(outcome.status).to_owned()).unwrap_or_default(),
+        outcome.and_then(|outcome| outcome.rows).map(|rows| rows.to_string()).unwrap_or_default(),
+        outcome.and_then(|outcome| outcome.code.clone()).unwrap_or_default(),
+        request.verdict.rules.join("; "),
+        request.action.text.clone(),
+    ]
+    .map(|field| quote(&field))
+    .join(",")
+}
+
+/// A CSV field (RFC 4180) that no spreadsheet takes for a formula.
+fn quote(field: &str) -> String {
+    let field = text::printable(field);
+    let guard = if field.trim_start().starts_with(['=', '+', '-', '@']) { "'" } else { "" };
+    format!("\"{guard}{}\"", field.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use interceptor_core::model::{Mode, RecordId};
+
+    use super::*;
+
+    fn event(seq: u64, kind: EventKind) -> Line {
+        let entry =
+            Entry::Event(EventRecord { at: 0, run: None, agent: None, kind, text: format!("n{seq}") });
+        Line { seq, sub: 0, entry }
+    }
+
+    fn outcome(seq: u64, request: u64) -> Line {
+        let entry = Entry::Outcome(OutcomeRecord {
+            at: 0,
+            request: RecordId(request),
+            status: OutcomeStatus::Completed,
+            rows: Some(1),
+            bytes: 0,
+            latency_us: Some(1250),
+            code: None,
+            message: None,
+        });
+        Line { seq, sub: 0, entry }
+    }
+
+    #[test]
+    fn a_cell_is_no_formula() {
+        for field in ["=1+1", "+1", "-1", "@x", " =1", "\t=1"] {
+            assert!(quote(field).starts_with("\"'") || quote(field).starts_with("\"\\t"), "{field}");
+        }
+        assert_eq!(quote("say \"no\"\nSELECT"), "\"say \"\"no\"\"\\nSELECT\"");
+    }
+
+    #[test]
+    fn a_statement_is_one_line() {
+        assert_eq!(one_line("SELECT *\n\t FROM  users\r\n"), "SELECT * FROM users");
+        assert_eq!(one_line("a\x1b[2Jb\u{202e}"), "a\\u{1b}[2Jb\\u{202e}");
+        assert_eq!(cut("abcdef", 4), "abc\u{2026}");
+        assert_eq!(cut("abcd", 4), "abcd");
+    }
+
+    #[test]
+    fn refusals_of_the_kernel_share_a_line() {
+        let lines: Vec<_> = [EventKind::RunStarted, EventKind::Kernel, EventKind::Kernel, EventKind::Kernel]
+            .into_iter()
+            .zip(1..)
+            .map(|(kind, seq)| event(seq, kind))
+            .collect();
+        let shown = briefs(&lines, false, &mut BTreeSet::new());
+        assert_eq!(shown.len(), 2);
+        assert!(shown[1].result.as_ref().unwrap().0.starts_with("and 2 more"));
+        assert_eq!(briefs(&lines, true, &mut BTreeSet::new()).len(), 4);
+    }
+
+    #[test]
+    fn an_outcome_without_its_request_is_shown_and_the_gates_is_not() {
+        let mut gates = BTreeSet::from([4]);
+        let shown = briefs(&[outcome(5, 4), outcome(7, 6)], false, &mut gates);
+        assert_eq!(shown.len(), 1);
+        assert_eq!(shown[0].what, "6 completed, 1 row, 1.2 ms");
+        assert!(gates.is_empty());
+    }
+
+    #[test]
+    fn a_reason_is_taken_apart() {
+        let verdict = VerdictRecord {
+            allowed: false,
+            mode: Mode::Enforce,
+            would_be: None,
+            rules: Vec::new(),
+            reason: "a: no rule permits it. This would: permit (x) when { n == \"q;\\\"r\" };; b: forbidden by `z` (f:3)"
+                .to_owned(),
+            said: None,
+            policy: String::new(),
+            held_for: Vec::new(),
+        };
+        let (because, permits) = mend(&verdict);
+        assert_eq!(because, "a: no rule permits it\nb: forbidden by `z` (f:3)");
+        assert_eq!(permits, ["permit (x) when { n == \"q;\\\"r\" };"]);
+    }
+}
