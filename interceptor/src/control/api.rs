@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::net::UnixListener,
+    },
     path::Path,
 };
 
@@ -10,8 +13,7 @@ use interceptor_core::model::{AgentName, ConnectionId, Guarantee, Mode, Resource
 use nix::{
     errno::Errno,
     sys::socket::{
-        AddressFamily, SockFlag, SockType, UnixAddr, accept4, connect, getsockopt, socket,
-        sockopt::PeerCredentials,
+        AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt::PeerCredentials,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -195,11 +197,10 @@ pub fn admit(socket: BorrowedFd<'_>) -> Result<(), Intruder> {
 
 /// The next waiting caller at the listening socket, if there is one.
 pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
-    match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
-        // SAFETY: the kernel has just installed this descriptor for us, and nobody else knows its number.
-        Ok(raw) => Ok(Some(unsafe { OwnedFd::from_raw_fd(raw) })),
-        Err(Errno::EAGAIN) => Ok(None),
-        Err(errno) => Err(errno.into()),
+    match UnixListener::from(listener.try_clone_to_owned()?).accept() {
+        Ok((socket, _)) => Ok(Some(socket.into())),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

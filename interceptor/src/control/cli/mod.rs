@@ -103,7 +103,7 @@ pub fn main() -> ExitCode {
         Command::Doctor => doctor::doctor(&places, &printer),
         Command::Ca(command) => ca::run(&places, &printer, &command),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "interceptor", &mut std::io::stdout());
+            clap_complete::generate(shell, &mut Arguments::command(), "interceptor", &mut io::stdout());
             Ok(ExitCode::SUCCESS)
         }
         Command::Man { into } => man(into),
@@ -117,7 +117,7 @@ fn man(into: Option<PathBuf>) -> Result<ExitCode, Failure> {
         Some(folder) => std::fs::create_dir_all(&folder)
             .and_then(|()| clap_mangen::generate_to(command, &folder))
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", folder.display()))),
-        None => clap_mangen::Man::new(command).render(&mut std::io::stdout()),
+        None => clap_mangen::Man::new(command).render(&mut io::stdout()),
     }
     .map(|()| ExitCode::SUCCESS)
     .map_err(|error| Failure::host(format!("the manual page could not be written: {error}")))

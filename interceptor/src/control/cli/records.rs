@@ -8,6 +8,7 @@ use interceptor_core::{
         Author, Effect, Entry, EventKind, EventRecord, OutcomeRecord, OutcomeStatus, Principal,
         RequestRecord, RunId, Target, VerdictRecord, WouldBe,
     },
+    policy::WOULD,
     text,
 };
 
@@ -344,7 +345,6 @@ fn why(printer: &Printer, verdict: &VerdictRecord) -> Result<(), Failure> {
 
 /// The reason of a verdict, taken apart: why, and the rules that would permit what none does.
 pub(super) fn mend(verdict: &VerdictRecord) -> (String, Vec<String>) {
-    const WOULD: &str = ". This would: ";
     const END: &str = ";";
     let mut because: Vec<&str> = Vec::new();
     let mut permits = Vec::new();
@@ -414,7 +414,7 @@ mod tests {
     fn event(seq: u64, kind: EventKind) -> Line {
         let entry =
             Entry::Event(EventRecord { at: 0, run: None, agent: None, kind, text: format!("n{seq}") });
-        Line { seq, sub: 0, entry }
+        Line { seq, sub: 0, skipped: None, first_segment: None, entry }
     }
 
     fn outcome(seq: u64, request: u64) -> Line {
@@ -428,7 +428,7 @@ mod tests {
             code: None,
             message: None,
         });
-        Line { seq, sub: 0, entry }
+        Line { seq, sub: 0, skipped: None, first_segment: None, entry }
     }
 
     #[test]
