@@ -402,4 +402,4 @@ fn first_line(text: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
