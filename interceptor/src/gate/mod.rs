@@ -415,4 +415,4 @@ fn first_line(text: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
