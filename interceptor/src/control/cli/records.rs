@@ -65,16 +65,14 @@ pub(super) fn briefs(lines: &[Line], all: bool, gates: &mut BTreeSet<u64>) -> Ve
         if let Entry::Event(event) = &line.entry
             && event.kind == EventKind::Kernel
         {
+            let process = event.text.split(':').next().unwrap_or_default();
             match &mut crowd {
-                Some(crowd) if crowd.run == event.run => crowd.count += 1,
+                Some(crowd) if crowd.run == event.run && crowd.process == process => crowd.count += 1,
                 _ => {
                     close(&mut shown, crowd.take());
                     shown.push(alone(line));
-                    crowd = Some(Crowd {
-                        run: event.run,
-                        count: 1,
-                        at_start: event.run.is_some() && event.run == begun,
-                    });
+                    let at_start = event.run.is_some() && event.run == begun.take();
+                    crowd = Some(Crowd { run: event.run, process: process.to_owned(), count: 1, at_start });
                 }
             }
             continue;
@@ -109,8 +107,11 @@ pub(super) fn briefs(lines: &[Line], all: bool, gates: &mut BTreeSet<u64>) -> Ve
 /// Refusals of the kernel that follow each other.
 struct Crowd {
     run: Option<RunId>,
+    /// `process N`, as the events begin.
+    process: String,
     count: usize,
-    /// Whether they follow the run's start, as those of its self-test do.
+    /// Whether they follow the run's start. Then they are its self-test's, made by its first process, which never
+    /// becomes the agent's.
     at_start: bool,
 }
 
@@ -119,7 +120,7 @@ fn close(shown: &mut [Brief], crowd: Option<Crowd>) {
     let (Some(crowd), Some(last)) = (crowd, shown.last_mut()) else { return };
     if crowd.at_start && crowd.count <= SELF_TEST {
         last.tone = Tone::Faint;
-        let what = format!("{} in all at the start, its self-test's", crowd.count);
+        let what = format!("{} in all, its own self-test", crowd.count);
         last.result = Some((what, Tone::Faint));
     } else if crowd.count > 1 {
         last.result = Some((format!("{} in all, --all lists them", crowd.count), Tone::Notice));
@@ -485,6 +486,24 @@ mod tests {
         assert_eq!(shown.len(), 2);
         assert!(shown[1].result.as_ref().unwrap().0.starts_with("3 in all"));
         assert_eq!(briefs(&lines, true, &mut BTreeSet::new()).len(), 4);
+    }
+
+    #[test]
+    fn what_the_agent_does_is_never_taken_for_the_self_test() {
+        let of = |seq, kind, text: &str| {
+            let run = Some("r0123456789".parse().unwrap());
+            let entry = Entry::Event(EventRecord { at: 0, run, agent: None, kind, text: text.to_owned() });
+            Line { seq, sub: 0, entry }
+        };
+        let lines = [
+            of(1, EventKind::RunStarted, "x"),
+            of(2, EventKind::Kernel, "process 7: a socket"),
+            of(3, EventKind::Kernel, "process 7: a socket"),
+            of(4, EventKind::Kernel, "process 8: a socket"),
+        ];
+        let shown = briefs(&lines, false, &mut BTreeSet::new());
+        assert_eq!(shown.len(), 3);
+        assert_eq!((shown[1].tone, shown[2].tone), (Tone::Faint, Tone::Notice));
     }
 
     #[test]
