@@ -442,7 +442,7 @@ mod tests {
     fn event(seq: u64, kind: EventKind) -> Line {
         let entry =
             Entry::Event(EventRecord { at: 0, run: None, agent: None, kind, text: format!("n{seq}") });
-        Line { seq, sub: 0, entry }
+        Line { seq, sub: 0, skipped: None, first_segment: None, entry }
     }
 
     fn outcome(seq: u64, request: u64) -> Line {
@@ -456,7 +456,7 @@ mod tests {
             code: None,
             message: None,
         });
-        Line { seq, sub: 0, entry }
+        Line { seq, sub: 0, skipped: None, first_segment: None, entry }
     }
 
     #[test]
@@ -493,7 +493,7 @@ mod tests {
         let of = |seq, kind, text: &str| {
             let run = Some("r0123456789".parse().unwrap());
             let entry = Entry::Event(EventRecord { at: 0, run, agent: None, kind, text: text.to_owned() });
-            Line { seq, sub: 0, entry }
+            Line { seq, sub: 0, skipped: None, first_segment: None, entry }
         };
         let lines = [
             of(1, EventKind::RunStarted, "x"),
