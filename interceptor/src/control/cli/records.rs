@@ -440,8 +440,13 @@ mod tests {
     use super::*;
 
     fn event(seq: u64, kind: EventKind) -> Line {
-        let entry =
-            Entry::Event(EventRecord { at: 0, run: None, agent: None, kind, text: format!("n{seq}") });
+        let entry = Entry::Event(EventRecord {
+            at: 0,
+            run: None,
+            agent: None,
+            kind,
+            text: format!("process 7: n{seq}"),
+        });
         Line { seq, sub: 0, skipped: None, first_segment: None, entry }
     }
 
