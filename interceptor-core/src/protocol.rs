@@ -153,7 +153,8 @@ pub trait Decoder: Send {
     fn opened(&mut self, greeting: &Greeting, given: &CancelKey) -> Bytes;
     /// The exchange of the last `Ask` or `Enquire` has been sent.
     fn sent(&mut self, number: u64);
-    /// The exchange of the last `Open`, `Ask` was refused.
+    /// The exchange of the last `Open`, `Ask` or `Enquire` was refused; after an `Enquire` the client's side goes on
+    /// without the answer.
     fn refuse(&mut self, number: u64, denial: &Denial) -> Refusal;
     /// The session ends for a reason of ours: a last word to the client, in the protocol's own form.
     fn farewell(&mut self, denial: &Denial) -> Bytes;

@@ -16,7 +16,10 @@ use proptest::prelude::*;
 
 use crate::ALL;
 
-fn corpus(protocol: &dyn Protocol) -> Vec<(String, Vec<(Side, Vec<u8>)>)> {
+/// A recorded session: its name, and who said what.
+type Transcript = (String, Vec<(Side, Vec<u8>)>);
+
+fn corpus(protocol: &dyn Protocol) -> Vec<Transcript> {
     let folder = format!("{}/src/{}/corpus", env!("CARGO_MANIFEST_DIR"), protocol.name());
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).expect("a corpus folder") {

@@ -188,7 +188,7 @@ fn serve(mut client: TcpStream, server: u16, log: &Mutex<Log>) {
                 }
                 moved = true;
             }
-            while upstream.is_some() {
+            while let Some(server) = &mut upstream {
                 let step = match decoder.step(Side::Upstream, &mut from_upstream) {
                     Ok(step) => step,
                     Err(error) => {
@@ -206,7 +206,7 @@ fn serve(mut client: TcpStream, server: u16, log: &Mutex<Log>) {
                         write_all(&mut client, &bytes);
                         log.lock().unwrap().done.extend(done);
                     }
-                    Step::Reply(bytes) => write_all(upstream.as_mut().unwrap(), &bytes),
+                    Step::Reply(bytes) => write_all(server, &bytes),
                     Step::Close(_) => return,
                     other => panic!("{other:?}"),
                 }

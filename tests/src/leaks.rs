@@ -60,6 +60,10 @@ pub fn processes() -> Vec<Process> {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             let command = fs::read(entry.path().join("cmdline")).ok()?;
             let command = String::from_utf8_lossy(&command).replace('\0', " ").trim_end().to_owned();
+            if command.is_empty() {
+                // A kernel thread, or one that has ended and is not yet waited for.
+                return None;
+            }
             let cgroup = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
             Some(Process { pid, command, cgroup })
         })

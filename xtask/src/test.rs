@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    process::Stdio,
+    process::{Command, Stdio},
     time::Instant,
 };
 
@@ -38,25 +38,34 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     command.args(&arguments.filter);
     command.env("INTERCEPTOR_BIN", target()?.join("debug/interceptor"));
     elevate_tests(&mut command)?;
-    let shown = shown(&command);
-    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| shown.clone())?;
-    let output = child.stdout.take().context("no output")?;
     let mut sum = Sum::default();
-    for line in BufReader::new(output).lines() {
-        let line = line?;
-        sum.add(&line);
-        println!("{line}");
-    }
-    let status = child.wait()?;
-    let word = if status.success() { "ok" } else { "FAILED" };
+    let tests = tell(&mut command, &mut sum)?;
+    // Examples in the documentation need neither root nor a kernel.
+    let mut examples = cargo()?;
+    examples.args(["test", "--workspace", "--doc", "--quiet", "--"]).args(&arguments.filter);
+    let good = tell(&mut examples, &mut sum)? && tests;
+    let word = if good { "ok" } else { "FAILED" };
     let Sum { passed, failed, ignored, filtered } = sum;
     println!(
         "\ntest result: {word}. {passed} passed; {failed} failed; {ignored} ignored; 0 measured; {filtered} filtered out; \
          finished in {:.2}s",
         begun.elapsed().as_secs_f64()
     );
-    ensure!(status.success(), "`{shown}` failed: {status}");
+    ensure!(good, "a test failed");
     Ok(())
+}
+
+/// Runs a command, showing and adding up what it prints; gives whether it succeeded.
+fn tell(command: &mut Command, sum: &mut Sum) -> Result<bool> {
+    let shown = shown(command);
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| shown.clone())?;
+    let output = child.stdout.take().context("no output")?;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        sum.add(&line);
+        println!("{line}");
+    }
+    Ok(child.wait()?.success())
 }
 
 /// The results of all test programs.

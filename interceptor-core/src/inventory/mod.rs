@@ -71,7 +71,7 @@ pub struct Inventory {
 }
 
 /// A named upstream.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
     /// Its name.
     pub name: ResourceName,
@@ -153,7 +153,7 @@ pub enum Tls {
 }
 
 /// A log-in to a resource.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credential {
     /// Which agents it is for; `Everyone` comes last.
     pub holders: Holders,

@@ -207,7 +207,7 @@ impl Walk {
                         self.not_understood("a WITH clause stands inside a compound query");
                     }
                 }
-                SyntaxKind::INTO_CLAUSE => self.into_clause(&child),
+                SyntaxKind::INTO_CLAUSE => self.select_into(&child),
                 // A chain of UNION leans to the left; its links are no nesting.
                 SyntaxKind::COMPOUND_SELECT if compound => operands.push(child),
                 SyntaxKind::SELECT | SyntaxKind::VALUES | SyntaxKind::TABLE if compound => {
@@ -230,7 +230,7 @@ impl Walk {
         }
     }
 
-    fn into_clause(&mut self, node: &SyntaxNode) {
+    fn select_into(&mut self, node: &SyntaxNode) {
         match names::relation(node) {
             Ok(name) => {
                 let temporary = child_of(node, SyntaxKind::TEMP).is_some();

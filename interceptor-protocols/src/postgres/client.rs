@@ -46,7 +46,7 @@ impl PostgresDecoder {
     pub(super) fn client(&mut self, input: &mut BytesMut) -> Result<Step, DecodeError> {
         match self.state {
             State::Start => self.start(input),
-            State::Opening | State::Over => Ok(Step::Wait),
+            State::Opening | State::Leaving | State::Over => Ok(Step::Wait),
             State::Session if self.asked.is_some() || self.enquiring => Ok(Step::Wait),
             State::Session => match self.work.take() {
                 Some(work) => self.judge(work),
@@ -135,7 +135,7 @@ impl PostgresDecoder {
                 self.judge(work)
             }
             b'X' => {
-                self.state = State::Over;
+                self.state = State::Leaving;
                 Ok(Step::Close(frame))
             }
             tag => self.plain(tag, frame).map_err(malformed),

@@ -27,6 +27,8 @@ pub(super) enum State {
     Opening,
     /// In session.
     Session,
+    /// The client said goodbye; what it asked before is still answered.
+    Leaving,
     /// Nothing more is decoded.
     Over,
 }

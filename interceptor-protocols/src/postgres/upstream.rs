@@ -60,7 +60,7 @@ pub(super) enum Fate {
 
 impl PostgresDecoder {
     pub(super) fn upstream(&mut self, input: &mut BytesMut) -> Result<Step, DecodeError> {
-        if self.state == State::Over && !self.gone {
+        if self.state == State::Over {
             return Ok(Step::Wait);
         }
         if self.work.is_none()

@@ -5,7 +5,7 @@ use std::{
     os::{fd::OwnedFd, unix::fs::chown},
     path::Path,
     process::ExitCode,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use clap::Args;
 use crate::{
     config::Settings,
     helper::{self, Accounts, Capture, Foreign, Options, Roles, RunNetwork},
-    kernel::{Attachment, RunAddresses, RunSettings, cgroup},
+    kernel::{Attachment, KernelLog, RunAddresses, RunSettings, cgroup},
     places::Places,
     store::Journal,
     telemetry,
@@ -41,7 +41,8 @@ pub fn run(places: &Places, root: Option<&Path>, arguments: &Arguments) -> ExitC
         announce: arguments.announce,
         capture: Box::new(|places| {
             let attachment = Attachment::establish(places)?;
-            Ok(Arc::new(Kernel { attachment, places: places.clone() }))
+            let log = Mutex::new(attachment.take_log());
+            Ok(Arc::new(Kernel { attachment, log, places: places.clone() }))
         }),
         journal: Box::new(journal),
     });
@@ -66,6 +67,7 @@ fn journal(places: &Places, accounts: Accounts) -> Result<OwnedFd, Foreign> {
 
 struct Kernel {
     attachment: Attachment,
+    log: Mutex<Option<KernelLog>>,
     places: Places,
 }
 
@@ -94,6 +96,9 @@ impl Capture for Kernel {
     }
 
     fn sweep(&self) {
+        if let Some(log) = self.log.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            log.flush();
+        }
         let swept = self.attachment.sweep(PATIENCE);
         if swept > 0 {
             tracing::debug!(swept, "removed what nobody asked for");

@@ -21,11 +21,12 @@ use crate::{
 pub(super) fn run(places: &Places) -> anyhow::Result<()> {
     let helper = helper::keeper_channel()?;
     let (ToKeeper::Start { attached }, descriptors) = helper.receive()?;
-    let (mut peer, mut journal) = (None, None);
+    let (mut peer, mut journal, mut credentials) = (None, None, Vec::new());
     for (what, descriptor) in attached.into_iter().zip(descriptors) {
         match what {
             Attached::Peer => peer = Some(descriptor),
             Attached::Journal => journal = Some(descriptor),
+            Attached::Credential(name) => credentials.push((name, descriptor)),
             Attached::Control | Attached::Map => bail!("the helper gave the keeper what is the proxy's"),
         }
     }
@@ -36,9 +37,7 @@ pub(super) fn run(places: &Places) -> anyhow::Result<()> {
     let role = Role {
         channel: Channel::from_socket(peer),
         places: places.clone(),
-        systemd: SystemdCredentials::load(
-            std::env::var_os("CREDENTIALS_DIRECTORY").as_deref().map(AsRef::as_ref),
-        ),
+        systemd: SystemdCredentials::read(credentials),
         load: Box::new(|places| {
             Folder::in_force(places)
                 .and_then(|folder| folder.inventory())

@@ -79,6 +79,7 @@ impl Handed {
                 Attached::Journal => journal = Some(descriptor),
                 Attached::Control => control = Some(descriptor),
                 Attached::Map => maps.push(descriptor),
+                Attached::Credential(_) => bail!("the helper gave the proxy what is the keeper's"),
             }
         }
         Ok(Self {
@@ -99,6 +100,7 @@ struct Daemon {
     journal: Journal,
     control: OwnedFd,
     tickets: Arc<Tickets>,
+    reloading: tokio::sync::Mutex<()>,
     started_at: i64,
 }
 
@@ -151,7 +153,9 @@ impl Daemon {
         // A full queue leaves an executable without a digest, which its record shows.
         let origins = Origins::new(
             KernelMaps::from_descriptors(handed.maps)?,
-            Box::new(move |process| drop(ask.try_send(process))),
+            Box::new(move |process| {
+                let _ = ask.try_send(process);
+            }),
         )?;
         let proxy = Arc::new(Proxy {
             gate: Arc::new(PolicyGate::new(rules.clone(), producer, settings.durability)),
@@ -165,7 +169,18 @@ impl Daemon {
         });
         let places = places.clone();
         let control = handed.control;
-        Ok(Self { places, helper, rules, proxy, keeper, journal, control, tickets, started_at: now_us() })
+        Ok(Self {
+            places,
+            helper,
+            rules,
+            proxy,
+            keeper,
+            journal,
+            control,
+            tickets,
+            reloading: tokio::sync::Mutex::default(),
+            started_at: now_us(),
+        })
     }
 
     async fn serve(self) -> anyhow::Result<()> {
@@ -174,12 +189,16 @@ impl Daemon {
         daemon.proxy.event(None, EventKind::DaemonStarted, format!("version {}", env!("CARGO_PKG_VERSION")));
         let policy = format!("policy {}", daemon.rules.load().policy.hash());
         daemon.proxy.event(None, EventKind::PolicyLoaded, policy);
-        tokio::spawn(beat(daemon.clone()));
-        tokio::spawn(watch(daemon.clone()));
-        tokio::spawn(control(daemon.clone()));
+        let beating = tokio::spawn(beat(daemon.clone()));
+        let watching = tokio::spawn(watch(daemon.clone()));
+        let controlling = tokio::spawn(control(daemon.clone()));
         daemon.helper.send(&FromProxy::Up, &[]).await?;
         tokio::select! {
             ended = daemon.listen() => ended,
+            // None of them ends: a proxy without one is worth less than a new one.
+            _ = beating => bail!("the heartbeat stopped"),
+            _ = watching => bail!("the kernel side's events can no longer be read"),
+            _ = controlling => bail!("the control socket can no longer be served"),
             // Without the keeper nothing can be proven or sealed: the helper starts us both again.
             () = daemon.keeper.gone() => bail!("the keeper is gone"),
         }
@@ -363,7 +382,11 @@ impl Daemon {
         }
         let until = now_us().saturating_add(i64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000));
         let text = format!("relayed uninspected for {seconds} s: {reason}");
-        self.proxy.event(Some((run, &live.agent.name)), EventKind::Released, text);
+        if !self.proxy.event(Some((run, &live.agent.name)), EventKind::Released, text) {
+            return Answer::Failed {
+                text: "nothing was released: it could not be recorded; see `interceptor status`".to_owned(),
+            };
+        }
         self.proxy.runs.release(run, Released { until, reason });
         let (proxy, agent) = (self.proxy.clone(), live.agent.name.clone());
         tokio::spawn(async move {
@@ -378,6 +401,8 @@ impl Daemon {
     }
 
     async fn reload(&self) -> Answer {
+        // One at a time, or the keeper and the rules here could end at different editions.
+        let _alone = self.reloading.lock().await;
         let loaded = Folder::in_force(&self.places).and_then(|folder| folder.load());
         let rules = match loaded {
             Ok(rules) => rules,
@@ -391,10 +416,10 @@ impl Daemon {
             return Answer::Failed { text: format!("nothing was changed: {}", telemetry::chain(&error)) };
         }
         let hash = rules.policy.hash().to_owned();
-        self.rules.store(Arc::new(rules));
+        let before = self.rules.swap(Arc::new(rules));
         self.proxy.dialler.forget();
         self.proxy.event(None, EventKind::PolicyLoaded, format!("policy {hash}"));
-        self.proxy.judge_again();
+        self.proxy.judge_again(&before);
         Answer::Done { text: format!("policy {hash} is in force") }
     }
 }

@@ -32,6 +32,9 @@ impl Ledger {
 
     /// The exchange `number`, whose statements have these records, has been sent.
     pub fn sent(&mut self, number: u64, records: &[RecordId]) {
+        if records.is_empty() {
+            return;
+        }
         let records = records.iter().copied().map(Some).collect();
         self.open.insert(number, Sent { at: Instant::now(), records });
     }

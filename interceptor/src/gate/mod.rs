@@ -27,6 +27,8 @@ pub use subject::Subject;
 
 use crate::store::{Producer, Receipt};
 
+/// How many statements of a batch are judged before others get a turn.
+const GIVE_WAY: usize = 16;
 /// How long a record may take to be written before its statement is refused.
 const RECORD_PATIENCE: Duration = Duration::from_secs(5);
 /// What an agent is told to do when its statement could not be recorded.
@@ -75,9 +77,20 @@ impl PolicyGate {
         &self.producer
     }
 
-    /// What policy would say of `actions` now, without recording anything: for sessions that were opened under
-    /// other rules.
-    pub fn still_allows(&self, subject: &Subject, actions: &[Action]) -> bool {
+    /// Whether the inventory in force still says of the subject's resource what `resource` says: what it speaks,
+    /// where it is, how it shows who it is, and who may log in.
+    pub fn knows_as(&self, subject: &Subject, resource: &Resource) -> bool {
+        resource_of(&self.rules(), subject).is_some_and(|now| is_the_same(now, resource))
+    }
+
+    /// What policy would say of `actions` now, without recording anything: for sessions that were opened when
+    /// `before` was in force.
+    pub fn still_allows(&self, before: &Rules, subject: &Subject, actions: &[Action]) -> bool {
+        if let Some(then) = resource_of(before, subject)
+            && !self.knows_as(subject, then)
+        {
+            return false;
+        }
         let rules = self.rules();
         let mode = mode_of(&rules, subject);
         mode == Mode::Observe
@@ -89,17 +102,18 @@ impl PolicyGate {
     /// Judges, records and permits `held` for `subject`.
     pub async fn judge_for(&self, subject: &Subject, held: &Held, author: Author) -> Verdict {
         let rules = self.rules();
-        let judgements: Vec<Judgement> = held
-            .actions()
-            .iter()
-            .enumerate()
-            .map(|(place, action)| match author {
+        let mut judgements = Vec::with_capacity(held.actions().len());
+        for (place, action) in held.actions().iter().enumerate() {
+            if place > 0 && place % GIVE_WAY == 0 {
+                tokio::task::yield_now().await;
+            }
+            judgements.push(match author {
                 Author::Gate => {
                     Judgement::Allowed { rules: Vec::new(), reason: "the gate's own exchange".to_owned() }
                 }
                 Author::Agent => ask(&rules, subject, action, (place, held.actions().len())),
-            })
-            .collect();
+            });
+        }
         self.settle(&rules, subject, held, author, judgements).await
     }
 
@@ -166,7 +180,12 @@ impl PolicyGate {
         settled: &Settled,
     ) -> Result<Receipt, Denial> {
         use interceptor_core::Committed as _;
-        let level = resource_of(rules, subject).map_or(RecordLevel::Binds, |resource| resource.record);
+        // Of a resource that is gone nothing is known, what may be written down of it included.
+        let level = match (resource_of(rules, subject), &subject.resource) {
+            (Some(resource), _) => resource.record,
+            (None, Some(_)) => RecordLevel::Metadata,
+            (None, None) => RecordLevel::Binds,
+        };
         let total = u32::try_from(held.actions().len()).unwrap_or(u32::MAX);
         let entries = held
             .actions()
@@ -192,19 +211,34 @@ impl PolicyGate {
             hint: UNRECORDED.to_owned(),
         })?;
         if let (Durability::Power, Some(newest)) = (self.durability, receipt.records().last()) {
+            // Refused, and recorded so, unless the disk has it in time: a caller that stops waiting included.
+            let mut unsent = Unsent { producer: &self.producer, records: receipt.records() };
             self.producer.wait_synced(newest.0, deadline).await.map_err(|error| Denial {
                 record: Some(*newest),
                 rule: "record".to_owned(),
                 message: format!("refused: the record of this statement did not reach the disk ({error})"),
                 hint: UNRECORDED.to_owned(),
             })?;
+            unsent.records = &[];
         }
         Ok(receipt)
     }
 
     fn record_refusals(&self, records: &[RecordId]) {
-        for &request in records {
-            ledger::write(&self.producer, request, OutcomeStatus::Refused, None);
+        drop(Unsent { producer: &self.producer, records });
+    }
+}
+
+/// Requests that will never be sent: their outcome is written when this is dropped.
+struct Unsent<'a> {
+    producer: &'a Producer,
+    records: &'a [RecordId],
+}
+
+impl Drop for Unsent<'_> {
+    fn drop(&mut self) {
+        for &request in self.records {
+            ledger::write(self.producer, request, OutcomeStatus::Refused, None);
         }
     }
 }
@@ -217,6 +251,11 @@ impl Gate for PolicyGate {
 
 fn resource_of<'a>(rules: &'a Rules, subject: &Subject) -> Option<&'a Resource> {
     subject.resource.as_ref().and_then(|name| rules.inventory.resources.get(name))
+}
+
+fn is_the_same(one: &Resource, other: &Resource) -> bool {
+    let place = |resource: &Resource| (resource.protocol.clone(), resource.upstream.clone());
+    place(one) == place(other) && one.tls == other.tls && one.credentials == other.credentials
 }
 
 fn mode_of(rules: &Rules, subject: &Subject) -> Mode {
@@ -361,3 +400,6 @@ fn said(rules: &[Rule]) -> Option<String> {
 fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or("no rule permits it")
 }
+
+#[cfg(test)]
+mod tests;

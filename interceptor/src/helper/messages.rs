@@ -110,6 +110,8 @@ pub enum Attached {
     Journal,
     /// The operator's listening socket.
     Control,
+    /// A file of `$CREDENTIALS_DIRECTORY`, by name.
+    Credential(String),
     /// A kernel map; the kernel side knows their order.
     Map,
 }

@@ -32,6 +32,9 @@ use crate::{
     launch::{privileges, syscalls},
 };
 
+/// How many of systemd's credentials are handed on: as many descriptors as a message takes besides the others.
+const CREDENTIALS: usize = channel::MAX_DESCRIPTORS - 2;
+
 /// How this program is told to be a role: its arguments.
 #[derive(Debug, Clone)]
 pub struct Roles {
@@ -84,10 +87,14 @@ impl Pair {
     }
 
     fn hand_over(&self, handed: &Handed, keepers: BorrowedFd<'_>, proxys: BorrowedFd<'_>) -> io::Result<()> {
-        let attached = vec![Attached::Peer, Attached::Journal];
-        self.to_keeper
-            .send(&ToKeeper::Start { attached }, &[keepers, handed.journal.as_fd()])
-            .map_err(io::Error::other)?;
+        let credentials = credentials();
+        let mut attached = vec![Attached::Peer, Attached::Journal];
+        let mut descriptors = vec![keepers, handed.journal.as_fd()];
+        for (name, file) in &credentials {
+            attached.push(Attached::Credential(name.clone()));
+            descriptors.push(file.as_fd());
+        }
+        self.to_keeper.send(&ToKeeper::Start { attached }, &descriptors).map_err(io::Error::other)?;
         let mut attached = vec![Attached::Peer, Attached::Journal, Attached::Control];
         let mut descriptors = vec![proxys, handed.journal.as_fd(), handed.control.as_fd()];
         attached.extend(handed.maps.iter().map(|_| Attached::Map));
@@ -100,6 +107,18 @@ impl Pair {
         end(self.proxy);
         end(self.keeper);
     }
+}
+
+/// What systemd gave the service, opened for the keeper, which may not. What cannot be opened is missed when it is
+/// asked for.
+fn credentials() -> Vec<(String, fs::File)> {
+    let Some(folder) = std::env::var_os("CREDENTIALS_DIRECTORY") else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, fs::File::open(entry.path()).ok()?)))
+        .take(CREDENTIALS)
+        .collect()
 }
 
 /// Kills a role, if it still runs, and reaps it.
@@ -153,12 +172,9 @@ fn raise(limit: Resource, wanted: u64) -> io::Result<()> {
     Ok(setrlimit(limit, highest, highest)?)
 }
 
-/// Only what changes how a role logs or where systemd put its credentials.
+/// Only what changes how a role logs.
 fn kept(name: Option<&str>) -> bool {
-    matches!(
-        name,
-        Some("PATH" | "RUST_LOG" | "RUST_BACKTRACE" | "NO_COLOR" | "CREDENTIALS_DIRECTORY" | "LANG" | "TZ")
-    )
+    matches!(name, Some("PATH" | "RUST_LOG" | "RUST_BACKTRACE" | "NO_COLOR" | "LANG" | "TZ"))
 }
 
 /// The helper's end of the proxy's life: what `main` of the proxy role begins with.

@@ -15,7 +15,6 @@ use std::{
     fmt,
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -98,7 +97,7 @@ pub struct Role {
     pub channel: Channel<Reply, Request>,
     /// Where things are.
     pub places: Places,
-    /// `SystemdCredentials::load`, called before privileges were given up.
+    /// What systemd gave the service.
     pub systemd: SystemdCredentials,
     /// How the inventory is read.
     pub load: Load,
@@ -298,12 +297,6 @@ fn contains(pattern: &AddressPattern, ip: IpAddr) -> bool {
         }
         (AddressPattern::Network(..), _) => false,
     }
-}
-
-/// `$CREDENTIALS_DIRECTORY`, to be read before privileges are given up.
-pub fn systemd_credentials() -> SystemdCredentials {
-    let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
-    SystemdCredentials::load(folder.as_deref().map(Path::new))
 }
 
 #[cfg(test)]

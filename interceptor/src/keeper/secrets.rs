@@ -30,9 +30,6 @@ use super::exec::{Helper, WaitingRoom};
 /// The most bytes that a secret may have: enough for any key or token.
 pub const SECRET_LIMIT: usize = 64 * 1024;
 
-/// The most credentials that are taken from `$CREDENTIALS_DIRECTORY`.
-const SYSTEMD_LIMIT: usize = 256;
-
 /// Bytes that nobody may see. `Debug` prints stars; the memory is wiped on drop.
 #[derive(Clone)]
 pub struct Secret(Arc<SecretBox<Vec<u8>>>);
@@ -161,14 +158,18 @@ pub(super) fn read_private(folder: &Path, path: &Path, forbidden: u32) -> Result
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
     let file = openat2(&directory, path, how).map_err(|errno| from_errno(&shown, errno))?;
-    let mut file = File::from(file);
-    check_file(&file, &shown, forbidden)?;
+    read_opened(file.into(), &shown, forbidden)
+}
+
+/// The secret in an opened file, when it is a regular one of ours or root's, closed to whom `forbidden` names.
+fn read_opened(mut file: File, shown: &Path, forbidden: u32) -> Result<Vec<u8>, SecretError> {
+    check_file(&file, shown, forbidden)?;
     let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_LIMIT + 1));
     let limit = u64::try_from(SECRET_LIMIT).unwrap_or(u64::MAX).saturating_add(1);
     Read::by_ref(&mut file)
         .take(limit)
         .read_to_end(&mut bytes)
-        .map_err(|source| SecretError::Io { path: shown.clone(), source })?;
+        .map_err(|source| SecretError::Io { path: shown.to_owned(), source })?;
     trimmed(&bytes, &shown.display().to_string())
 }
 
@@ -244,16 +245,13 @@ pub struct SystemdCredentials {
 }
 
 impl SystemdCredentials {
-    /// Reads `folder`, which is `$CREDENTIALS_DIRECTORY`; nothing where it is not set. What cannot be read is told
-    /// when it is asked for.
-    pub fn load(folder: Option<&Path>) -> Self {
+    /// Reads the files of `$CREDENTIALS_DIRECTORY`, as the helper opened them: only the service's first user may.
+    /// What cannot be read is told when it is asked for.
+    pub fn read(opened: impl IntoIterator<Item = (String, OwnedFd)>) -> Self {
         let mut credentials = Self::default();
-        let Some(folder) = folder else { return credentials };
-        let Ok(entries) = std::fs::read_dir(folder) else { return credentials };
-        for entry in entries.flatten().take(SYSTEMD_LIMIT) {
-            let Ok(name) = entry.file_name().into_string() else { continue };
+        for (name, file) in opened {
             // An access list for the service's user shows up as group bits; only others are never meant.
-            match read_private(folder, Path::new(&name), 0o027) {
+            match read_opened(file.into(), Path::new(&name), 0o027) {
                 Ok(bytes) => drop(credentials.found.insert(name, Secret::new(bytes))),
                 Err(error) => drop(credentials.faults.insert(name, error.to_string())),
             }

@@ -95,13 +95,23 @@ fn a_folder_that_others_may_write_is_refused() {
     assert!(refusal(folder.path(), "a").contains("chmod go-w"));
 }
 
+/// As the helper hands them over.
+fn systemd(folder: &Path) -> SystemdCredentials {
+    let entries = std::fs::read_dir(folder).expect("folder");
+    SystemdCredentials::read(entries.map(|entry| {
+        let entry = entry.expect("entry");
+        let file = File::open(entry.path()).expect("file");
+        (entry.file_name().into_string().expect("name"), file.into())
+    }))
+}
+
 #[test]
 fn no_secret_is_printed() {
     let secret = Secret::new(b"hunter2".to_vec());
     assert_eq!(format!("{secret:?}"), "Secret(***)");
     let folder = folder();
     write(folder.path(), "db", b"hunter2", 0o400);
-    let systemd = SystemdCredentials::load(Some(folder.path()));
+    let systemd = systemd(folder.path());
     let secrets = Secrets::new(folder.path().to_owned(), systemd);
     secrets.fetch(&SecretSource::File("db".into())).expect("the secret");
     let printed = format!("{secrets:?}");
@@ -113,12 +123,12 @@ fn systemd_gives_what_it_has_and_says_what_it_has_not() {
     let folder = folder();
     write(folder.path(), "db", b"hunter2\n", 0o440);
     write(folder.path(), "open", b"hunter2", 0o444);
-    let secrets = Secrets::new("/nonexistent".into(), SystemdCredentials::load(Some(folder.path())));
+    let secrets = Secrets::new("/nonexistent".into(), systemd(folder.path()));
     let get = |name: &str| secrets.fetch(&SecretSource::Systemd(name.to_owned()));
     assert_eq!(get("db").expect("the secret").expose(), b"hunter2");
     assert!(get("open").expect_err("refused").to_string().contains("0444"));
     assert!(get("../db").expect_err("refused").to_string().contains("LoadCredential"));
-    let none = SystemdCredentials::load(None);
+    let none = SystemdCredentials::read([]);
     assert!(none.get("db").expect_err("refused").to_string().contains("$CREDENTIALS_DIRECTORY"));
 }
 

@@ -14,7 +14,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     Held, Login, LoginStep, Protocol,
-    inventory::{Reach, Resource, Tls},
+    inventory::{Reach, Resource, Tls, Upstream},
     model::{AgentIdentity, Principal, ResourceName},
     protocol::{CancelKey, DecodeError, Greeting, Opening, UpstreamTls},
 };
@@ -114,8 +114,10 @@ pub struct Opened {
 
 /// Connects to `target`, within its reach.
 pub async fn connect(target: &Target) -> Result<Stream, DialError> {
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((target.host.as_str(), target.port))
+    let looked_up = tokio::net::lookup_host((target.host.as_str(), target.port));
+    let addresses: Vec<SocketAddr> = tokio::time::timeout(CONNECT, looked_up)
         .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(|error| DialError::Name(target.host.clone(), error))?
         .collect();
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
@@ -140,7 +142,8 @@ pub async fn connect(target: &Target) -> Result<Stream, DialError> {
 #[derive(Debug)]
 pub struct Dialler {
     keeper: KeeperClient,
-    connectors: Mutex<HashMap<ResourceName, Option<Connector>>>,
+    /// Each with what it was made for: a resource that changed has none.
+    connectors: Mutex<HashMap<ResourceName, (Tls, Upstream, Option<Connector>)>>,
 }
 
 impl Dialler {
@@ -154,22 +157,23 @@ impl Dialler {
         self.connectors.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Connects, secures and logs in for `agent`.
+    /// Connects, secures and logs in for `agent`, as the `principal` that was judged.
     pub async fn open(
         &self,
         resource: &Resource,
         protocol: &dyn Protocol,
         agent: &AgentIdentity,
+        principal: &Principal,
         opening: &Opening,
-    ) -> Result<(Opened, Principal), DialError> {
-        let credential = resource.credential_for(agent).ok_or(DialError::NoCredential)?;
-        let principal = Principal { user: credential.user.clone(), ..opening.claimed.clone() };
+    ) -> Result<Opened, DialError> {
+        if principal.user.is_empty() {
+            return Err(DialError::NoCredential);
+        }
         let stream = connect(&Target::of(resource)).await?;
-        let login = protocol.login(&principal, opening, wanted(resource));
-        let opened = tokio::time::timeout(LOG_IN, self.log_in(resource, protocol, agent, stream, login))
+        let login = protocol.login(principal, opening, wanted(resource));
+        tokio::time::timeout(LOG_IN, self.log_in(resource, protocol, agent, stream, login))
             .await
-            .map_err(|_| DialError::Slow(resource.name.to_string()))??;
-        Ok((opened, principal))
+            .map_err(|_| DialError::Slow(resource.name.to_string()))?
     }
 
     async fn log_in(
@@ -220,31 +224,22 @@ impl Dialler {
         principal: &Principal,
         key: &CancelKey,
     ) -> Result<(), DialError> {
-        let mut stream = connect(&Target::of(resource)).await?;
-        if wanted(resource) == UpstreamTls::Required {
-            let mut login = protocol.login(principal, &nothing_asked(principal), UpstreamTls::Required);
-            let mut input = BytesMut::new();
-            loop {
-                match login.step(&mut input)? {
-                    LoginStep::Send(bytes) => {
-                        stream.write_all(&bytes).await?;
-                        stream.flush().await?;
-                    }
-                    LoginStep::Wait => {
-                        if stream.read_buf(&mut input).await? == 0 {
-                            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-                        }
-                    }
-                    LoginStep::StartTls => break,
-                    LoginStep::Prove(_) | LoginStep::Ready(_) | LoginStep::Refused { .. } => {
-                        return Err(DecodeError::upstream("went on with the log-in before TLS").into());
-                    }
-                }
+        let stream = connect(&Target::of(resource)).await?;
+        let secured = async {
+            if wanted(resource) == UpstreamTls::Plaintext {
+                return Ok(stream);
             }
+            let login = protocol.login(principal, &nothing_asked(principal), UpstreamTls::Required);
+            let stream = before_log_in(stream, login).await?;
             let proving = self.keeper.login(resource.name.clone(), agent.name.clone());
-            (stream, _) = self.secure(resource, protocol, &proving, stream).await?;
-        }
-        super::relay::say(&mut stream, &protocol.cancel(key)).await?;
+            self.secure(resource, protocol, &proving, stream).await.map(|(stream, _)| stream)
+        };
+        let mut stream = tokio::time::timeout(LOG_IN, secured)
+            .await
+            .map_err(|_| DialError::Slow(resource.name.to_string()))??;
+        tokio::time::timeout(CONNECT, super::relay::say(&mut stream, &protocol.cancel(key)))
+            .await
+            .map_err(|_| DialError::Slow(resource.name.to_string()))??;
         // The server closes when it has acted on the request.
         let mut nothing = [0; 1];
         let _ = tokio::time::timeout(CONNECT, stream.read(&mut nothing)).await;
@@ -258,8 +253,9 @@ impl Dialler {
         proving: &UpstreamLogin,
         stream: Stream,
     ) -> Result<(Stream, Leg), DialError> {
+        // Only where TLS was asked for: without it nothing may go on.
         let Some(mut connector) = self.connector(resource, protocol)? else {
-            return Ok((stream, Leg::Plaintext));
+            return Err(DecodeError::upstream("began TLS where the inventory has none").into());
         };
         if let Some(identity) = proving.identity().await? {
             connector = connector.with_identity(identity);
@@ -275,12 +271,37 @@ impl Dialler {
         protocol: &dyn Protocol,
     ) -> Result<Option<Connector>, DialError> {
         let mut connectors = self.connectors.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(connector) = connectors.get(&resource.name) {
+        if let Some((tls, upstream, connector)) = connectors.get(&resource.name)
+            && (tls, upstream) == (&resource.tls, &resource.upstream)
+        {
             return Ok(connector.clone());
         }
         let connector = Connector::new(resource, protocol.alpn())?;
-        connectors.insert(resource.name.clone(), connector.clone());
+        let made_for = (resource.tls.clone(), resource.upstream.clone(), connector.clone());
+        connectors.insert(resource.name.clone(), made_for);
         Ok(connector)
+    }
+}
+
+/// Takes a connection to the point where a log-in would begin TLS.
+async fn before_log_in(mut stream: Stream, mut login: Box<dyn Login>) -> Result<Stream, DialError> {
+    let mut input = BytesMut::new();
+    loop {
+        match login.step(&mut input)? {
+            LoginStep::Send(bytes) => {
+                stream.write_all(&bytes).await?;
+                stream.flush().await?;
+            }
+            LoginStep::Wait => {
+                if stream.read_buf(&mut input).await? == 0 {
+                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+                }
+            }
+            LoginStep::StartTls => return Ok(stream),
+            LoginStep::Prove(_) | LoginStep::Ready(_) | LoginStep::Refused { .. } => {
+                return Err(DecodeError::upstream("went on with the log-in before TLS").into());
+            }
+        }
     }
 }
 

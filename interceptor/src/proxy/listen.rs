@@ -20,7 +20,7 @@ use super::{
     Proxy,
     destination::{self, DNS_PORT, Destination},
     dial, names, opaque,
-    opaque::Leave,
+    opaque::{Leave, Passing},
     origin::OriginError,
     registry::OpenSession,
     relay,
@@ -148,10 +148,9 @@ async fn handle(proxy: &Arc<Proxy>, run: &Arc<Run>, turn: &Turn, stream: TcpStre
     if let Some(released) = proxy.runs.released(run.id, now_us()) {
         let target = released_target(&rules.inventory, connection.destination);
         let left = u64::try_from(released.until - now_us()).unwrap_or(0);
-        let passing = pass(proxy, &connection, None, Leave::Release, &target, stream);
         // At the release's end what it relayed ends with it.
-        let _ = tokio::time::timeout(Duration::from_micros(left), passing).await;
-        return;
+        let within = Some(Duration::from_micros(left));
+        return pass(proxy, &connection, None, (Leave::Release, within), &target, stream).await;
     }
     match destination::find(&rules.inventory, connection.destination) {
         Destination::NameServer => {
@@ -169,8 +168,8 @@ async fn handle(proxy: &Arc<Proxy>, run: &Arc<Run>, turn: &Turn, stream: TcpStre
                 }
                 None => {
                     let target = dial::Target::of(resource);
-                    pass(proxy, &connection, Some(resource.name.clone()), Leave::Policy, &target, stream)
-                        .await;
+                    let name = Some(resource.name.clone());
+                    pass(proxy, &connection, name, (Leave::Policy, None), &target, stream).await;
                 }
             }
         }
@@ -181,7 +180,7 @@ async fn pass(
     proxy: &Arc<Proxy>,
     connection: &Arc<Connection>,
     resource: Option<interceptor_core::model::ResourceName>,
-    leave: Leave,
+    (leave, within): (Leave, Option<Duration>),
     target: &dial::Target,
     stream: TcpStream,
 ) {
@@ -205,7 +204,8 @@ async fn pass(
     let opening = if leave == Leave::Release { Vec::new() } else { vec![opening] };
     let (_registered, told) = proxy.registry.register(shown, subject.clone(), opening);
     // A refusal has no protocol to speak in: the connection closes, and the record says why.
-    let _ = opaque::pass(&proxy.gate, &subject, leave, target, Box::new(stream), told).await;
+    let passing = Passing { subject: &subject, leave, target, within };
+    let _ = opaque::pass(&proxy.gate, passing, Box::new(stream), told).await;
 }
 
 async fn unknown(proxy: &Proxy, connection: &Arc<Connection>, why: &str, stream: TcpStream) {

@@ -37,8 +37,9 @@ pub use runs::{Released, Runs};
 
 use self::{dial::Dialler, registry::Registry};
 use crate::{
-    gate::{PolicyGate, now_us},
+    gate::{PolicyGate, Rules, now_us},
     kernel::{KernelEvent, Occurrence},
+    store::JournalError,
     tls::server::Terminator,
 };
 
@@ -66,8 +67,8 @@ impl Proxy {
         ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Records something that is no exchange.
-    pub fn event(&self, run: Option<(RunId, &AgentName)>, kind: EventKind, text: impl Into<String>) {
+    /// Records something that is no exchange; whether it could be.
+    pub fn event(&self, run: Option<(RunId, &AgentName)>, kind: EventKind, text: impl Into<String>) -> bool {
         let event = EventRecord {
             at: now_us(),
             run: run.map(|(run, _)| run),
@@ -75,8 +76,17 @@ impl Proxy {
             kind,
             text: text.into(),
         };
-        if let Err(error) = self.gate.producer().append_event(&event) {
-            tracing::error!(?kind, "an event could not be recorded: {error}");
+        match self.gate.producer().append_event(&event) {
+            Ok(_) => true,
+            // A run that makes noise beyond its share fills neither the store nor the log.
+            Err(error @ JournalError::Quota { .. }) => {
+                tracing::debug!(?kind, "an event was not recorded: {error}");
+                false
+            }
+            Err(error) => {
+                tracing::error!(?kind, "an event could not be recorded: {error}");
+                false
+            }
         }
     }
 
@@ -113,9 +123,10 @@ impl Proxy {
         self.event(Some((connection.run.id, &connection.run.agent.name)), EventKind::ConnectionRefused, text);
     }
 
-    /// Judges every open session by the rules now in force and ends those that they no longer allow.
-    pub fn judge_again(&self) {
-        self.registry.judge_again(|subject, opening| self.gate.still_allows(subject, opening));
+    /// Judges every open session by the rules now in force, after `before`, and ends those that they no longer allow
+    /// or whose resource is another now.
+    pub fn judge_again(&self, before: &Rules) {
+        self.registry.judge_again(|subject, opening| self.gate.still_allows(before, subject, opening));
     }
 }
 

@@ -31,6 +31,8 @@ use crate::gate::{Ledger, PolicyGate, Subject};
 const TTL: u32 = 5;
 /// The longest datagram answered without EDNS, in bytes (RFC 1035).
 const DATAGRAM: usize = 512;
+/// How long a client on a stream may take for its next query, and to take an answer (RFC 7766, 6.2.3).
+const IDLE: std::time::Duration = std::time::Duration::from_secs(30);
 /// How long the host's own resolver may take.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -39,7 +41,15 @@ pub(super) async fn serve_datagrams(socket: Arc<UdpSocket>, gate: Arc<PolicyGate
     let mut buffer = vec![0; 4096];
     let under_way = Arc::new(tokio::sync::Semaphore::new(64));
     loop {
-        let Ok((length, peer)) = socket.recv_from(&mut buffer).await else { return };
+        let (length, peer) = match socket.recv_from(&mut buffer).await {
+            Ok(received) => received,
+            Err(error) => {
+                // One bad datagram, or no memory for a moment: the run keeps its resolver.
+                tracing::warn!(run = %subject.run.id, "the resolver's socket: {error}");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            }
+        };
         let query = Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default());
         // A flood waits in the socket's own queue and is dropped there by the kernel.
         let Ok(place) = under_way.clone().acquire_owned().await else { return };
@@ -55,26 +65,33 @@ pub(super) async fn serve_datagrams(socket: Arc<UdpSocket>, gate: Arc<PolicyGate
     }
 }
 
-/// Answers queries on one TCP connection (RFC 7766) until the client closes or sends no query.
+/// Answers queries on one TCP connection (RFC 7766) until the client closes, sends no query, or takes too long.
 pub(super) async fn serve_stream(
     mut stream: Stream,
     gate: &PolicyGate,
     subject: &Subject,
 ) -> std::io::Result<()> {
     loop {
-        let length = match stream.read_u16().await {
-            Ok(length) => usize::from(length),
+        let asked = tokio::time::timeout(IDLE, async {
+            let length = usize::from(stream.read_u16().await?);
+            let mut query = vec![0; length];
+            stream.read_exact(&mut query).await?;
+            Ok::<_, std::io::Error>(query)
+        });
+        let query = match asked.await? {
+            Ok(query) => query,
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(error) => return Err(error),
         };
-        let mut query = vec![0; length];
-        stream.read_exact(&mut query).await?;
         let Some(message) = answer(gate, subject, query.into()).await else { return Ok(()) };
         let bytes = fit(&message, usize::from(u16::MAX)).map_err(std::io::Error::other)?;
         let length = u16::try_from(bytes.len()).map_err(std::io::Error::other)?;
-        stream.write_u16(length).await?;
-        stream.write_all(&bytes).await?;
-        stream.flush().await?;
+        tokio::time::timeout(IDLE, async {
+            stream.write_u16(length).await?;
+            stream.write_all(&bytes).await?;
+            stream.flush().await
+        })
+        .await??;
     }
 }
 
@@ -146,6 +163,9 @@ fn record(name: &Name, wanted: RecordType, address: IpAddr) -> Option<Record> {
 }
 
 async fn look_up(name: &str) -> Result<Vec<IpAddr>, String> {
+    /// How many look-ups of all runs may wait for the host's resolver: each takes a thread.
+    static UNDER_WAY: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(64);
+    let _place = UNDER_WAY.acquire().await.ok();
     match tokio::time::timeout(PATIENCE, tokio::net::lookup_host((name, 0))).await {
         Ok(Ok(addresses)) => Ok(addresses.map(|address| address.ip()).collect()),
         Ok(Err(error)) => Err(format!("this host's resolver: {error}")),

@@ -1,13 +1,19 @@
 //! Relaying without looking: for a resource that policy passes by name, and for a run that an operator released.
 //! Both are recorded as what they are, with the bytes that went each way.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use interceptor_core::{
     Denial, Held, Verdict,
     model::{Action, Author, OutcomeStatus, Phase, StatementFacts, Target, Verb},
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::io::copy_bidirectional;
 
 use super::{dial, registry::Told, stream::Stream};
 use crate::{
@@ -24,15 +30,32 @@ pub(super) enum Leave {
     Release,
 }
 
-/// Judges, dials `target` and copies both ways until an end. `client` is closed by being dropped.
+/// What one passed connection is about.
+pub(super) struct Passing<'a> {
+    /// Whose it is.
+    pub subject: &'a Subject,
+    /// Under whose word.
+    pub leave: Leave,
+    /// Where it goes.
+    pub target: &'a dial::Target,
+    /// For how long, where that is limited.
+    pub within: Option<Duration>,
+}
+
+/// Judges, dials and copies both ways until an end. `client` is closed by being dropped.
 pub(super) async fn pass(
     gate: &PolicyGate,
-    subject: &Subject,
-    leave: Leave,
-    target: &dial::Target,
+    passing: Passing<'_>,
     mut client: Stream,
     mut told: Told,
 ) -> Result<(), Denial> {
+    let Passing { subject, leave, target, within } = passing;
+    let overdue = async {
+        match within {
+            Some(within) => tokio::time::sleep(within).await,
+            None => std::future::pending().await,
+        }
+    };
     let action = Action {
         phase: Phase::Pass,
         text: match leave {
@@ -51,55 +74,76 @@ pub(super) async fn pass(
         Verdict::Allow(permit) => permit,
         Verdict::Deny(denial) => return Err(denial),
     };
-    let mut ledger = Ledger::new(gate.producer().clone());
-    ledger.sent(0, permit.records());
+    let mut account = Account { ledger: Ledger::new(gate.producer().clone()), counts: Arc::default() };
+    account.ledger.sent(0, permit.records());
     if held.release(permit).is_err() {
         return Ok(());
     }
-    let mut upstream = match dial::connect(target).await {
-        Ok(upstream) => upstream,
-        Err(error) => {
-            ledger.ended_whole(0, OutcomeStatus::Failed, 0, Some(telemetry::chain(&error)));
-            return Ok(());
-        }
+    let counts = account.counts.clone();
+    let (status, why) = tokio::select! {
+        biased;
+        ending = told.wait() => (OutcomeStatus::Completed, Some(ending.denial().message)),
+        () = overdue => (OutcomeStatus::Completed, Some("the operator's release ended".to_owned())),
+        ended = copy(target, &mut client, counts) => ended,
     };
-    let mut counted = Counted { inner: &mut upstream, sent: 0, received: 0 };
-    let ended = tokio::select! {
-        copied = copy_bidirectional(&mut client, &mut counted) => match copied {
-            Ok(_) => None,
-            Err(error) => Some(error.to_string()),
-        },
-        ending = told.wait() => Some(ending.denial().message),
-    };
-    let text = format!(
-        "{} bytes sent, {} received{}",
-        counted.sent,
-        counted.received,
-        ended.map(|why| format!("; {why}")).unwrap_or_default()
-    );
-    ledger.ended_whole(0, OutcomeStatus::Completed, counted.received, Some(text));
+    account.end(status, why.as_deref());
     Ok(())
 }
 
-/// Closes a stream that was refused, so that the peer sees a reset rather than silence.
-pub(super) async fn reject(mut client: Stream) {
-    let mut rest = [0; 1024];
-    // What the peer has sent is taken off first, or the close would overtake a last word of ours.
-    let _ = client.shutdown().await;
-    let _ = tokio::time::timeout(Duration::from_millis(200), client.read(&mut rest)).await;
+async fn copy(
+    target: &dial::Target,
+    client: &mut Stream,
+    counts: Arc<Counts>,
+) -> (OutcomeStatus, Option<String>) {
+    let upstream = match dial::connect(target).await {
+        Ok(upstream) => upstream,
+        Err(error) => return (OutcomeStatus::Failed, Some(telemetry::chain(&error))),
+    };
+    let mut counted = Counted { inner: upstream, counts };
+    let copied = copy_bidirectional(client, &mut counted).await;
+    (OutcomeStatus::Completed, copied.err().map(|error| error.to_string()))
+}
+
+/// The outcome that a passed connection owes, with the bytes that went each way, whatever ends it.
+struct Account {
+    ledger: Ledger,
+    counts: Arc<Counts>,
+}
+
+impl Account {
+    /// Only the first end counts.
+    fn end(&mut self, status: OutcomeStatus, why: Option<&str>) {
+        let (sent, received) =
+            (self.counts.sent.load(Ordering::Relaxed), self.counts.received.load(Ordering::Relaxed));
+        let why = why.map(|why| format!("; {why}")).unwrap_or_default();
+        let text = format!("{sent} bytes sent, {received} received{why}");
+        self.ledger.ended_whole(0, status, received, Some(text));
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.end(OutcomeStatus::Unknown, Some("its run or the daemon ended"));
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    sent: AtomicU64,
+    received: AtomicU64,
 }
 
 /// Counts what goes through, so that the numbers are there whatever ends the copy.
-struct Counted<'a> {
-    inner: &'a mut Stream,
-    sent: u64,
-    received: u64,
+struct Counted {
+    inner: Stream,
+    counts: Arc<Counts>,
 }
 
 mod counting {
     use std::{
         io,
         pin::Pin,
+        sync::atomic::Ordering,
         task::{Context, Poll},
     };
 
@@ -107,38 +151,39 @@ mod counting {
 
     use super::Counted;
 
-    impl AsyncRead for Counted<'_> {
+    impl AsyncRead for Counted {
         fn poll_read(
             mut self: Pin<&mut Self>,
             cx: &mut Context<'_>,
             buf: &mut ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
             let before = buf.filled().len();
-            let polled = Pin::new(&mut *self.inner).poll_read(cx, buf);
-            self.received += (buf.filled().len() - before) as u64;
+            let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+            let read = buf.filled().len().saturating_sub(before) as u64;
+            self.counts.received.fetch_add(read, Ordering::Relaxed);
             polled
         }
     }
 
-    impl AsyncWrite for Counted<'_> {
+    impl AsyncWrite for Counted {
         fn poll_write(
             mut self: Pin<&mut Self>,
             cx: &mut Context<'_>,
             bytes: &[u8],
         ) -> Poll<io::Result<usize>> {
-            let polled = Pin::new(&mut *self.inner).poll_write(cx, bytes);
+            let polled = Pin::new(&mut self.inner).poll_write(cx, bytes);
             if let Poll::Ready(Ok(written)) = polled {
-                self.sent += written as u64;
+                self.counts.sent.fetch_add(written as u64, Ordering::Relaxed);
             }
             polled
         }
 
         fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut *self.inner).poll_flush(cx)
+            Pin::new(&mut self.inner).poll_flush(cx)
         }
 
         fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut *self.inner).poll_shutdown(cx)
+            Pin::new(&mut self.inner).poll_shutdown(cx)
         }
     }
 }

@@ -131,10 +131,18 @@ impl Registry {
         (Registered { registry: self.clone(), connection }, Told(told))
     }
 
-    /// The resource and the upstream's key that `given` stands for, if a session of the same run owns it.
-    pub fn owner(&self, run: RunId, given: &CancelKey) -> Option<(Subject, CancelKey)> {
+    /// The session and the upstream's key that `given` stands for, if a session of the same run at the same resource
+    /// owns it: a key is never sent to another upstream than the one that gave it.
+    pub fn owner(
+        &self,
+        run: RunId,
+        resource: &ResourceName,
+        given: &CancelKey,
+    ) -> Option<(Subject, CancelKey)> {
         self.lock().values().find_map(|entry| match &entry.key {
-            Some((key, Some(theirs))) if entry.shown.run == run && key == given => {
+            Some((key, Some(theirs)))
+                if entry.shown.run == run && entry.shown.resource == *resource && key == given =>
+            {
                 Some((entry.subject.clone(), theirs.clone()))
             }
             _ => None,

@@ -5,7 +5,7 @@
 //! reading cannot stall the other direction; both directions have bounded buffers, and a full one stops the
 //! reading that would fill it. An exchange at the gate stops the client's decoding only.
 
-use std::{io, sync::Arc, task::Poll};
+use std::{io, sync::Arc, task::Poll, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::future::BoxFuture;
@@ -16,7 +16,11 @@ use interceptor_core::{
 };
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
-use super::{registry::Ending, stream::Stream, turns::Turn};
+use super::{
+    registry::Ending,
+    stream::Stream,
+    turns::{Room, Turn},
+};
 use crate::gate::Ledger;
 
 /// Input is not read while this much of it waits to be decoded or sent, in bytes.
@@ -25,6 +29,14 @@ const FULL: usize = 256 * 1024;
 const CHUNK: usize = 16 * 1024;
 /// Client input of at least this many bytes is decoded in the run's turn, away from its neighbours.
 const HEAVY: usize = 16 * 1024;
+/// The most undecoded input of one side, in bytes: every decoder's own limits are below it.
+const LONGEST: usize = 32 * 1024 * 1024;
+/// How many steps of a client are taken before everybody else has had a turn.
+const STEPS: usize = 64;
+/// A batch of more statements than this is judged in the run's turn.
+const BATCH: usize = 16;
+/// How long a peer may take to accept the last bytes for it.
+const LAST_BYTES: Duration = Duration::from_secs(5);
 
 /// Why a relay ended.
 #[derive(Debug)]
@@ -72,6 +84,33 @@ struct Judging {
     verdict: BoxFuture<'static, (Held, Verdict)>,
 }
 
+/// Where the client's decoding stands.
+#[derive(Default)]
+struct Wheel {
+    judging: Option<Judging>,
+    /// A look-up has been sent and the client is held until its answer is decoded.
+    enquiring: bool,
+    /// The decoder has taken all that it can from the client's input and wants more of it.
+    thirsty: bool,
+    /// It was only stopped so that others get a turn.
+    more: bool,
+    /// Leave to hold a message of more than [`FULL`] bytes.
+    room: Option<Room>,
+}
+
+impl Wheel {
+    /// Whether the client's bytes would have a place.
+    fn takes(&self, client: &Leg, upstream: &Leg) -> bool {
+        client.open
+            && upstream.out.queue.len() < FULL
+            && (client.input.len() < FULL || (self.thirsty && self.room.is_some()))
+    }
+
+    fn wants_room(&self, client: &Leg) -> bool {
+        client.open && self.thirsty && self.room.is_none() && client.input.len() >= FULL
+    }
+}
+
 struct Leg {
     read: ReadHalf<Stream>,
     input: BytesMut,
@@ -96,6 +135,7 @@ enum Shut {
     No,
     Wanted,
     Done,
+    Broken,
 }
 
 /// Bytes on their way to one peer.
@@ -108,7 +148,27 @@ struct Out {
 
 impl Out {
     fn push(&mut self, bytes: &Bytes) {
-        self.queue.extend_from_slice(bytes);
+        if self.shut != Shut::Broken {
+            self.queue.extend_from_slice(bytes);
+        }
+    }
+
+    /// The peer takes nothing more. What it said before that may still be read.
+    fn give_up(&mut self) {
+        self.queue.clear();
+        self.dirty = false;
+        self.shut = Shut::Broken;
+    }
+
+    fn is_full(&self) -> bool {
+        self.queue.len() >= FULL
+    }
+
+    /// Closes this direction once everything is sent.
+    fn close(&mut self) {
+        if self.shut == Shut::No {
+            self.shut = Shut::Wanted;
+        }
     }
 
     fn wants(&self) -> bool {
@@ -123,6 +183,10 @@ impl Out {
                 return Err(io::ErrorKind::WriteZero.into());
             }
             self.queue.advance(written);
+            if self.queue.is_empty() && self.queue.capacity() > 2 * FULL {
+                // One large message does not keep its room for the session's life.
+                self.queue = BytesMut::new();
+            }
             self.dirty = true;
         } else if self.dirty {
             self.write.flush().await?;
@@ -149,9 +213,15 @@ impl Relay<'_> {
         if let Some(denial) = last_word(&end) {
             client.out.push(&decoder.farewell(&denial));
         }
+        if matches!(end, End::Told(_) | End::Internal(_)) {
+            // Whoever ended it wants nothing more done there; what was permitted meanwhile ends as `unknown`.
+            upstream.out.queue.clear();
+        }
         // What the peers have not taken within the deadline, they never will.
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), finish(&mut client.out)).await;
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), finish(&mut upstream.out)).await;
+        let _ = tokio::join!(
+            tokio::time::timeout(LAST_BYTES, finish(&mut client.out)),
+            tokio::time::timeout(LAST_BYTES, finish(&mut upstream.out)),
+        );
         end
     }
 
@@ -162,29 +232,40 @@ impl Relay<'_> {
         upstream: &mut Leg,
         told: &mut super::registry::Told,
     ) -> End {
-        let mut judging: Option<Judging> = None;
+        let mut wheel = Wheel::default();
         loop {
-            if let Err(end) = self.advance(decoder, client, upstream, &mut judging).await {
+            if let Err(end) = self.advance(decoder, client, upstream, &mut wheel).await {
                 return end;
             }
             if !upstream.open && !client.out.wants() {
                 return End::Closed;
             }
-            let read_client = client.open && client.input.len() < FULL && upstream.out.queue.len() < FULL;
-            let read_upstream = upstream.open && client.out.queue.len() < FULL;
+            if let Err(end) = bounded(client, upstream) {
+                return end;
+            }
+            if !client.open && wheel.thirsty {
+                // Only now: what the client sent before it closed may have been waiting for a verdict.
+                upstream.out.close();
+            }
+            if wheel.judging.is_none() && client.input.len() < FULL && !upstream.out.is_full() {
+                wheel.room = None;
+            }
+            let read_client = wheel.takes(client, upstream);
+            let read_upstream = upstream.open && !client.out.is_full();
             client.input.reserve(if read_client { CHUNK } else { 0 });
             upstream.input.reserve(if read_upstream { CHUNK } else { 0 });
             tokio::select! {
                 biased;
                 ending = told.wait() => return End::Told(ending),
-                (held, verdict) = async { match judging.as_mut() {
-                    Some(judging) => (&mut judging.verdict).await,
-                    None => std::future::pending().await,
-                }} => {
-                    if let Some(done) = judging.take()
-                        && let Err(end) = self.settle(decoder, client, upstream, &done, held, verdict)
-                    {
+                (held, verdict) = judged(&mut wheel.judging) => {
+                    if let Err(end) = self.settle(decoder, client, upstream, &mut wheel, held, verdict) {
                         return end;
+                    }
+                }
+                sent = upstream.out.drive(), if upstream.out.wants() => {
+                    if sent.is_err() {
+                        // It has closed; why is in what it sent before, which is read to its end.
+                        upstream.out.give_up();
                     }
                 }
                 read = upstream.read.read_buf(&mut upstream.input), if read_upstream => match read {
@@ -197,39 +278,40 @@ impl Relay<'_> {
                         return End::Io(Side::Client, error);
                     }
                 }
-                sent = upstream.out.drive(), if upstream.out.wants() => {
-                    if let Err(error) = sent {
-                        return End::Io(Side::Upstream, error);
-                    }
-                }
+                room = self.turn.room(), if wheel.wants_room(client) => wheel.room = Some(room),
                 read = client.read.read_buf(&mut client.input), if read_client => match read {
-                    Ok(0) => {
-                        client.open = false;
-                        upstream.out.shut = Shut::Wanted;
-                    }
+                    Ok(0) => client.open = false,
                     Ok(_) => {}
                     Err(error) => return End::Io(Side::Client, error),
                 },
+                () = tokio::task::yield_now(), if wheel.more => {}
             }
         }
     }
 
-    /// Decodes all that can be decoded without waiting.
+    /// Decodes what can be decoded without waiting, within the client's share of steps.
     async fn advance(
         &mut self,
         decoder: &mut dyn Decoder,
         client: &mut Leg,
         upstream: &mut Leg,
-        judging: &mut Option<Judging>,
+        wheel: &mut Wheel,
     ) -> Result<(), End> {
-        loop {
+        (wheel.thirsty, wheel.more) = (false, false);
+        for _ in 0..STEPS {
             self.advance_upstream(decoder, client, upstream)?;
-            if judging.is_some() || client.out.queue.len() >= FULL {
+            if wheel.judging.is_some() || client.out.is_full() || upstream.out.is_full() {
                 return Ok(());
             }
             let step = self.client_step(decoder, client).await?;
+            if !matches!(step, Step::Wait) {
+                wheel.enquiring = false;
+            }
             let (held, author) = match step {
-                Step::Wait => return Ok(()),
+                Step::Wait => {
+                    wheel.thirsty = !wheel.enquiring;
+                    return Ok(());
+                }
                 Step::Ask(held) => (held, Author::Agent),
                 Step::Enquire(held) => (held, Author::Gate),
                 Step::Pass(bytes) => {
@@ -242,7 +324,7 @@ impl Relay<'_> {
                 }
                 Step::Close(bytes) => {
                     upstream.out.push(&bytes);
-                    upstream.out.shut = Shut::Wanted;
+                    upstream.out.close();
                     client.open = false;
                     client.input.clear();
                     continue;
@@ -256,14 +338,13 @@ impl Relay<'_> {
                     return Err(End::Internal("a step of the start-up in the middle of a session"));
                 }
             };
-            let mut pending = self.judge(held, author);
-            match futures::poll!(&mut pending.verdict) {
-                Poll::Ready((held, verdict)) => {
-                    self.settle(decoder, client, upstream, &pending, held, verdict)?;
-                }
-                Poll::Pending => *judging = Some(pending),
+            let judging = wheel.judging.insert(self.judge(held, author));
+            if let Poll::Ready((held, verdict)) = futures::poll!(&mut judging.verdict) {
+                self.settle(decoder, client, upstream, wheel, held, verdict)?;
             }
         }
+        wheel.more = true;
+        Ok(())
     }
 
     fn advance_upstream(
@@ -272,7 +353,7 @@ impl Relay<'_> {
         client: &mut Leg,
         upstream: &mut Leg,
     ) -> Result<(), End> {
-        while client.out.queue.len() < FULL {
+        while !client.out.is_full() {
             let step = decoder.step(Side::Upstream, &mut upstream.input).map_err(End::Broken)?;
             match step {
                 Step::Wait => break,
@@ -285,6 +366,9 @@ impl Relay<'_> {
                 Step::Close(bytes) => {
                     client.out.push(&bytes);
                     upstream.open = false;
+                    // Its last word: whatever follows is nobody's.
+                    upstream.input.clear();
+                    break;
                 }
                 Step::Ask(_) | Step::Enquire(_) | Step::StartTls(_) | Step::Open(_) | Step::Cancel(_) => {
                     return Err(End::Internal("a client's step from the upstream's side"));
@@ -306,43 +390,68 @@ impl Relay<'_> {
     fn judge(&self, held: Held, author: Author) -> Judging {
         let (gate, session) = (self.gate.clone(), self.session.clone());
         let number = held.number();
+        let turn = (held.actions().len() > BATCH).then(|| self.turn.clone());
         let verdict = Box::pin(async move {
+            let _turn = match &turn {
+                Some(turn) => turn.take().await,
+                None => None,
+            };
             let verdict = gate.judge(&session, &held, author).await;
             (held, verdict)
         });
         Judging { author, number, verdict }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "both legs, and what came back from the gate")]
     fn settle(
         &mut self,
         decoder: &mut dyn Decoder,
         client: &mut Leg,
         upstream: &mut Leg,
-        judged: &Judging,
+        wheel: &mut Wheel,
         held: Held,
         verdict: Verdict,
     ) -> Result<(), End> {
+        let Some(Judging { author, number, .. }) = wheel.judging.take() else {
+            return Err(End::Internal("a verdict that nobody waited for"));
+        };
         match verdict {
             Verdict::Allow(permit) => {
-                let records = permit.records().to_vec();
+                // Owed from here on, whatever becomes of the bytes.
+                self.ledger.sent(number, permit.records());
                 let bytes =
                     held.release(permit).map_err(|_| End::Internal("a permit for another exchange"))?;
                 upstream.out.push(&bytes);
-                self.ledger.sent(judged.number, &records);
-                decoder.sent(judged.number);
-            }
-            Verdict::Deny(denial) if judged.author == Author::Gate => {
-                return Err(End::Told(Ending::Refused(denial)));
+                decoder.sent(number);
+                wheel.enquiring = author == Author::Gate;
             }
             Verdict::Deny(denial) => {
-                let refusal = decoder.refuse(judged.number, &denial);
+                let refusal = decoder.refuse(number, &denial);
                 client.out.push(&refusal.client);
                 upstream.out.push(&refusal.upstream);
             }
         }
         Ok(())
     }
+}
+
+/// Waits for the verdict that is under way, for ever where none is.
+async fn judged(judging: &mut Option<Judging>) -> (Held, Verdict) {
+    match judging {
+        Some(judging) => (&mut judging.verdict).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Decoders bound their fields; one that does not is stopped here.
+fn bounded(client: &Leg, upstream: &Leg) -> Result<(), End> {
+    const WHAT: &str = "a message longer than any that is taken";
+    if client.input.len() > LONGEST {
+        return Err(End::Broken(DecodeError::client(WHAT)));
+    }
+    if upstream.input.len() > LONGEST {
+        return Err(End::Broken(DecodeError::upstream(WHAT)));
+    }
+    Ok(())
 }
 
 async fn finish(out: &mut Out) -> io::Result<()> {
@@ -385,3 +494,7 @@ pub(super) fn fresh_key() -> io::Result<CancelKey> {
     getrandom::fill(&mut secret).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(CancelKey { process: u32::from_be_bytes(process) & 0x7fff_ffff, secret: secret.into() })
 }
+
+#[cfg(test)]
+#[path = "relay_tests.rs"]
+mod tests;

@@ -17,13 +17,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{
     Proxy,
     dial::{DialError, Opened},
-    registry::{OpenSession, Registered, Told},
+    registry::{Ending, OpenSession, Registered, Told},
     relay::{End, Legs, Relay, fresh_key},
     stream::Stream,
     turns::Turn,
 };
 use crate::{
     gate::{Ledger, Subject, now_us},
+    keeper::credentials,
     telemetry,
     tls::{
         Prefixed,
@@ -33,6 +34,8 @@ use crate::{
 
 /// How long a client may take from connecting to asking for a session.
 const START_UP: Duration = Duration::from_secs(60);
+/// How long a client may take to accept a last word.
+const LAST_WORD: Duration = Duration::from_secs(5);
 /// The longest start-up input, in bytes.
 const START_UP_INPUT: usize = 64 * 1024;
 
@@ -101,8 +104,7 @@ impl Caller<'_> {
             let step = match decoder.step(Side::Client, input) {
                 Ok(step) => step,
                 Err(error) => {
-                    let last = decoder.farewell(&broken(&error));
-                    write(&mut client, &last).await?;
+                    last(&mut client, &decoder.farewell(&broken(&error))).await?;
                     return Err(error.into());
                 }
             };
@@ -139,28 +141,34 @@ impl Caller<'_> {
         opening: Opening,
     ) -> Result<(), StartError> {
         let agent = &self.connection.run.agent;
-        let user = self.resource.credential_for(agent).map(|credential| credential.user.clone());
-        let principal = Principal { user: user.unwrap_or_default(), ..opening.claimed.clone() };
-        let session = self.session(principal);
+        // The keeper chooses by the same rule. Nobody's credential has no user, and opens nothing.
+        let rules = self.proxy.gate.rules();
+        let chosen = credentials::choose(&rules.inventory, &self.resource.name, &agent.name);
+        let user = chosen.map(|(.., credential)| credential.user.clone()).unwrap_or_default();
+        let principal = Principal { user, ..opening.claimed.clone() };
+        let session = self.session(principal.clone());
         let subject = Subject::of_session(&session);
         // Registered before it is judged: a policy that changes in between still finds it.
-        let (registered, told) = self.proxy.registry.register(
+        let (registered, mut told) = self.proxy.registry.register(
             OpenSession {
                 connection: self.connection.id,
                 run: self.connection.run.id,
                 resource: self.resource.name.clone(),
                 since: now_us(),
             },
-            subject,
+            subject.clone(),
             opening.held.actions().to_vec(),
         );
+        // The start-up took its time: what was true at accept may not be any more.
+        if !self.proxy.gate.knows_as(&subject, self.resource) {
+            return last(&mut client, &decoder.farewell(&Ending::Policy.denial())).await;
+        }
         let number = opening.held.number();
         let permit = match self.proxy.gate.judge(&session, &opening.held, Author::Agent).await {
             Verdict::Allow(permit) => permit,
             Verdict::Deny(denial) => {
                 let refusal = decoder.refuse(number, &denial);
-                write(&mut client, &refusal.client).await?;
-                return Ok(());
+                return last(&mut client, &refusal.client).await;
             }
         };
         let mut ledger = Ledger::new(self.proxy.gate.producer().clone());
@@ -168,18 +176,27 @@ impl Caller<'_> {
         let record = permit.records().first().copied();
         // The agent's own log-in is never sent: the permit is consumed by ours.
         let _permitted = permit;
-        match self.proxy.dialler.open(self.resource, self.protocol, agent, &opening).await {
-            Ok((opened, principal)) => {
+        let dialled = tokio::select! {
+            biased;
+            ending = told.wait() => {
+                let denial = ending.denial();
+                let message = format!("before the log-in was done, {}", denial.message);
+                ledger.ended_whole(number, OutcomeStatus::Unknown, 0, Some(message));
+                return last(&mut client, &decoder.farewell(&denial)).await;
+            }
+            dialled = self.proxy.dialler.open(self.resource, self.protocol, agent, &principal, &opening) => dialled,
+        };
+        match dialled {
+            Ok(opened) => {
                 ledger.ended_whole(number, OutcomeStatus::Completed, 0, None);
-                let session = self.session(principal);
                 self.relay(decoder, client, client_input, opened, session, &registered, told, ledger).await
             }
             Err(error) => {
                 tracing::warn!(resource = %self.resource.name, "{}", telemetry::chain(&error));
                 let message = telemetry::chain(&error);
                 ledger.ended_whole(number, OutcomeStatus::Failed, 0, Some(message));
-                let last = decoder.farewell(&unreachable_upstream(&error, record.map(|id| id.to_string())));
-                write(&mut client, &last).await
+                let word = decoder.farewell(&unreachable_upstream(&error, record.map(|id| id.to_string())));
+                last(&mut client, &word).await
             }
         }
     }
@@ -203,7 +220,11 @@ impl Caller<'_> {
         let legs = Legs { client, client_input, upstream: opened.stream, upstream_input: opened.input };
         let relay = Relay { session, gate: self.proxy.gate.clone(), ledger, turn: self.turn };
         match relay.run(decoder, legs, told).await {
-            End::Closed | End::Told(_) | End::Io(..) => {}
+            End::Closed => {}
+            End::Told(ending) => tracing::debug!(connection = %self.connection.id, ?ending, "ended"),
+            End::Io(side, error) => {
+                tracing::debug!(connection = %self.connection.id, ?side, "a socket failed: {error}");
+            }
             End::Broken(error) => self.proxy.broken(&self.connection, &error),
             End::Internal(what) => tracing::error!(connection = %self.connection.id, "{what}"),
         }
@@ -213,10 +234,10 @@ impl Caller<'_> {
     /// Forwards a cancel request of the session's own run. Like the server itself, it never answers.
     async fn cancel(&self, key: &CancelKey) {
         let run = self.connection.run.id;
-        let Some((subject, theirs)) = self.proxy.registry.owner(run, key) else {
+        let Some((subject, theirs)) = self.proxy.registry.owner(run, &self.resource.name, key) else {
             self.proxy.refused(
                 &self.connection,
-                "a cancel request with a key that no session of this run was given",
+                "a cancel request with a key that no session of this run at this resource was given",
             );
             return;
         };
@@ -274,6 +295,16 @@ async fn write(client: &mut Stream, bytes: &Bytes) -> Result<(), StartError> {
     client.write_all(bytes).await?;
     client.flush().await?;
     Ok(())
+}
+
+/// Says a last word and closes in good order; a client that does not take it is not waited for.
+async fn last(client: &mut Stream, bytes: &Bytes) -> Result<(), StartError> {
+    tokio::time::timeout(LAST_WORD, async {
+        write(client, bytes).await?;
+        client.shutdown().await.map_err(StartError::Io)
+    })
+    .await
+    .map_err(|_| StartError::Slow)?
 }
 
 fn broken(error: &DecodeError) -> Denial {

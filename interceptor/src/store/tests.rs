@@ -1,7 +1,5 @@
 //! The store against real files, real `kill -9` and a really full disk.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-
 mod tamper;
 
 use std::{

@@ -8,7 +8,7 @@ use std::{
 };
 
 use interceptor_tests::{Bed, Finished, Installation, RunningBed, Setup, installation};
-use nix::sys::signal::{SigSet, Signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// An agent in Python.
 const AGENT: &str = r#"
@@ -29,17 +29,21 @@ const ESCAPES: &str = r#"
 import socket, sys
 def attempt(what, do):
     try:
-        do()
-        print(f"  {what}: went through"); return 1
+        said = do()
+        print(f"  {what}: {said or 'went through'}"); return 0 if said else 1
     except OSError as error:
         print(f"  {what}: {error.strerror or error}"); return 0
 def udp(): socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"rows", ("192.0.2.1", 9))
-def other(): socket.create_connection(("192.0.2.1", 443), 5)
+def dial(*address):
+    s = socket.create_connection(address, 5)
+    s.send(b"rows")
+    return None if s.recv(1) else "closed at once"
+def other(): return dial("192.0.2.1", 443)
 def raw(): socket.socket(socket.AF_INET, socket.SOCK_RAW, 253)
 def ping(): socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
 def lite(): socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 136)
 def packet(): socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3)
-def direct(): socket.create_connection(("127.0.0.1", int(sys.argv[1])), 5)
+def direct(): return dial("127.0.0.1", int(sys.argv[1]))
 tries = [("a datagram to another host", udp), ("a connection to another host", other), ("a raw socket", raw),
          ("a ping socket", ping), ("UDP-Lite", lite), ("a packet socket", packet),
          ("the database's own port on this host", direct)]
@@ -213,15 +217,18 @@ fn print(finished: &Finished) {
 /// Set by Ctrl-C or SIGTERM: the story is cut short, and what it started is cleaned up as ever.
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
-/// Keeps those signals from ending the process. To be called before any thread is made; commands that are started
-/// have them again.
+/// Notes those signals from now on, instead of ending by them.
 fn listen_for_interrupts() {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    let _ = signals.thread_block();
-    std::thread::spawn(move || {
-        let _ = signals.wait();
+    std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let Ok(runtime) = runtime else { return };
+        runtime.block_on(async {
+            let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+        });
         STOPPED.store(true, Ordering::Relaxed);
     });
 }

@@ -14,7 +14,10 @@ use nix::sys::signal::Signal;
 #[track_caller]
 fn did_everything(finished: Finished, lines: &[&str]) {
     let finished = finished.succeeded();
-    for line in ["connect: ok", "refused: 42501", "tables are dropped by migrations only", "after: "].iter().chain(lines) {
+    for line in ["connect: ok", "refused: 42501", "tables are dropped by migrations only", "after: "]
+        .iter()
+        .chain(lines)
+    {
         assert!(finished.stdout.contains(line), "no {line:?} in {finished}");
     }
 }
@@ -24,7 +27,11 @@ fn did_everything(finished: Finished, lines: &[&str]) {
 fn is_recorded(installation: &Installation, bed: &interceptor_tests::RunningBed) {
     let records = installation.ended("DROP TABLE users");
     let refused = records.with("DROP TABLE users");
-    assert!(refused.iter().all(|drop| !drop.allowed() && drop.status() == "refused"), "{:#?}", records.brief());
+    assert!(
+        refused.iter().all(|drop| !drop.allowed() && drop.status() == "refused"),
+        "{:#?}",
+        records.brief()
+    );
     assert!(refused.iter().any(|drop| drop.verbs().contains(&"schema.drop")));
     assert_eq!(refused[0].at("/request/agent/name"), "release-bot");
     assert_eq!(refused[0].at("/request/resource"), "orders");
@@ -95,9 +102,18 @@ fn psycopg3() {
     let installation = Setup::of(&bed).start();
     let script = installation.script("psycopg3.py", include_str!("../clients/psycopg3.py"));
     let python = places::python().display().to_string();
-    let lines = ["tls: True", "simple: user1", "extended: user7", "pipelined: user11 user12 user13", "cancelled: 57014"];
+    let lines = [
+        "tls: True",
+        "simple: user1",
+        "extended: user7",
+        "pipelined: user11 user12 user13",
+        "cancelled: 57014",
+    ];
     let finished = installation.run("release-bot", &[&python, &script]);
-    did_everything(finished, &[&lines[..], &["refused-extended: 42501", "transaction: 25P02", "after: 100"]].concat());
+    did_everything(
+        finished,
+        &[&lines[..], &["refused-extended: 42501", "transaction: 25P02", "after: 100"]].concat(),
+    );
     is_recorded(&installation, &bed);
     let records = installation.ended("SELECT name FROM users WHERE id = $1");
     let bound = records.with("SELECT name FROM users WHERE id = $1");
@@ -113,7 +129,8 @@ fn asyncpg() {
     let installation = Setup::of(&bed).start();
     let script = installation.script("asyncpg.py", include_str!("../clients/asyncpg.py"));
     let python = places::python().display().to_string();
-    let lines = ["extended: user7", "pipelined: 3", "cancelled: ok", "refused-extended: 42501", "cursor: [1, 2, 3]"];
+    let lines =
+        ["extended: user7", "pipelined: 3", "cancelled: ok", "refused-extended: 42501", "cursor: [1, 2, 3]"];
     did_everything(installation.run("release-bot", &[&python, &script]), &lines);
     is_recorded(&installation, &bed);
     installation.finish();
@@ -125,7 +142,8 @@ fn pg8000() {
     let installation = Setup::of(&bed).start();
     let script = installation.script("pg8000.py", include_str!("../clients/pg8000.py"));
     let python = places::python().display().to_string();
-    let lines = ["simple: user1", "extended: user7", "prepared: user11 user12 user13", "refused-extended: 42501"];
+    let lines =
+        ["simple: user1", "extended: user7", "prepared: user11 user12 user13", "refused-extended: 42501"];
     did_everything(installation.run("release-bot", &[&python, &script]), &lines);
     is_recorded(&installation, &bed);
     installation.finish();

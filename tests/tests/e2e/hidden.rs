@@ -17,9 +17,9 @@ const HIDDEN: &[(&str, &str)] = &[
     ("SELECT * FROM ONLY secrets", "FROM ONLY secrets"),
     ("TABLE secrets", "TABLE secrets"),
     ("SELECT * FROM innocent", "innocent"),
-    ("SELECT /* x */ value FROM/**/secrets -- y", "/**/secrets"),
+    ("SELECT /* x */ value FROM/**/secrets -- y\n", "/**/secrets"),
     ("SELECT value FROM U&\"\\0073ecrets\"", "0073ecrets"),
-    ("SELECT value FROM U&\"!0073ecrets\" UESCAPE '!'", "!0073ecrets"),
+    ("SELECT value FROM U&\"!0073ecrets\" UESCAPE '!'", "value FROM U&"),
     ("SELECT value FROM \"secrets\" AS users", "\"secrets\" AS users"),
     ("SELECT value FROM public . secrets", "public . secrets"),
     ("WITH users AS (SELECT value FROM secrets) SELECT * FROM users", "WITH users"),
@@ -37,7 +37,10 @@ const HIDDEN: &[(&str, &str)] = &[
     ("INSERT INTO notes (body) SELECT value FROM secrets RETURNING body", "INSERT INTO notes"),
     ("UPDATE notes SET body = value FROM secrets RETURNING body", "UPDATE notes"),
     ("DELETE FROM notes USING secrets RETURNING value", "USING secrets"),
-    ("MERGE INTO notes USING secrets ON true WHEN NOT MATCHED THEN INSERT (body) VALUES (value)", "MERGE INTO"),
+    (
+        "MERGE INTO notes USING secrets ON true WHEN NOT MATCHED THEN INSERT (body) VALUES (value)",
+        "MERGE INTO",
+    ),
     ("SELECT table_to_xml('secrets', true, false, '')", "table_to_xml"),
     ("SELECT query_to_xml('SELECT value FROM secrets', true, false, '')", "query_to_xml"),
     ("SELECT pg_read_file('PG_VERSION')", "pg_read_file"),
@@ -79,11 +82,17 @@ fn hidden_reads_and_drops_are_judged() {
 #[test]
 fn a_batch_is_judged_whole() {
     let (bed, installation) = stage();
-    let finished = installation.psql("INSERT INTO notes (body) VALUES ('first') \\; DROP TABLE users \\; SELECT 'last';\n");
+    let finished = installation
+        .psql("INSERT INTO notes (body) VALUES ('first') \\; DROP TABLE users \\; SELECT 'last';\n");
     assert!(finished.stderr.contains("42501") && !finished.stdout.contains("last"), "{finished}");
-    assert_eq!(bed.admin("orders", "SELECT count(*) FROM notes"), "0", "nothing of the batch was carried out");
+    assert_eq!(
+        bed.admin("orders", "SELECT count(*) FROM notes"),
+        "0",
+        "nothing of the batch was carried out"
+    );
     let records = installation.ended("DROP TABLE users");
-    let places: Vec<_> = records.with("").iter().filter(|one| one.at("/request/place/1") == 3).map(|one| one.id()).collect();
+    let places: Vec<_> =
+        records.with("").iter().filter(|one| one.at("/request/place/1") == 3).map(|one| one.id()).collect();
     assert_eq!(places.len(), 3, "a record for each statement of the frame: {:#?}", records.brief());
     installation.finish();
 }
@@ -149,14 +158,18 @@ with psycopg.connect(DSN, autocommit=True) as session:
     );
     let python = interceptor_tests::places::python().display().to_string();
     let finished = installation.run("release-bot", &[&python, &script]).succeeded();
-    assert!(finished.stdout.contains("failed with 42501") && finished.stdout.contains("then 100"), "{finished}");
+    assert!(
+        finished.stdout.contains("failed with 42501") && finished.stdout.contains("then 100"),
+        "{finished}"
+    );
     assert_eq!(
         bed.admin("orders", "SELECT count(*) FROM notes"),
         "0",
         "what came before is undone with the implicit transaction, what came behind is skipped"
     );
     let records = installation.ended("SELECT count(*) FROM users");
-    let skipped = records.with("INSERT INTO notes");
-    assert!(skipped.iter().any(|one| one.status() == "skipped" || one.status() == "failed"), "{:#?}", records.brief());
+    let inserts = records.with("INSERT INTO notes");
+    let done = inserts.iter().filter(|one| one.phase() == "execute" && one.status() == "completed");
+    assert_eq!(done.count(), 1, "the server answered the first alone: {:#?}", records.brief());
     installation.finish();
 }

@@ -79,6 +79,14 @@ pub enum JournalError {
         "a record of {0} bytes is longer than the journal takes; raise the journal's size, or send less at once"
     )]
     TooLarge(u64),
+    /// The run has more statements under way than there may be at once.
+    #[error("run {run} has {most} statements under way: wait for some to end, or raise the journal's size")]
+    Owing {
+        /// The run.
+        run: interceptor_core::model::RunId,
+        /// How many it may have.
+        most: u64,
+    },
     /// The run has used up its share of the store.
     #[error("run {run} has used its {limit} bytes of the store; raise `run_bytes` or start a new run")]
     Quota {

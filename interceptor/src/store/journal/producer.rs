@@ -10,7 +10,7 @@ use std::{
 };
 
 use interceptor_core::{
-    model::{EventRecord, ExchangeDigest, OutcomeRecord, RecordId, RequestRecord, RunId},
+    model::{EventKind, EventRecord, ExchangeDigest, OutcomeRecord, RecordId, RequestRecord, RunId},
     permit::Committed,
 };
 use serde::Serialize;
@@ -76,6 +76,8 @@ struct State {
     head: u64,
     next: u64,
     open: HashMap<RecordId, RunId>,
+    /// How many of `open` are each run's.
+    owing: HashMap<RunId, u64>,
     used: HashMap<RunId, u64>,
 }
 
@@ -109,7 +111,8 @@ impl Producer {
     ) -> Result<Self, JournalError> {
         let epoch = journal.map.word(at::EPOCH).fetch_add(1, Ordering::AcqRel).wrapping_add(1);
         let (head, next) = journal.end()?;
-        let state = State { head, next, open: HashMap::new(), used: used.into_iter().collect() };
+        let (open, owing) = (HashMap::new(), HashMap::new());
+        let state = State { head, next, open, owing, used: used.into_iter().collect() };
         let producer = Self {
             shared: Arc::new(Shared { journal: journal.clone(), epoch, limits, state: Mutex::new(state) }),
         };
@@ -131,7 +134,7 @@ impl Producer {
         self.commit_drafts(digest, entries, &drafts)
     }
 
-    /// As [`Producer::commit_requests`], but waits for room until `deadline` when the journal is full. Cancel safe:
+    /// As [`Producer::commit_requests`], but waits for room until `deadline` when the journal, or the run's share of it, is full. Cancel safe:
     /// nothing is published by a call that did not return.
     pub async fn commit_requests_by(
         &self,
@@ -142,7 +145,9 @@ impl Producer {
         let drafts = entries.iter().map(|e| Draft::new(Kind::Request, e)).collect::<Result<Vec<_>, _>>()?;
         loop {
             match self.commit_drafts(digest, entries, &drafts) {
-                Err(JournalError::Full) if Instant::now() < deadline => sleep(LOOK_AGAIN).await,
+                Err(JournalError::Full | JournalError::Owing { .. }) if Instant::now() < deadline => {
+                    sleep(LOOK_AGAIN).await;
+                }
                 done => return done,
             }
         }
@@ -154,16 +159,30 @@ impl Producer {
         let mut state = self.lock();
         self.current()?;
         let run = state.open.remove(&outcome.request).ok_or(JournalError::NotOpen(outcome.request))?;
+        if let Some(owing) = state.owing.get_mut(&run) {
+            *owing = owing.saturating_sub(1);
+            if *owing == 0 {
+                state.owing.remove(&run);
+            }
+        }
         *state.used.entry(run).or_default() += draft.size();
         self.publish(&mut state, &[draft]);
         Ok(())
     }
 
-    /// Publishes an event and gives its sequence number.
+    /// Publishes an event and gives its sequence number. What a run can cause as often as it likes counts towards
+    /// what the run may write; what operators and the daemon itself do does not.
     pub fn append_event(&self, event: &EventRecord) -> Result<u64, JournalError> {
         let draft = Draft::new(Kind::Event, event)?;
         let mut state = self.lock();
         self.current()?;
+        if let Some(run) = event.run.filter(|_| is_the_runs_doing(event.kind)) {
+            let used = state.used.entry(run).or_default();
+            if used.saturating_add(draft.size()) > self.shared.limits.run_bytes {
+                return Err(JournalError::Quota { run, limit: self.shared.limits.run_bytes });
+            }
+            *used = used.saturating_add(draft.size());
+        }
         self.room(&state, draft.size(), 0, 0)?;
         let seq = state.next;
         self.publish(&mut state, &[draft]);
@@ -207,10 +226,12 @@ impl Producer {
             return Err(JournalError::NoSpace);
         }
         self.quota(&state, entries, drafts)?;
+        self.share(&state, entries)?;
         self.room(&state, size, drafts.len() as u64, EVENT_ROOM)?;
         let records: Vec<_> = (state.next..).take(drafts.len()).map(RecordId).collect();
         for ((record, entry), draft) in records.iter().zip(entries).zip(drafts) {
             state.open.insert(*record, entry.run);
+            *state.owing.entry(entry.run).or_default() += 1;
             *state.used.entry(entry.run).or_default() += draft.size();
         }
         self.publish(&mut state, drafts);
@@ -228,6 +249,19 @@ impl Producer {
             if *used > limit {
                 return Err(JournalError::Quota { run: entry.run, limit });
             }
+        }
+        Ok(())
+    }
+
+    /// Whether a run that leaves requests open leaves room for the others' too: the room for their outcomes may be a
+    /// quarter of the journal.
+    fn share(&self, state: &State, entries: &[RequestRecord]) -> Result<(), JournalError> {
+        let most = self.shared.journal.capacity() / 4 / OUTCOME_ROOM;
+        let Some(run) = entries.first().map(|entry| entry.run) else { return Ok(()) };
+        let owing = state.owing.get(&run).copied().unwrap_or_default();
+        // One exchange alone is judged by its size.
+        if owing > 0 && owing.saturating_add(entries.len() as u64) > most {
+            return Err(JournalError::Owing { run, most });
         }
         Ok(())
     }
@@ -280,6 +314,26 @@ impl Producer {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere while the lock was held leaves at worst an unpublished frame beyond `head`.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a run can cause such events without end.
+fn is_the_runs_doing(kind: EventKind) -> bool {
+    match kind {
+        EventKind::ConnectionRefused | EventKind::Internal | EventKind::ProtocolError | EventKind::Kernel => {
+            true
+        }
+        EventKind::DaemonStarted
+        | EventKind::DaemonStopped
+        | EventKind::Recovered
+        | EventKind::RunStarted
+        | EventKind::RunEnded
+        | EventKind::RunKilled
+        | EventKind::Released
+        | EventKind::ReleaseEnded
+        | EventKind::PolicyLoaded
+        | EventKind::PolicyRefused
+        | EventKind::Store => false,
     }
 }
 

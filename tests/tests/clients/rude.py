@@ -1,0 +1,123 @@
+"""Breaks PostgreSQL's protocol in every way it knows, and prints what came of each; then waits for its answers."""
+import os
+import socket
+import ssl
+import struct
+import sys
+
+HOST, PORT = "db.internal", 5432
+trust = ssl.create_default_context()
+
+
+def message(kind, body=b""):
+    return kind + struct.pack(">I", len(body) + 4) + body
+
+
+def startup(version=196608, **settings):
+    body = struct.pack(">I", version)
+    body += b"".join(key.encode() + b"\0" + value.encode() + b"\0" for key, value in settings.items()) + b"\0"
+    return struct.pack(">I", len(body) + 4) + body
+
+
+def dial(secure=True):
+    s = socket.create_connection((HOST, PORT), 10)
+    s.settimeout(20)
+    if secure:
+        s.sendall(struct.pack(">II", 8, 80877103))
+        assert s.recv(1) == b"S"
+        s = trust.wrap_socket(s, server_hostname=HOST)
+    return s
+
+
+def drain(s):
+    heard = b""
+    try:
+        while chunk := s.recv(65536):
+            heard += chunk
+            if len(heard) > 1 << 20:
+                break
+    except (TimeoutError, socket.timeout):
+        return heard, "still open"
+    except OSError as error:
+        return heard, type(error).__name__
+    return heard, "closed"
+
+
+def session():
+    s = dial()
+    s.sendall(startup(user="whoever", database="orders"))
+    heard = b""
+    while b"Z\0\0\0\x05" not in heard:
+        chunk = s.recv(65536)
+        if not chunk:
+            raise OSError(f"closed at log-in: {heard!r}")
+        heard += chunk
+        if heard[:1] == b"R" and heard[8:9] == b"\x03" and b"p" not in heard[:1]:
+            s.sendall(message(b"p", b"whatever\0"))
+            heard = b""
+    return s
+
+
+def first(secure, payload):
+    def do():
+        s = dial(secure)
+        s.sendall(payload)
+        return drain(s)
+
+    return do
+
+
+def within(payload):
+    def do():
+        s = session()
+        try:
+            s.sendall(payload)
+        except OSError:
+            pass
+        return drain(s)
+
+    return do
+
+
+TRIALS = {
+    "a start of length 0": first(False, struct.pack(">I", 0) + b"x" * 8),
+    "a start of length 4": first(False, struct.pack(">I", 4)),
+    "a start of negative length": first(False, struct.pack(">i", -1) + b"x" * 8),
+    "a start of 2 GiB": first(False, struct.pack(">I", 0x7FFFFFFF) + b"x" * 8),
+    "a start of an unknown version": first(True, startup(0x00090000, user="x")),
+    "a start without a user": first(True, startup(database="orders")),
+    "a start that is not ended": first(True, startup(user="x")[:-1] + b"y"),
+    "HTTP": first(False, b"GET / HTTP/1.1\r\nHost: db.internal\r\n\r\n"),
+    "SSH": first(False, b"SSH-2.0-OpenSSH_9.2\r\n"),
+    "two requests for TLS": first(True, struct.pack(">II", 8, 80877103)),
+    "bytes behind the request for TLS": first(False, struct.pack(">II", 8, 80877103) + startup(user="x")),
+    "noise": first(False, os.urandom(5000)),
+    "noise in TLS": first(True, os.urandom(5000)),
+    "a length of 3": within(b"Q" + struct.pack(">I", 3) + b"x"),
+    "a negative length": within(b"Q" + struct.pack(">i", -5)),
+    "a length of 2 GiB": within(b"Q" + struct.pack(">I", 0x7FFFFFFF) + b"SELECT 1" * 1000),
+    "an unknown kind": within(message(b"~", b"x")),
+    "a query without its end": within(message(b"Q", b"SELECT 1")),
+    "a query with a NUL inside": within(message(b"Q", b"SELECT 1\0; DROP TABLE users\0")),
+    "a query that is no UTF-8": within(message(b"Q", b"SELECT '\xff\xfe'\0") + message(b"X")),
+    "a function call": within(message(b"F", struct.pack(">IHHH", 1598, 0, 0, 0)) + message(b"X")),
+    "copied rows out of turn": within(message(b"d", b"rows") + message(b"X")),
+    "a bind of nothing": within(message(b"B", b"\0none\0" + struct.pack(">HHH", 0, 0, 0)) + message(b"S") + message(b"X")),
+    "a bind that promises too much": within(message(b"B", b"\0\0" + struct.pack(">HHI", 0, 65535, 5)) + message(b"S")),
+    "an execute of nothing": within(message(b"E", b"none\0\0\0\0\0") + message(b"S") + message(b"X")),
+    "10000 syncs": within(message(b"S") * 10000 + message(b"X")),
+    "20000 nested parentheses": within(message(b"Q", b"SELECT " + b"(" * 20000 + b"1" + b")" * 20000 + b"\0") + message(b"X")),
+    "a statement of 4 MiB": within(message(b"Q", b"SELECT '" + b"x" * (4 << 20) + b"'\0") + message(b"X")),
+    "50000 statements": within(message(b"Q", b"SELECT 1;" * 50000 + b"\0") + message(b"X")),
+    "a message that never ends": within(b"Q" + struct.pack(">I", 1000) + b"SELECT"),
+    "a password out of turn": within(message(b"p", b"secret\0") + message(b"X")),
+}
+
+only = sys.argv[1:] or list(TRIALS)
+for name in only:
+    try:
+        heard, end = TRIALS[name]()
+        print(f"{name}: {len(heard)} bytes, {end}", flush=True)
+    except Exception as error:
+        print(f"{name}: {error!r}", flush=True)
+print("all tried")

@@ -1,0 +1,141 @@
+//! `kill -9` on each process of the daemon, again and again, under load: the server's own log and the record agree.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use interceptor_tests::{
+    Bed, Installation, Job, RunningBed, Setup,
+    installation::DSN,
+    places,
+    process::{PATIENCE, wait_until},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// The marks `name-number` in statements, with how often each was seen.
+fn marks<'a>(statements: impl Iterator<Item = &'a str>) -> BTreeMap<String, u32> {
+    let mut found = BTreeMap::new();
+    for statement in statements {
+        let mark = statement.split("/* ").nth(1).and_then(|rest| rest.split(" */").next());
+        if let Some(mark) = mark.filter(|mark| mark.contains('-')) {
+            *found.entry(mark.to_owned()).or_insert(0) += 1;
+        }
+    }
+    found
+}
+
+/// The promise of the record, statement by statement.
+fn accounts_agree(bed: &RunningBed, installation: &Installation) -> (usize, usize) {
+    let log = bed.statements("app");
+    let seen = marks(log.iter().map(String::as_str));
+    let records = installation.records();
+    let sent: Vec<_> = records.agents().filter(|exchange| exchange.phase() != "prepare").collect();
+    let recorded = marks(sent.iter().map(|exchange| exchange.statement()));
+    let differ: Vec<_> = seen
+        .iter()
+        .filter(|(mark, times)| recorded.get(*mark) != Some(times))
+        .map(|(mark, times)| {
+            format!("{mark}: the server saw it {times} times, recorded {:?}", recorded.get(mark))
+        })
+        .collect();
+    let all = (seen.len(), recorded.len(), records.0.len());
+    assert!(
+        differ.is_empty(),
+        "{} differ of {all:?} (seen, recorded, records): {:#?}",
+        differ.len(),
+        &differ[..differ.len().min(20)]
+    );
+    for exchange in &sent {
+        let Some(mark) = marks(std::iter::once(exchange.statement())).into_keys().next() else { continue };
+        match exchange.status() {
+            "completed" => {
+                assert!(seen.contains_key(&mark), "{mark} is said to be done, but the server never saw it")
+            }
+            "unknown" | "failed" | "skipped" => {}
+            other => panic!("{mark} has the outcome {other:?}"),
+        }
+    }
+    // The gate's own statements: what the server saw beyond the agent's is recorded as the gate's.
+    let own = records.0.iter().filter(|exchange| exchange.is_gates_own()).count();
+    let foreign = log.iter().filter(|text| text.starts_with("/* interceptor:")).count();
+    assert!(own >= foreign, "the server saw {foreign} statements of the gate's own, {own} are recorded");
+    (seen.len(), sent.iter().filter(|exchange| exchange.status() == "unknown").count())
+}
+
+fn kill_role(installation: &Installation, role: &str) {
+    let roles = installation.roles();
+    println!("killing {role} of {roles:?}");
+    for (_, pid) in roles.iter().filter(|(name, _)| name == role) {
+        let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+    }
+}
+
+fn load(installation: &Installation, name: &str) -> Job {
+    let script = installation.script("load.py", include_str!("../clients/load.py"));
+    let python = places::python().display().to_string();
+    Job::start(installation.captured("release-bot", &[&python, &script, DSN, name]), "")
+}
+
+fn progress(bed: &RunningBed) -> u64 {
+    bed.admin("orders", "SELECT count(*) FROM notes").parse().unwrap_or(0)
+}
+
+fn rounds(rounds: u32) {
+    let bed = Bed::start();
+    let mut installation = Setup::of(&bed).start();
+    let loads = [load(&installation, "one"), load(&installation, "two")];
+    for round in 0..rounds {
+        let before = progress(&bed);
+        wait_until("the load to move on", PATIENCE, || progress(&bed) > before + 20);
+        let role = ["proxy", "keeper", "helper"][(round % 3) as usize];
+        kill_role(&installation, role);
+        if role == "helper" {
+            // Nothing leaves while the daemon is down; what is on its way may still arrive.
+            wait_until("the whole daemon to be gone", Duration::from_secs(20), || {
+                installation.roles().is_empty()
+            });
+            std::thread::sleep(Duration::from_millis(500));
+            let down = progress(&bed);
+            std::thread::sleep(Duration::from_millis(700));
+            assert_eq!(progress(&bed), down, "rows were written while the daemon was down");
+            installation.start();
+        }
+    }
+    let before = progress(&bed);
+    wait_until("the load to move on after the last kill", PATIENCE, || progress(&bed) > before + 20);
+    for job in &loads {
+        job.signal(Signal::SIGTERM);
+    }
+    for job in loads {
+        let finished = job.finish(Duration::from_secs(30));
+        assert!(!finished.timed_out, "{finished}");
+    }
+    let settled = Instant::now() + Duration::from_secs(20);
+    loop {
+        let open = installation.records().agents().filter(|exchange| exchange.status().is_empty()).count();
+        if open == 0 {
+            break;
+        }
+        assert!(Instant::now() < settled, "{open} records have no outcome");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let (statements, unknown) = accounts_agree(&bed, &installation);
+    println!("{statements} statements, {unknown} with an unknown outcome, {rounds} kills");
+    installation.finish();
+}
+
+#[test]
+fn the_record_survives_kill_9_of_each_process() {
+    rounds(6);
+}
+
+/// The same for longer: `cargo xtask test --long`.
+#[test]
+#[ignore = "takes minutes: run by `cargo xtask test --long`"]
+fn the_record_survives_many_kills() {
+    rounds(60);
+}
