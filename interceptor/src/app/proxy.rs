@@ -266,7 +266,9 @@ impl Daemon {
         };
         let keeps = rules.inventory.resources.values().flat_map(|resource| resource.keeps.iter().cloned());
         let keeps: BTreeSet<String> = keeps.collect();
-        FromProxy::Accepted { run, agent, claims: BTreeMap::new(), keeps, authority }
+        // What `ps` shows.
+        let claims = BTreeMap::from([("command".to_owned(), facts.command.join(" "))]);
+        FromProxy::Accepted { run, agent, claims, keeps, authority }
     }
 
     fn started(&self, run: Run, v6: bool, _ports: Ports, descriptors: Vec<OwnedFd>) -> anyhow::Result<()> {

@@ -374,7 +374,7 @@ fn check(
         let (word, tone) = if report.is_good() {
             ("the record is whole", Tone::Good)
         } else {
-            ("the record was changed", Tone::Bad)
+            ("this is not the whole record, or not as it was written: see above", Tone::Bad)
         };
         printer.line(&printer.paint(word, tone))?;
     }

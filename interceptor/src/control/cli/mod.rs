@@ -103,22 +103,26 @@ pub fn main() -> ExitCode {
         Command::Doctor => doctor::doctor(&places, &printer),
         Command::Ca(command) => ca::run(&places, &printer, &command),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "interceptor", &mut io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "interceptor", &mut text);
+            printer.line(String::from_utf8_lossy(&text).trim_end()).map(|()| ExitCode::SUCCESS)
         }
-        Command::Man { into } => man(into),
+        Command::Man { into } => man(&printer, into),
     };
     done.unwrap_or_else(|failure| printer.failure(&failure))
 }
 
-fn man(into: Option<PathBuf>) -> Result<ExitCode, Failure> {
+fn man(printer: &Printer, into: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let command = Arguments::command();
-    match into {
-        Some(folder) => std::fs::create_dir_all(&folder)
-            .and_then(|()| clap_mangen::generate_to(command, &folder))
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", folder.display()))),
-        None => clap_mangen::Man::new(command).render(&mut io::stdout()),
-    }
-    .map(|()| ExitCode::SUCCESS)
-    .map_err(|error| Failure::host(format!("the manual page could not be written: {error}")))
+    let wrong = |error: io::Error| Failure::host(format!("the manual page could not be written: {error}"));
+    let Some(folder) = into else {
+        let mut text = Vec::new();
+        clap_mangen::Man::new(command).render(&mut text).map_err(wrong)?;
+        printer.line(String::from_utf8_lossy(&text).trim_end())?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    std::fs::create_dir_all(&folder)
+        .and_then(|()| clap_mangen::generate_to(command, &folder))
+        .map_err(|error| wrong(io::Error::new(error.kind(), format!("{}: {error}", folder.display()))))?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -92,10 +92,20 @@ impl Printer {
         }
     }
 
-    /// Prints a heading and rows. Every cell is neutralised.
+    /// Prints a heading and rows. Every cell is neutralised. On a terminal that has the room the last column is
+    /// wrapped under itself.
     pub fn table(&self, heading: &[&str], rows: Vec<Vec<(String, Tone)>>) -> Result<(), Failure> {
+        const GAP: u16 = 2;
+        const LEAST: usize = 16;
+        let widest = |place: usize| {
+            let cells = rows.iter().filter_map(|row| row.get(place)).map(|(text, _)| text.chars().count());
+            cells.chain(heading.get(place).map(|name| name.len())).max().unwrap_or(0)
+        };
+        let last = heading.len().saturating_sub(1);
+        let before: usize = (0..last).map(|place| widest(place) + usize::from(GAP)).sum();
+        let roomy = self.width().is_some_and(|width| width >= before + LEAST);
         let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_content_arrangement(if self.width().is_some() {
+        table.load_style(presets::NOTHING).set_content_arrangement(if roomy {
             ContentArrangement::Dynamic
         } else {
             ContentArrangement::Disabled
@@ -107,10 +117,8 @@ impl Printer {
         for row in rows {
             table.add_row(row.into_iter().map(|(text, tone)| self.cell(&text, tone)));
         }
-        // Only the last column may be wrapped.
-        let last = heading.len().saturating_sub(1);
         for (place, column) in table.column_iter_mut().enumerate() {
-            column.set_padding((0, 2));
+            column.set_padding((0, GAP));
             if place < last {
                 column.set_constraint(ColumnConstraint::ContentWidth);
             }

@@ -69,6 +69,7 @@ pub(super) fn run(places: &Places, printer: &Printer, command: Command) -> Resul
                 approvals: BTreeMap::new(),
                 now: now_us() / 1_000_000,
             };
+            let guessed = tables.is_empty();
             let catalogue = Catalogue { tables, ..Catalogue::default() };
             let text = explain(&rules, &case, &catalogue, &analyze).map_err(Failure::usage)?;
             if printer.is_json() {
@@ -76,6 +77,10 @@ pub(super) fn run(places: &Places, printer: &Printer, command: Command) -> Resul
             } else {
                 let text = interceptor_core::text::printable_lines(&text);
                 text.lines().try_for_each(|line| printer.line(line))?;
+                if guessed {
+                    let hint = "without --table a bare name could mean any schema of the search path; all are asked for";
+                    printer.line(&printer.paint(hint, Tone::Faint))?;
+                }
             }
             Ok(ExitCode::SUCCESS)
         }

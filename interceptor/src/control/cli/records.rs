@@ -15,8 +15,8 @@ use interceptor_core::{
 use super::output::{Failure, Printer, Tone, clock, when};
 use crate::store::{FullRecord, Line};
 
-/// Where the last column of a tail begins.
-const TAIL_INDENT: usize = 33;
+/// So many sockets and datagrams the launcher tries in vain before it executes a run's command, at most.
+const SELF_TEST: usize = 10;
 
 /// One line of `audit tail`, not yet coloured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,15 +32,18 @@ pub(super) struct Brief {
 impl Brief {
     /// The line, cut to `width` columns.
     pub(super) fn paint(&self, printer: &Printer, width: Option<usize>) -> String {
-        let result = self.result.as_ref().map(|(text, tone)| (one_line(text), *tone));
+        let (clock, number, mark) =
+            (clock(self.at), format!("{:>8}", self.number), format!("{:<8}", self.mark));
+        let before = clock.chars().count() + number.chars().count() + mark.chars().count() + 3;
+        let room = width.map_or(usize::MAX, |width| width.saturating_sub(before).max(20));
+        let result = self.result.as_ref().map(|(text, tone)| (cut(&one_line(text), room / 2), *tone));
         let after = result.as_ref().map_or(0, |(text, _)| text.chars().count() + 3);
-        let room = width.map_or(usize::MAX, |width| width.saturating_sub(TAIL_INDENT + after).max(20));
-        let what = cut(&one_line(&self.what), room);
+        let what = cut(&one_line(&self.what), room.saturating_sub(after));
         let mut line = format!(
             "{} {} {} {what}",
-            printer.paint(&clock(self.at), Tone::Faint),
-            printer.paint(&format!("{:>8}", self.number), Tone::Faint),
-            printer.paint(&format!("{:<8}", self.mark), self.tone)
+            printer.paint(&clock, Tone::Faint),
+            printer.paint(&number, Tone::Faint),
+            printer.paint(&mark, self.tone)
         );
         if let Some((text, tone)) = result {
             line.push_str(&printer.paint(&format!(" \u{2192} {text}"), tone));
@@ -57,20 +60,29 @@ pub(super) fn briefs(lines: &[Line], all: bool, gates: &mut BTreeSet<u64>) -> Ve
     }
     let mut shown: Vec<Brief> = Vec::new();
     let mut requests: BTreeMap<u64, usize> = BTreeMap::new();
-    let mut crowd: Option<(Option<RunId>, usize)> = None;
+    let mut crowd: Option<Crowd> = None;
+    let mut begun = None;
     for line in lines {
-        let kernel = match &line.entry {
-            Entry::Event(event) if event.kind == EventKind::Kernel => Some(event.run),
+        if let Entry::Event(event) = &line.entry
+            && event.kind == EventKind::Kernel
+        {
+            let process = event.text.split(':').next().unwrap_or_default();
+            match &mut crowd {
+                Some(crowd) if crowd.run == event.run && crowd.process == process => crowd.count += 1,
+                _ => {
+                    close(&mut shown, crowd.take());
+                    shown.push(alone(line));
+                    let at_start = event.run.is_some() && event.run == begun.take();
+                    crowd = Some(Crowd { run: event.run, process: process.to_owned(), count: 1, at_start });
+                }
+            }
+            continue;
+        }
+        close(&mut shown, crowd.take());
+        begun = match &line.entry {
+            Entry::Event(event) if event.kind == EventKind::RunStarted => event.run,
             _ => None,
         };
-        match (kernel, crowd) {
-            (Some(run), Some((before, count))) if run == before => {
-                crowd = Some((run, count + 1));
-                continue;
-            }
-            _ => close(&mut shown, crowd),
-        }
-        crowd = kernel.map(|run| (run, 1));
         match &line.entry {
             Entry::Request(request) if request.author == Author::Gate => {
                 gates.insert(line.seq);
@@ -93,10 +105,26 @@ pub(super) fn briefs(lines: &[Line], all: bool, gates: &mut BTreeSet<u64>) -> Ve
     shown
 }
 
+/// Refusals of the kernel that follow each other.
+struct Crowd {
+    run: Option<RunId>,
+    /// `process N`, as the events begin.
+    process: String,
+    count: usize,
+    /// Whether they follow the run's start. Then they are its self-test's, made by its first process, which never
+    /// becomes the agent's.
+    at_start: bool,
+}
+
 /// Says how many refusals of the kernel one line stands for.
-fn close(shown: &mut [Brief], crowd: Option<(Option<RunId>, usize)>) {
-    if let (Some((_, count @ 2..)), Some(last)) = (crowd, shown.last_mut()) {
-        last.result = Some((format!("and {} more (--all lists them)", count - 1), Tone::Faint));
+fn close(shown: &mut [Brief], crowd: Option<Crowd>) {
+    let (Some(crowd), Some(last)) = (crowd, shown.last_mut()) else { return };
+    if crowd.at_start && crowd.count <= SELF_TEST {
+        last.tone = Tone::Faint;
+        let what = format!("{} in all, its own self-test", crowd.count);
+        last.result = Some((what, Tone::Faint));
+    } else if crowd.count > 1 {
+        last.result = Some((format!("{} in all, --all lists them", crowd.count), Tone::Notice));
     }
 }
 
@@ -302,8 +330,8 @@ fn what(printer: &Printer, request: &RequestRecord) -> Result<(), Failure> {
 
 fn who(printer: &Printer, request: &RequestRecord) -> Result<(), Failure> {
     printer.heading("WHO")?;
-    let owner = request.agent.owner.as_deref().unwrap_or("nobody");
-    printer.field("agent", &format!("{} (owner {owner}), run {}", request.agent.name, request.run))?;
+    let owner = request.agent.owner.as_ref().map_or("no owner".to_owned(), |owner| format!("owner {owner}"));
+    printer.field("agent", &format!("{} ({owner}), run {}", request.agent.name, request.run))?;
     printer.field("guarantee", &format!("{:?}", request.guarantee).to_lowercase())?;
     let Some(process) = &request.process else { return Ok(()) };
     let executable = process.executable.as_deref().unwrap_or("?");
@@ -412,8 +440,13 @@ mod tests {
     use super::*;
 
     fn event(seq: u64, kind: EventKind) -> Line {
-        let entry =
-            Entry::Event(EventRecord { at: 0, run: None, agent: None, kind, text: format!("n{seq}") });
+        let entry = Entry::Event(EventRecord {
+            at: 0,
+            run: None,
+            agent: None,
+            kind,
+            text: format!("process 7: n{seq}"),
+        });
         Line { seq, sub: 0, skipped: None, first_segment: None, entry }
     }
 
@@ -456,8 +489,26 @@ mod tests {
             .collect();
         let shown = briefs(&lines, false, &mut BTreeSet::new());
         assert_eq!(shown.len(), 2);
-        assert!(shown[1].result.as_ref().unwrap().0.starts_with("and 2 more"));
+        assert!(shown[1].result.as_ref().unwrap().0.starts_with("3 in all"));
         assert_eq!(briefs(&lines, true, &mut BTreeSet::new()).len(), 4);
+    }
+
+    #[test]
+    fn what_the_agent_does_is_never_taken_for_the_self_test() {
+        let of = |seq, kind, text: &str| {
+            let run = Some("r0123456789".parse().unwrap());
+            let entry = Entry::Event(EventRecord { at: 0, run, agent: None, kind, text: text.to_owned() });
+            Line { seq, sub: 0, skipped: None, first_segment: None, entry }
+        };
+        let lines = [
+            of(1, EventKind::RunStarted, "x"),
+            of(2, EventKind::Kernel, "process 7: a socket"),
+            of(3, EventKind::Kernel, "process 7: a socket"),
+            of(4, EventKind::Kernel, "process 8: a socket"),
+        ];
+        let shown = briefs(&lines, false, &mut BTreeSet::new());
+        assert_eq!(shown.len(), 3);
+        assert_eq!((shown[1].tone, shown[2].tone), (Tone::Faint, Tone::Notice));
     }
 
     #[test]

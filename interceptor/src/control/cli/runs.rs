@@ -6,7 +6,10 @@ use clap::Args;
 use interceptor_core::model::{Mode, RunId};
 use jiff::SignedDuration;
 
-use super::output::{Failure, Printer, Tone, clock, when};
+use super::{
+    output::{Failure, Printer, Tone, clock, when},
+    records,
+};
 use crate::{
     control::api::{self, Answer, ControlError, Request, RunStatus, Status},
     helper::cgroup::Tree,
@@ -71,7 +74,7 @@ fn row(run: &RunStatus) -> Vec<(String, Tone)> {
         (clock(run.started_at), Tone::Faint),
         (run.sessions.len().to_string(), Tone::Plain),
         (state, tone),
-        (run.command.clone(), Tone::Plain),
+        (records::one_line(&run.command), Tone::Plain),
     ]
 }
 
@@ -84,7 +87,7 @@ fn orphans(places: &Places, printer: &Printer) -> Option<Result<ExitCode, Failur
     }
     if printer.is_json() {
         let list: Vec<_> =
-            runs.iter().map(|run| serde_json::json!({"run": run, "state": "daemon dead"})).collect();
+            runs.iter().map(|run| serde_json::json!({"run": run, "state": "daemon-dead"})).collect();
         return Some(printer.json(&list).map(|()| ExitCode::SUCCESS));
     }
     let rows = runs.iter().map(|run| {
