@@ -25,7 +25,7 @@ secret = { file = "orders" }
 "#;
 const RULES: &str = r#"
 @id("all")
-permit (principal, action, resource);
+permit (principal, action in [Action::"connect", Action::"data.read", Action::"data.delete"], resource);
 @id("no-deletes")
 @say("rows stay")
 forbid (principal, action == Action::"data.delete", resource);
@@ -177,7 +177,7 @@ async fn an_outcome_is_written_once_whatever_ends_the_exchange() {
 #[tokio::test]
 async fn a_run_that_owes_many_outcomes_leaves_room_for_the_others() {
     let bed = Bed::new(Durability::Process);
-    let all: Vec<String> = (0..200).map(|n| format!("s{n}")).collect();
+    let all: Vec<String> = (0..20).map(|n| format!("s{n}")).collect();
     let texts: Vec<&str> = all.iter().map(String::as_str).collect();
     let mut refused = None;
     for number in 0..50 {
