@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -10,8 +10,7 @@ use interceptor_core::model::{AgentName, ConnectionId, Guarantee, Mode, Resource
 use nix::{
     errno::Errno,
     sys::socket::{
-        AddressFamily, SockFlag, SockType, UnixAddr, accept4, connect, getsockopt, socket,
-        sockopt::PeerCredentials,
+        AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt::PeerCredentials,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -20,6 +19,8 @@ use crate::{
     channel::{Channel, ChannelError},
     helper::cgroup::Tree,
 };
+
+pub use crate::channel::accept;
 
 /// Which messages these are. A client of another version is told so.
 pub const VERSION: u32 = 1;
@@ -191,16 +192,6 @@ pub fn admit(socket: BorrowedFd<'_>) -> Result<(), Intruder> {
         return Err(Intruder::NotRoot(peer.uid()));
     }
     if Tree::is_captured(&peer.pid().to_string())? { Err(Intruder::Captured) } else { Ok(()) }
-}
-
-/// The next waiting caller at the listening socket, if there is one.
-pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
-    match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
-        // SAFETY: the kernel has just installed this descriptor for us, and nobody else knows its number.
-        Ok(raw) => Ok(Some(unsafe { OwnedFd::from_raw_fd(raw) })),
-        Err(Errno::EAGAIN) => Ok(None),
-        Err(errno) => Err(errno.into()),
-    }
 }
 
 /// The server's end of one conversation.
