@@ -13,8 +13,8 @@ use nix::{
     cmsg_space,
     errno::Errno,
     sys::socket::{
-        AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
-        socketpair,
+        AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, accept4, recvmsg,
+        sendmsg, socketpair,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -199,6 +199,16 @@ fn receive_on<R: DeserializeOwned>(socket: RawFd) -> Result<(R, Vec<OwnedFd>), C
 impl From<Errno> for ChannelError {
     fn from(errno: Errno) -> Self {
         Self::Io(errno.into())
+    }
+}
+
+/// The next waiting caller at a listening socket, if there is one.
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+        // SAFETY: the kernel has just installed this descriptor for us, and nobody else knows its number.
+        Ok(raw) => Ok(Some(unsafe { OwnedFd::from_raw_fd(raw) })),
+        Err(Errno::EAGAIN) => Ok(None),
+        Err(errno) => Err(errno.into()),
     }
 }
 

@@ -2,10 +2,7 @@
 
 use std::{
     io,
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-        unix::net::UnixListener,
-    },
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -22,6 +19,8 @@ use crate::{
     channel::{Channel, ChannelError},
     helper::cgroup::Tree,
 };
+
+pub use crate::channel::accept;
 
 /// Which messages these are. A client of another version is told so.
 pub const VERSION: u32 = 1;
@@ -193,15 +192,6 @@ pub fn admit(socket: BorrowedFd<'_>) -> Result<(), Intruder> {
         return Err(Intruder::NotRoot(peer.uid()));
     }
     if Tree::is_captured(&peer.pid().to_string())? { Err(Intruder::Captured) } else { Ok(()) }
-}
-
-/// The next waiting caller at the listening socket, if there is one.
-pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
-    match UnixListener::from(listener.try_clone_to_owned()?).accept() {
-        Ok((socket, _)) => Ok(Some(socket.into())),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// The server's end of one conversation.

@@ -56,7 +56,7 @@ impl Brief {
 /// and with refusals of the kernel that follow each other in one line.
 pub(super) fn briefs(lines: &[Line], all: bool, gates: &mut BTreeSet<u64>) -> Vec<Brief> {
     if all {
-        return lines.iter().map(|line| alone(line)).collect();
+        return lines.iter().map(alone).collect();
     }
     let mut shown: Vec<Brief> = Vec::new();
     let mut requests: BTreeMap<u64, usize> = BTreeMap::new();
