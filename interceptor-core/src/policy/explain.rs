@@ -15,6 +15,9 @@ use crate::{
 /// The most refused effects that a reason describes.
 const MOST_DESCRIBED: usize = 5;
 
+/// What stands in a reason between why something is refused and the rule that would permit it.
+pub const WOULD: &str = ". This would: ";
+
 /// How long a suggested permit for an exact text lasts, in seconds.
 const SUGGESTED_EXPIRY: i64 = 24 * 3600;
 
@@ -56,7 +59,7 @@ fn why(asked: &Asked<'_>, answer: &Answered<'_>) -> String {
         return format!("{what}: a rule failed, which means no: {}", answer.errors.join("; "));
     }
     if answer.rules.is_empty() {
-        return format!("{what}: no rule permits it. This would: {}", suggestion(asked, &answer.effect));
+        return format!("{what}: no rule permits it{WOULD}{}", suggestion(asked, &answer.effect));
     }
     let rules: Vec<_> = answer.rules.iter().map(|rule| named(rule)).collect();
     format!("{what}: forbidden by {}", rules.join(", "))

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, HashMap};
 use cedar_policy::{Authorizer, Entity, PolicyId, PolicySet, Schema};
 
 pub use annotations::{Alert, Annotated};
-pub use explain::explain;
+pub use explain::{WOULD, explain};
 pub use schema::{BASE as SCHEMA, SCHEMA_VERSION, text as schema_text};
 
 use crate::{

@@ -263,9 +263,11 @@ pub(super) fn actions(
     let mut known = known;
     // Names that an earlier statement of the same text makes: they may hide what the catalogue said.
     let mut made = BTreeSet::new();
+    let mut begin = 0;
     items
         .iter()
-        .map(|item| {
+        .zip(1..)
+        .map(|(item, count)| {
             let known_here = if item.mentions(&made, known.ok()) {
                 Err("an earlier statement of the same text makes what it names")
             } else {
@@ -279,8 +281,12 @@ pub(super) fn actions(
                 }
                 None => {}
             }
-            let text = text.get(item.statement.range.clone()).unwrap_or(text).trim();
-            Action { phase, text: text.to_owned(), binds: binds.to_vec(), facts }
+            // All of the text belongs to some statement, comments too: what is recorded is what is sent.
+            let end = if count == items.len() { text.len() } else { item.statement.range.end };
+            let own = text.get(begin..end).unwrap_or(text);
+            begin = end;
+            let own = own.trim_matches(|c: char| c == ';' || c.is_whitespace());
+            Action { phase, text: own.to_owned(), binds: binds.to_vec(), facts }
         })
         .collect()
 }

@@ -95,8 +95,8 @@ impl PostgresDecoder {
                 };
                 // Carried out or not: a COMMIT may have been.
                 done.push(Done {
+                    message: recordable(&error),
                     code: Some(error.code),
-                    message: Some(error.message),
                     ..end(exchange, place, OutcomeStatus::Unknown, entry.bytes)
                 });
             }
@@ -157,7 +157,7 @@ impl PostgresDecoder {
             if let Some(exchange) = entry.exchange.take() {
                 done.push(Done {
                     code: Some(error.code.clone()),
-                    message: Some(error.message.clone()),
+                    message: recordable(error),
                     ..end(exchange, first, OutcomeStatus::Failed, entry.bytes)
                 });
                 let rest = first.saturating_add(1)..count;
@@ -173,7 +173,7 @@ impl PostgresDecoder {
             if let Some(exchange) = entry.exchange {
                 done.push(Done {
                     code: Some(error.code.clone()),
-                    message: Some(error.message.clone()),
+                    message: recordable(error),
                     ..end(exchange, 0, OutcomeStatus::Failed, entry.bytes)
                 });
             }
@@ -316,6 +316,20 @@ fn rows(body: &Bytes, seen: u64) -> Option<u64> {
     let tag = body.strip_suffix(&[0]).unwrap_or(body);
     let number = std::str::from_utf8(tag).ok()?.rsplit(' ').next()?.parse().ok();
     number.or((seen > 0).then_some(seen))
+}
+
+/// The server's words as far as they may be written down. Those about values quote rows (`invalid input syntax for
+/// type integer: "..."`) and literals, which are masked nowhere yet: of them the code must do.
+fn recordable(error: &ErrorFields) -> Option<String> {
+    let about_names_or_the_server = match error.code.get(..2)? {
+        "08" | "0A" | "25" | "28" | "2B" | "3B" | "3D" | "3F" | "40" | "53" | "54" | "55" | "57" | "58" => {
+            true
+        }
+        // A syntax error quotes the text where it ends to make sense, be it a literal.
+        "42" => error.code != "42601",
+        _ => false,
+    };
+    about_names_or_the_server.then(|| error.message.clone())
 }
 
 pub(super) fn end(exchange: u64, place: usize, status: OutcomeStatus, bytes: u64) -> Done {

@@ -454,3 +454,49 @@ fn the_fuzzers_entries_hold_on_the_corpus() {
         super::fuzz_upstream(&bytes);
     }
 }
+
+#[test]
+fn a_goodbye_leaves_the_answers_under_way_to_come() {
+    let mut decoder = session();
+    let held = asked(&mut decoder, &query("SELECT 1"));
+    decoder.sent(held.number());
+    assert!(matches!(client(&mut decoder, &message(b'X', |_| {})), Step::Close(_)));
+    assert!(matches!(client(&mut decoder, &query("SELECT 2")), Step::Wait));
+    let answer = [complete("SELECT 1"), ready(b'I')].concat();
+    let (bytes, done) = upstream(&mut decoder, &answer);
+    assert_eq!(bytes, answer);
+    assert_eq!(done[0].status, OutcomeStatus::Completed);
+}
+
+#[test]
+fn a_fatal_error_closes_once() {
+    let mut decoder = session();
+    let held = asked(&mut decoder, &query("SELECT 1"));
+    decoder.sent(held.number());
+    let fatal = message(b'E', |out| {
+        for (kind, text) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', "57P01"), (b'M', "gone")] {
+            out.put_u8(kind);
+            put_text(out, text);
+        }
+        out.put_u8(0);
+    });
+    let mut input = BytesMut::from(&*fatal);
+    let step = decoder.step(Side::Upstream, &mut input).expect("a step");
+    let Step::Answer { bytes, done } = step else { panic!("{step:?}") };
+    assert_eq!((bytes, done[0].status), (fatal, OutcomeStatus::Unknown));
+    assert!(matches!(decoder.step(Side::Upstream, &mut input), Ok(Step::Close(_))));
+    for _ in 0..3 {
+        assert!(matches!(decoder.step(Side::Upstream, &mut input), Ok(Step::Wait)));
+    }
+}
+
+#[test]
+fn errors_that_quote_values_are_told_by_their_code_alone() {
+    for (code, told) in [("42P01", Some("sorry")), ("22P02", None), ("23505", None), ("42601", None)] {
+        let mut decoder = session();
+        let held = asked(&mut decoder, &query("SELECT 1"));
+        decoder.sent(held.number());
+        let (_, done) = upstream(&mut decoder, &[error(code), ready(b'I')].concat());
+        assert_eq!((done[0].code.as_deref(), done[0].message.as_deref()), (Some(code), told));
+    }
+}

@@ -30,7 +30,7 @@ use crate::{
     kernel::KernelMaps,
     places::Places,
     proxy::{
-        Listeners, Origins, Proxy, Released, Runs,
+        Flood, Listeners, Origins, Proxy, Released, Runs,
         dial::Dialler,
         registry::{Ending, Registry},
     },
@@ -164,6 +164,7 @@ impl Daemon {
             dialler: Dialler::new(keeper.clone()),
             registry: Arc::new(Registry::default()),
             runs: Runs::default(),
+            flood: Flood::default(),
             // Numbers are unique within one store: they begin with the time.
             next_connection: AtomicU64::new(u64::try_from(now_us()).unwrap_or(0)),
         });
@@ -289,6 +290,11 @@ impl Daemon {
         let events = self.proxy.origins.catch_up();
         self.proxy.record(events);
         if let Some(live) = self.proxy.runs.end(run) {
+            let missed = self.proxy.flood.forget(run);
+            if missed > 0 {
+                let text = format!("{missed} more events of the kernel side's were left out");
+                self.proxy.event(Some((run, &live.agent.name)), EventKind::Kernel, text);
+            }
             self.proxy.event(Some((run, &live.agent.name)), EventKind::RunEnded, "its last process is gone");
         }
         self.proxy.origins.end_run(run);

@@ -26,8 +26,8 @@ pub struct Arguments {
     /// Why it is only observed; recorded.
     #[arg(long, value_name = "TEXT", requires = "observe")]
     reason: Option<String>,
-    /// The command and its arguments.
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    /// The command and its arguments, behind `--`.
+    #[arg(required = true, last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 

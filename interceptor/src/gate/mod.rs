@@ -16,7 +16,7 @@ use interceptor_core::{
     inventory::{Inventory, RecordLevel, Resource},
     model::{Action, Author, Mode, OutcomeStatus, RecordId, RequestRecord, Session, VerdictRecord, WouldBe},
     permit::Rule,
-    policy::{Asked, Policy},
+    policy::{Asked, Policy, WOULD},
     sql,
 };
 use tokio::time::Instant;
@@ -115,6 +115,18 @@ impl PolicyGate {
             });
         }
         self.settle(&rules, subject, held, author, judgements).await
+    }
+
+    /// Records and permits what needs no rule, for `reason`: what the inventory itself answers, and what an operator
+    /// released.
+    pub async fn allow(&self, subject: &Subject, held: &Held, reason: &str) -> Verdict {
+        let rules = self.rules();
+        let judgements = held
+            .actions()
+            .iter()
+            .map(|_| Judgement::Allowed { rules: Vec::new(), reason: reason.to_owned() })
+            .collect();
+        self.settle(&rules, subject, held, Author::Agent, judgements).await
     }
 
     /// Refuses something that never came as far as policy, and records it.
@@ -373,7 +385,8 @@ impl Settled {
             Judgement::Denied { reason, .. } => Denial {
                 record,
                 rule: "default-deny".to_owned(),
-                message: format!("refused: {}", first_line(reason)),
+                // What would permit it is for the operator alone.
+                message: format!("refused: {}", first_line(reason.split(WOULD).next().unwrap_or(reason))),
                 hint: format!(
                     "Nothing was executed. No rule permits this; the operator sees what would with `interceptor why {id}`."
                 ),
@@ -402,4 +415,4 @@ fn first_line(text: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

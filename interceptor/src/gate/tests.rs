@@ -1,1 +1,214 @@
+//! The gate over a real journal: what is written in which order, and what is owed when somebody stops waiting.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use interceptor_core::{
+    inventory::{self, KnownProtocol, Source},
+    model::{
+        AgentIdentity, ClientAddress, Connection, ConnectionId, Entry, Guarantee, OriginalDestination, Phase,
+        ProcessFacts, Run, RunId, StatementFacts, Target, Verb,
+    },
+};
+
+use super::*;
+use crate::store::{Config, Journal, Limits, Reader, Writer};
+
+const RESOURCES: &str = r#"
+[resource.orders]
+protocol = "postgres"
+hosts = ["db.internal"]
+[[resource.orders.credential]]
+user = "app"
+secret = { file = "orders" }
+"#;
+const RULES: &str = r#"
+@id("all")
+permit (principal, action in [Action::"connect", Action::"data.read", Action::"data.delete"], resource);
+@id("no-deletes")
+@say("rows stay")
+forbid (principal, action == Action::"data.delete", resource);
+"#;
+
+fn rules(resources: &str) -> Rules {
+    let source = |file: &str, text: &str| Source { file: file.to_owned(), text: text.to_owned() };
+    let known = [KnownProtocol { name: "postgres", port: 5432 }];
+    let agents = source("agents.toml", "[agent.bot]\nowner = \"alice\"\n");
+    let inventory = inventory::load(&source("resources.toml", resources), &agents, &known)
+        .unwrap_or_else(|faults| panic!("{faults:#?}"));
+    let policy =
+        Policy::load(&[source("p.cedar", RULES)], &inventory).unwrap_or_else(|faults| panic!("{faults:#?}"));
+    Rules { inventory, policy }
+}
+
+/// A gate whose rules permit everything but deletes, over a journal of its own.
+pub(crate) struct Bed {
+    folder: tempfile::TempDir,
+    journal: Journal,
+    pub(crate) gate: Arc<PolicyGate>,
+}
+
+impl Bed {
+    pub(crate) fn new(durability: Durability) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::create(&folder.path().join("journal"), 0).unwrap();
+        let producer = Producer::attach(&journal, Limits::default(), []).unwrap();
+        let rules = Arc::new(ArcSwap::from_pointee(rules(RESOURCES)));
+        let gate = Arc::new(PolicyGate::new(rules, producer, durability));
+        Self { folder, journal, gate }
+    }
+
+    /// What the keeper makes of it: statements that were recorded, and how each ended, in the order of their ends.
+    pub(crate) fn outcomes(&self) -> Vec<(String, OutcomeStatus, Option<String>)> {
+        let audit = self.folder.path().join("audit");
+        let config = Config { free_warn: 0, free_refuse: 0, ..Config::default() };
+        let (mut writer, _) = Writer::open(&audit, &self.journal, config).unwrap();
+        writer.drain().unwrap();
+        writer.close().unwrap();
+        let mut requests = BTreeMap::new();
+        let mut ended = Vec::new();
+        for line in Reader::open(&audit).unwrap().tail(usize::MAX).unwrap() {
+            match line.entry {
+                Entry::Request(request) => drop(requests.insert(RecordId(line.seq), request.action.text)),
+                Entry::Outcome(outcome) => {
+                    let text = requests.remove(&outcome.request).expect("one outcome for each request");
+                    ended.push((text, outcome.status, outcome.message));
+                }
+                Entry::Event(_) => {}
+            }
+        }
+        assert!(requests.is_empty(), "no outcome for {requests:?}");
+        ended
+    }
+}
+
+pub(crate) fn session() -> Session {
+    let run = Run {
+        id: RunId::from_random(7),
+        agent: AgentIdentity { name: "bot".parse().unwrap(), owner: None, groups: Vec::new() },
+        cgroup: "r7".to_owned(),
+        guarantee: Guarantee::Structural,
+        mode: Mode::Enforce,
+        claims: BTreeMap::new(),
+        started_at: 0,
+    };
+    let process = ProcessFacts {
+        pid: 1,
+        start_time: 1,
+        uid: 1000,
+        executable: None,
+        digest: None,
+        argv: Vec::new(),
+        ancestry: Vec::new(),
+        cgroup: "1".to_owned(),
+        late: true,
+    };
+    Session {
+        connection: Arc::new(Connection {
+            id: ConnectionId(1),
+            run: Arc::new(run),
+            process: Arc::new(process),
+            client: ClientAddress("127.0.0.1:40000".parse().unwrap()),
+            destination: OriginalDestination("198.18.0.1:5432".parse().unwrap()),
+            accepted_at: 0,
+        }),
+        resource: "orders".parse().unwrap(),
+        protocol: "postgres",
+        principal: interceptor_core::model::Principal::default(),
+    }
+}
+
+/// An exchange of these statements; what begins with `no` deletes.
+pub(crate) fn held(number: u64, texts: &[&str], bytes: &str) -> Held {
+    let action = |text: &&str| Action {
+        phase: Phase::Query,
+        text: (*text).to_owned(),
+        binds: Vec::new(),
+        facts: StatementFacts::single(
+            if text.starts_with("no") { Verb::DataDelete } else { Verb::DataRead },
+            Target::Resource,
+        ),
+    };
+    Held::new(number, texts.iter().map(action).collect(), bytes::Bytes::copy_from_slice(bytes.as_bytes()))
+}
+
+#[tokio::test]
+async fn one_refused_statement_refuses_its_batch_and_each_is_recorded() {
+    let bed = Bed::new(Durability::Process);
+    let verdict = bed.gate.judge(&session(), &held(1, &["a", "no b", "c"], "x"), Author::Agent).await;
+    let Verdict::Deny(denial) = verdict else { panic!("{verdict:?}") };
+    assert_eq!((denial.rule.as_str(), denial.message.as_str()), ("no-deletes", "rows stay"));
+    let outcomes = bed.outcomes();
+    assert_eq!(outcomes.len(), 3);
+    assert!(outcomes.iter().all(|(_, status, _)| *status == OutcomeStatus::Refused), "{outcomes:?}");
+}
+
+#[tokio::test]
+async fn a_record_that_the_disk_never_gets_is_a_refusal_with_an_outcome() {
+    let bed = Bed::new(Durability::Power);
+    let verdict = bed.gate.judge(&session(), &held(1, &["a"], "a"), Author::Agent).await;
+    assert!(matches!(&verdict, Verdict::Deny(denial) if denial.rule == "record"), "{verdict:?}");
+    assert_eq!(bed.gate.producer().open_requests(), 0);
+    // A caller that stops waiting sends nothing either.
+    let (session, held) = (session(), held(2, &["b"], "b"));
+    let judged = bed.gate.judge(&session, &held, Author::Agent);
+    assert!(tokio::time::timeout(Duration::from_millis(50), judged).await.is_err());
+    assert_eq!(bed.gate.producer().open_requests(), 0);
+    let ends: Vec<_> = bed.outcomes().into_iter().map(|(text, status, _)| (text, status)).collect();
+    assert_eq!(ends, [("a".to_owned(), OutcomeStatus::Refused), ("b".to_owned(), OutcomeStatus::Refused)]);
+}
+
+#[tokio::test]
+async fn an_outcome_is_written_once_whatever_ends_the_exchange() {
+    let bed = Bed::new(Durability::Process);
+    let one = held(1, &["a", "b"], "x");
+    let Verdict::Allow(permit) = bed.gate.judge(&session(), &one, Author::Agent).await else { panic!() };
+    let mut ledger = Ledger::new(bed.gate.producer().clone());
+    ledger.sent(1, permit.records());
+    ledger.ended_whole(1, OutcomeStatus::Completed, 3, None);
+    ledger.ended_whole(1, OutcomeStatus::Failed, 3, None);
+    ledger.ended_whole(9, OutcomeStatus::Failed, 3, None);
+    drop(ledger);
+    let ends: Vec<_> = bed.outcomes().into_iter().map(|(text, status, _)| (text, status)).collect();
+    assert_eq!(ends, [("a".to_owned(), OutcomeStatus::Completed), ("b".to_owned(), OutcomeStatus::Unknown)]);
+}
+
+#[tokio::test]
+async fn a_run_that_owes_many_outcomes_leaves_room_for_the_others() {
+    let bed = Bed::new(Durability::Process);
+    let all: Vec<String> = (0..20).map(|n| format!("s{n}")).collect();
+    let texts: Vec<&str> = all.iter().map(String::as_str).collect();
+    let mut refused = None;
+    for number in 0..50 {
+        let verdict = bed.gate.judge(&session(), &held(number, &texts, "x"), Author::Agent).await;
+        if let Verdict::Deny(denial) = verdict {
+            refused = Some(denial);
+            break;
+        }
+    }
+    let denial = refused.expect("a limit");
+    assert!(denial.message.contains("under way"), "{denial:?}");
+    let mut neighbour = session();
+    let mut connection = (*neighbour.connection).clone();
+    connection.run = Arc::new(Run { id: RunId::from_random(8), ..(*connection.run).clone() });
+    neighbour.connection = Arc::new(connection);
+    let verdict = bed.gate.judge(&neighbour, &held(1, &["a"], "a"), Author::Agent).await;
+    assert!(matches!(verdict, Verdict::Allow(_)), "{verdict:?}");
+}
+
+#[test]
+fn a_session_ends_when_its_resource_is_another() {
+    let bed = Bed::new(Durability::Process);
+    let (subject, opening) = (Subject::of_session(&session()), held(1, &["a"], "a"));
+    let allows = |before: &Rules| bed.gate.still_allows(before, &subject, opening.actions());
+    assert!(allows(&rules(RESOURCES)));
+    // What is elsewhere in the file makes no difference.
+    assert!(allows(&rules(&format!("approvers = []\n{RESOURCES}"))));
+    let elsewhere = RESOURCES.replace("hosts", "upstream = \"other.internal:5432\"\nhosts");
+    assert!(!allows(&rules(&elsewhere)));
+    assert!(!allows(&rules(&RESOURCES.replace("\"app\"", "\"owner\""))));
+    let before = bed.gate.rules();
+    bed.gate.rules.store(Arc::new(rules("")));
+    assert!(!allows(&before), "a resource that is gone");
+}

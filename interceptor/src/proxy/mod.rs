@@ -6,6 +6,7 @@
 
 pub mod destination;
 pub mod dial;
+mod flood;
 mod listen;
 mod names;
 mod opaque;
@@ -31,11 +32,12 @@ use interceptor_core::{
     protocol::DecodeError,
 };
 
+pub use flood::Flood;
 pub use listen::{Listeners, serve};
 pub use origin::Origins;
 pub use runs::{Released, Runs};
 
-use self::{dial::Dialler, registry::Registry};
+use self::{dial::Dialler, flood::Told, registry::Registry};
 use crate::{
     gate::{PolicyGate, Rules, now_us},
     kernel::{KernelEvent, Occurrence},
@@ -57,6 +59,8 @@ pub struct Proxy {
     pub registry: Arc<Registry>,
     /// Live runs.
     pub runs: Runs,
+    /// Holds back events that come too fast.
+    pub flood: Flood,
     /// The next connection's number.
     pub next_connection: AtomicU64,
 }
@@ -95,6 +99,11 @@ impl Proxy {
         for event in events {
             let run = event.run.and_then(|run| self.runs.find(run));
             let of = run.as_deref().map(|run| (run.id, &run.agent.name));
+            if matches!(event.what, Occurrence::Internal { .. } | Occurrence::Refused { .. })
+                && !self.told_enough(event.run, of)
+            {
+                continue;
+            }
             let pid = event.process.pid;
             match event.what {
                 Occurrence::Internal { destination, .. } => {
@@ -108,6 +117,19 @@ impl Proxy {
                 }
                 Occurrence::Fork { .. } | Occurrence::Exec { .. } | Occurrence::Exit => {}
             }
+        }
+    }
+
+    /// Whether one more event of the kernel side's is to be written for a run now: a process that tries in a loop
+    /// must not fill the record. What is left out is counted, and the count is written.
+    fn told_enough(&self, run: Option<RunId>, of: Option<(RunId, &AgentName)>) -> bool {
+        match self.flood.one_more(run, now_us()) {
+            Told::Now => true,
+            Told::NowAfter(missed) => {
+                self.event(of, EventKind::Kernel, format!("{missed} more events of this kind were left out"));
+                true
+            }
+            Told::NotNow => false,
         }
     }
 

@@ -117,8 +117,10 @@ async fn answer(gate: &PolicyGate, subject: &Subject, query: Bytes) -> Option<Me
     let rules = gate.rules();
     let known = synthetic(&rules.inventory, &name);
     // The inventory's own names are no news to anybody: what they stand for is judged when it is dialled.
-    let author = if known.is_some() { Author::Gate } else { Author::Agent };
-    let verdict = gate.judge_for(subject, &held, author).await;
+    let verdict = match known {
+        Some(_) => gate.allow(subject, &held, "a name of the inventory").await,
+        None => gate.judge_for(subject, &held, Author::Agent).await,
+    };
     let mut reply = Message::error_msg(asked.metadata.id, OpCode::Query, ResponseCode::NoError);
     reply.metadata.recursion_desired = asked.metadata.recursion_desired;
     reply.metadata.recursion_available = true;

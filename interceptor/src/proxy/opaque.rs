@@ -66,11 +66,11 @@ pub(super) async fn pass(
         facts: StatementFacts::single(Verb::Pass, Target::Resource),
     };
     let held = Held::new(0, vec![action], bytes::Bytes::new());
-    let author = match leave {
-        Leave::Policy => Author::Agent,
-        Leave::Release => Author::Gate,
+    let verdict = match leave {
+        Leave::Policy => gate.judge_for(subject, &held, Author::Agent).await,
+        Leave::Release => gate.allow(subject, &held, "released by an operator").await,
     };
-    let permit = match gate.judge_for(subject, &held, author).await {
+    let permit = match verdict {
         Verdict::Allow(permit) => permit,
         Verdict::Deny(denial) => return Err(denial),
     };

@@ -221,7 +221,7 @@ fn a_full_journal_refuses_requests_and_never_an_outcome() {
     let mut open = Vec::new();
     let long = "x".repeat(300);
     let refused = loop {
-        match producer.commit_requests(DIGEST, &[request(1, &long, true)]) {
+        match producer.commit_requests(DIGEST, &[request(open.len() as u64, &long, true)]) {
             Ok(receipt) => open.extend_from_slice(receipt.records()),
             Err(error) => break error,
         }

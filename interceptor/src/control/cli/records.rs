@@ -8,6 +8,7 @@ use interceptor_core::{
         Author, Effect, Entry, EventKind, EventRecord, OutcomeRecord, OutcomeStatus, Principal,
         RequestRecord, RunId, Target, VerdictRecord, WouldBe,
     },
+    policy::WOULD,
     text,
 };
 
@@ -372,7 +373,6 @@ fn why(printer: &Printer, verdict: &VerdictRecord) -> Result<(), Failure> {
 
 /// The reason of a verdict, taken apart: why, and the rules that would permit what none does.
 pub(super) fn mend(verdict: &VerdictRecord) -> (String, Vec<String>) {
-    const WOULD: &str = ". This would: ";
     const END: &str = ";";
     let mut because: Vec<&str> = Vec::new();
     let mut permits = Vec::new();
