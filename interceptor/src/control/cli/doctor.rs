@@ -1,10 +1,12 @@
 //! What this host can guarantee, tried live.
 
-use std::process::ExitCode;
+use std::{fs, os::unix::fs::MetadataExt, process::ExitCode};
 
 use super::output::{Failure, Printer, Tone};
 use crate::{
+    config::Folder,
     control::api::{self, Answer, Request},
+    helper::Accounts,
     kernel::probe::{self, Finding, Outcome},
     places::Places,
 };
@@ -20,6 +22,11 @@ pub(super) fn doctor(places: &Places, printer: &Printer) -> Result<ExitCode, Fai
         Ok(_) => "answers another question than was asked: restart it".to_owned(),
         Err(_) => "not running; `interceptor run` starts it".to_owned(),
     };
+    let policy = match Folder::in_force(places).and_then(|folder| folder.load()) {
+        Ok(rules) => format!("good, {} rules", rules.policy.rules().len()),
+        Err(error) => crate::telemetry::chain(&error),
+    };
+    let exposed = exposed(places);
     let missing: Vec<&Finding> =
         findings.iter().filter(|finding| finding.outcome == Outcome::Missing).collect();
     let guarantee = if missing.is_empty() {
@@ -33,7 +40,7 @@ pub(super) fn doctor(places: &Places, printer: &Printer) -> Result<ExitCode, Fai
                 "what": finding.what, "works": finding.outcome == Outcome::Works,
                 "needed": finding.outcome != Outcome::Optional, "attached": finding.attached, "detail": finding.detail,
             })).collect::<Vec<_>>(),
-            "daemon": daemon, "guarantee": guarantee,
+            "daemon": daemon, "policy": policy, "credentials": exposed, "guarantee": guarantee,
         }))?;
     } else {
         let rows = findings.iter().map(|finding| {
@@ -56,7 +63,29 @@ pub(super) fn doctor(places: &Places, printer: &Printer) -> Result<ExitCode, Fai
         });
         printer.table(&["what", "works", "now", "detail"], rows.collect())?;
         printer.field("daemon", &daemon)?;
+        printer.field("policy", &policy)?;
+        exposed.iter().try_for_each(|fault| printer.field("credential", fault))?;
         printer.field("guarantee", guarantee)?;
     }
     Ok(if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(3) })
+}
+
+/// Credential files that the keeper will refuse, each with what mends it.
+fn exposed(places: &Places) -> Vec<String> {
+    let keeper = Accounts::find().keeper.0.as_raw();
+    let Ok(entries) = fs::read_dir(places.credentials()) else { return Vec::new() };
+    let faults = entries.flatten().filter_map(|entry| {
+        let (path, facts) = (entry.path(), entry.metadata().ok()?);
+        let shown = path.display();
+        if !facts.is_file() {
+            None
+        } else if facts.uid() != keeper {
+            Some(format!("{shown} belongs to uid {}: run `chown {keeper} {shown}`", facts.uid()))
+        } else if facts.mode() & 0o077 != 0 {
+            Some(format!("{shown} can be read by others than the keeper: run `chmod 600 {shown}`"))
+        } else {
+            None
+        }
+    });
+    faults.collect()
 }

@@ -112,7 +112,7 @@ impl Printer {
         });
         table.set_header(heading.iter().map(|name| {
             let cell = Cell::new(name.to_uppercase());
-            if self.colour { cell.add_attribute(Attribute::Dim) } else { cell }
+            if self.colour && roomy { cell.add_attribute(Attribute::Dim) } else { cell }
         }));
         for row in rows {
             table.add_row(row.into_iter().map(|(text, tone)| self.cell(&text, tone)));
