@@ -402,7 +402,6 @@ impl Relay<'_> {
         Judging { author, number, verdict }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "both legs, and what came back from the gate")]
     fn settle(
         &mut self,
         decoder: &mut dyn Decoder,
