@@ -1,7 +1,5 @@
 //! The gate over a real journal: what is written in which order, and what is owed when somebody stops waiting.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-
 use std::time::Duration;
 
 use interceptor_core::{

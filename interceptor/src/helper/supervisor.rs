@@ -220,11 +220,12 @@ impl Supervisor {
                     self.accept(run, facts, Accepted { agent, claims, keeps, authority }, reply);
                 }
             }
-            FromProxy::Refused { run, text } => {
-                if let Some(Stage::Requested { reply, .. }) = self.take_requested(run) {
-                    answer(reply, LaunchAnswer::Refused { text });
-                }
-            }
+            FromProxy::Refused { run, text } => match self.take_requested(run) {
+                Some(Stage::Requested { reply, .. }) => answer(reply, LaunchAnswer::Refused { text }),
+                _ if matches!(self.runs.get(&run), Some(Stage::Starting { .. })) => self.end_run(run, &text),
+                // A run from before the proxy was started again: it stays, refused everything.
+                _ => tracing::error!(%run, text, "the proxy cannot serve a run"),
+            },
             FromProxy::Serving { run } => match self.runs.remove(&run) {
                 Some(Stage::Starting { served, reply, .. }) => {
                     self.runs.insert(run, Stage::Served(served));

@@ -138,12 +138,19 @@ pub async fn connect(target: &Target) -> Result<Stream, DialError> {
     Err(DialError::Connect(target.to_string(), last))
 }
 
+/// A connector, and what it was made for: a resource that changed has none.
+#[derive(Debug)]
+struct Made {
+    tls: Tls,
+    upstream: Upstream,
+    connector: Option<Connector>,
+}
+
 /// What is needed to log in anywhere.
 #[derive(Debug)]
 pub struct Dialler {
     keeper: KeeperClient,
-    /// Each with what it was made for: a resource that changed has none.
-    connectors: Mutex<HashMap<ResourceName, (Tls, Upstream, Option<Connector>)>>,
+    connectors: Mutex<HashMap<ResourceName, Made>>,
 }
 
 impl Dialler {
@@ -271,14 +278,14 @@ impl Dialler {
         protocol: &dyn Protocol,
     ) -> Result<Option<Connector>, DialError> {
         let mut connectors = self.connectors.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((tls, upstream, connector)) = connectors.get(&resource.name)
-            && (tls, upstream) == (&resource.tls, &resource.upstream)
+        if let Some(made) = connectors.get(&resource.name)
+            && (&made.tls, &made.upstream) == (&resource.tls, &resource.upstream)
         {
-            return Ok(connector.clone());
+            return Ok(made.connector.clone());
         }
         let connector = Connector::new(resource, protocol.alpn())?;
-        let made_for = (resource.tls.clone(), resource.upstream.clone(), connector.clone());
-        connectors.insert(resource.name.clone(), made_for);
+        let (tls, upstream) = (resource.tls.clone(), resource.upstream.clone());
+        connectors.insert(resource.name.clone(), Made { tls, upstream, connector: connector.clone() });
         Ok(connector)
     }
 }

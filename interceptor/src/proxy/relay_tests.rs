@@ -1,7 +1,5 @@
 //! The relay between two in-memory streams, with a protocol of lines and a gate that can be kept waiting.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
 use std::collections::VecDeque;
 
 use interceptor_core::{
