@@ -94,6 +94,8 @@ struct Wheel {
     thirsty: bool,
     /// It was only stopped so that others get a turn.
     more: bool,
+    /// The daemon stops: the session ends as soon as nothing is under way in it.
+    leaving: bool,
     /// Leave to hold a message of more than [`FULL`] bytes.
     room: Option<Room>,
 }
@@ -237,6 +239,9 @@ impl Relay<'_> {
             if let Err(end) = self.advance(decoder, client, upstream, &mut wheel).await {
                 return end;
             }
+            if wheel.leaving && wheel.judging.is_none() && decoder.is_idle() {
+                return End::Told(Ending::Stopping);
+            }
             if !upstream.open && !client.out.wants() {
                 return End::Closed;
             }
@@ -256,7 +261,13 @@ impl Relay<'_> {
             upstream.input.reserve(if read_upstream { CHUNK } else { 0 });
             tokio::select! {
                 biased;
-                ending = told.wait() => return End::Told(ending),
+                ending = told.wait(), if !wheel.leaving => {
+                    if ending != Ending::Stopping {
+                        return End::Told(ending);
+                    }
+                    // What is under way may end first, within the daemon's own deadline.
+                    wheel.leaving = true;
+                }
                 (held, verdict) = judged(&mut wheel.judging) => {
                     if let Err(end) = self.settle(decoder, client, upstream, &mut wheel, held, verdict) {
                         return end;
