@@ -173,7 +173,14 @@ impl Registry {
 
     fn end_where(&self, ending: &Ending, fits: impl Fn(&Entry) -> bool) {
         for entry in self.lock().values().filter(|entry| fits(entry)) {
-            entry.tell.send_replace(Some(ending.clone()));
+            // What a person or policy ended is not merely restarted.
+            entry.tell.send_if_modified(|told| {
+                let first = matches!(told, None | Some(Ending::Stopping));
+                if first {
+                    *told = Some(ending.clone());
+                }
+                first
+            });
         }
     }
 

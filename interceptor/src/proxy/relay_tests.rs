@@ -300,6 +300,19 @@ async fn who_is_told_ends_and_sends_nothing_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_under_way_ends_before_the_daemon_stops() {
+    let mut rig = Rig::new(9);
+    rig.client.write_all(b"a\n").await.unwrap();
+    expect(&mut rig.upstream, "a\n").await;
+    rig.registry.end_all(&Ending::Stopping);
+    expect_nothing(&mut rig.client).await;
+    rig.upstream.write_all(b"1\n").await.unwrap();
+    expect(&mut rig.client, "1\nfarewell ").await;
+    assert!(matches!(rig.end().await, End::Told(Ending::Stopping)));
+    assert_eq!(rig.statuses(), [OutcomeStatus::Completed]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_stops_the_writer_in_both_directions() {
     let mut rig = Rig::new(9);
     for client_writes in [false, true] {

@@ -1,4 +1,10 @@
 //! End to end: the built product, the real kernel, a real PostgreSQL and real clients.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, for the stack trace"
+)]
 
 mod agent_sdk;
 mod bypass;
