@@ -4,7 +4,7 @@
 use std::{
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use interceptor_tests::{Bed, Finished, Installation, RunningBed, Setup, installation};
@@ -160,8 +160,21 @@ impl Story {
             refused.iter().rev().find(|exchange| exchange.statement() == DROP).map(|exchange| exchange.id());
         let why = self.told(&["why", &drop.map_or("--last".to_owned(), |id| id.to_string())]);
         self.expect(why.stdout.contains("no-drops"), "the rule that refused the DROP is named");
+        self.wait_for_a_checkpoint();
         let verify = self.told(&["audit", "verify"]);
         self.expect(verify.status.success(), "the record is whole");
+        self.expect(verify.stdout.contains("by a signed checkpoint"), "the record is signed");
+    }
+
+    /// The keeper signs what is new every ten seconds; before that there is nothing to prove.
+    fn wait_for_a_checkpoint(&self) {
+        let begun = Instant::now();
+        let unsigned = || {
+            self.installation.interceptor(&["--json", "audit", "verify"]).stdout.contains("\"proven\":null")
+        };
+        while begun.elapsed() < Duration::from_secs(20) && !stopped() && unsigned() {
+            std::thread::sleep(Duration::from_millis(250));
+        }
     }
 
     /// Runs a command of the product for an operator, and shows it.
