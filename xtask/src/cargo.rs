@@ -57,7 +57,7 @@ pub(crate) fn as_root(program: &Path) -> Command {
         return Command::new(program);
     }
     let mut command = Command::new("sudo");
-    command.arg("--preserve-env=PATH,INTERCEPTOR_BIN,NO_COLOR,RUST_BACKTRACE").arg(program);
+    command.arg("--preserve-env=PATH,INTERCEPTOR_BIN,INTERCEPTOR_SLICE,NO_COLOR,RUST_BACKTRACE").arg(program);
     command
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn elevate_tests(command: &mut Command) -> Result<()> {
         let host =
             text.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
         let variable = format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace('-', "_"));
-        command.env(variable, "sudo --preserve-env=PATH,INTERCEPTOR_BIN,NO_COLOR,RUST_BACKTRACE");
+        command.env(variable, "sudo --preserve-env=PATH,INTERCEPTOR_BIN,INTERCEPTOR_SLICE,NO_COLOR,RUST_BACKTRACE");
     }
     Ok(())
 }
