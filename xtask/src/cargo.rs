@@ -69,7 +69,10 @@ pub(crate) fn elevate_tests(command: &mut Command) -> Result<()> {
         let host =
             text.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
         let variable = format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace('-', "_"));
-        command.env(variable, "sudo --preserve-env=PATH,INTERCEPTOR_BIN,INTERCEPTOR_SLICE,NO_COLOR,RUST_BACKTRACE");
+        command.env(
+            variable,
+            "sudo --preserve-env=PATH,INTERCEPTOR_BIN,INTERCEPTOR_SLICE,NO_COLOR,RUST_BACKTRACE",
+        );
     }
     Ok(())
 }
