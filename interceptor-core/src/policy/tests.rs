@@ -657,27 +657,3 @@ fn any_bytes_load_or_are_refused() {
         fuzz(hostile.as_bytes());
     }
 }
-
-/// `cargo test --release --workspace --lib policy::tests::how_long -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn how_long_a_judgement_takes() {
-    for count in [10, 100] {
-        let mut rules = READS.to_owned();
-        for number in 1..count {
-            rules.push_str(&format!(
-                "@id(\"r{number}\") forbid (principal, action in Action::\"data.write\", resource is Table in Resource::\"orders\") \
-                 when {{ resource.name == \"t{number}\" && !context.has_where }};\n"
-            ));
-        }
-        let policy = policy(&rules);
-        let case = sql("SELECT * FROM users");
-        let trial = case.prepare(&policy, &catalogue(), &simple).expect("a trial");
-        let asked = trial.questions().next().expect("a question");
-        let start = std::time::Instant::now();
-        for _ in 0..2000 {
-            assert!(matches!(policy.judge(&asked), Judgement::Allowed { .. }));
-        }
-        println!("{count} rules: {:?} per judgement", start.elapsed() / 2000);
-    }
-}
