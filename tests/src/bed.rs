@@ -71,9 +71,45 @@ hostssl all all        127.0.0.1/32   scram-sha-256
 host    all all        127.0.0.1/32   reject
 ";
 
+/// Which server a bed runs.
+#[derive(Debug, Clone, Copy, Default)]
+enum Release {
+    /// The distribution's.
+    #[default]
+    Distribution,
+    /// PostgreSQL 18, from a package of Python's.
+    Newest,
+}
+
+impl Release {
+    /// The name of the template that it made.
+    fn template(self) -> String {
+        match self {
+            Self::Distribution => TEMPLATE.to_owned(),
+            Self::Newest => format!("{TEMPLATE}-newest"),
+        }
+    }
+
+    /// The folder of its programs. The server's user may not be able to pass through the build folder, so what is
+    /// there is copied below `folder`.
+    fn programs(self, folder: &Path) -> PathBuf {
+        match self {
+            Self::Distribution => {
+                places::postgres_tool("postgres").parent().map(Path::to_owned).unwrap_or_default()
+            }
+            Self::Newest => {
+                let copied = folder.join("server");
+                copy(&places::newest_postgres(), &copied);
+                copied.join("bin")
+            }
+        }
+    }
+}
+
 /// How to make a [`Bed`].
 #[derive(Debug, Clone, Default)]
 pub struct Bed {
+    release: Release,
     settings: Vec<(String, String)>,
 }
 
@@ -81,6 +117,11 @@ impl Bed {
     /// A server with the usual settings.
     pub fn start() -> RunningBed {
         Self::default().run()
+    }
+
+    /// The newest PostgreSQL in the place of the distribution's.
+    pub fn newest() -> Self {
+        Self { release: Release::Newest, settings: Vec::new() }
     }
 
     /// With another setting, as in postgresql.conf.
@@ -92,17 +133,10 @@ impl Bed {
     /// Starts it.
     pub fn run(self) -> RunningBed {
         let user = account();
-        let template = template(&user);
+        let template = template(&user, self.release);
         let folder = places::scratch("bed");
-        let data = folder.path().join("data");
-        process::run(process::command(&[
-            "cp".as_ref(),
-            "-a".as_ref(),
-            "--reflink=auto".as_ref(),
-            template.as_os_str(),
-            data.as_os_str(),
-        ]))
-        .succeeded();
+        copy(&template, &folder.path().join("data"));
+        let programs = self.release.programs(folder.path());
         own(folder.path(), &user);
         let authority = Authority::new("test database root");
         let leaf = authority.leaf(&[HOST]);
@@ -124,6 +158,7 @@ impl Bed {
         }
         let mut bed = RunningBed {
             folder,
+            programs,
             user,
             port: free_port(),
             server: None,
@@ -147,6 +182,7 @@ impl Bed {
 #[derive(Debug)]
 pub struct RunningBed {
     folder: tempfile::TempDir,
+    programs: PathBuf,
     user: User,
     port: u16,
     server: Option<Child>,
@@ -193,7 +229,7 @@ impl RunningBed {
     /// Stops the server if it runs, and starts it.
     pub fn restart(&mut self) {
         self.stop(Signal::SIGINT);
-        let mut command = Command::new(places::postgres_tool("postgres"));
+        let mut command = Command::new(self.programs.join("postgres"));
         command
             .arg("-D")
             .arg(self.folder.path().join("data"))
@@ -296,10 +332,11 @@ fn own(path: &Path, user: &User) {
 }
 
 /// The folder of a cluster that is made, filled and stopped.
-fn template(user: &User) -> PathBuf {
+fn template(user: &User, release: Release) -> PathBuf {
     let base = places::target().join("clients");
     fs::create_dir_all(&base).expect("the build folder can be written");
-    let ready = base.join(TEMPLATE);
+    let name = release.template();
+    let ready = base.join(&name);
     let lock = File::create(base.join("bed-template.lock")).expect("the build folder can be written");
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error).expect("a lock");
     if ready.exists() {
@@ -308,29 +345,41 @@ fn template(user: &User) -> PathBuf {
     // The user may not be able to pass through the build folder: made elsewhere, then copied by root.
     let folder = places::scratch("initdb");
     own(folder.path(), user);
+    let programs = release.programs(folder.path());
     let data = folder.path().join("data");
     as_user(
         user,
         folder.path(),
-        "initdb",
+        &programs.join("initdb"),
         &["-D", "data", "--no-sync", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale"],
     );
     let port = free_port();
     let options = format!("-p {port} -h '' -k {} -c fsync=off", folder.path().display());
-    as_user(user, folder.path(), "pg_ctl", &["-D", "data", "-w", "-l", "log", "-o", &options, "start"]);
+    as_user(
+        user,
+        folder.path(),
+        &programs.join("pg_ctl"),
+        &["-D", "data", "-w", "-l", "log", "-o", &options, "start"],
+    );
     let filled = psql(folder.path(), port, "postgres", SCHEMA);
-    as_user(user, folder.path(), "pg_ctl", &["-D", "data", "-w", "-m", "fast", "stop"]);
+    as_user(user, folder.path(), &programs.join("pg_ctl"), &["-D", "data", "-w", "-m", "fast", "stop"]);
     filled.succeeded();
-    let half = base.join(format!("{TEMPLATE}.half"));
+    let half = base.join(format!("{name}.half"));
     let _ = fs::remove_dir_all(&half);
-    process::run(process::command(&["cp".as_ref(), "-a".as_ref(), data.as_os_str(), half.as_os_str()]))
-        .succeeded();
+    copy(&data, &half);
     fs::rename(&half, &ready).expect("the build folder can be written");
     ready
 }
 
-fn as_user(user: &User, folder: &Path, tool: &str, arguments: &[&str]) {
-    let mut command = Command::new(places::postgres_tool(tool));
+/// Copies a folder, owners and modes included.
+fn copy(from: &Path, to: &Path) {
+    let words = ["cp".as_ref(), "-a".as_ref(), "--reflink=auto".as_ref(), from.as_os_str(), to.as_os_str()];
+    process::run(process::command(&words)).succeeded();
+}
+
+fn as_user(user: &User, folder: &Path, program: &Path, arguments: &[&str]) {
+    let tool = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut command = Command::new(program);
     command
         .args(arguments)
         .uid(user.uid.as_raw())

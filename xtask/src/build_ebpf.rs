@@ -2,7 +2,7 @@
 //!
 //! The object's bytes depend on the sources and the toolchain alone: every path in it is remapped. The manifest
 //! beside it says which sources and which toolchain. With the same toolchain a check wants the same bytes; with
-//! another one, the same programs and maps.
+//! another one, the same programs, maps and types of maps, and that the fresh object passes the kernel tests.
 
 use std::{
     env,
@@ -17,7 +17,10 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{elf, workspace};
+use crate::{
+    cargo::{cargo, elevate_tests, succeed},
+    elf, workspace,
+};
 
 const PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 const LINKER_VERSION: &str = "0.10.3";
@@ -124,11 +127,25 @@ fn check(root: &Path, manifest: &Manifest, sources: &str, committed: &[u8]) -> R
         "another toolchain gives other programs or maps: {theirs:?} is committed, {ours:?} built"
     );
     println!(
-        "built by another toolchain ({:?}; the manifest has {:?}): the same programs and maps. To try the fresh \
-         object, run `cargo xtask build-ebpf` and the capture tests.",
+        "built by another toolchain ({:?}; the manifest has {:?}): the same programs, maps and types of maps; now \
+         the kernel tests with the fresh object",
         toolchain.versions, manifest.toolchain
     );
-    Ok(())
+    try_out(root)
+}
+
+/// Runs the kernel tests with the object that was just built in the place of the committed one.
+fn try_out(root: &Path) -> Result<()> {
+    let mut tests = cargo()?;
+    tests.args(["test", "--package", "interceptor", "--test", "kernel_capture", "--test", "kernel_life"]);
+    tests.args(["--", "--test-threads", "3"]).env("INTERCEPTOR_OBJECT", built(root));
+    elevate_tests(&mut tests)?;
+    succeed(&mut tests)
+}
+
+/// Where a build leaves the object.
+fn built(root: &Path) -> PathBuf {
+    root.join("target/bpf").join(TARGET).join("release").join(NAME)
 }
 
 /// Programs that together can compile for the kernel.
@@ -197,7 +214,7 @@ impl Toolchain {
             .status()
             .with_context(|| format!("running {}", self.cargo.display()))?;
         ensure!(status.success(), "the kernel programs do not build: {status}");
-        let object = target.join(TARGET).join("release").join(NAME);
+        let object = built(root);
         fs::read(&object).with_context(|| format!("reading {}", object.display()))
     }
 }
@@ -355,6 +372,10 @@ mod tests {
         let outline = elf::outline(&object).expect("outline");
         assert!(outline["maps"].contains_key("FLOWS") && outline["cgroup/connect4"].contains_key("connect4"));
         assert!(outline["maps"]["FLOWS"].len() >= 20, "the definition of a map");
+        let types = &outline[elf::MAP_TYPES];
+        assert_eq!(types.keys().collect::<Vec<_>>(), outline["maps"].keys().collect::<Vec<_>>());
+        let flows = String::from_utf8_lossy(&types["FLOWS"]);
+        assert!(flows.starts_with("HashMap") && flows.contains("Flow"), "{flows}");
         assert!(elf::outline(&object[..object.len() / 2]).is_err(), "a cut object");
         let home = object.windows(6).any(|part| part == b"/root/" || part == b"/home/");
         assert!(!home, "a path of the machine that built it");

@@ -1,11 +1,17 @@
 //! What an eBPF object consists of, as far as two compilers should agree: its program sections, its functions, its
-//! maps and their definitions. Only as much of ELF as that takes; anything odd is an error.
+//! maps, their definitions and their types. Only as much of ELF as that takes; anything odd is an error.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 
-/// Section name to the symbols in it; for `maps`, each symbol with its bytes.
+use crate::btf;
+
+/// Where an outline has the types of the maps.
+pub(crate) const MAP_TYPES: &str = "types of maps";
+
+/// Section name to the symbols in it; for `maps`, each symbol with its bytes; for [`MAP_TYPES`], each with the name
+/// of its type.
 pub(crate) type Outline = BTreeMap<String, BTreeMap<String, Vec<u8>>>;
 
 struct Section<'a> {
@@ -36,6 +42,11 @@ fn read(object: &[u8]) -> Option<Outline> {
     let symbols = sections.iter().find(|section| section.kind == SYMBOLS)?;
     let symbol_names = sections.get(usize::try_from(symbols.link).ok()?)?.bytes;
     let mut outline = Outline::new();
+    for section in &sections {
+        if text(section_names, section.name)? == ".BTF" {
+            outline.insert(MAP_TYPES.to_owned(), btf::maps(section.bytes)?);
+        }
+    }
     for symbol in symbols.bytes.chunks_exact(24) {
         let info = *symbol.get(4)?;
         let Some(section) = sections.get(usize::from(half(symbol, 6)?)) else { continue };
@@ -66,7 +77,7 @@ fn half(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..at.checked_add(2)?)?.try_into().ok().map(u16::from_le_bytes)
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at.checked_add(4)?)?.try_into().ok().map(u32::from_le_bytes)
 }
 
@@ -74,7 +85,7 @@ fn long(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..at.checked_add(8)?)?.try_into().ok().map(u64::from_le_bytes)
 }
 
-fn text(bytes: &[u8], at: u32) -> Option<String> {
+pub(crate) fn text(bytes: &[u8], at: u32) -> Option<String> {
     let rest = bytes.get(usize::try_from(at).ok()?..)?;
     let end = rest.iter().position(|byte| *byte == 0)?;
     String::from_utf8(rest.get(..end)?.to_vec()).ok()

@@ -1,5 +1,6 @@
 //! The project's chores: `cargo xtask TASK`, a file per task.
 
+mod btf;
 mod build_ebpf;
 mod cargo;
 mod demo;

