@@ -43,9 +43,8 @@ fn transaction(node: &SyntaxNode) -> Option<Draft> {
         SAVEPOINT_CREATE
         | RELEASE_SAVEPOINT
         | ROLLBACK_TO_SAVEPOINT
-        | COMMIT_PREPARED
-        | ROLLBACK_PREPARED
         | SET_CONSTRAINTS => TransactionVerb::Other,
+        COMMIT_PREPARED | ROLLBACK_PREPARED => TransactionVerb::Prepared,
         SET_TRANSACTION if child_of(node, SESSION_CHARACTERISTICS).is_none() => TransactionVerb::Other,
         _ => return None,
     };

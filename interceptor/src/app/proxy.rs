@@ -32,6 +32,7 @@ use crate::{
     proxy::{
         Flood, Listeners, Origins, Proxy, Released, Runs,
         dial::Dialler,
+        Epochs,
         registry::{Ending, Registry},
     },
     store::{Journal, Limits, Producer},
@@ -162,6 +163,7 @@ impl Daemon {
             origins,
             client_tls: Terminator::new(Arc::new(keeper.clone())),
             dialler: Dialler::new(keeper.clone()),
+            epochs: Epochs::default(),
             registry: Arc::new(Registry::default()),
             runs: Runs::default(),
             flood: Flood::default(),
