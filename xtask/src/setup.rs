@@ -74,6 +74,19 @@ pub(crate) fn clients() -> Result<()> {
     })
 }
 
+/// All that the bench needs: [`base`], and what it measures with.
+pub(crate) fn bench() -> Result<()> {
+    base()?;
+    let _lock = lock()?;
+    let mut missing = Vec::new();
+    for (program, package) in [("strace", "strace"), ("pgbench", "postgresql")] {
+        if find(program).is_none() {
+            missing.push(package);
+        }
+    }
+    install(&missing)
+}
+
 /// Makes `folder` with `make` unless it was made for the same `wanted` before.
 fn once(folder: &Path, wanted: &[&str], make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let mark = folder.join("made-of");
