@@ -254,7 +254,14 @@ impl PostgresDecoder {
             Need::Lack(why) => Err(why),
         };
         let known = known.as_ref().map_err(String::as_str);
-        let actions = action::actions(Phase::Prepare, &reading.text, &expansion.items, known, &[], self.turns.undecided());
+        let actions = action::actions(
+            Phase::Prepare,
+            &reading.text,
+            &expansion.items,
+            known,
+            &[],
+            self.turns.undecided(),
+        );
         let snapshot = expansion.items.iter().any(|item| action::takes_snapshot(item.statement()));
         Ok(self.ask(what, actions, frame, Turn::Nothing, snapshot))
     }
@@ -394,14 +401,7 @@ impl PostgresDecoder {
         Step::Enquire(Held::new(number, vec![request.action], request.bytes))
     }
 
-    fn ask(
-        &mut self,
-        what: What,
-        actions: Vec<Action>,
-        frame: Bytes,
-        turn: Turn,
-        snapshot: bool,
-    ) -> Step {
+    fn ask(&mut self, what: What, actions: Vec<Action>, frame: Bytes, turn: Turn, snapshot: bool) -> Step {
         let number = self.number();
         self.asked = Some(Asked { number, what, turn, snapshot });
         Step::Ask(Held::new(number, actions, frame))

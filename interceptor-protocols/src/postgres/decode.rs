@@ -197,11 +197,7 @@ impl PostgresDecoder {
 
     /// Now, as far as answers of the catalogue go.
     pub(super) fn moment(&self) -> Moment {
-        Moment {
-            changes: self.turns.changes(),
-            segment: self.segment,
-            epoch: Some(self.turns.epoch()),
-        }
+        Moment { changes: self.turns.changes(), segment: self.segment, epoch: Some(self.turns.epoch()) }
     }
 
     /// Notes a setting that the server reports.

@@ -9,8 +9,8 @@ use interceptor_core::{
     model::{Action, OutcomeStatus, Principal, RecordId, Target, Verb},
     permit::{Denial, Held},
     protocol::{
-        CancelKey, Challenge, DecodeError, Decoder, Done, Epoch, Greeting, LoginStep, Opening, Proof, Protocol,
-        Refusal, Side, Step, UpstreamTls,
+        CancelKey, Challenge, DecodeError, Decoder, Done, Epoch, Greeting, LoginStep, Opening, Proof,
+        Protocol, Refusal, Side, Step, UpstreamTls,
     },
 };
 

@@ -30,9 +30,8 @@ use crate::{
     kernel::KernelMaps,
     places::Places,
     proxy::{
-        Flood, Listeners, Origins, Proxy, Released, Runs,
+        Epochs, Flood, Listeners, Origins, Proxy, Released, Runs,
         dial::Dialler,
-        Epochs,
         registry::{Ending, Registry},
     },
     store::{Journal, Limits, Producer},

@@ -47,9 +47,7 @@ impl Talk {
 fn nothing_found(isolation: &str, status: u8) -> Vec<u8> {
     let mut answer = BytesMut::new();
     answer.put_slice(&[message(b'1', |_| {}), message(b'2', |_| {})].concat());
-    for values in
-        [["s", "0", "db", "role", "UTF8", "on", isolation], ["p", "1", "public", "", "", "", ""]]
-    {
+    for values in [["s", "0", "db", "role", "UTF8", "on", isolation], ["p", "1", "public", "", "", "", ""]] {
         answer.put_slice(&message(b'D', |out| {
             out.put_u16(7);
             values.iter().for_each(|value| put_value(out, Some(value.as_bytes())));
@@ -65,7 +63,9 @@ fn nothing_found(isolation: &str, status: u8) -> Vec<u8> {
 fn a_name_is_looked_up_once() {
     let mut talk = Talk::new(still());
     assert_eq!(talk.says("SELECT * FROM t"), 1);
-    for text in ["SELECT a FROM t WHERE b = 7", "INSERT INTO t VALUES (1)", "BEGIN", "DELETE FROM t", "COMMIT"] {
+    for text in
+        ["SELECT a FROM t WHERE b = 7", "INSERT INTO t VALUES (1)", "BEGIN", "DELETE FROM t", "COMMIT"]
+    {
         assert_eq!(talk.says(text), 0, "{text}");
     }
     assert_eq!(talk.says("SELECT * FROM t, u"), 1, "another name");
