@@ -387,7 +387,7 @@ fn psql_works_is_refused_and_goes_on() {
     assert!(out.contains("\n2\n"), "the session goes on: {out}");
     assert!(out.contains("current transaction is aborted") || out.contains("has failed"), "{out}");
     assert!(out.contains("DROP TABLE"), "{out}");
-    assert!(log.gate > 3);
+    assert!((1..=4).contains(&log.gate), "names are looked up, and not for each statement: {}", log.gate);
     let selected = log.done.iter().find(|done| done.rows == Some(2) && done.bytes > 20);
     assert_eq!(selected.map(|done| done.status), Some(OutcomeStatus::Completed));
 }
