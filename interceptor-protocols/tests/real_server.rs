@@ -16,10 +16,13 @@ use std::{
 
 use bytes::BytesMut;
 use interceptor_core::{
-    model::{ExchangeDigest, OutcomeStatus, Principal, RecordId},
+    model::{Action, ExchangeDigest, OutcomeStatus, Principal, RecordId},
     permit::{Committed, Denial, Held, Judgement, Permit},
     protocol::{Challenge, Decoder, Done, Epoch, Login, LoginStep, Opening, Proof, Side, Step, UpstreamTls},
 };
+
+#[path = "real_server/depth.rs"]
+mod depth;
 
 struct Written(ExchangeDigest);
 
@@ -50,6 +53,7 @@ fn denial() -> Denial {
 #[derive(Debug, Default)]
 struct Log {
     asked: Vec<String>,
+    actions: Vec<Action>,
     gate: usize,
     done: Vec<Done>,
 }
@@ -140,6 +144,7 @@ fn serve(mut client: TcpStream, server: u16, epoch: Arc<Epoch>, log: &Mutex<Log>
                         return;
                     }
                     Step::Ask(held) => {
+                        log.lock().unwrap().actions.extend(held.actions().iter().cloned());
                         log.lock().unwrap().asked.push(
                             held.actions()
                                 .iter()
