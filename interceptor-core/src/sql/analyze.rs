@@ -6,7 +6,7 @@ use std::ops::Range;
 use squawk_syntax::{SourceFile, SyntaxKind, SyntaxNode, ast::AstNode};
 
 use super::{
-    Name, Reference, Statement, TransactionVerb,
+    CopyStream, Name, Reference, Statement, TransactionVerb,
     builtin::is_builtin_operator,
     guard::{Guarded, check},
     lexer::{Kind, Token},
@@ -28,6 +28,7 @@ pub(super) struct Draft {
     pub(super) session: Option<SessionChange>,
     pub(super) executes: Option<String>,
     pub(super) transaction: Option<TransactionVerb>,
+    pub(super) copy: Option<CopyStream>,
 }
 
 impl Draft {
@@ -39,6 +40,7 @@ impl Draft {
             session: None,
             executes: None,
             transaction: None,
+            copy: None,
         }
     }
 }
@@ -209,6 +211,7 @@ fn finish(range: Range<usize>, draft: Draft) -> Statement {
         session: draft.session,
         executes: draft.executes,
         transaction: draft.transaction,
+        copy: draft.copy,
         unknown: draft.walk.unknown,
     }
 }

@@ -81,6 +81,15 @@ pub enum TransactionVerb {
     Other,
 }
 
+/// Which way a COPY streams on the session's own connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyStream {
+    /// COPY ... FROM STDIN.
+    FromClient,
+    /// COPY ... TO STDOUT.
+    ToClient,
+}
+
 /// One statement of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
@@ -100,6 +109,8 @@ pub struct Statement {
     pub executes: Option<String>,
     /// What it does to the transaction.
     pub transaction: Option<TransactionVerb>,
+    /// Which way its data streams on the session's own connection, if it is a COPY that does so.
+    pub copy: Option<CopyStream>,
     /// What about it could not be understood.
     pub unknown: Option<Unknown>,
 }
