@@ -21,6 +21,8 @@ use interceptor_core::{
     protocol::{Challenge, Decoder, Done, Epoch, Login, LoginStep, Opening, Proof, Side, Step, UpstreamTls},
 };
 
+#[path = "real_server/copy.rs"]
+mod copy;
 #[path = "real_server/depth.rs"]
 mod depth;
 
@@ -62,7 +64,6 @@ fn is_refused(held: &Held) -> bool {
     held.actions().iter().any(|action| {
         action.text.contains("forbidden")
             || action.binds.iter().any(|bind| bind.value.as_deref() == Some("forbidden"))
-            || action.facts.unknown.as_ref().is_some_and(|why| why.0.contains("COPY"))
     })
 }
 
@@ -124,7 +125,7 @@ fn serve(mut client: TcpStream, server: u16, epoch: Arc<Epoch>, log: &Mutex<Log>
                     }
                 };
                 match step {
-                    Step::Wait => break,
+                    Step::Wait | Step::Hold => break,
                     Step::Pass(bytes) => upstream.as_mut().unwrap().write_all(&bytes).unwrap(),
                     Step::Reply(bytes) => client.write_all(&bytes).unwrap(),
                     Step::Open(opening) => {
@@ -206,7 +207,7 @@ fn serve(mut client: TcpStream, server: u16, epoch: Arc<Epoch>, log: &Mutex<Log>
                     }
                 };
                 match step {
-                    Step::Wait => break,
+                    Step::Wait | Step::Hold => break,
                     Step::Answer { bytes, done } => {
                         write_all(&mut client, &bytes);
                         log.lock().unwrap().done.extend(done);

@@ -6,7 +6,7 @@ use std::{ops::Range, sync::Arc};
 use squawk_syntax::{SourceFile, SyntaxKind, SyntaxNode, ast::AstNode};
 
 use super::{
-    Meaning, Reference, Statement, TransactionVerb,
+    CopyStream, Meaning, Reference, Statement, TransactionVerb,
     guard::{Guarded, check},
     lexer::{Kind, Token},
     schema, utility,
@@ -28,6 +28,7 @@ pub(super) struct Draft {
     pub(super) executes: Option<String>,
     pub(super) transaction: Option<TransactionVerb>,
     pub(super) operators: Vec<String>,
+    pub(super) copy: Option<CopyStream>,
 }
 
 impl Draft {
@@ -40,6 +41,7 @@ impl Draft {
             executes: None,
             transaction: None,
             operators: Vec::new(),
+            copy: None,
         }
     }
 }
@@ -260,6 +262,7 @@ fn finish(range: Range<usize>, draft: Draft) -> Statement {
         executes: draft.executes,
         transaction: draft.transaction,
         operators: draft.operators,
+        copy: draft.copy,
         unknown: draft.walk.unknown,
     };
     Statement { range, meaning: Arc::new(meaning) }

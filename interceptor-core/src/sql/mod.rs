@@ -87,6 +87,15 @@ pub enum TransactionVerb {
     Prepared,
 }
 
+/// Which way a COPY streams on the session's own connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyStream {
+    /// COPY ... FROM STDIN.
+    FromClient,
+    /// COPY ... TO STDOUT.
+    ToClient,
+}
+
 /// One statement of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
@@ -123,6 +132,8 @@ pub struct Meaning {
     pub transaction: Option<TransactionVerb>,
     /// The operators in it, each once: those that are written, and those that its grammar stands for.
     pub operators: Vec<String>,
+    /// Which way its data streams on the session's own connection, if it is a COPY that does so.
+    pub copy: Option<CopyStream>,
     /// What about it could not be understood.
     pub unknown: Option<Unknown>,
 }
