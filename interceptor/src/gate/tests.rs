@@ -6,8 +6,9 @@ use interceptor_core::{
     inventory::{self, KnownProtocol, Source},
     model::{
         AgentIdentity, ClientAddress, Connection, ConnectionId, Entry, Guarantee, OriginalDestination, Phase,
-        ProcessFacts, Run, RunId, StatementFacts, Target, Verb,
+        ProcessFacts, RecordId, Run, RunId, Session, StatementFacts, Target, Verb,
     },
+    Gate as _,
 };
 
 use super::*;
@@ -55,6 +56,11 @@ impl Bed {
         let rules = Arc::new(ArcSwap::from_pointee(rules(RESOURCES)));
         let gate = Arc::new(PolicyGate::new(rules, producer, durability));
         Self { folder, journal, gate }
+    }
+
+    /// The gate as `session` meets it.
+    fn session(&self, session: &Session) -> SessionGate {
+        SessionGate::new(self.gate.clone(), session)
     }
 
     /// What the keeper makes of it: statements that were recorded, and how each ended, in the order of their ends.
@@ -134,7 +140,7 @@ pub(crate) fn held(number: u64, texts: &[&str], bytes: &str) -> Held {
 #[tokio::test]
 async fn one_refused_statement_refuses_its_batch_and_each_is_recorded() {
     let bed = Bed::new(Durability::Process);
-    let verdict = bed.gate.judge(&session(), &held(1, &["a", "no b", "c"], "x"), Author::Agent).await;
+    let verdict = bed.session(&session()).judge(&held(1, &["a", "no b", "c"], "x"), Author::Agent).await;
     let Verdict::Deny(denial) = verdict else { panic!("{verdict:?}") };
     assert_eq!((denial.rule.as_str(), denial.message.as_str()), ("no-deletes", "rows stay"));
     let outcomes = bed.outcomes();
@@ -145,12 +151,12 @@ async fn one_refused_statement_refuses_its_batch_and_each_is_recorded() {
 #[tokio::test]
 async fn a_record_that_the_disk_never_gets_is_a_refusal_with_an_outcome() {
     let bed = Bed::new(Durability::Power);
-    let verdict = bed.gate.judge(&session(), &held(1, &["a"], "a"), Author::Agent).await;
+    let verdict = bed.session(&session()).judge(&held(1, &["a"], "a"), Author::Agent).await;
     assert!(matches!(&verdict, Verdict::Deny(denial) if denial.rule == "record"), "{verdict:?}");
     assert_eq!(bed.gate.producer().open_requests(), 0);
     // A caller that stops waiting sends nothing either.
-    let (session, held) = (session(), held(2, &["b"], "b"));
-    let judged = bed.gate.judge(&session, &held, Author::Agent);
+    let (gate, held) = (bed.session(&session()), held(2, &["b"], "b"));
+    let judged = gate.judge(&held, Author::Agent);
     assert!(tokio::time::timeout(Duration::from_millis(50), judged).await.is_err());
     assert_eq!(bed.gate.producer().open_requests(), 0);
     let ends: Vec<_> = bed.outcomes().into_iter().map(|(text, status, _)| (text, status)).collect();
@@ -161,7 +167,7 @@ async fn a_record_that_the_disk_never_gets_is_a_refusal_with_an_outcome() {
 async fn an_outcome_is_written_once_whatever_ends_the_exchange() {
     let bed = Bed::new(Durability::Process);
     let one = held(1, &["a", "b"], "x");
-    let Verdict::Allow(permit) = bed.gate.judge(&session(), &one, Author::Agent).await else { panic!() };
+    let Verdict::Allow(permit) = bed.session(&session()).judge(&one, Author::Agent).await else { panic!() };
     let mut ledger = Ledger::new(bed.gate.producer().clone());
     ledger.sent(1, permit.records());
     ledger.ended_whole(1, OutcomeStatus::Completed, 3, None);
@@ -179,7 +185,7 @@ async fn a_run_that_owes_many_outcomes_leaves_room_for_the_others() {
     let texts: Vec<&str> = all.iter().map(String::as_str).collect();
     let mut refused = None;
     for number in 0..50 {
-        let verdict = bed.gate.judge(&session(), &held(number, &texts, "x"), Author::Agent).await;
+        let verdict = bed.session(&session()).judge(&held(number, &texts, "x"), Author::Agent).await;
         if let Verdict::Deny(denial) = verdict {
             refused = Some(denial);
             break;
@@ -191,7 +197,7 @@ async fn a_run_that_owes_many_outcomes_leaves_room_for_the_others() {
     let mut connection = (*neighbour.connection).clone();
     connection.run = Arc::new(Run { id: RunId::from_random(8), ..(*connection.run).clone() });
     neighbour.connection = Arc::new(connection);
-    let verdict = bed.gate.judge(&neighbour, &held(1, &["a"], "a"), Author::Agent).await;
+    let verdict = bed.session(&neighbour).judge(&held(1, &["a"], "a"), Author::Agent).await;
     assert!(matches!(verdict, Verdict::Allow(_)), "{verdict:?}");
 }
 

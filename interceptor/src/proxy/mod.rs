@@ -7,6 +7,7 @@
 pub mod destination;
 pub mod dial;
 mod flood;
+mod leg;
 mod listen;
 mod names;
 mod opaque;
@@ -17,6 +18,7 @@ mod runs;
 mod session;
 pub mod stream;
 mod turns;
+mod workers;
 
 use std::{
     net::SocketAddr,
@@ -36,6 +38,7 @@ pub use flood::Flood;
 pub use listen::{Listeners, serve};
 pub use origin::Origins;
 pub use runs::{Released, Runs};
+pub use workers::Workers;
 
 use self::{dial::Dialler, flood::Told, registry::Registry};
 use crate::{
