@@ -77,8 +77,10 @@ pub enum TransactionVerb {
     Commit,
     /// ROLLBACK, ABORT.
     Rollback,
-    /// SAVEPOINT, RELEASE, ROLLBACK TO, SET TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED.
+    /// SAVEPOINT, RELEASE, ROLLBACK TO, SET TRANSACTION, SET CONSTRAINTS.
     Other,
+    /// COMMIT PREPARED, ROLLBACK PREPARED: the end of a transaction that any session may have begun.
+    Prepared,
 }
 
 /// One statement of a text.

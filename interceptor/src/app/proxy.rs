@@ -30,7 +30,7 @@ use crate::{
     kernel::KernelMaps,
     places::Places,
     proxy::{
-        Flood, Listeners, Origins, Proxy, Released, Runs, Workers,
+        Epochs, Flood, Listeners, Origins, Proxy, Released, Runs, Workers,
         dial::Dialler,
         registry::{Ending, Registry},
     },
@@ -161,6 +161,7 @@ impl Daemon {
             origins,
             client_tls: Terminator::new(Arc::new(keeper.clone())),
             dialler: Dialler::new(keeper.clone()),
+            epochs: Epochs::default(),
             registry: Arc::new(Registry::default()),
             runs: Runs::default(),
             flood: Flood::default(),
