@@ -54,3 +54,56 @@ impl Policy {
         facts.unknown.is_none() && facts.effects.iter().all(|effect| self.steady.contains(&effect.verb))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        inventory::{self, Inventory, Source},
+        model::Target,
+    };
+
+    fn steady(rules: &str) -> Vec<Verb> {
+        let source = |file: &str, text: &str| Source { file: file.to_owned(), text: text.to_owned() };
+        let resources = source("resources.toml", "approvers = [\"dba\"]\n");
+        let inventory: Inventory =
+            inventory::load(&resources, &source("agents.toml", ""), &[]).expect("an inventory");
+        let policy = Policy::load(&[source("p.cedar", rules)], &inventory);
+        let policy = policy.unwrap_or_else(|faults| panic!("{faults:#?}"));
+        let facts = |verb| StatementFacts::single(verb, Target::Resource);
+        Verb::ALL.into_iter().filter(|verb| policy.is_steady(&facts(*verb))).collect()
+    }
+
+    #[test]
+    fn facts_and_the_sessions_own_are_steady() {
+        let all = steady(
+            "@id(\"a\") permit (principal, action == Action::\"data.read\", resource)
+             when { context.has_where && context.user == \"app\" && !(context.kind == Kind::\"copy\") };",
+        );
+        assert_eq!(all.len(), Verb::ALL.len());
+    }
+
+    #[test]
+    fn a_rule_that_reads_more_makes_unsteady_what_it_may_decide() {
+        for more in
+            ["context.now < 5", "context.sha256 == \"x\"", "context.approvals.dba >= 1", "5 > context.now"]
+        {
+            let rule = |head: &str| {
+                format!("@id(\"a\") forbid (principal, {head}, resource) when {{ context.has_where && {more} }};")
+            };
+            let left = steady(&rule("action == Action::\"data.delete\""));
+            assert!(!left.contains(&Verb::DataDelete) && left.contains(&Verb::DataRead), "{more}: {left:?}");
+            let left = steady(&rule("action in Action::\"data\""));
+            assert!(!left.contains(&Verb::DataRead) && left.contains(&Verb::Connect), "{more}: {left:?}");
+            let left = steady(&rule("action in [Action::\"connect\", Action::\"data.read\"]"));
+            assert!(!left.contains(&Verb::DataRead) && left.contains(&Verb::DataInsert), "{more}: {left:?}");
+            assert_eq!(steady(&rule("action")), [], "{more}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_never_steady() {
+        let policy = Policy::load(&[], &Inventory::default()).expect("an empty policy");
+        assert!(!policy.is_steady(&StatementFacts::unknown("why")));
+    }
+}

@@ -216,3 +216,43 @@ fn a_session_ends_when_its_resource_is_another() {
     bed.gate.rules.store(Arc::new(rules("")));
     assert!(!allows(&before), "a resource that is gone");
 }
+
+#[test]
+fn a_yes_is_remembered_for_the_same_facts_and_the_same_rules_alone() {
+    let bed = Bed::new(Durability::Process);
+    let gate = bed.session(&session());
+    let mut ledger = Ledger::new(bed.gate.producer().clone());
+    let mut allowed = |number, text| match gate.judge_now(&held(number, &[text], text), Author::Agent) {
+        Some(Verdict::Allow(permit)) => {
+            ledger.sent(number, permit.records());
+            true
+        }
+        Some(Verdict::Deny(_)) => false,
+        None => panic!("it need not wait"),
+    };
+    assert!(allowed(1, "a"));
+    assert!(allowed(2, "b"), "other text, the same facts");
+    assert!(!allowed(3, "no"), "other facts");
+    let policy = Policy::load(&[], &inventory::Inventory::default()).unwrap();
+    bed.gate.rules.store(Arc::new(Rules { policy, ..rules(RESOURCES) }));
+    assert!(!allowed(4, "a"), "other rules");
+    drop(ledger);
+    let mut ends: Vec<_> = bed.outcomes().into_iter().map(|(text, status, _)| (text, status)).collect();
+    ends.sort_by_key(|(text, status)| (format!("{status:?}"), text.clone()));
+    // Each has a record of its own.
+    let unknown = |text: &str| (text.to_owned(), OutcomeStatus::Unknown);
+    let refused = |text: &str| (text.to_owned(), OutcomeStatus::Refused);
+    assert_eq!(ends, [refused("a"), refused("no"), unknown("a"), unknown("b")]);
+}
+
+#[tokio::test]
+async fn what_must_wait_decides_nothing_at_once() {
+    let bed = Bed::new(Durability::Power);
+    let gate = bed.session(&session());
+    assert!(gate.judge_now(&held(1, &["a"], "a"), Author::Agent).is_none(), "the disk");
+    let bed = Bed::new(Durability::Process);
+    let gate = bed.session(&session());
+    assert!(gate.judge_now(&held(1, &["a", "b"], "a"), Author::Agent).is_none(), "a batch");
+    assert!(gate.judge_now(&held(1, &["a"], "a"), Author::Gate).is_none(), "the gate's own");
+    assert_eq!(bed.gate.producer().open_requests(), 0);
+}
