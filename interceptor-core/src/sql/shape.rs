@@ -116,7 +116,8 @@ mod tests {
         }
         assert_ne!(key("SELECT 1 < = 2"), key("SELECT 1 <= 2"));
         assert_ne!(key("SELECT a b"), key("SELECT ab"));
-        for none in ["", ";", "SELECT 1; SELECT 2", "SELECT 'a' 'b'", "SELECT 'a", "SELECT 1\0", "/*! x */ SELECT 1"]
+        for none in
+            ["", ";", "SELECT 1; SELECT 2", "SELECT 'a' 'b'", "SELECT 'a", "SELECT 1\0", "/*! x */ SELECT 1"]
         {
             assert_eq!(key(none), None, "{none}");
         }
