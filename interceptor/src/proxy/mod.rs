@@ -5,6 +5,8 @@
 //! knows the kernel only through what it remembers of a flow.
 
 pub mod destination;
+#[cfg(test)]
+mod cost_tests;
 pub mod dial;
 mod epochs;
 mod flood;
