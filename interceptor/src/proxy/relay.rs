@@ -305,7 +305,7 @@ impl Relay<'_> {
                 self.heavy_step(decoder, &mut client.input).await?
             };
             let step = step.map_err(End::Broken)?;
-            if !matches!(step, Step::Wait) {
+            if !matches!(step, Step::Wait | Step::Hold) {
                 wheel.enquiring = false;
             }
             let (held, author) = match step {
@@ -313,6 +313,7 @@ impl Relay<'_> {
                     wheel.thirsty = !wheel.enquiring;
                     return Ok(());
                 }
+                Step::Hold => return Ok(()),
                 Step::Ask(held) => (held, Author::Agent),
                 Step::Enquire(held) => (held, Author::Gate),
                 Step::Pass(bytes) => {
@@ -378,7 +379,7 @@ impl Relay<'_> {
         while !client.out.is_full() {
             let step = decoder.step(Side::Upstream, &mut upstream.input).map_err(End::Broken)?;
             match step {
-                Step::Wait => break,
+                Step::Wait | Step::Hold => break,
                 Step::Pass(bytes) => client.out.push(bytes),
                 Step::Reply(bytes) => upstream.out.push(bytes),
                 Step::Answer { bytes, done } => {
