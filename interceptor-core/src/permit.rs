@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_core::future::BoxFuture;
 use sha2::{Digest, Sha256};
 
-use crate::model::{Action, Author, ExchangeDigest, RecordId, Session};
+use crate::model::{Action, Author, ExchangeDigest, RecordId};
 
 /// An exchange whose bytes wait for a permit.
 #[derive(Debug)]
@@ -53,13 +53,49 @@ impl Held {
 #[error("this permit belongs to another exchange")]
 pub struct WrongPermit;
 
+/// Records whose numbers follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Records {
+    first: RecordId,
+    count: usize,
+}
+
+impl Records {
+    /// `count` records from `first` on.
+    pub fn new(first: RecordId, count: usize) -> Self {
+        Self { first, count }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The one at `place`, from 0.
+    pub fn get(&self, place: usize) -> Option<RecordId> {
+        let on = u64::try_from(place).ok().filter(|_| place < self.count)?;
+        self.first.0.checked_add(on).map(RecordId)
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = RecordId> + use<> {
+        let all = *self;
+        (0..all.count).filter_map(move |place| all.get(place))
+    }
+}
+
 /// Proof that an exchange's request entries are committed: in the kernel's hands, so that they outlive the
 /// process. The store is the only implementor.
 pub trait Committed {
     /// The exchange that the entries describe.
     fn digest(&self) -> ExchangeDigest;
     /// The records, in the order of [`Held::actions`].
-    fn records(&self) -> &[RecordId];
+    fn records(&self) -> Records;
 }
 
 /// Leave to send one exchange, once.
@@ -67,19 +103,19 @@ pub trait Committed {
 #[must_use = "a permit that is not consumed means an exchange that was judged and never sent"]
 pub struct Permit {
     digest: ExchangeDigest,
-    records: Vec<RecordId>,
+    records: Records,
 }
 
 impl Permit {
     /// Mints the permit for a judged and recorded exchange; a judgement that does not allow mints none.
     pub fn mint(judgement: &Judgement, committed: &impl Committed) -> Option<Self> {
         matches!(judgement, Judgement::Allowed { .. })
-            .then(|| Self { digest: committed.digest(), records: committed.records().to_vec() })
+            .then(|| Self { digest: committed.digest(), records: committed.records() })
     }
 
     /// The records that its outcome belongs to.
-    pub fn records(&self) -> &[RecordId] {
-        &self.records
+    pub fn records(&self) -> Records {
+        self.records
     }
 }
 
@@ -148,9 +184,13 @@ pub enum Verdict {
     Deny(Denial),
 }
 
-/// Judges exchanges and writes their request entries.
+/// Judges one session's exchanges and writes their request entries.
 pub trait Gate: Send + Sync {
+    /// The same as [`Gate::judge`], where it can be had without waiting; `None` means that nothing was recorded and
+    /// nothing decided.
+    fn judge_now(&self, held: &Held, author: Author) -> Option<Verdict>;
+
     /// Judges `held` by the policy in force (an exchange of the gate's own is recorded, and always allowed) and
     /// records it. A refused exchange's outcome is recorded here too; a permitted one's is the caller's to record.
-    fn judge<'a>(&'a self, session: &'a Session, held: &'a Held, author: Author) -> BoxFuture<'a, Verdict>;
+    fn judge<'a>(&'a self, held: &'a Held, author: Author) -> BoxFuture<'a, Verdict>;
 }

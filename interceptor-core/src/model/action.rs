@@ -256,7 +256,7 @@ pub enum SessionChange {
 }
 
 /// What is known of one statement before policy is asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StatementFacts {
     /// Its kind.
     pub kind: StatementKind,

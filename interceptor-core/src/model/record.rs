@@ -32,13 +32,9 @@ pub enum Entry {
     Event(EventRecord),
 }
 
-/// What was asked, by whom, and what was decided.
+/// What was asked, by whom, and what was decided. What is the same in all requests of a session stands first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestRecord {
-    /// When, in microseconds of the Unix epoch.
-    pub at: i64,
-    /// Who wrote the statement.
-    pub author: Author,
     /// The run.
     pub run: RunId,
     /// The agent.
@@ -59,6 +55,10 @@ pub struct RequestRecord {
     pub protocol: String,
     /// Who the session is upstream.
     pub principal: Principal,
+    /// When, in microseconds of the Unix epoch.
+    pub at: i64,
+    /// Who wrote the statement.
+    pub author: Author,
     /// The statement, with its facts and bind values.
     pub action: Action,
     /// SHA-256 of the frame that the statement stood in, in hexadecimal.

@@ -9,7 +9,7 @@ use cedar_policy::{
 use miette::Diagnostic;
 use sha2::{Digest, Sha256};
 
-use super::{Annotated, LoadError, Policy, annotations, entities, schema, shape, split};
+use super::{Annotated, LoadError, Policy, annotations, entities, schema, shape, split, steady};
 use crate::{
     inventory::{Fault, Inventory, Source},
     model::Verb,
@@ -44,6 +44,7 @@ impl Policy {
             .values()
             .filter_map(|resource| Some((resource.name.clone(), entities::resource(&types, resource).ok()?)))
             .collect();
+        let steady = steady::verbs(&set, &actions);
         Ok(Self {
             set,
             schema,
@@ -52,6 +53,7 @@ impl Policy {
             actions,
             resources,
             rules,
+            steady,
             warnings,
             inventory: inventory.clone(),
             hash: hash(sources, inventory),

@@ -16,10 +16,11 @@ mod load;
 mod schema;
 mod shape;
 mod split;
+mod steady;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use cedar_policy::{Authorizer, Entity, PolicyId, PolicySet, Schema};
 
@@ -29,7 +30,7 @@ pub use schema::{BASE as SCHEMA, SCHEMA_VERSION, text as schema_text};
 
 use crate::{
     inventory::{Fault, Inventory, Source},
-    model::{Action, Principal, ProcessFacts, ResourceName, Run},
+    model::{Action, Principal, ProcessFacts, ResourceName, Run, Verb},
 };
 
 /// A policy in force: every rule of a folder, checked, with the inventory that it speaks of.
@@ -44,6 +45,8 @@ pub struct Policy {
     /// Every resource of the inventory.
     resources: HashMap<ResourceName, Entity>,
     rules: HashMap<PolicyId, Annotated>,
+    /// Verbs whose answers hang on nothing but the session and the facts.
+    steady: HashSet<Verb>,
     warnings: Vec<Fault>,
     inventory: Inventory,
     hash: String,

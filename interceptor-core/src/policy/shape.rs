@@ -1,5 +1,7 @@
 //! What a rule's own text says, read from its syntax: which actions it can permit, and what its condition rests on.
 
+use std::collections::{BTreeSet, HashSet};
+
 use cedar_policy::{ActionConstraint, EntityUid, Policy as CedarPolicy};
 use serde_json::Value;
 
@@ -81,6 +83,42 @@ impl Conditions {
         let mut attributes = Vec::new();
         collect(&self.everything, &mut attributes);
         attributes
+    }
+}
+
+/// The attributes of the context that a rule's condition reads; `None` where that cannot be told.
+pub(super) fn context_reads(policy: &CedarPolicy) -> Option<BTreeSet<String>> {
+    let json = policy.to_json().ok()?;
+    let mut attributes = BTreeSet::new();
+    reads_by_name(json.get("conditions")?, &mut attributes).then_some(attributes)
+}
+
+/// Adds the attributes of the context that are read by name; false where the context itself is used.
+fn reads_by_name(value: &Value, attributes: &mut BTreeSet<String>) -> bool {
+    match value {
+        Value::Object(fields) => {
+            let read = fields.get(".").or_else(|| fields.get("has")).filter(|_| fields.len() == 1);
+            let of_context =
+                read.filter(|read| read.pointer("/left/Var").and_then(Value::as_str) == Some("context"));
+            if let Some(attribute) = of_context.and_then(|read| read.get("attr")).and_then(Value::as_str) {
+                attributes.insert(attribute.to_owned());
+                return true;
+            }
+            fields.get("Var").and_then(Value::as_str) != Some("context")
+                && fields.values().all(|field| reads_by_name(field, attributes))
+        }
+        Value::Array(list) => list.iter().all(|entry| reads_by_name(entry, attributes)),
+        _ => true,
+    }
+}
+
+/// Whether a rule can apply to `action`, which is in `groups`, by its head alone.
+pub(super) fn may_apply(policy: &CedarPolicy, action: &EntityUid, groups: &HashSet<EntityUid>) -> bool {
+    let covers = |named: &EntityUid| named == action || groups.contains(named);
+    match policy.action_constraint() {
+        ActionConstraint::Any => true,
+        ActionConstraint::In(actions) => actions.iter().any(covers),
+        ActionConstraint::Eq(named) => covers(&named),
     }
 }
 

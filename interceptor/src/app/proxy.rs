@@ -30,7 +30,7 @@ use crate::{
     kernel::KernelMaps,
     places::Places,
     proxy::{
-        Epochs, Flood, Listeners, Origins, Proxy, Released, Runs,
+        Epochs, Flood, Listeners, Origins, Proxy, Released, Runs, Workers,
         dial::Dialler,
         registry::{Ending, Registry},
     },
@@ -43,15 +43,13 @@ use crate::{
 const BEAT: Duration = Duration::from_millis(250);
 /// How long sessions may take to end when the daemon stops.
 const DRAIN: Duration = Duration::from_secs(5);
-/// The stack of a worker thread: parsing needs depth. It is address space until it is used.
-const STACK: usize = 16 * 1024 * 1024;
 
 /// Runs the role until the helper ends it.
 pub(super) fn run(places: &Places) -> anyhow::Result<()> {
     let _hardened = keeper::harden()?;
     let socket = helper::proxy_channel()?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build()?;
+    // For what concerns no statement; connections have the workers.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let helper: AsyncChannel<FromProxy, ToProxy> = socket.into_async()?;
         let daemon = Daemon::start(places, Arc::new(helper)).await?;
@@ -96,6 +94,7 @@ struct Daemon {
     helper: Arc<AsyncChannel<FromProxy, ToProxy>>,
     rules: Arc<ArcSwap<Rules>>,
     proxy: Arc<Proxy>,
+    workers: Workers,
     keeper: KeeperClient,
     journal: Journal,
     control: OwnedFd,
@@ -176,6 +175,7 @@ impl Daemon {
             helper,
             rules,
             proxy,
+            workers: Workers::start()?,
             keeper,
             journal,
             control,
@@ -277,9 +277,11 @@ impl Daemon {
         let made = helper::Listeners::from_copies(descriptors, v6)?;
         self.proxy.origins.begin_run(run.id, made.diag);
         let (tcp6, dns6) = made.v6.unzip();
-        let listeners =
-            Listeners::adopt(std::iter::once(made.tcp4).chain(tcp6), std::iter::once(made.dns4).chain(dns6))?;
-        let tasks = crate::proxy::serve(&self.proxy, &run, listeners);
+        let listeners = Listeners {
+            tcp: made.tcp4.into_iter().chain(tcp6.into_iter().flatten()).collect(),
+            dns: std::iter::once(made.dns4).chain(dns6).collect(),
+        };
+        let tasks = crate::proxy::serve(&self.proxy, &self.workers, &run, listeners)?;
         let text = format!("{} as {}", run.cgroup, run.agent.name);
         self.proxy.event(Some((run.id, &run.agent.name)), EventKind::RunStarted, text);
         self.proxy.runs.begin(run, tasks);
@@ -435,11 +437,12 @@ fn no_such(run: RunId) -> Answer {
     Answer::Failed { text: format!("there is no live run {run}: `interceptor ps` lists them") }
 }
 
-/// Shows the kernel side that this process works: that its runtime turns and its keeper answers.
+/// Shows the kernel side that this process works: that its runtimes turn and its keeper answers.
 async fn beat(daemon: Arc<Daemon>) {
     let mut every = tokio::time::interval(BEAT);
     loop {
         every.tick().await;
+        daemon.workers.turn().await;
         if daemon.keeper.ping().await.is_err() {
             continue;
         }

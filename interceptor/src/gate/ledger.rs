@@ -5,6 +5,7 @@ use std::{collections::HashMap, time::Instant};
 
 use interceptor_core::{
     model::{OutcomeRecord, OutcomeStatus, RecordId},
+    permit::Records,
     protocol::Done,
 };
 
@@ -21,7 +22,28 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Sent {
     at: Instant,
-    records: Vec<Option<RecordId>>,
+    records: Records,
+    /// How many have not ended.
+    left: usize,
+    /// Which have, where there are several.
+    ended: Vec<bool>,
+}
+
+impl Sent {
+    fn now(records: Records) -> Self {
+        let ended = if records.len() > 1 { vec![false; records.len()] } else { Vec::new() };
+        Self { at: Instant::now(), records, left: records.len(), ended }
+    }
+
+    /// The record at `place`, once.
+    fn end(&mut self, place: usize) -> Option<RecordId> {
+        let record = self.records.get(place).filter(|_| self.left > 0)?;
+        if self.ended.get_mut(place).is_some_and(|ended| std::mem::replace(ended, true)) {
+            return None;
+        }
+        self.left -= 1;
+        Some(record)
+    }
 }
 
 impl Ledger {
@@ -31,20 +53,18 @@ impl Ledger {
     }
 
     /// The exchange `number`, whose statements have these records, has been sent.
-    pub fn sent(&mut self, number: u64, records: &[RecordId]) {
-        if records.is_empty() {
-            return;
+    pub fn sent(&mut self, number: u64, records: Records) {
+        if !records.is_empty() {
+            self.open.insert(number, Sent::now(records));
         }
-        let records = records.iter().copied().map(Some).collect();
-        self.open.insert(number, Sent { at: Instant::now(), records });
     }
 
     /// One statement ended.
     pub fn ended(&mut self, done: Done) {
         let Some(sent) = self.open.get_mut(&done.exchange) else { return };
-        let Some(request) = sent.records.get_mut(done.place).and_then(Option::take) else { return };
+        let Some(request) = sent.end(done.place) else { return };
         let latency_us = u64::try_from(sent.at.elapsed().as_micros()).ok();
-        if sent.records.iter().all(Option::is_none) {
+        if sent.left == 0 {
             self.open.remove(&done.exchange);
         }
         append(
@@ -71,8 +91,10 @@ impl Ledger {
 impl Drop for Ledger {
     fn drop(&mut self) {
         const WHY: &str = "the connection ended before the answer was seen";
-        for request in self.open.values_mut().flat_map(|sent| sent.records.drain(..)).flatten() {
-            write(&self.producer, request, OutcomeStatus::Unknown, Some(WHY));
+        for sent in self.open.values_mut() {
+            for request in (0..sent.records.len()).filter_map(|place| sent.end(place)) {
+                write(&self.producer, request, OutcomeStatus::Unknown, Some(WHY));
+            }
         }
     }
 }

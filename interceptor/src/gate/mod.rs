@@ -4,28 +4,29 @@
 //! The gate knows no sockets and no protocol; it is handed exchanges and hands back verdicts.
 
 mod clock;
+mod entries;
 mod ledger;
+mod session;
 mod subject;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use futures::future::BoxFuture;
 use interceptor_core::{
-    Denial, Gate, Held, Judgement, Permit, Verdict,
+    Denial, Held, Judgement, Permit, Verdict,
     inventory::{Inventory, RecordLevel, Resource},
-    model::{Action, Author, Mode, OutcomeStatus, RecordId, RequestRecord, Session, VerdictRecord, WouldBe},
-    permit::Rule,
+    model::{Action, Author, Mode, OutcomeStatus, VerdictRecord, WouldBe},
+    permit::{Records, Rule},
     policy::{Asked, Policy, WOULD},
-    sql,
 };
 use tokio::time::Instant;
 
 pub use clock::now_us;
 pub use ledger::Ledger;
+pub use session::SessionGate;
 pub use subject::Subject;
 
-use crate::store::{Producer, Receipt};
+use crate::store::{JournalError, Producer, Receipt, RequestHead, Requests};
 
 /// How many statements of a batch are judged before others get a turn.
 const GIVE_WAY: usize = 16;
@@ -150,7 +151,7 @@ impl PolicyGate {
                 use interceptor_core::Committed as _;
                 self.record_refusals(receipt.records());
                 Denial {
-                    record: receipt.records().first().copied(),
+                    record: receipt.records().get(0),
                     rule: rule.to_owned(),
                     message: format!("refused: {reason}"),
                     hint: hint.to_owned(),
@@ -168,13 +169,17 @@ impl PolicyGate {
         author: Author,
         judgements: Vec<Judgement>,
     ) -> Verdict {
-        use interceptor_core::Committed as _;
         let settled = Settled::new(mode_of(rules, subject), judgements);
-        let receipt = match self.commit(rules, subject, held, author, &settled).await {
-            Ok(receipt) => receipt,
-            Err(denial) => return Verdict::Deny(denial),
-        };
-        match Permit::mint(&settled.judgement, &receipt) {
+        match self.commit(rules, subject, held, author, &settled).await {
+            Ok(receipt) => self.verdict(subject, &settled, &receipt),
+            Err(denial) => Verdict::Deny(denial),
+        }
+    }
+
+    /// The verdict on what is settled and recorded.
+    fn verdict(&self, subject: &Subject, settled: &Settled, receipt: &Receipt) -> Verdict {
+        use interceptor_core::Committed as _;
+        match Permit::mint(&settled.judgement, receipt) {
             Some(permit) => Verdict::Allow(permit),
             None => {
                 self.record_refusals(receipt.records());
@@ -191,73 +196,77 @@ impl PolicyGate {
         author: Author,
         settled: &Settled,
     ) -> Result<Receipt, Denial> {
+        let written = subject.head().and_then(|head| {
+            let mut requests = Requests::default();
+            let level = level_of(rules, subject);
+            for (place, action) in held.actions().iter().enumerate() {
+                let verdict = entries::Told::of(settled, place, &action.facts, rules.policy.hash())?;
+                entries::write(&mut requests, &head, held, author, (place, level), &verdict)?;
+            }
+            Ok((head, requests))
+        });
+        let (head, requests) = written.map_err(|error| unrecorded(&error.into()))?;
+        self.commit_written(held, &head, &requests).await
+    }
+
+    /// Publishes what is written, and waits for the disk where it must.
+    async fn commit_written(
+        &self,
+        held: &Held,
+        head: &RequestHead,
+        requests: &Requests,
+    ) -> Result<Receipt, Denial> {
         use interceptor_core::Committed as _;
-        // Of a resource that is gone nothing is known, what may be written down of it included.
-        let level = match (resource_of(rules, subject), &subject.resource) {
-            (Some(resource), _) => resource.record,
-            (None, Some(_)) => RecordLevel::Metadata,
-            (None, None) => RecordLevel::Binds,
-        };
-        let total = u32::try_from(held.actions().len()).unwrap_or(u32::MAX);
-        let entries = held
-            .actions()
-            .iter()
-            .zip(&settled.each)
-            .zip(0..)
-            .map(|((action, judgement), place)| RequestRecord {
-                at: now_us(),
-                author,
-                action: for_the_record(action, level),
-                frame_sha256: format!("{:?}", held.digest()),
-                place: (place, total),
-                verdict: settled.record(judgement, rules.policy.hash()),
-                ..subject.request()
-            })
-            .collect::<Vec<RequestRecord>>();
         let deadline = Instant::now() + RECORD_PATIENCE;
-        let written = self.producer.commit_requests_by(held.digest(), &entries, deadline).await;
-        let receipt = written.map_err(|error| Denial {
-            record: None,
-            rule: "record".to_owned(),
-            message: format!("refused: the record of this statement could not be written ({error})"),
-            hint: UNRECORDED.to_owned(),
-        })?;
-        if let (Durability::Power, Some(newest)) = (self.durability, receipt.records().last()) {
+        let written = self.producer.commit_by(held.digest(), head, requests, deadline).await;
+        let receipt = written.map_err(|error| unrecorded(&error))?;
+        let records = receipt.records();
+        if let (Durability::Power, Some(newest)) = (self.durability, records.iter().last()) {
             // Refused, and recorded so, unless the disk has it in time: a caller that stops waiting included.
-            let mut unsent = Unsent { producer: &self.producer, records: receipt.records() };
+            let unsent = Unsent { producer: &self.producer, records };
             self.producer.wait_synced(newest.0, deadline).await.map_err(|error| Denial {
-                record: Some(*newest),
+                record: Some(newest),
                 rule: "record".to_owned(),
                 message: format!("refused: the record of this statement did not reach the disk ({error})"),
                 hint: UNRECORDED.to_owned(),
             })?;
-            unsent.records = &[];
+            unsent.sent();
         }
         Ok(receipt)
     }
 
-    fn record_refusals(&self, records: &[RecordId]) {
+    fn record_refusals(&self, records: Records) {
         drop(Unsent { producer: &self.producer, records });
+    }
+}
+
+fn unrecorded(error: &JournalError) -> Denial {
+    Denial {
+        record: None,
+        rule: "record".to_owned(),
+        message: format!("refused: the record of this statement could not be written ({error})"),
+        hint: UNRECORDED.to_owned(),
     }
 }
 
 /// Requests that will never be sent: their outcome is written when this is dropped.
 struct Unsent<'a> {
     producer: &'a Producer,
-    records: &'a [RecordId],
+    records: Records,
+}
+
+impl Unsent<'_> {
+    /// They will be after all.
+    fn sent(self) {
+        std::mem::forget(self);
+    }
 }
 
 impl Drop for Unsent<'_> {
     fn drop(&mut self) {
-        for &request in self.records {
+        for request in self.records.iter() {
             ledger::write(self.producer, request, OutcomeStatus::Refused, None);
         }
-    }
-}
-
-impl Gate for PolicyGate {
-    fn judge<'a>(&'a self, session: &'a Session, held: &'a Held, author: Author) -> BoxFuture<'a, Verdict> {
-        Box::pin(async move { self.judge_for(&Subject::of_session(session), held, author).await })
     }
 }
 
@@ -289,20 +298,17 @@ fn ask(rules: &Rules, subject: &Subject, action: &Action, (place, statements): (
     })
 }
 
-/// An action as it may be written down: no passwords, and at `metadata` neither literals nor bind values.
-fn for_the_record(action: &Action, level: RecordLevel) -> Action {
-    let text = match level {
-        RecordLevel::Binds => sql::redact(&action.text).into_owned(),
-        RecordLevel::Metadata => sql::without_literals(&action.text).into_owned(),
-    };
-    let binds = match level {
-        RecordLevel::Binds => action.binds.clone(),
-        RecordLevel::Metadata => Vec::new(),
-    };
-    Action { phase: action.phase, text, binds, facts: action.facts.clone() }
+/// Of a resource that is gone nothing is known, what may be written down of it included.
+fn level_of(rules: &Rules, subject: &Subject) -> RecordLevel {
+    match (resource_of(rules, subject), &subject.resource) {
+        (Some(resource), _) => resource.record,
+        (None, Some(_)) => RecordLevel::Metadata,
+        (None, None) => RecordLevel::Binds,
+    }
 }
 
 /// The judgements of a batch, and the one that holds for all of it.
+#[derive(Debug)]
 struct Settled {
     mode: Mode,
     each: Vec<Judgement>,
@@ -326,7 +332,9 @@ impl Settled {
         Self { mode, each, judgement }
     }
 
-    fn record(&self, one: &Judgement, policy: &str) -> VerdictRecord {
+    /// What is written of the statement at `place`.
+    fn record(&self, place: usize, policy: &str) -> VerdictRecord {
+        let one = self.each.get(place).unwrap_or(&self.judgement);
         let allowed = matches!(self.judgement, Judgement::Allowed { .. });
         let (rules, reason, held_for) = match one {
             Judgement::Allowed { rules, reason } => (rules, reason, &[][..]),
@@ -355,9 +363,9 @@ impl Settled {
         }
     }
 
-    fn denial(&self, subject: &Subject, records: &[RecordId]) -> Denial {
+    fn denial(&self, subject: &Subject, records: Records) -> Denial {
         let at = self.each.iter().position(|one| *one == self.judgement).unwrap_or(0);
-        let record = records.get(at).or(records.first()).copied();
+        let record = records.get(at).or(records.get(0));
         let id = record.map_or_else(|| "?".to_owned(), |record| record.to_string());
         let resource = subject.resource.as_ref().map_or("this destination", |name| name.as_str());
         match &self.judgement {

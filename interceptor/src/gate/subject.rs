@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use interceptor_core::model::{
-    Action, Author, Connection, Mode, Phase, Principal, ProcessFacts, RequestRecord, ResourceName, Run,
-    Session, StatementFacts, Target, Verb, VerdictRecord,
-};
+use interceptor_core::model::{Connection, Principal, ProcessFacts, ResourceName, Run, Session};
+
+use crate::store::{RequestHead, Who};
 
 /// The run, and as much of the connection and session as there is.
 #[derive(Debug, Clone)]
@@ -39,40 +38,20 @@ impl Subject {
         self.connection.as_deref().map(|connection| connection.process.as_ref())
     }
 
-    /// A request entry that says who, with the what still to be filled in.
-    pub(super) fn request(&self) -> RequestRecord {
+    /// The half of a request entry that says who.
+    pub(super) fn head(&self) -> Result<RequestHead, serde_json::Error> {
         let connection = self.connection.as_deref();
-        RequestRecord {
-            at: 0,
-            author: Author::Agent,
+        RequestHead::new(&Who {
             run: self.run.id,
-            agent: self.run.agent.clone(),
+            agent: &self.run.agent,
             guarantee: self.run.guarantee,
             connection: connection.map(|connection| connection.id),
             client: connection.map(|connection| connection.client),
             destination: connection.map(|connection| connection.destination),
-            process: connection.map(|connection| connection.process.clone()),
-            resource: self.resource.clone(),
-            protocol: self.protocol.to_owned(),
-            principal: self.principal.clone(),
-            action: Action {
-                phase: Phase::Connect,
-                text: String::new(),
-                binds: Vec::new(),
-                facts: StatementFacts::single(Verb::Unknown, Target::Resource),
-            },
-            frame_sha256: String::new(),
-            place: (0, 1),
-            verdict: VerdictRecord {
-                allowed: false,
-                mode: Mode::Enforce,
-                would_be: None,
-                rules: Vec::new(),
-                reason: String::new(),
-                said: None,
-                policy: String::new(),
-                held_for: Vec::new(),
-            },
-        }
+            process: self.process(),
+            resource: self.resource.as_ref(),
+            protocol: self.protocol,
+            principal: &self.principal,
+        })
     }
 }

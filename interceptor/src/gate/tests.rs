@@ -6,8 +6,9 @@ use interceptor_core::{
     inventory::{self, KnownProtocol, Source},
     model::{
         AgentIdentity, ClientAddress, Connection, ConnectionId, Entry, Guarantee, OriginalDestination, Phase,
-        ProcessFacts, Run, RunId, StatementFacts, Target, Verb,
+        ProcessFacts, RecordId, Run, RunId, Session, StatementFacts, Target, Verb,
     },
+    Gate as _,
 };
 
 use super::*;
@@ -55,6 +56,11 @@ impl Bed {
         let rules = Arc::new(ArcSwap::from_pointee(rules(RESOURCES)));
         let gate = Arc::new(PolicyGate::new(rules, producer, durability));
         Self { folder, journal, gate }
+    }
+
+    /// The gate as `session` meets it.
+    fn session(&self, session: &Session) -> SessionGate {
+        SessionGate::new(self.gate.clone(), session)
     }
 
     /// What the keeper makes of it: statements that were recorded, and how each ended, in the order of their ends.
@@ -134,7 +140,7 @@ pub(crate) fn held(number: u64, texts: &[&str], bytes: &str) -> Held {
 #[tokio::test]
 async fn one_refused_statement_refuses_its_batch_and_each_is_recorded() {
     let bed = Bed::new(Durability::Process);
-    let verdict = bed.gate.judge(&session(), &held(1, &["a", "no b", "c"], "x"), Author::Agent).await;
+    let verdict = bed.session(&session()).judge(&held(1, &["a", "no b", "c"], "x"), Author::Agent).await;
     let Verdict::Deny(denial) = verdict else { panic!("{verdict:?}") };
     assert_eq!((denial.rule.as_str(), denial.message.as_str()), ("no-deletes", "rows stay"));
     let outcomes = bed.outcomes();
@@ -145,12 +151,12 @@ async fn one_refused_statement_refuses_its_batch_and_each_is_recorded() {
 #[tokio::test]
 async fn a_record_that_the_disk_never_gets_is_a_refusal_with_an_outcome() {
     let bed = Bed::new(Durability::Power);
-    let verdict = bed.gate.judge(&session(), &held(1, &["a"], "a"), Author::Agent).await;
+    let verdict = bed.session(&session()).judge(&held(1, &["a"], "a"), Author::Agent).await;
     assert!(matches!(&verdict, Verdict::Deny(denial) if denial.rule == "record"), "{verdict:?}");
     assert_eq!(bed.gate.producer().open_requests(), 0);
     // A caller that stops waiting sends nothing either.
-    let (session, held) = (session(), held(2, &["b"], "b"));
-    let judged = bed.gate.judge(&session, &held, Author::Agent);
+    let (gate, held) = (bed.session(&session()), held(2, &["b"], "b"));
+    let judged = gate.judge(&held, Author::Agent);
     assert!(tokio::time::timeout(Duration::from_millis(50), judged).await.is_err());
     assert_eq!(bed.gate.producer().open_requests(), 0);
     let ends: Vec<_> = bed.outcomes().into_iter().map(|(text, status, _)| (text, status)).collect();
@@ -161,7 +167,7 @@ async fn a_record_that_the_disk_never_gets_is_a_refusal_with_an_outcome() {
 async fn an_outcome_is_written_once_whatever_ends_the_exchange() {
     let bed = Bed::new(Durability::Process);
     let one = held(1, &["a", "b"], "x");
-    let Verdict::Allow(permit) = bed.gate.judge(&session(), &one, Author::Agent).await else { panic!() };
+    let Verdict::Allow(permit) = bed.session(&session()).judge(&one, Author::Agent).await else { panic!() };
     let mut ledger = Ledger::new(bed.gate.producer().clone());
     ledger.sent(1, permit.records());
     ledger.ended_whole(1, OutcomeStatus::Completed, 3, None);
@@ -179,7 +185,7 @@ async fn a_run_that_owes_many_outcomes_leaves_room_for_the_others() {
     let texts: Vec<&str> = all.iter().map(String::as_str).collect();
     let mut refused = None;
     for number in 0..50 {
-        let verdict = bed.gate.judge(&session(), &held(number, &texts, "x"), Author::Agent).await;
+        let verdict = bed.session(&session()).judge(&held(number, &texts, "x"), Author::Agent).await;
         if let Verdict::Deny(denial) = verdict {
             refused = Some(denial);
             break;
@@ -191,7 +197,7 @@ async fn a_run_that_owes_many_outcomes_leaves_room_for_the_others() {
     let mut connection = (*neighbour.connection).clone();
     connection.run = Arc::new(Run { id: RunId::from_random(8), ..(*connection.run).clone() });
     neighbour.connection = Arc::new(connection);
-    let verdict = bed.gate.judge(&neighbour, &held(1, &["a"], "a"), Author::Agent).await;
+    let verdict = bed.session(&neighbour).judge(&held(1, &["a"], "a"), Author::Agent).await;
     assert!(matches!(verdict, Verdict::Allow(_)), "{verdict:?}");
 }
 
@@ -209,4 +215,44 @@ fn a_session_ends_when_its_resource_is_another() {
     let before = bed.gate.rules();
     bed.gate.rules.store(Arc::new(rules("")));
     assert!(!allows(&before), "a resource that is gone");
+}
+
+#[test]
+fn a_yes_is_remembered_for_the_same_facts_and_the_same_rules_alone() {
+    let bed = Bed::new(Durability::Process);
+    let gate = bed.session(&session());
+    let mut ledger = Ledger::new(bed.gate.producer().clone());
+    let mut allowed = |number, text| match gate.judge_now(&held(number, &[text], text), Author::Agent) {
+        Some(Verdict::Allow(permit)) => {
+            ledger.sent(number, permit.records());
+            true
+        }
+        Some(Verdict::Deny(_)) => false,
+        None => panic!("it need not wait"),
+    };
+    assert!(allowed(1, "a"));
+    assert!(allowed(2, "b"), "other text, the same facts");
+    assert!(!allowed(3, "no"), "other facts");
+    let policy = Policy::load(&[], &inventory::Inventory::default()).unwrap();
+    bed.gate.rules.store(Arc::new(Rules { policy, ..rules(RESOURCES) }));
+    assert!(!allowed(4, "a"), "other rules");
+    drop(ledger);
+    let mut ends: Vec<_> = bed.outcomes().into_iter().map(|(text, status, _)| (text, status)).collect();
+    ends.sort_by_key(|(text, status)| (format!("{status:?}"), text.clone()));
+    // Each has a record of its own.
+    let unknown = |text: &str| (text.to_owned(), OutcomeStatus::Unknown);
+    let refused = |text: &str| (text.to_owned(), OutcomeStatus::Refused);
+    assert_eq!(ends, [refused("a"), refused("no"), unknown("a"), unknown("b")]);
+}
+
+#[tokio::test]
+async fn what_must_wait_decides_nothing_at_once() {
+    let bed = Bed::new(Durability::Power);
+    let gate = bed.session(&session());
+    assert!(gate.judge_now(&held(1, &["a"], "a"), Author::Agent).is_none(), "the disk");
+    let bed = Bed::new(Durability::Process);
+    let gate = bed.session(&session());
+    assert!(gate.judge_now(&held(1, &["a", "b"], "a"), Author::Agent).is_none(), "a batch");
+    assert!(gate.judge_now(&held(1, &["a"], "a"), Author::Gate).is_none(), "the gate's own");
+    assert_eq!(bed.gate.producer().open_requests(), 0);
 }

@@ -2,33 +2,50 @@
 //!
 //! A short-lived thread enters the namespace, binds, and ends; the sockets stay in the namespace that they were
 //! made in. The helper keeps a copy of each, so that while the proxy restarts nobody in the run can have the ports.
+//!
+//! There is a TCP listener for each CPU, all on one port: the kernel gives a connection to that of the CPU where it
+//! was made (Linux 6.2; older kernels give it to any), so that it is served there.
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     thread,
 };
 
 use nix::{
-    sched::{CloneFlags, setns},
+    sched::{CloneFlags, CpuSet, sched_getaffinity, setns},
     sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket},
+    unistd::Pid,
 };
+use socket2::{Domain, Socket, Type};
 
 use super::messages::Ports;
-use crate::launch::syscalls;
+use crate::{channel::MAX_DESCRIPTORS, launch::syscalls};
+
+/// How many CPUs have a listener of their own: with both families, they go into one message with the others.
+const MOST_CPUS: usize = (MAX_DESCRIPTORS - 3) / 2;
+/// How many connections may wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// The CPUs that connections are served on, of those that this process may use.
+pub fn cpus() -> io::Result<Vec<usize>> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    let is_allowed = |cpu: &usize| allowed.is_set(*cpu).unwrap_or(false);
+    Ok((0..CpuSet::count()).filter(is_allowed).take(MOST_CPUS).collect())
+}
 
 /// What a run's proxy serves.
 #[derive(Debug)]
 pub struct Listeners {
-    /// TCP on 127.0.0.1.
-    pub tcp4: OwnedFd,
+    /// TCP on 127.0.0.1, one for each of [`cpus`].
+    pub tcp4: Vec<OwnedFd>,
     /// DNS on 127.0.0.1.
     pub dns4: OwnedFd,
     /// `NETLINK_SOCK_DIAG` in the namespace.
     pub diag: OwnedFd,
     /// TCP and DNS on `[::1]`, where the kernel has IPv6.
-    pub v6: Option<(OwnedFd, OwnedFd)>,
+    pub v6: Option<(Vec<OwnedFd>, OwnedFd)>,
     /// The kernel's number for the namespace.
     pub cookie: u64,
 }
@@ -50,7 +67,7 @@ impl Listeners {
     }
 
     fn here(ports: Ports) -> io::Result<Self> {
-        let tcp4 = TcpListener::bind((Ipv4Addr::LOCALHOST, ports.tcp))?;
+        let tcp4 = one_for_each_cpu((Ipv4Addr::LOCALHOST, ports.tcp).into())?;
         let dns4 = UdpSocket::bind((Ipv4Addr::LOCALHOST, ports.dns))?;
         let diag = socket(
             AddressFamily::Netlink,
@@ -60,21 +77,23 @@ impl Listeners {
         )?;
         // Whether there is IPv6 shows at the loopback address, and nowhere else for sure.
         let v6 = match UdpSocket::bind(SocketAddr::from((Ipv6Addr::LOCALHOST, ports.dns))) {
-            Ok(dns6) => Some((TcpListener::bind((Ipv6Addr::LOCALHOST, ports.tcp))?.into(), dns6.into())),
+            Ok(dns6) => Some((one_for_each_cpu((Ipv6Addr::LOCALHOST, ports.tcp).into())?, dns6.into())),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
             Err(_) => None,
         };
-        let cookie = syscalls::namespace_cookie(tcp4.as_fd())?;
-        Ok(Self { tcp4: tcp4.into(), dns4: dns4.into(), diag, v6, cookie })
+        let cookie = syscalls::namespace_cookie(dns4.as_fd())?;
+        Ok(Self { tcp4, dns4: dns4.into(), diag, v6, cookie })
     }
 
     /// Copies, in the order of [`ToProxy::Started`](super::messages::ToProxy::Started).
     pub fn copies(&self) -> io::Result<Vec<OwnedFd>> {
-        let mut all = vec![self.tcp4.as_fd(), self.dns4.as_fd(), self.diag.as_fd()];
-        if let Some((tcp6, dns6)) = &self.v6 {
-            all.extend([tcp6.as_fd(), dns6.as_fd()]);
+        let mut all = vec![&self.dns4, &self.diag];
+        if let Some((_, dns6)) = &self.v6 {
+            all.push(dns6);
         }
-        all.into_iter().map(|fd| fd.try_clone_to_owned()).collect()
+        all.extend(&self.tcp4);
+        all.extend(self.v6.iter().flat_map(|(tcp6, _)| tcp6));
+        all.into_iter().map(OwnedFd::try_clone).collect()
     }
 
     /// The other side of [`Listeners::copies`], for the proxy; the cookie is of no use there and 0.
@@ -82,11 +101,30 @@ impl Listeners {
         let wrong = || io::Error::other("a run came with the wrong number of listeners");
         let mut left = descriptors.into_iter();
         let mut next = || left.next().ok_or_else(wrong);
-        let (tcp4, dns4, diag) = (next()?, next()?, next()?);
-        let v6 = if v6 { Some((next()?, next()?)) } else { None };
-        if left.next().is_some() {
+        let (dns4, diag) = (next()?, next()?);
+        let dns6 = if v6 { Some(next()?) } else { None };
+        let mut tcp4: Vec<_> = left.collect();
+        let v6 = dns6.map(|dns6| (tcp4.split_off(tcp4.len() / 2), dns6));
+        let even = v6.as_ref().is_none_or(|(tcp6, _)| tcp6.len() == tcp4.len());
+        if tcp4.is_empty() || !even {
             return Err(wrong());
         }
         Ok(Self { tcp4, dns4, diag, v6, cookie: 0 })
     }
+}
+
+fn one_for_each_cpu(address: SocketAddr) -> io::Result<Vec<OwnedFd>> {
+    cpus()?.into_iter().map(|cpu| listener(address, cpu)).collect()
+}
+
+/// The kernel lets nobody else join: sockets on one port must be of one user, and captured processes cannot bind the
+/// ports of their run's listeners at all.
+fn listener(address: SocketAddr, cpu: usize) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_cpu_affinity(cpu)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }

@@ -32,7 +32,7 @@ use interceptor_core::model::RunId;
 use nix::unistd::geteuid;
 
 pub use ground::{Accounts, GroundError};
-pub use listeners::Listeners;
+pub use listeners::{Listeners, cpus};
 pub use roles::{Roles, keeper_channel, proxy_channel};
 
 use self::{cgroup::Tree, messages::Ports, roles::Handed, supervisor::Supervisor};

@@ -124,7 +124,9 @@ fn proxy() {
             },
             ToProxy::Started { run, v6, .. } => {
                 let listeners = Listeners::from_copies(descriptors, v6).expect("listeners");
-                thread::spawn(move || serve(listeners.tcp4.into(), run.id));
+                for listener in listeners.tcp4 {
+                    thread::spawn(move || serve(listener.into(), run.id));
+                }
                 FromProxy::Serving { run: run.id.to_owned() }
             }
             ToProxy::Drain => return,

@@ -164,8 +164,8 @@ fn whole_proxy() {
             },
             ToProxy::Started { run, v6, .. } => {
                 let listeners = Listeners::from_copies(descriptors, v6).expect("listeners");
-                for listener in [Some(listeners.tcp4), listeners.v6.map(|(tcp, _)| tcp)].into_iter().flatten()
-                {
+                let tcp6 = listeners.v6.into_iter().flat_map(|(tcp6, _)| tcp6);
+                for listener in listeners.tcp4.into_iter().chain(tcp6) {
                     let (maps, mute) = (Arc::clone(&maps), Arc::clone(&mute));
                     thread::spawn(move || serve(listener.into(), run.id, &maps, &mute));
                 }

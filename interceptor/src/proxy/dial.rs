@@ -129,7 +129,7 @@ pub async fn connect(target: &Target) -> Result<Stream, DialError> {
         match tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 stream.set_nodelay(true)?;
-                return Ok(Box::new(stream));
+                return Ok(stream.into());
             }
             Ok(Err(error)) => last = error,
             Err(_) => last = io::ErrorKind::TimedOut.into(),
@@ -269,7 +269,7 @@ impl Dialler {
         }
         let secured = connector.connect(stream).await?;
         let leg = Leg::Tls { verified: secured.verified, binding: secured.binding.map(Blob) };
-        Ok((Box::new(secured.stream), leg))
+        Ok((Stream::other(secured.stream), leg))
     }
 
     fn connector(

@@ -1,6 +1,12 @@
 //! The sockets of one run, and what becomes of each connection.
 
-use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
 
 use interceptor_core::{
     Held,
@@ -13,7 +19,7 @@ use interceptor_core::{
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
     sync::Semaphore,
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
 };
 
 use super::{
@@ -26,6 +32,7 @@ use super::{
     relay,
     session::Caller,
     turns::Turn,
+    workers::Workers,
 };
 use crate::{
     gate::{Subject, now_us},
@@ -37,47 +44,49 @@ use crate::{
 const CONNECTIONS: usize = 1024;
 
 /// One run's sockets, made in its network namespace.
+#[derive(Debug)]
 pub struct Listeners {
-    /// On 127.0.0.1 and, where the namespace has it, on ::1.
-    pub tcp: Vec<TcpListener>,
-    /// The resolver's, likewise.
-    pub dns: Vec<UdpSocket>,
+    /// On 127.0.0.1 and, where the namespace has it, on ::1; for each CPU.
+    pub tcp: Vec<OwnedFd>,
+    /// The resolver's, on both addresses.
+    pub dns: Vec<OwnedFd>,
 }
 
-impl Listeners {
-    /// From descriptors that the helper made.
-    pub fn adopt(
-        tcp: impl IntoIterator<Item = OwnedFd>,
-        dns: impl IntoIterator<Item = OwnedFd>,
-    ) -> io::Result<Self> {
-        let tcp = tcp.into_iter().map(|fd| {
-            let listener = std::net::TcpListener::from(fd);
-            listener.set_nonblocking(true)?;
-            TcpListener::from_std(listener)
-        });
-        let dns = dns.into_iter().map(|fd| {
-            let socket = std::net::UdpSocket::from(fd);
-            socket.set_nonblocking(true)?;
-            UdpSocket::from_std(socket)
-        });
-        Ok(Self { tcp: tcp.collect::<io::Result<_>>()?, dns: dns.collect::<io::Result<_>>()? })
-    }
-}
-
-/// Serves a run's sockets. The tasks end when they are aborted.
-pub fn serve(proxy: &Arc<Proxy>, run: &Arc<Run>, listeners: Listeners) -> Vec<tokio::task::AbortHandle> {
+/// Serves a run's sockets, each on its own CPU. The tasks end when they are aborted.
+pub fn serve(
+    proxy: &Arc<Proxy>,
+    workers: &Workers,
+    run: &Arc<Run>,
+    listeners: Listeners,
+) -> io::Result<Vec<AbortHandle>> {
     let turn = Turn::default();
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let (mut tcp, mut dns) = (Vec::new(), Vec::new());
+    for descriptor in listeners.tcp {
+        let runtime = workers.of(descriptor.as_fd())?;
+        let _here = runtime.enter();
+        let listener = std::net::TcpListener::from(descriptor);
+        listener.set_nonblocking(true)?;
+        tcp.push((runtime, TcpListener::from_std(listener)?));
+    }
+    for descriptor in listeners.dns {
+        let runtime = workers.of(descriptor.as_fd())?;
+        let _here = runtime.enter();
+        let socket = std::net::UdpSocket::from(descriptor);
+        socket.set_nonblocking(true)?;
+        dns.push((runtime, UdpSocket::from_std(socket)?));
+    }
+    // Only now: a run is served whole or not at all.
     let mut tasks = Vec::new();
-    for listener in listeners.tcp {
+    for (runtime, listener) in tcp {
         let (proxy, run, turn, places) = (proxy.clone(), run.clone(), turn.clone(), places.clone());
-        tasks.push(tokio::spawn(accept(proxy, run, turn, places, listener)).abort_handle());
+        tasks.push(runtime.spawn(accept(proxy, run, turn, places, listener)).abort_handle());
     }
-    for socket in listeners.dns {
+    for (runtime, socket) in dns {
         let served = names::serve_datagrams(Arc::new(socket), proxy.gate.clone(), nobody(run));
-        tasks.push(tokio::spawn(served).abort_handle());
+        tasks.push(runtime.spawn(served).abort_handle());
     }
-    tasks
+    Ok(tasks)
 }
 
 /// The subject of a datagram: its run is known, its process is not.
@@ -155,14 +164,14 @@ async fn handle(proxy: &Arc<Proxy>, run: &Arc<Run>, turn: &Turn, stream: TcpStre
     match destination::find(&rules.inventory, connection.destination) {
         Destination::NameServer => {
             let subject = Subject { connection: Some(connection), ..nobody(run) };
-            let _ = names::serve_stream(Box::new(stream), &proxy.gate, &subject).await;
+            let _ = names::serve_stream(stream.into(), &proxy.gate, &subject).await;
         }
         Destination::Unknown(why) => unknown(proxy, &connection, &why, stream).await,
         Destination::Resource(resource) => {
             match resource.protocol.as_deref().and_then(interceptor_protocols::find) {
                 Some(protocol) => {
                     let caller = Caller { proxy, connection: connection.clone(), resource, protocol, turn };
-                    if let Err(error) = caller.serve(Box::new(stream)).await {
+                    if let Err(error) = caller.serve(stream.into()).await {
                         proxy.refused(&connection, &telemetry::chain(&error));
                     }
                 }
@@ -205,7 +214,7 @@ async fn pass(
     let (_registered, told) = proxy.registry.register(shown, subject.clone(), opening);
     // A refusal has no protocol to speak in: the connection closes, and the record says why.
     let passing = Passing { subject: &subject, leave, target, within };
-    let _ = opaque::pass(&proxy.gate, passing, Box::new(stream), told).await;
+    let _ = opaque::pass(&proxy.gate, passing, stream.into(), told).await;
 }
 
 async fn unknown(proxy: &Proxy, connection: &Arc<Connection>, why: &str, stream: TcpStream) {

@@ -5,9 +5,12 @@
 //! knows the kernel only through what it remembers of a flow.
 
 pub mod destination;
+#[cfg(test)]
+mod cost_tests;
 pub mod dial;
 mod epochs;
 mod flood;
+mod leg;
 mod listen;
 mod names;
 mod opaque;
@@ -18,6 +21,7 @@ mod runs;
 mod session;
 pub mod stream;
 mod turns;
+mod workers;
 
 use std::{
     net::SocketAddr,
@@ -38,6 +42,7 @@ pub use flood::Flood;
 pub use listen::{Listeners, serve};
 pub use origin::Origins;
 pub use runs::{Released, Runs};
+pub use workers::Workers;
 
 use self::{dial::Dialler, flood::Told, registry::Registry};
 use crate::{

@@ -5,28 +5,32 @@
 //! reading cannot stall the other direction; both directions have bounded buffers, and a full one stops the
 //! reading that would fill it. An exchange at the gate stops the client's decoding only.
 
-use std::{io, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use interceptor_core::{
     Decoder, Denial, Gate, Held, Side, Step, Verdict,
-    model::{Author, Session},
-    protocol::{CancelKey, DecodeError},
+    model::Author,
+    protocol::{CancelKey, DecodeError, Greeting, Refusal},
 };
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::{
-    registry::Ending,
+    leg::{FULL, Leg},
+    registry::{Ending, Told},
     stream::Stream,
     turns::{Room, Turn},
 };
 use crate::gate::Ledger;
 
-/// Input is not read while this much of it waits to be decoded or sent, in bytes.
-const FULL: usize = 256 * 1024;
-/// How much is read at once, in bytes.
-const CHUNK: usize = 16 * 1024;
 /// Client input of at least this many bytes is decoded in the run's turn, away from its neighbours.
 const HEAVY: usize = 16 * 1024;
 /// The most undecoded input of one side, in bytes: every decoder's own limits are below it.
@@ -67,8 +71,6 @@ pub(super) struct Legs {
 
 /// Relays one open session until it ends.
 pub(super) struct Relay<'a> {
-    /// Who it is.
-    pub session: Arc<Session>,
     /// Judges.
     pub gate: Arc<dyn Gate>,
     /// Outcomes owed.
@@ -80,8 +82,21 @@ pub(super) struct Relay<'a> {
 /// What is at the gate.
 struct Judging {
     author: Author,
-    number: u64,
     verdict: BoxFuture<'static, (Held, Verdict)>,
+}
+
+/// What the relay waited for.
+enum Event {
+    /// The operator, a new policy or the daemon's own end.
+    Told(Ending),
+    /// A verdict.
+    Judged(Author, Held, Verdict),
+    /// Bytes came, or went where that lets others come.
+    Moved,
+    /// There is room for a large message.
+    Room(Room),
+    /// A socket failed.
+    Failed(Side, io::Error),
 }
 
 /// Where the client's decoding stands.
@@ -94,147 +109,144 @@ struct Wheel {
     thirsty: bool,
     /// It was only stopped so that others get a turn.
     more: bool,
+    /// Others have had it.
+    gave_way: bool,
     /// The daemon stops: the session ends as soon as nothing is under way in it.
     leaving: bool,
     /// Leave to hold a message of more than [`FULL`] bytes.
     room: Option<Room>,
+    /// Waits for that.
+    waiting: Option<BoxFuture<'static, Room>>,
 }
 
 impl Wheel {
     /// Whether the client's bytes would have a place.
     fn takes(&self, client: &Leg, upstream: &Leg) -> bool {
         client.open
-            && upstream.out.queue.len() < FULL
+            && !upstream.out.is_full()
             && (client.input.len() < FULL || (self.thirsty && self.room.is_some()))
     }
 
     fn wants_room(&self, client: &Leg) -> bool {
         client.open && self.thirsty && self.room.is_none() && client.input.len() >= FULL
     }
-}
 
-struct Leg {
-    read: ReadHalf<Stream>,
-    input: BytesMut,
-    open: bool,
-    out: Out,
-}
-
-impl Leg {
-    fn new(stream: Stream, input: BytesMut) -> Self {
-        let (read, write) = tokio::io::split(stream);
-        Self {
-            read,
-            input,
-            open: true,
-            out: Out { write, queue: BytesMut::new(), dirty: false, shut: Shut::No },
+    /// Waits for whichever comes first. Nothing is lost by waiting again.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        told: Pin<&mut impl Future<Output = Ending>>,
+        (client, upstream): (&mut Leg, &mut Leg),
+        turn: &Turn,
+    ) -> Poll<Event> {
+        if !self.leaving
+            && let Poll::Ready(ending) = told.poll(cx)
+        {
+            return Poll::Ready(Event::Told(ending));
         }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shut {
-    No,
-    Wanted,
-    Done,
-    Broken,
-}
-
-/// Bytes on their way to one peer.
-struct Out {
-    write: WriteHalf<Stream>,
-    queue: BytesMut,
-    dirty: bool,
-    shut: Shut,
-}
-
-impl Out {
-    fn push(&mut self, bytes: &Bytes) {
-        if self.shut != Shut::Broken {
-            self.queue.extend_from_slice(bytes);
+        if let Some(judging) = &mut self.judging
+            && let Poll::Ready((held, verdict)) = judging.verdict.as_mut().poll(cx)
+        {
+            let author = judging.author;
+            self.judging = None;
+            return Poll::Ready(Event::Judged(author, held, verdict));
         }
-    }
-
-    /// The peer takes nothing more. What it said before that may still be read.
-    fn give_up(&mut self) {
-        self.queue.clear();
-        self.dirty = false;
-        self.shut = Shut::Broken;
-    }
-
-    fn is_full(&self) -> bool {
-        self.queue.len() >= FULL
-    }
-
-    /// Closes this direction once everything is sent.
-    fn close(&mut self) {
-        if self.shut == Shut::No {
-            self.shut = Shut::Wanted;
+        if let Poll::Ready(event) = send(cx, client, upstream) {
+            return Poll::Ready(event);
         }
-    }
-
-    fn wants(&self) -> bool {
-        !self.queue.is_empty() || self.dirty || self.shut == Shut::Wanted
-    }
-
-    /// Moves what can be moved. Cancel safe: what was written has left the queue.
-    async fn drive(&mut self) -> io::Result<()> {
-        if !self.queue.is_empty() {
-            let written = self.write.write(&self.queue).await?;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
+        if upstream.open
+            && !client.out.is_full()
+            && let Poll::Ready(event) = receive(cx, Side::Upstream, upstream)
+        {
+            return Poll::Ready(event);
+        }
+        if self.wants_room(client) {
+            let waiting = self.waiting.get_or_insert_with(|| turn.room());
+            if let Poll::Ready(room) = waiting.as_mut().poll(cx) {
+                self.waiting = None;
+                return Poll::Ready(Event::Room(room));
             }
-            self.queue.advance(written);
-            if self.queue.is_empty() && self.queue.capacity() > 2 * FULL {
-                // One large message does not keep its room for the session's life.
-                self.queue = BytesMut::new();
-            }
-            self.dirty = true;
-        } else if self.dirty {
-            self.write.flush().await?;
-            self.dirty = false;
-        } else if self.shut == Shut::Wanted {
-            self.write.shutdown().await?;
-            self.shut = Shut::Done;
+        } else {
+            self.waiting = None;
         }
-        Ok(())
+        if self.takes(client, upstream)
+            && let Poll::Ready(event) = receive(cx, Side::Client, client)
+        {
+            return Poll::Ready(event);
+        }
+        if self.more && std::mem::replace(&mut self.gave_way, true) {
+            return Poll::Ready(Event::Moved);
+        }
+        if self.more {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
     }
+}
+
+/// Reads once from a peer.
+fn receive(cx: &mut Context<'_>, side: Side, leg: &mut Leg) -> Poll<Event> {
+    leg.poll_read(cx).map(|read| match read {
+        Ok(0) => {
+            leg.open = false;
+            Event::Moved
+        }
+        Ok(_) => Event::Moved,
+        Err(error) => Event::Failed(side, error),
+    })
+}
+
+/// Sends what waits for either peer. Ready where that is news to the wheel: a peer failed, or something that stood
+/// still may go on.
+fn send(cx: &mut Context<'_>, client: &mut Leg, upstream: &mut Leg) -> Poll<Event> {
+    let stood = [client.out.is_full(), upstream.out.is_full()];
+    let ending = !client.open || !upstream.open;
+    let wanted = client.out.wants() || upstream.out.wants();
+    if let Poll::Ready(Err(_)) = upstream.poll_send(cx) {
+        // It has closed; why is in what it sent before, which is read to its end.
+        upstream.out.give_up();
+        return Poll::Ready(Event::Moved);
+    }
+    if let Poll::Ready(Err(error)) = client.poll_send(cx) {
+        return Poll::Ready(Event::Failed(Side::Client, error));
+    }
+    let done = wanted && !client.out.wants() && !upstream.out.wants();
+    if (ending && done) || stood != [client.out.is_full(), upstream.out.is_full()] {
+        return Poll::Ready(Event::Moved);
+    }
+    Poll::Pending
 }
 
 impl Relay<'_> {
     /// Runs until an end; the client has been told by then, where it could be.
-    pub(super) async fn run(
-        mut self,
-        decoder: &mut dyn Decoder,
-        legs: Legs,
-        mut told: super::registry::Told,
-    ) -> End {
+    pub(super) async fn run(mut self, mut decoder: Box<dyn Decoder>, legs: Legs, told: Told) -> End {
         let mut client = Leg::new(legs.client, legs.client_input);
         let mut upstream = Leg::new(legs.upstream, legs.upstream_input);
-        let end = self.turn_the_wheel(decoder, &mut client, &mut upstream, &mut told).await;
+        let end = self.turn_the_wheel(&mut decoder, &mut client, &mut upstream, told).await;
         if let Some(denial) = last_word(&end) {
-            client.out.push(&decoder.farewell(&denial));
+            client.out.push(decoder.farewell(&denial));
         }
         if matches!(end, End::Told(_) | End::Internal(_)) {
             // Whoever ended it wants nothing more done there; what was permitted meanwhile ends as `unknown`.
-            upstream.out.queue.clear();
+            upstream.out.clear();
         }
         // What the peers have not taken within the deadline, they never will.
         let _ = tokio::join!(
-            tokio::time::timeout(LAST_BYTES, finish(&mut client.out)),
-            tokio::time::timeout(LAST_BYTES, finish(&mut upstream.out)),
+            tokio::time::timeout(LAST_BYTES, client.finish()),
+            tokio::time::timeout(LAST_BYTES, upstream.finish()),
         );
         end
     }
 
     async fn turn_the_wheel(
         &mut self,
-        decoder: &mut dyn Decoder,
+        decoder: &mut Box<dyn Decoder>,
         client: &mut Leg,
         upstream: &mut Leg,
-        told: &mut super::registry::Told,
+        mut told: Told,
     ) -> End {
         let mut wheel = Wheel::default();
+        let mut told = pin!(async move { told.wait().await });
         loop {
             if let Err(end) = self.advance(decoder, client, upstream, &mut wheel).await {
                 return end;
@@ -255,47 +267,20 @@ impl Relay<'_> {
             if wheel.judging.is_none() && client.input.len() < FULL && !upstream.out.is_full() {
                 wheel.room = None;
             }
-            let read_client = wheel.takes(client, upstream);
-            let read_upstream = upstream.open && !client.out.is_full();
-            client.input.reserve(if read_client { CHUNK } else { 0 });
-            upstream.input.reserve(if read_upstream { CHUNK } else { 0 });
-            tokio::select! {
-                biased;
-                ending = told.wait(), if !wheel.leaving => {
-                    if ending != Ending::Stopping {
-                        return End::Told(ending);
-                    }
-                    // What is under way may end first, within the daemon's own deadline.
-                    wheel.leaving = true;
-                }
-                (held, verdict) = judged(&mut wheel.judging) => {
-                    if let Err(end) = self.settle(decoder, client, upstream, &mut wheel, held, verdict) {
+            wheel.gave_way = false;
+            match poll_fn(|cx| wheel.poll(cx, told.as_mut(), (&mut *client, &mut *upstream), self.turn)).await {
+                // What is under way may end first, within the daemon's own deadline.
+                Event::Told(Ending::Stopping) => wheel.leaving = true,
+                Event::Told(ending) => return End::Told(ending),
+                Event::Judged(author, held, verdict) => {
+                    let settled = self.settle(&mut **decoder, client, upstream, &mut wheel, author, held, verdict);
+                    if let Err(end) = settled {
                         return end;
                     }
                 }
-                sent = upstream.out.drive(), if upstream.out.wants() => {
-                    if sent.is_err() {
-                        // It has closed; why is in what it sent before, which is read to its end.
-                        upstream.out.give_up();
-                    }
-                }
-                read = upstream.read.read_buf(&mut upstream.input), if read_upstream => match read {
-                    Ok(0) => upstream.open = false,
-                    Ok(_) => {}
-                    Err(error) => return End::Io(Side::Upstream, error),
-                },
-                sent = client.out.drive(), if client.out.wants() => {
-                    if let Err(error) = sent {
-                        return End::Io(Side::Client, error);
-                    }
-                }
-                room = self.turn.room(), if wheel.wants_room(client) => wheel.room = Some(room),
-                read = client.read.read_buf(&mut client.input), if read_client => match read {
-                    Ok(0) => client.open = false,
-                    Ok(_) => {}
-                    Err(error) => return End::Io(Side::Client, error),
-                },
-                () = tokio::task::yield_now(), if wheel.more => {}
+                Event::Moved => {}
+                Event::Room(room) => wheel.room = Some(room),
+                Event::Failed(side, error) => return End::Io(side, error),
             }
         }
     }
@@ -303,18 +288,23 @@ impl Relay<'_> {
     /// Decodes what can be decoded without waiting, within the client's share of steps.
     async fn advance(
         &mut self,
-        decoder: &mut dyn Decoder,
+        decoder: &mut Box<dyn Decoder>,
         client: &mut Leg,
         upstream: &mut Leg,
         wheel: &mut Wheel,
     ) -> Result<(), End> {
         (wheel.thirsty, wheel.more) = (false, false);
         for _ in 0..STEPS {
-            self.advance_upstream(decoder, client, upstream)?;
+            self.advance_upstream(&mut **decoder, client, upstream)?;
             if wheel.judging.is_some() || client.out.is_full() || upstream.out.is_full() {
                 return Ok(());
             }
-            let step = self.client_step(decoder, client).await?;
+            let step = if client.input.len() < HEAVY {
+                decoder.step(Side::Client, &mut client.input)
+            } else {
+                self.heavy_step(decoder, &mut client.input).await?
+            };
+            let step = step.map_err(End::Broken)?;
             if !matches!(step, Step::Wait | Step::Hold) {
                 wheel.enquiring = false;
             }
@@ -327,22 +317,22 @@ impl Relay<'_> {
                 Step::Ask(held) => (held, Author::Agent),
                 Step::Enquire(held) => (held, Author::Gate),
                 Step::Pass(bytes) => {
-                    upstream.out.push(&bytes);
+                    upstream.out.push(bytes);
                     continue;
                 }
                 Step::Reply(bytes) => {
-                    client.out.push(&bytes);
+                    client.out.push(bytes);
                     continue;
                 }
                 Step::Close(bytes) => {
-                    upstream.out.push(&bytes);
+                    upstream.out.push(bytes);
                     upstream.out.close();
                     client.open = false;
                     client.input.clear();
                     continue;
                 }
                 Step::Answer { bytes, done } => {
-                    client.out.push(&bytes);
+                    client.out.push(bytes);
                     done.into_iter().for_each(|done| self.ledger.ended(done));
                     continue;
                 }
@@ -350,13 +340,34 @@ impl Relay<'_> {
                     return Err(End::Internal("a step of the start-up in the middle of a session"));
                 }
             };
-            let judging = wheel.judging.insert(self.judge(held, author));
-            if let Poll::Ready((held, verdict)) = futures::poll!(&mut judging.verdict) {
-                self.settle(decoder, client, upstream, wheel, held, verdict)?;
+            if held.actions().len() <= BATCH
+                && let Some(verdict) = self.gate.judge_now(&held, author)
+            {
+                self.settle(&mut **decoder, client, upstream, wheel, author, held, verdict)?;
+            } else {
+                wheel.judging = Some(self.judge(held, author));
+                return Ok(());
             }
         }
         wheel.more = true;
         Ok(())
+    }
+
+    /// Takes a step that may be long, in the run's turn and off the threads that serve everybody else.
+    async fn heavy_step(
+        &self,
+        decoder: &mut Box<dyn Decoder>,
+        input: &mut BytesMut,
+    ) -> Result<Result<Step, DecodeError>, End> {
+        let mut taken = (std::mem::replace(decoder, Box::new(Absent)), std::mem::take(input));
+        let work = move || {
+            let (decoder, input) = &mut taken;
+            let step = decoder.step(Side::Client, input);
+            (step, taken)
+        };
+        let (step, taken) = self.turn.heavy(work).await.ok_or(End::Internal("decoding panicked"))?;
+        (*decoder, *input) = taken;
+        Ok(step)
     }
 
     fn advance_upstream(
@@ -369,14 +380,14 @@ impl Relay<'_> {
             let step = decoder.step(Side::Upstream, &mut upstream.input).map_err(End::Broken)?;
             match step {
                 Step::Wait | Step::Hold => break,
-                Step::Pass(bytes) => client.out.push(&bytes),
-                Step::Reply(bytes) => upstream.out.push(&bytes),
+                Step::Pass(bytes) => client.out.push(bytes),
+                Step::Reply(bytes) => upstream.out.push(bytes),
                 Step::Answer { bytes, done } => {
-                    client.out.push(&bytes);
+                    client.out.push(bytes);
                     done.into_iter().for_each(|done| self.ledger.ended(done));
                 }
                 Step::Close(bytes) => {
-                    client.out.push(&bytes);
+                    client.out.push(bytes);
                     upstream.open = false;
                     // Its last word: whatever follows is nobody's.
                     upstream.input.clear();
@@ -390,28 +401,18 @@ impl Relay<'_> {
         Ok(())
     }
 
-    async fn client_step(&self, decoder: &mut dyn Decoder, client: &mut Leg) -> Result<Step, End> {
-        let step = if client.input.len() < HEAVY {
-            decoder.step(Side::Client, &mut client.input)
-        } else {
-            self.turn.heavy(|| decoder.step(Side::Client, &mut client.input)).await
-        };
-        step.map_err(End::Broken)
-    }
-
     fn judge(&self, held: Held, author: Author) -> Judging {
-        let (gate, session) = (self.gate.clone(), self.session.clone());
-        let number = held.number();
+        let gate = self.gate.clone();
         let turn = (held.actions().len() > BATCH).then(|| self.turn.clone());
         let verdict = Box::pin(async move {
             let _turn = match &turn {
                 Some(turn) => turn.take().await,
                 None => None,
             };
-            let verdict = gate.judge(&session, &held, author).await;
+            let verdict = gate.judge(&held, author).await;
             (held, verdict)
         });
-        Judging { author, number, verdict }
+        Judging { author, verdict }
     }
 
     fn settle(
@@ -420,37 +421,28 @@ impl Relay<'_> {
         client: &mut Leg,
         upstream: &mut Leg,
         wheel: &mut Wheel,
+        author: Author,
         held: Held,
         verdict: Verdict,
     ) -> Result<(), End> {
-        let Some(Judging { author, number, .. }) = wheel.judging.take() else {
-            return Err(End::Internal("a verdict that nobody waited for"));
-        };
+        let number = held.number();
         match verdict {
             Verdict::Allow(permit) => {
                 // Owed from here on, whatever becomes of the bytes.
                 self.ledger.sent(number, permit.records());
                 let bytes =
                     held.release(permit).map_err(|_| End::Internal("a permit for another exchange"))?;
-                upstream.out.push(&bytes);
+                upstream.out.push(bytes);
                 decoder.sent(number);
                 wheel.enquiring = author == Author::Gate;
             }
             Verdict::Deny(denial) => {
                 let refusal = decoder.refuse(number, &denial);
-                client.out.push(&refusal.client);
-                upstream.out.push(&refusal.upstream);
+                client.out.push(refusal.client);
+                upstream.out.push(refusal.upstream);
             }
         }
         Ok(())
-    }
-}
-
-/// Waits for the verdict that is under way, for ever where none is.
-async fn judged(judging: &mut Option<Judging>) -> (Held, Verdict) {
-    match judging {
-        Some(judging) => (&mut judging.verdict).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -464,13 +456,6 @@ fn bounded(client: &Leg, upstream: &Leg) -> Result<(), End> {
         return Err(End::Broken(DecodeError::upstream(WHAT)));
     }
     Ok(())
-}
-
-async fn finish(out: &mut Out) -> io::Result<()> {
-    while out.wants() {
-        out.drive().await?;
-    }
-    out.write.shutdown().await
 }
 
 fn last_word(end: &End) -> Option<Denial> {
@@ -505,6 +490,33 @@ pub(super) fn fresh_key() -> io::Result<CancelKey> {
     getrandom::fill(&mut process).map_err(|error| io::Error::other(error.to_string()))?;
     getrandom::fill(&mut secret).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(CancelKey { process: u32::from_be_bytes(process) & 0x7fff_ffff, secret: secret.into() })
+}
+
+/// In a decoder's place while it works elsewhere, and for good if it did not come back.
+struct Absent;
+
+impl Decoder for Absent {
+    fn step(&mut self, side: Side, _: &mut BytesMut) -> Result<Step, DecodeError> {
+        Err(DecodeError { guilty: side, what: "it was not decoded".to_owned() })
+    }
+
+    fn opened(&mut self, _: &Greeting, _: &CancelKey) -> Bytes {
+        Bytes::new()
+    }
+
+    fn sent(&mut self, _: u64) {}
+
+    fn refuse(&mut self, _: u64, _: &Denial) -> Refusal {
+        Refusal { client: Bytes::new(), upstream: Bytes::new() }
+    }
+
+    fn farewell(&mut self, _: &Denial) -> Bytes {
+        Bytes::new()
+    }
+
+    fn is_idle(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use interceptor_core::{
     protocol::{Done, Greeting, Refusal},
 };
 use tokio::{
-    io::{DuplexStream, duplex},
+    io::{AsyncReadExt, DuplexStream, duplex},
     sync::Semaphore,
     task::JoinHandle,
     time::timeout,
@@ -16,7 +16,7 @@ use tokio::{
 use super::*;
 use crate::{
     gate::{
-        Durability, PolicyGate, Subject,
+        Durability, SessionGate, Subject,
         tests::{Bed, held, session},
     },
     proxy::registry::{OpenSession, Registered, Registry},
@@ -112,15 +112,19 @@ impl Decoder for Lines {
 
 /// A gate that judges when it is let.
 struct Slow {
-    gate: Arc<PolicyGate>,
+    gate: SessionGate,
     leave: Semaphore,
 }
 
 impl Gate for Slow {
-    fn judge<'a>(&'a self, session: &'a Session, held: &'a Held, author: Author) -> BoxFuture<'a, Verdict> {
+    fn judge_now(&self, _: &Held, _: Author) -> Option<Verdict> {
+        None
+    }
+
+    fn judge<'a>(&'a self, held: &'a Held, author: Author) -> BoxFuture<'a, Verdict> {
         Box::pin(async move {
             self.leave.acquire().await.unwrap().forget();
-            self.gate.judge(session, held, author).await
+            self.gate.judge(held, author).await
         })
     }
 }
@@ -139,9 +143,10 @@ impl Rig {
     /// A relay whose gate will judge `leaves` exchanges.
     fn new(leaves: usize) -> Self {
         let bed = Bed::new(Durability::Process);
-        let gate = Arc::new(Slow { gate: bed.gate.clone(), leave: Semaphore::new(leaves) });
+        let session = session();
+        let gate = SessionGate::new(bed.gate.clone(), &session);
+        let gate = Arc::new(Slow { gate, leave: Semaphore::new(leaves) });
         let registry = Arc::new(Registry::default());
-        let session = Arc::new(session());
         let shown = OpenSession {
             connection: session.connection.id,
             run: session.connection.run.id,
@@ -152,17 +157,17 @@ impl Rig {
         let (client, near) = duplex(4096);
         let (upstream, far) = duplex(4096);
         let legs = Legs {
-            client: Box::new(near),
+            client: Stream::other(near),
             client_input: BytesMut::new(),
-            upstream: Box::new(far),
+            upstream: Stream::other(far),
             upstream_input: BytesMut::new(),
         };
         let ledger = Ledger::new(bed.gate.producer().clone());
         let judge: Arc<dyn Gate> = gate.clone();
         let relay = tokio::spawn(async move {
             let turn = Turn::default();
-            let relay = Relay { session, gate: judge, ledger, turn: &turn };
-            relay.run(&mut Lines::default(), legs, told).await
+            let relay = Relay { gate: judge, ledger, turn: &turn };
+            relay.run(Box::new(Lines::default()), legs, told).await
         });
         Self { client, upstream, gate, registry, _registered: registered, relay, bed }
     }

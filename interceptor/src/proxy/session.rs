@@ -23,7 +23,7 @@ use super::{
     turns::Turn,
 };
 use crate::{
-    gate::{Ledger, Subject, now_us},
+    gate::{Ledger, SessionGate, Subject, now_us},
     keeper::credentials,
     telemetry,
     tls::{
@@ -90,7 +90,7 @@ impl Caller<'_> {
                 self.cancel(&key).await;
                 client.shutdown().await.map_err(StartError::Io)
             }
-            Wish::Session(opening) => self.open(decoder.as_mut(), client, input, opening).await,
+            Wish::Session(opening) => self.open(decoder, client, input, opening).await,
         }
     }
 
@@ -121,7 +121,7 @@ impl Caller<'_> {
                 Step::StartTls(bytes) => {
                     write(&mut client, &bytes).await?;
                     let plain = Prefixed::new(input.split().freeze(), client);
-                    client = Box::new(self.proxy.client_tls.accept(plain, &self.offer()).await?);
+                    client = Stream::other(self.proxy.client_tls.accept(plain, &self.offer()).await?);
                 }
                 Step::Open(opening) => return Ok((Wish::Session(opening), client)),
                 Step::Cancel(key) => return Ok((Wish::Cancel(key), client)),
@@ -135,7 +135,7 @@ impl Caller<'_> {
 
     async fn open(
         &self,
-        decoder: &mut dyn Decoder,
+        mut decoder: Box<dyn Decoder>,
         mut client: Stream,
         client_input: BytesMut,
         opening: Opening,
@@ -164,7 +164,8 @@ impl Caller<'_> {
             return last(&mut client, &decoder.farewell(&Ending::Policy.denial())).await;
         }
         let number = opening.held.number();
-        let permit = match self.proxy.gate.judge(&session, &opening.held, Author::Agent).await {
+        let gate = Arc::new(SessionGate::new(self.proxy.gate.clone(), &session));
+        let permit = match gate.judge(&opening.held, Author::Agent).await {
             Verdict::Allow(permit) => permit,
             Verdict::Deny(denial) => {
                 let refusal = decoder.refuse(number, &denial);
@@ -173,7 +174,7 @@ impl Caller<'_> {
         };
         let mut ledger = Ledger::new(self.proxy.gate.producer().clone());
         ledger.sent(number, permit.records());
-        let record = permit.records().first().copied();
+        let record = permit.records().get(0);
         // The agent's own log-in is never sent: the permit is consumed by ours.
         let _permitted = permit;
         let dialled = tokio::select! {
@@ -189,7 +190,7 @@ impl Caller<'_> {
         match dialled {
             Ok(opened) => {
                 ledger.ended_whole(number, OutcomeStatus::Completed, 0, None);
-                self.relay(decoder, client, client_input, opened, session, &registered, told, ledger).await
+                self.relay(decoder, client, client_input, opened, gate, &registered, told, ledger).await
             }
             Err(error) => {
                 tracing::warn!(resource = %self.resource.name, "{}", telemetry::chain(&error));
@@ -204,11 +205,11 @@ impl Caller<'_> {
     #[expect(clippy::too_many_arguments, reason = "the parts of an open session, each used once")]
     async fn relay(
         &self,
-        decoder: &mut dyn Decoder,
+        mut decoder: Box<dyn Decoder>,
         mut client: Stream,
         client_input: BytesMut,
         opened: Opened,
-        session: Arc<Session>,
+        gate: Arc<SessionGate>,
         registered: &Registered,
         told: Told,
         ledger: Ledger,
@@ -218,7 +219,7 @@ impl Caller<'_> {
         let hello = decoder.opened(&opened.greeting, &given);
         write(&mut client, &hello).await?;
         let legs = Legs { client, client_input, upstream: opened.stream, upstream_input: opened.input };
-        let relay = Relay { session, gate: self.proxy.gate.clone(), ledger, turn: self.turn };
+        let relay = Relay { gate, ledger, turn: self.turn };
         match relay.run(decoder, legs, told).await {
             End::Closed => {}
             End::Told(ending) => tracing::debug!(connection = %self.connection.id, ?ending, "ended"),

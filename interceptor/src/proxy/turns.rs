@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How many messages of more than the relay's ordinary buffers one run may have in memory at once.
@@ -27,10 +28,18 @@ impl Default for Turn {
 }
 
 impl Turn {
-    /// Does `work` when it is the run's turn, off the threads that serve everybody else.
-    pub(super) async fn heavy<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _turn = self.take().await;
-        tokio::task::block_in_place(work)
+    /// Does `work` when it is the run's turn, off the threads that serve everybody else. `None` when it panicked.
+    pub(super) async fn heavy<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let turn = self.take().await;
+        let done = tokio::task::spawn_blocking(move || {
+            // Whoever waits may be gone: the turn ends with the work.
+            let _turn = turn;
+            work()
+        });
+        done.await.ok()
     }
 
     /// Waits for the run's turn, for work that gives way to others by itself.
@@ -38,8 +47,9 @@ impl Turn {
         self.decoding.clone().acquire_owned().await.ok()
     }
 
-    /// Waits until the run may hold one more large message. Cancel safe.
-    pub(super) async fn room(&self) -> Room {
-        Room(self.large.clone().acquire_owned().await.ok())
+    /// Waits until the run may hold one more large message.
+    pub(super) fn room(&self) -> BoxFuture<'static, Room> {
+        let large = self.large.clone();
+        Box::pin(async move { Room(large.acquire_owned().await.ok()) })
     }
 }

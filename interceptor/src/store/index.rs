@@ -4,7 +4,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, SyncSender, sync_channel},
-    thread::{self, JoinHandle},
+    thread,
     time::Duration,
 };
 
@@ -311,22 +311,23 @@ pub(super) fn word(value: &impl Serialize) -> Result<String, StoreError> {
     }
 }
 
-/// Keeps the index up to date beside the keeper, which does not wait for it.
+/// Keeps the index up to date beside the keeper, which does not wait for it, out of time that nobody else wants: under
+/// load it lags, and readers read what is missing from the segments.
 #[derive(Debug)]
 pub(super) struct IndexThread {
     bell: SyncSender<()>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl IndexThread {
     pub(super) fn start(dir: &Path) -> Self {
         let (bell, rung) = sync_channel(1);
         let dir = dir.to_owned();
+        // It ends with its bell, or with the process: what is not indexed then is indexed after the next start.
         let thread = thread::Builder::new().name("index".to_owned()).spawn(move || follow(&dir, &rung));
         if let Err(error) = &thread {
             tracing::error!(%error, "no thread for the index: searches read the segments");
         }
-        Self { bell, thread: thread.ok() }
+        Self { bell }
     }
 
     /// There is something new.
@@ -334,23 +335,14 @@ impl IndexThread {
         // A full bell rings already; a thread that is gone has said why.
         let _ = self.bell.try_send(());
     }
-
-    /// Waits until everything is indexed.
-    pub(super) fn finish(self) {
-        self.wake();
-        let Self { bell, thread } = self;
-        drop(bell);
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the index thread panicked; the index is rebuilt at the next start");
-        }
-    }
 }
 
 fn follow(dir: &Path, rung: &Receiver<()>) {
+    if let Err(error) = give_way() {
+        tracing::warn!(%error, "the index is written at everybody's expense");
+    }
     let mut index = None;
-    let mut alive = true;
-    while alive {
-        alive = rung.recv().is_ok();
+    while rung.recv().is_ok() {
         let done = match &mut index {
             Some(index) => Index::catch_up(index),
             None => Index::open(dir).and_then(|opened| index.insert(opened).catch_up()),
@@ -359,8 +351,16 @@ fn follow(dir: &Path, rung: &Receiver<()>) {
             tracing::warn!(%error, "the index lags behind");
             index = None;
         }
-        if alive {
-            thread::sleep(LAG);
-        }
+        thread::sleep(LAG);
+    }
+}
+
+/// From here on this thread runs when nothing else wants to.
+fn give_way() -> std::io::Result<()> {
+    let priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `priority` outlives the call, which only reads it; 0 means this thread.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const priority) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
     }
 }

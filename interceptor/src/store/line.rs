@@ -5,6 +5,8 @@ use interceptor_core::model::{Entry, RecordId, RunId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::{journal::Body, request};
+
 /// Bytes of a hash in hexadecimal text.
 pub(super) const HASH_TEXT: usize = 64;
 
@@ -59,6 +61,34 @@ pub struct Line {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_zero(n: &u32) -> bool {
     *n == 0
+}
+
+/// Writes the JSON of a proxy's entry behind `out`: what a [`Line`] would be written as. `None` when the entry has no
+/// line of its own.
+pub(super) fn write(seq: u64, body: &Body<'_>, out: &mut Vec<u8>) -> Option<()> {
+    let mut begin = |word: &str| {
+        out.extend_from_slice(b"{\"seq\":");
+        out.extend_from_slice(itoa::Buffer::new().format(seq).as_bytes());
+        out.extend_from_slice(b",\"entry\":\"");
+        out.extend_from_slice(word.as_bytes());
+        out.extend_from_slice(b"\",");
+    };
+    match body {
+        Body::Attach => return None,
+        Body::Request { text: [head, own], .. } => {
+            begin("request");
+            request::join(head.strip_prefix(b"{")?, own, out)?;
+        }
+        Body::Outcome { text, .. } => {
+            begin("outcome");
+            out.extend_from_slice(text.strip_prefix(b"{")?);
+        }
+        Body::Event { text, .. } => {
+            begin("event");
+            out.extend_from_slice(text.strip_prefix(b"{")?);
+        }
+    }
+    Some(())
 }
 
 /// The first line of each segment.

@@ -10,6 +10,7 @@ mod journal;
 mod line;
 mod reader;
 mod recover;
+mod request;
 mod retention;
 mod segment;
 mod tree;
@@ -31,6 +32,7 @@ pub use journal::{DEFAULT_SIZE, Journal, JournalError, Limits, MINIMUM_SIZE, Pro
 pub use line::Line;
 pub use reader::{Export, Filter, FullRecord, Reader};
 pub use recover::RecoveryReport;
+pub use request::{RequestHead, Requests, Statement, What, Who};
 pub use verify::{Fault, Proven, Report, verify};
 pub use writer::Writer;
 

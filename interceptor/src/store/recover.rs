@@ -17,7 +17,7 @@ use super::{
     Config, Journal, Space, StoreError, Writer,
     checkpoint::{Checkpoint, LogKey, Signing, notes},
     index::IndexThread,
-    journal::{Consumer, FRAME_HEADER},
+    journal::{Consumer, FRAME_HEADER, Group},
     line::{self, ChainHash, Header, Open, Parsed},
     places,
     segment::{self, ChainEnd, Lines},
@@ -97,6 +97,8 @@ impl Writer {
             end: last.end,
             open: last.open,
             used: last.used,
+            group: Group::default(),
+            line: Vec::new(),
             out: Vec::new(),
             taken: 0,
             replaying: true,
@@ -188,7 +190,7 @@ fn read_last(path: &Path, number: u64) -> Result<Option<Last>, StoreError> {
     let (hash, json) = line::split(first.bytes).ok_or_else(damaged)?;
     let Ok(Parsed::Header(header)) = line::parse(json) else { return Err(damaged()) };
     let mut end = before(&header).ok_or_else(damaged)?;
-    if !end.follow(first.bytes, hash, json) || header.segment != number {
+    if !end.follow(hash, json) || header.segment != number {
         return Err(damaged());
     }
     let mut last = Last {
@@ -230,7 +232,7 @@ impl Last {
         if self.end.hash.then(json) != hash {
             return false;
         }
-        self.end.follow(bytes, hash, json);
+        self.end.follow(hash, json);
         (self.end.seq, self.end.sub) = line.skipped.map_or((line.seq, line.sub), |skipped| (skipped, 0));
         // What the frame was in the journal, nearly.
         let size = json.len() as u64 + FRAME_HEADER;

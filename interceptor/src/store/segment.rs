@@ -26,7 +26,7 @@ pub(super) struct ChainEnd {
     /// The last line's numbers.
     pub(super) seq: u64,
     pub(super) sub: u32,
-    /// All lines.
+    /// All lines, each by its hash.
     pub(super) tree: Tree,
 }
 
@@ -39,19 +39,18 @@ impl ChainEnd {
     /// Chains `json` and adds the whole line to `out`.
     pub(super) fn append(&mut self, json: &[u8], out: &mut Vec<u8>) {
         self.hash = self.hash.then(json);
-        let start = out.len();
+        self.tree.push(&self.hash.0);
         out.extend_from_slice(&self.hash.0);
         out.push(b' ');
         out.extend_from_slice(json);
-        self.tree.push(out.get(start..).unwrap_or_default());
         out.push(b'\n');
     }
 
     /// Takes a line that was read back. `false` when it is not the next of the chain.
-    pub(super) fn follow(&mut self, line: &[u8], hash: ChainHash, json: &[u8]) -> bool {
+    pub(super) fn follow(&mut self, hash: ChainHash, json: &[u8]) -> bool {
         let expected = self.hash.then(json);
         self.hash = hash;
-        self.tree.push(line);
+        self.tree.push(&hash.0);
         expected == hash
     }
 }

@@ -15,12 +15,58 @@ use interceptor_core::model::{
     Guarantee, Mode, Object, OutcomeRecord, OutcomeStatus, Phase, Principal, RecordId, RequestRecord, RunId,
     StatementFacts, StatementKind, Target, Verb, VerdictRecord,
 };
-use interceptor_core::permit::Committed;
+use interceptor_core::permit::{Committed, Records};
+use serde_json::value::to_raw_value;
 use tempfile::TempDir;
 
 use super::*;
 
 pub(super) const DIGEST: ExchangeDigest = ExchangeDigest([7; 32]);
+
+/// Publishes requests of one run as an exchange.
+pub(super) fn commit_all(producer: &Producer, requests: &[RequestRecord]) -> Result<Receipt, JournalError> {
+    let (head, written) = written(requests);
+    producer.commit(DIGEST, &head, &written)
+}
+
+/// The text of requests of one session.
+fn written(requests: &[RequestRecord]) -> (RequestHead, Requests) {
+    let first = &requests[0];
+    let head = RequestHead::new(&Who {
+        run: first.run,
+        agent: &first.agent,
+        guarantee: first.guarantee,
+        connection: first.connection,
+        client: first.client,
+        destination: first.destination,
+        process: first.process.as_deref(),
+        resource: first.resource.as_ref(),
+        protocol: &first.protocol,
+        principal: &first.principal,
+    });
+    let head = head.unwrap();
+    let mut written = Requests::default();
+    for request in requests {
+        let (facts, verdict) = (to_raw_value(&request.action.facts), to_raw_value(&request.verdict));
+        let mut frame = [0; 32];
+        hex::decode_to_slice(&request.frame_sha256, &mut frame).unwrap();
+        let what = What {
+            at: request.at,
+            author: request.author,
+            action: Statement {
+                phase: request.action.phase,
+                text: &request.action.text,
+                binds: &request.action.binds,
+                facts: &facts.unwrap(),
+            },
+            frame_sha256: ExchangeDigest(frame),
+            place: request.place,
+            verdict: &verdict.unwrap(),
+        };
+        written.push(&head, &what).unwrap();
+    }
+    (head, written)
+}
 
 pub(super) fn request(run: u64, text: &str, allowed: bool) -> RequestRecord {
     let object = |name: &str| Object {
@@ -126,23 +172,62 @@ pub(super) fn config() -> Config {
 }
 
 fn commit(producer: &Producer, text: &str) -> RecordId {
-    producer.commit_requests(DIGEST, &[request(1, text, true)]).unwrap().records()[0]
+    commit_all(producer, &[request(1, text, true)]).unwrap().records().get(0).unwrap()
+}
+
+#[test]
+fn a_lines_text_is_that_of_the_whole_record() {
+    let place = Place::new();
+    let mut writer = place.writer();
+    let requests = [request(1, "SELECT 'a \"b\" \n \u{1}'", true), request(1, "DROP", false)];
+    let records = commit_all(&place.producer(), &requests).unwrap().records();
+    writer.drain().unwrap();
+    writer.close().unwrap();
+    let path = segment::path(&place.audit(), 1);
+    let text = fs::read_to_string(path).unwrap();
+    for (record, request) in records.iter().zip(requests) {
+        let entry = Entry::Request(Box::new(request));
+        let line = Line { seq: record.0, sub: 0, skipped: None, first_segment: None, entry };
+        let json = serde_json::to_string(&line).unwrap();
+        assert!(text.lines().any(|line| line.ends_with(&format!(" {json}"))), "{json}\n{text}");
+    }
+}
+
+#[test]
+fn an_entry_that_is_not_written_as_ours_are_is_set_aside() {
+    let place = Place::new();
+    let mut writer = place.writer();
+    let producer = place.producer();
+    let (head, mut written) = written(&[request(1, "SELECT 1", true)]);
+    // White space, a field that is not ours, a line's end: all the same JSON, and none of them ours.
+    for verdict in [r#"{"allowed":true }"#, r#"{"allowed":true,"more":1}"#, "{\"allowed\":true\n}"] {
+        let facts = to_raw_value(&request(1, "", true).action.facts).unwrap();
+        let verdict = serde_json::value::RawValue::from_string(verdict.to_owned()).unwrap();
+        let action = Statement { phase: Phase::Query, text: "SELECT 1", binds: &[], facts: &facts };
+        let place = (0, 1);
+        let what = What { at: 1, author: Author::Agent, action, frame_sha256: DIGEST, place, verdict: &verdict };
+        written.push(&head, &what).unwrap();
+    }
+    producer.commit(DIGEST, &head, &written).unwrap();
+    assert_eq!(writer.drain().unwrap(), 2, "the mark of the producer and the first");
+    assert!(place.audit().join("quarantine").exists());
 }
 
 #[test]
 fn entries_are_numbered_chained_proven_and_found() {
     let place = Place::new();
     let mut writer = place.writer();
+    // It would come and go as it finds time.
+    writer.index = None;
     let producer = place.producer();
-    let receipt = producer
-        .commit_requests(DIGEST, &[request(1, "SELECT 1", true), request(1, "SELECT 2", true)])
+    let receipt = commit_all(&producer, &[request(1, "SELECT 1", true), request(1, "SELECT 2", true)])
         .unwrap();
-    assert_eq!(receipt.records(), [RecordId(1), RecordId(2)]);
+    assert_eq!(receipt.records(), Records::new(RecordId(1), 2));
     assert_eq!(receipt.digest(), DIGEST);
     producer.append_outcome(outcome(RecordId(2))).unwrap();
     assert!(matches!(producer.append_outcome(outcome(RecordId(2))), Err(JournalError::NotOpen(RecordId(2)))));
     let denied =
-        producer.commit_requests(DIGEST, &[request(2, "DROP TABLE users", false)]).unwrap().records()[0];
+        commit_all(&producer, &[request(2, "DROP TABLE users", false)]).unwrap().records().get(0).unwrap();
     assert_eq!(place.journal.synced(), 0);
     assert_eq!(writer.drain().unwrap(), 5);
     assert_eq!(place.journal.synced(), 4);
@@ -152,7 +237,9 @@ fn entries_are_numbered_chained_proven_and_found() {
     assert!(report.is_good(), "{report:?}");
     assert_eq!((report.last_seq, report.unproven, report.proven.unwrap().seq), (4, 0, 4));
     for indexed in [true, false] {
-        if !indexed {
+        if indexed {
+            rebuild(&place.audit()).unwrap();
+        } else {
             fs::remove_file(place.audit().join("index.sqlite")).unwrap();
         }
         let reader = Reader::open(&place.audit()).unwrap();
@@ -188,7 +275,7 @@ fn a_new_producer_ends_what_the_old_one_left_and_numbers_go_on() {
     let place = Place::new();
     let old = place.producer();
     let (kept, lost) = (commit(&old, "SELECT 1"), commit(&old, "SELECT 2"));
-    let refused = old.commit_requests(DIGEST, &[request(1, "DROP", false)]).unwrap().records()[0];
+    let refused = commit_all(&old, &[request(1, "DROP", false)]).unwrap().records().get(0).unwrap();
     old.append_outcome(outcome(kept)).unwrap();
     let new = place.producer();
     assert!(matches!(old.append_outcome(outcome(lost)), Err(JournalError::Superseded)));
@@ -221,7 +308,7 @@ fn a_full_journal_refuses_requests_and_never_an_outcome() {
     let mut open = Vec::new();
     let long = "x".repeat(300);
     let refused = loop {
-        match producer.commit_requests(DIGEST, &[request(open.len() as u64, &long, true)]) {
+        match commit_all(&producer, &[request(open.len() as u64, &long, true)]) {
             Ok(receipt) => open.extend_from_slice(receipt.records()),
             Err(error) => break error,
         }
@@ -233,7 +320,7 @@ fn a_full_journal_refuses_requests_and_never_an_outcome() {
         producer.append_outcome(OutcomeRecord { message, ..outcome(*id) }).unwrap();
     }
     let text = "y".repeat(MINIMUM_SIZE as usize / 2);
-    let too_large = producer.commit_requests(DIGEST, &[request(1, &text, true)]);
+    let too_large = commit_all(&producer, &[request(1, &text, true)]);
     assert!(matches!(too_large, Err(JournalError::TooLarge(_))));
     let mut writer = place.writer();
     writer.drain().unwrap();
@@ -248,10 +335,10 @@ fn one_runs_flood_ends_at_its_quota() {
     let limits = Limits { run_bytes: 20_000 };
     let producer = Producer::attach(&place.journal, limits, [(RunId::from_random(3), 19_999)]).unwrap();
     let flood =
-        (0..100).find_map(|_| producer.commit_requests(DIGEST, &[request(1, "SELECT 1", true)]).err());
+        (0..100).find_map(|_| commit_all(&producer, &[request(1, "SELECT 1", true)]).err());
     assert!(matches!(flood, Some(JournalError::Quota { .. })));
-    assert!(producer.commit_requests(DIGEST, &[request(3, "SELECT 1", true)]).is_err());
-    assert!(producer.commit_requests(DIGEST, &[request(2, "SELECT 1", true)]).is_ok());
+    assert!(commit_all(&producer, &[request(3, "SELECT 1", true)]).is_err());
+    assert!(commit_all(&producer, &[request(2, "SELECT 1", true)]).is_ok());
     let writer = place.writer();
     assert!(writer.usage().iter().any(|(run, bytes)| *run == RunId::from_random(1) && *bytes > 10_000));
 }
@@ -378,12 +465,12 @@ fn produce(journal: &Journal, until: Instant) {
     while Instant::now() < until {
         n += 1;
         let batch = vec![request(1, &format!("SELECT {n}"), true); 1 + n % 3];
-        let Ok(receipt) = producer.commit_requests(DIGEST, &batch) else {
+        let Ok(receipt) = commit_all(&producer, &batch) else {
             std::thread::yield_now();
             continue;
         };
         for id in receipt.records().iter().skip(usize::from(n.is_multiple_of(7))) {
-            producer.append_outcome(outcome(*id)).unwrap();
+            producer.append_outcome(outcome(id)).unwrap();
         }
     }
 }
@@ -502,8 +589,9 @@ fn a_run_of_the_keeper_stops_in_good_order() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let deadline = || tokio::time::Instant::now() + Duration::from_secs(10);
     runtime.block_on(producer.wait_synced(id.0, deadline())).unwrap();
+    let (head, written) = written(&[request(1, "SELECT 2", true)]);
     runtime
-        .block_on(producer.commit_requests_by(DIGEST, &[request(1, "SELECT 2", true)], deadline()))
+        .block_on(producer.commit_by(DIGEST, &head, &written, deadline()))
         .unwrap();
     stop.store(true, Ordering::Relaxed);
     thread.join().unwrap().unwrap();
@@ -565,7 +653,7 @@ fn a_full_disk_refuses_and_kills_nobody() {
             if open.len() > 5 {
                 producer.append_outcome(outcome(open.pop_front().unwrap())).unwrap();
             }
-            match producer.commit_requests(DIGEST, &[request(1, "SELECT 1", true)]) {
+            match commit_all(&producer, &[request(1, "SELECT 1", true)]) {
                 Ok(receipt) => open.extend(receipt.records()),
                 Err(error) => panic!("refused too early: {error}"),
             }
@@ -575,16 +663,16 @@ fn a_full_disk_refuses_and_kills_nobody() {
         };
         assert!(matches!(failed, StoreError::NoSpace(_)), "{failed}");
         // The requests' own ring still has room for how each of them ends.
-        let refused = producer.commit_requests(DIGEST, &[request(1, "SELECT 1", true)]);
+        let refused = commit_all(&producer, &[request(1, "SELECT 1", true)]);
         assert!(matches!(refused, Err(JournalError::NoSpace | JournalError::Full)));
         for id in &open {
-            producer.append_outcome(outcome(*id)).unwrap();
+            producer.append_outcome(outcome(id)).unwrap();
         }
         assert!(writer.drain().is_err());
         fs::remove_file(&ballast).unwrap();
         writer.drain().unwrap();
         writer.look_after().unwrap();
-        assert!(producer.commit_requests(DIGEST, &[request(1, "SELECT 1", true)]).is_ok());
+        assert!(commit_all(&producer, &[request(1, "SELECT 1", true)]).is_ok());
         let key = writer.public_key();
         writer.close().unwrap();
         let report = verify(&audit, &key, None).unwrap();
@@ -603,7 +691,7 @@ fn a_filling_disk_is_told_before_requests_are_refused() {
     drop(writer);
     let (mut writer, _) = place.writer_with(Config { total_bytes: 1, ..config() });
     writer.look_after().unwrap();
-    let refused = producer.commit_requests(DIGEST, &[request(1, "SELECT 1", true)]);
+    let refused = commit_all(&producer, &[request(1, "SELECT 1", true)]);
     assert!(matches!(refused, Err(JournalError::NoSpace)));
     producer.append_event(&event("events still go through")).unwrap();
     producer.append_outcome(outcome(RecordId(1))).unwrap();

@@ -187,7 +187,7 @@ impl Check {
             self.broken = true;
             self.fault(place, "its header does not continue what stands before it");
         }
-        self.follow(place, found, hash, json);
+        self.follow(place, hash, json);
     }
 
     /// The first segment that is there: what came before it is what its header says, and the checkpoints, which
@@ -218,7 +218,7 @@ impl Check {
             return self.fault(at, "it is no entry");
         };
         self.order(&at, &line);
-        self.follow(&at, found, hash, json);
+        self.follow(&at, hash, json);
         self.report.first_seq.get_or_insert(line.seq);
     }
 
@@ -244,8 +244,8 @@ impl Check {
         self.report.last_seq = self.report.last_seq.max(line.seq);
     }
 
-    fn follow(&mut self, at: &str, found: &FoundLine<'_>, hash: line::ChainHash, json: &[u8]) {
-        if !self.end.follow(found.bytes, hash, json) {
+    fn follow(&mut self, at: &str, hash: line::ChainHash, json: &[u8]) {
+        if !self.end.follow(hash, json) {
             self.broken = true;
             self.fault(at, "its hash does not match: this line, or the one before it, was changed");
         }

@@ -22,8 +22,8 @@ use super::{
     Config, JournalError, Space, StoreError,
     checkpoint::{LogKey, Signing},
     index::IndexThread,
-    journal::{Body, Consumer, Frame},
-    line::{Header, Line, Open, SegmentTag},
+    journal::{Body, Consumer, Frame, Group},
+    line::{self, Header, Line, Open, SegmentTag},
     now, places,
     segment::{self, ChainEnd},
 };
@@ -48,6 +48,9 @@ pub struct Writer {
     pub(super) end: ChainEnd,
     pub(super) open: BTreeMap<RecordId, Open>,
     pub(super) used: HashMap<RunId, u64>,
+    /// What was copied out of the journal, and the line that is being made: kept for their room.
+    pub(super) group: Group,
+    pub(super) line: Vec<u8>,
     /// Lines that are chained but not yet in the file.
     pub(super) out: Vec<u8>,
     /// Bytes of the journal that `out` (and skipped replays) came from.
@@ -75,17 +78,32 @@ impl Writer {
     /// frames are set aside, an event says so, and the producer must attach again.
     pub fn drain(&mut self) -> Result<usize, StoreError> {
         self.flush()?;
-        let frames = match self.consumer.read() {
-            Ok(frames) => frames,
-            Err(JournalError::Damaged(why)) => return self.quarantine(&why).map(|()| 0),
-            Err(error) => return Err(error.into()),
-        };
-        let count = frames.len();
-        for frame in frames {
-            if let Err(why) = self.take(frame)? {
-                self.flush()?;
-                return self.quarantine(&why).map(|()| count);
-            }
+        let mut group = std::mem::take(&mut self.group);
+        let drained = self.drain_into(&mut group);
+        self.group = group;
+        drained
+    }
+
+    fn drain_into(&mut self, group: &mut Group) -> Result<usize, StoreError> {
+        let mut count = 0;
+        let mut more = self.consumer.read(group);
+        loop {
+            // The good ones are taken first; the bad one is then the first.
+            let why = match more.and_then(|more| if more { self.consumer.next(group) } else { Ok(None) }) {
+                Ok(None) => break,
+                Ok(Some(frame)) => match self.take(frame)? {
+                    Ok(()) => {
+                        count += 1;
+                        more = Ok(true);
+                        continue;
+                    }
+                    Err(why) => why,
+                },
+                Err(JournalError::Damaged(why)) => why,
+                Err(error) => return Err(error.into()),
+            };
+            self.flush()?;
+            return self.quarantine(&why).map(|()| count);
         }
         self.flush()?;
         Ok(count)
@@ -113,11 +131,7 @@ impl Writer {
     pub fn close(mut self) -> Result<(), StoreError> {
         while self.drain()? > 0 {}
         self.sign()?;
-        self.consumer.end()?;
-        if let Some(index) = self.index.take() {
-            index.finish();
-        }
-        Ok(())
+        Ok(self.consumer.end()?)
     }
 
     /// Records an event of the keeper's own.
@@ -143,7 +157,7 @@ impl Writer {
     }
 
     /// Chains one frame. The inner error is the producer's fault.
-    fn take(&mut self, frame: Frame) -> Result<Result<(), String>, StoreError> {
+    fn take(&mut self, frame: Frame<'_>) -> Result<Result<(), String>, StoreError> {
         if let Body::Attach = frame.body {
             if frame.seq > self.end.seq + 1 {
                 return Ok(Err(format!("a producer begins at {}, after {}", frame.seq, self.end.seq)));
@@ -158,38 +172,33 @@ impl Writer {
             if let Err(why) = self.account(&frame) {
                 return Ok(Err(why));
             }
-            let entry = match frame.body {
-                Body::Request(request) => Entry::Request(request),
-                Body::Outcome(outcome) => Entry::Outcome(outcome),
-                Body::Event(event) => Entry::Event(event),
-                Body::Attach => return Ok(Ok(())),
-            };
+            self.line.clear();
+            if line::write(frame.seq, &frame.body, &mut self.line).is_none() {
+                return Ok(Err(format!("entry {} has no text", frame.seq)));
+            }
             (self.end.seq, self.end.sub) = (frame.seq, 0);
-            self.chain(&Line { seq: frame.seq, sub: 0, skipped: None, first_segment: None, entry })?;
+            self.end.append(&self.line, &mut self.out);
         }
         self.taken += frame.size;
         Ok(Ok(()))
     }
 
     /// Keeps the open requests and the runs' use up to date.
-    fn account(&mut self, frame: &Frame) -> Result<(), String> {
-        let run = match &frame.body {
-            Body::Request(request) => {
+    fn account(&mut self, frame: &Frame<'_>) -> Result<(), String> {
+        let run = match frame.body {
+            Body::Request { run, allowed, .. } => {
                 let id = RecordId(frame.seq);
-                self.open.insert(id, Open { id, allowed: request.verdict.allowed, run: request.run });
-                request.run
+                self.open.insert(id, Open { id, allowed, run });
+                run
             }
-            Body::Outcome(outcome) => match self.open.remove(&outcome.request) {
+            Body::Outcome { request, .. } => match self.open.remove(&request) {
                 Some(open) => open.run,
                 None => {
-                    return Err(format!(
-                        "entry {} ends request {}, which is not open",
-                        frame.seq, outcome.request
-                    ));
+                    return Err(format!("entry {} ends request {request}, which is not open", frame.seq));
                 }
             },
-            Body::Event(event) => {
-                if let (Some(run), EventKind::RunEnded) = (event.run, event.kind) {
+            Body::Event { run, kind, .. } => {
+                if let (Some(run), EventKind::RunEnded) = (run, kind) {
                     self.used.remove(&run);
                 }
                 return Ok(());

@@ -3,37 +3,59 @@
 //! an error value. It keeps its own place and never believes the shared one.
 
 use std::{
+    collections::HashMap,
     os::unix::fs::FileExt,
     sync::atomic::{Ordering, fence},
     time::Duration,
 };
 
-use interceptor_core::model::{EventRecord, OutcomeRecord, RequestRecord};
+use interceptor_core::model::{EventKind, EventRecord, OutcomeRecord, RecordId, RequestRecord, RunId};
+use serde::{Serialize, de::DeserializeOwned};
 
-use super::{
-    FRAME_HEADER, FrameHeader, Journal, JournalError, Kind, PAGE, Space, at, boot_tag, futex, payload_check,
-};
+use super::{FRAME_HEADER, FrameHeader, Journal, JournalError, Kind, PAGE, Space, at, boot_tag, check, futex};
+use crate::store::request::{WhatRead, joined};
 
 /// Bytes of one group commit: more would make the first of them wait for the last.
 const GROUP: u64 = 1024 * 1024;
+/// Bytes of heads that are remembered.
+const MOST_HEADS: usize = 1024 * 1024;
 
-/// What a frame carries.
+/// What a frame carries: what the keeper must know of it, and its text.
 #[derive(Debug)]
-pub(in crate::store) enum Body {
+pub(in crate::store) enum Body<'a> {
     /// A new producer: what is open from before is its own no more.
     Attach,
-    Request(Box<RequestRecord>),
-    Outcome(OutcomeRecord),
-    Event(EventRecord),
+    Request {
+        run: RunId,
+        allowed: bool,
+        /// What the session's requests share, and what is this one's own.
+        text: [&'a [u8]; 2],
+    },
+    Outcome {
+        request: RecordId,
+        text: &'a [u8],
+    },
+    Event {
+        run: Option<RunId>,
+        kind: EventKind,
+        text: &'a [u8],
+    },
 }
 
-/// A checked frame.
+/// A checked frame: its text is byte for byte what our own writer makes of what it says.
 #[derive(Debug)]
-pub(in crate::store) struct Frame {
+pub(in crate::store) struct Frame<'a> {
     pub(in crate::store) seq: u64,
-    pub(in crate::store) body: Body,
+    pub(in crate::store) body: Body<'a>,
     /// Bytes in the ring.
     pub(in crate::store) size: u64,
+}
+
+/// Bytes of the ring, copied out.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Group {
+    bytes: Vec<u8>,
+    at: usize,
 }
 
 /// Reads frames and tells the producer how far they are synced.
@@ -42,19 +64,50 @@ pub(in crate::store) struct Consumer {
     journal: Journal,
     tail: u64,
     epoch: Option<u64>,
-    buffer: Vec<u8>,
+    heads: Heads,
+    /// Room to write a text again, to see that it is ours.
+    again: Vec<u8>,
+}
+
+/// Heads of requests that were checked before, by their check: a session's is the same each time.
+#[derive(Debug, Default)]
+struct Heads {
+    known: HashMap<u64, (Box<[u8]>, RunId)>,
+    bytes: usize,
+}
+
+impl Heads {
+    fn run_of(&self, head: &[u8]) -> Option<RunId> {
+        let (known, run) = self.known.get(&check(&[], head))?;
+        (**known == *head).then_some(*run)
+    }
+
+    fn learn(&mut self, head: &[u8], run: RunId) {
+        if self.bytes.saturating_add(head.len()) > MOST_HEADS {
+            self.known.clear();
+            self.bytes = 0;
+        }
+        self.bytes = self.bytes.saturating_add(head.len());
+        self.known.insert(check(&[], head), (head.into(), run));
+    }
 }
 
 /// A frame as it stands in the ring.
 struct Raw<'a> {
     header: FrameHeader,
     kind: Kind,
-    payload: &'a [u8],
+    head: &'a [u8],
+    body: &'a [u8],
 }
 
-impl Raw<'_> {
+impl<'a> Raw<'a> {
     fn size(&self) -> u64 {
-        FRAME_HEADER + self.payload.len() as u64
+        FRAME_HEADER + (self.head.len() + self.body.len()) as u64
+    }
+
+    /// The text of an entry that has no head.
+    fn payload(&self) -> &'a [u8] {
+        self.body
     }
 }
 
@@ -116,70 +169,94 @@ impl Consumer {
     /// Takes the keeper's place at the journal.
     pub(in crate::store) fn new(journal: &Journal) -> Self {
         let tail = journal.map.word(at::TAIL).load(Ordering::Acquire);
-        Self { journal: journal.clone(), tail, epoch: None, buffer: Vec::new() }
+        Self { journal: journal.clone(), tail, epoch: None, heads: Heads::default(), again: Vec::new() }
     }
 
     pub(in crate::store) fn journal(&self) -> &Journal {
         &self.journal
     }
 
-    /// The next published frames, not yet taken. An error means that the first of them is bad.
-    pub(in crate::store) fn read(&mut self) -> Result<Vec<Frame>, JournalError> {
+    /// Copies the next published frames into `group`; whether there are any.
+    pub(in crate::store) fn read(&mut self, group: &mut Group) -> Result<bool, JournalError> {
         self.check_length()?;
+        group.at = 0;
+        group.bytes.clear();
         let head = self.journal.map.word(at::HEAD).load(Ordering::Acquire);
         if head == self.tail {
-            return Ok(Vec::new());
+            return Ok(false);
         }
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let frames = self.read_group(head, &mut buffer);
-        self.buffer = buffer;
-        frames
-    }
-
-    /// One group's frames; at least one, however long.
-    fn read_group(&mut self, head: u64, buffer: &mut Vec<u8>) -> Result<Vec<Frame>, JournalError> {
+        // At least one, however long.
         let half = self.journal.capacity() / 2;
         for most in [GROUP.min(half), half] {
-            self.journal.copy_out(self.tail, head, most, buffer)?;
-            let frames = self.check(buffer)?;
-            if !frames.is_empty() {
-                return Ok(frames);
+            self.journal.copy_out(self.tail, head, most, &mut group.bytes)?;
+            if next_raw(&mut group.bytes.as_slice())?.is_some() {
+                return Ok(true);
             }
         }
         Err(damaged("a frame has no end"))
     }
 
-    fn check(&mut self, bytes: &[u8]) -> Result<Vec<Frame>, JournalError> {
-        let mut frames = Vec::new();
-        let mut rest = bytes;
-        loop {
-            let frame =
-                match next_raw(&mut rest).and_then(|raw| raw.map(|raw| self.check_one(&raw)).transpose()) {
-                    Ok(Some(frame)) => frame,
-                    Ok(None) => return Ok(frames),
-                    // The good ones are taken first; the bad one is then the first.
-                    Err(_) if !frames.is_empty() => return Ok(frames),
-                    Err(error) => return Err(error),
-                };
-            frames.push(frame);
-        }
+    /// The next frame of `group`; `None` at its end.
+    pub(in crate::store) fn next<'g>(
+        &mut self,
+        group: &'g mut Group,
+    ) -> Result<Option<Frame<'g>>, JournalError> {
+        let Group { bytes, at } = group;
+        let mut rest = bytes.get(*at..).unwrap_or_default();
+        let Some(raw) = next_raw(&mut rest)? else { return Ok(None) };
+        *at = bytes.len() - rest.len();
+        self.check_one(&raw).map(Some)
     }
 
-    fn check_one(&mut self, raw: &Raw<'_>) -> Result<Frame, JournalError> {
+    fn check_one<'g>(&mut self, raw: &Raw<'g>) -> Result<Frame<'g>, JournalError> {
         let epoch = raw.header.epoch;
         let attach = raw.kind == Kind::Attach;
         if self.epoch.is_some_and(|current| if attach { epoch <= current } else { epoch != current }) {
             return Err(damaged("a frame is of another producer"));
         }
-        let malformed = |e: serde_json::Error| damaged(&format!("frame {} is no entry: {e}", raw.header.seq));
+        let text = raw.payload();
         let body = match raw.kind {
             Kind::Attach => Body::Attach,
-            Kind::Request => Body::Request(serde_json::from_slice(raw.payload).map_err(malformed)?),
-            Kind::Outcome => Body::Outcome(serde_json::from_slice(raw.payload).map_err(malformed)?),
-            Kind::Event => Body::Event(serde_json::from_slice(raw.payload).map_err(malformed)?),
+            Kind::Request => self.request(raw)?,
+            Kind::Outcome => {
+                let outcome: OutcomeRecord = self.ours(raw, text)?;
+                Body::Outcome { request: outcome.request, text }
+            }
+            Kind::Event => {
+                let event: EventRecord = self.ours(raw, text)?;
+                Body::Event { run: event.run, kind: event.kind, text }
+            }
         };
         self.epoch = Some(epoch);
         Ok(Frame { seq: raw.header.seq, body, size: raw.size() })
+    }
+
+    fn request<'g>(&mut self, raw: &Raw<'g>) -> Result<Body<'g>, JournalError> {
+        let Raw { head, body, .. } = *raw;
+        let own: WhatRead = self.ours(raw, body)?;
+        let run = match self.heads.run_of(head) {
+            Some(run) => run,
+            None => {
+                let whole = joined(head, body).ok_or_else(|| damaged("a request has no head"))?;
+                let request: RequestRecord = self.ours(raw, &whole)?;
+                self.heads.learn(head, request.run);
+                request.run
+            }
+        };
+        Ok(Body::Request { run, allowed: own.verdict.allowed, text: [head, body] })
+    }
+
+    /// What `text` says, if it is byte for byte what our own writer makes of that.
+    fn ours<T: DeserializeOwned + Serialize>(
+        &mut self,
+        raw: &Raw<'_>,
+        text: &[u8],
+    ) -> Result<T, JournalError> {
+        let wrong = |e: serde_json::Error| damaged(&format!("frame {} is no entry: {e}", raw.header.seq));
+        let said: T = serde_json::from_slice(text).map_err(wrong)?;
+        self.again.clear();
+        serde_json::to_writer(&mut self.again, &said).map_err(wrong)?;
+        if self.again == text { Ok(said) } else { Err(damaged("an entry is not written as ours are")) }
     }
 
     /// Frames of `size` bytes are synced, up to `seq`.
@@ -277,9 +354,11 @@ fn next_raw<'a>(rest: &mut &'a [u8]) -> Result<Option<Raw<'a>>, JournalError> {
     let header = FrameHeader::from_bytes(header).ok_or_else(|| damaged("a frame has no header"))?;
     let kind = Kind::from_u32(header.kind).ok_or_else(|| damaged("a frame is of no known kind"))?;
     let Some((payload, after)) = after.split_at_checked(header.length as usize) else { return Ok(None) };
-    if header.check != payload_check(payload) ^ header.mix() {
+    let shared = if kind == Kind::Request { header.head as usize } else { 0 };
+    let (head, body) = payload.split_at_checked(shared).ok_or_else(|| damaged("a head beyond its frame"))?;
+    if header.check != check(head, body) ^ header.mix() {
         return Err(damaged("a frame does not match its checksum"));
     }
     *rest = after;
-    Ok(Some(Raw { header, kind, payload }))
+    Ok(Some(Raw { header, kind, head, body }))
 }

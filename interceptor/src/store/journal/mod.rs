@@ -25,9 +25,10 @@ use std::{
 
 use memmap2::{MmapOptions, MmapRaw};
 use nix::fcntl::{FallocateFlags, fallocate};
-use sha2::{Digest, Sha256};
 
-pub(super) use consumer::{Body, Consumer, Frame};
+use super::request::check;
+
+pub(super) use consumer::{Body, Consumer, Frame, Group};
 pub use producer::{Limits, Producer, Receipt};
 
 /// The ring's size where the configuration names none.
@@ -37,9 +38,9 @@ pub const MINIMUM_SIZE: u64 = 256 * 1024;
 
 const PAGE: u64 = 4096;
 const MAGIC: u64 = u64::from_le_bytes(*b"intcptrj");
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Bytes before each payload.
-pub(super) const FRAME_HEADER: u64 = 32;
+pub(super) const FRAME_HEADER: u64 = 40;
 /// No payload is shorter, so a ring of n bytes holds fewer than `n / SHORTEST_FRAME` entries.
 const SHORTEST_FRAME: u64 = FRAME_HEADER + 32;
 /// Room kept for the outcome of each open request; outcomes are cut to fit.
@@ -113,6 +114,13 @@ pub enum JournalError {
     /// The operating system refused.
     #[error("the journal failed")]
     Io(#[from] io::Error),
+}
+
+impl JournalError {
+    /// Whether waiting may help: the keeper takes entries away, and the run's own statements end.
+    pub fn passes(&self) -> bool {
+        matches!(self, Self::Full | Self::Owing { .. })
+    }
 }
 
 /// What the keeper tells producers about room in the store.
@@ -300,19 +308,15 @@ struct FrameHeader {
     seq: u64,
     epoch: u64,
     check: u64,
+    /// How much of the payload is the head that a session's requests share; 0 but in requests.
+    head: u32,
 }
 
 impl FrameHeader {
-    fn new(kind: Kind, length: u32, seq: u64, epoch: u64, payload_check: u64) -> Self {
-        let mut header = Self { length, kind: kind as u32, seq, epoch, check: 0 };
-        header.check = payload_check ^ header.mix();
-        header
-    }
-
     /// Spreads the other fields over 64 bits. The check finds accidents (pages lost with the power), not malice.
     fn mix(&self) -> u64 {
         let fields = (u64::from(self.length) << 32) | u64::from(self.kind);
-        [fields, self.seq, self.epoch]
+        [fields, self.seq, self.epoch, u64::from(self.head)]
             .into_iter()
             .fold(MAGIC, |sum, field| (sum ^ field).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29))
     }
@@ -323,24 +327,27 @@ impl FrameHeader {
         bytes[4..8].copy_from_slice(&self.kind.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.seq.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.epoch.to_le_bytes());
-        bytes[24..].copy_from_slice(&self.check.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.check.to_le_bytes());
+        bytes[32..36].copy_from_slice(&self.head.to_le_bytes());
         bytes
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let word = |at: usize| bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
         let half = |at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
-        Some(Self { length: half(0)?, kind: half(4)?, seq: word(8)?, epoch: word(16)?, check: word(24)? })
+        Some(Self {
+            length: half(0)?,
+            kind: half(4)?,
+            seq: word(8)?,
+            epoch: word(16)?,
+            check: word(24)?,
+            head: half(32)?,
+        })
     }
-}
-
-fn payload_check(payload: &[u8]) -> u64 {
-    let digest: [u8; 32] = Sha256::digest(payload).into();
-    digest.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// A tag of this boot of the kernel; never 0 or 1.
 pub(super) fn boot_tag() -> io::Result<u64> {
     let id = std::fs::read("/proc/sys/kernel/random/boot_id")?;
-    Ok(payload_check(&id) | 2)
+    Ok(check(&[], &id) | 2)
 }

@@ -10,16 +10,15 @@ use std::{
 };
 
 use interceptor_core::{
-    model::{EventKind, EventRecord, ExchangeDigest, OutcomeRecord, RecordId, RequestRecord, RunId},
-    permit::Committed,
+    model::{EventKind, EventRecord, ExchangeDigest, OutcomeRecord, RecordId, RunId},
+    permit::{Committed, Records},
 };
-use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    EVENT_ROOM, FRAME_HEADER, FrameHeader, Journal, JournalError, Kind, OUTCOME_ROOM, Space, at, futex,
-    payload_check,
+    EVENT_ROOM, FRAME_HEADER, FrameHeader, Journal, JournalError, Kind, OUTCOME_ROOM, Space, at, check, futex,
 };
+use crate::store::{RequestHead, Requests};
 
 /// How often a waiting task looks again; the runtime's timer is no finer.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
@@ -27,11 +26,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// The most bytes that one exchange may publish at once, whatever the ring's size.
 const LONGEST_WRITE: u64 = 64 * 1024 * 1024;
 
-/// Proof that an exchange's request entries are published. Made only by [`Producer::commit_requests`].
+/// Proof that an exchange's request entries are published. Made only by [`Producer::commit`].
 #[derive(Debug)]
 pub struct Receipt {
     digest: ExchangeDigest,
-    records: Vec<RecordId>,
+    records: Records,
 }
 
 impl Committed for Receipt {
@@ -39,8 +38,8 @@ impl Committed for Receipt {
         self.digest
     }
 
-    fn records(&self) -> &[RecordId] {
-        &self.records
+    fn records(&self) -> Records {
+        self.records
     }
 }
 
@@ -79,25 +78,33 @@ struct State {
     /// How many of `open` are each run's.
     owing: HashMap<RunId, u64>,
     used: HashMap<RunId, u64>,
+    /// Room for the text of an outcome.
+    text: Vec<u8>,
 }
 
 /// An entry that has its text but no number yet.
-struct Draft {
+#[derive(Clone, Copy)]
+struct Draft<'a> {
     kind: Kind,
-    payload: Vec<u8>,
+    /// What a session's requests share; empty but in requests.
+    head: &'a [u8],
+    body: &'a [u8],
     check: u64,
 }
 
-impl Draft {
-    fn new(kind: Kind, entry: &impl Serialize) -> Result<Self, JournalError> {
-        let payload = serde_json::to_vec(entry)?;
-        let check = payload_check(&payload);
-        Ok(Self { kind, payload, check })
+impl<'a> Draft<'a> {
+    fn whole(kind: Kind, text: &'a [u8]) -> Self {
+        Self { kind, head: &[], body: text, check: check(&[], text) }
     }
 
     fn size(&self) -> u64 {
-        FRAME_HEADER + self.payload.len() as u64
+        FRAME_HEADER + (self.head.len() + self.body.len()) as u64
     }
+}
+
+/// The entries of `requests`.
+fn drafts<'a>(head: &'a RequestHead, requests: &'a Requests) -> impl Iterator<Item = Draft<'a>> {
+    requests.each().map(|(body, check)| Draft { kind: Kind::Request, head: &head.json, body, check })
 }
 
 impl Producer {
@@ -112,42 +119,56 @@ impl Producer {
         let epoch = journal.map.word(at::EPOCH).fetch_add(1, Ordering::AcqRel).wrapping_add(1);
         let (head, next) = journal.end()?;
         let (open, owing) = (HashMap::new(), HashMap::new());
-        let state = State { head, next, open, owing, used: used.into_iter().collect() };
+        let used = used.into_iter().collect();
+        let state = State { head, next, open, owing, used, text: Vec::new() };
         let producer = Self {
             shared: Arc::new(Shared { journal: journal.clone(), epoch, limits, state: Mutex::new(state) }),
         };
-        let mark = Draft { kind: Kind::Attach, payload: Vec::new(), check: payload_check(&[]) };
+        let mark = Draft::whole(Kind::Attach, &[]);
         let mut state = producer.lock();
         producer.room(&state, mark.size(), 0, 0)?;
-        producer.publish(&mut state, &[mark]);
+        producer.publish(&mut state, [mark]);
         drop(state);
         Ok(producer)
     }
 
     /// Publishes the request entries of one exchange, all or none, and reserves room for their outcomes.
-    pub fn commit_requests(
+    pub fn commit(
         &self,
         digest: ExchangeDigest,
-        entries: &[RequestRecord],
+        head: &RequestHead,
+        requests: &Requests,
     ) -> Result<Receipt, JournalError> {
-        let drafts = entries.iter().map(|e| Draft::new(Kind::Request, e)).collect::<Result<Vec<_>, _>>()?;
-        self.commit_drafts(digest, entries, &drafts)
+        let (count, run) = (requests.len() as u64, head.run);
+        let size: u64 = drafts(head, requests).map(|draft| draft.size()).sum();
+        let mut state = self.lock();
+        self.current()?;
+        if self.shared.journal.space() == Space::Refuse {
+            return Err(JournalError::NoSpace);
+        }
+        self.quota(&state, run, size.saturating_add(count.saturating_mul(OUTCOME_ROOM)))?;
+        self.share(&state, run, count)?;
+        self.room(&state, size, count, EVENT_ROOM)?;
+        let records = Records::new(RecordId(state.next), requests.len());
+        state.open.extend(records.iter().map(|record| (record, run)));
+        *state.owing.entry(run).or_default() += count;
+        *state.used.entry(run).or_default() += size;
+        self.publish(&mut state, drafts(head, requests));
+        Ok(Receipt { digest, records })
     }
 
-    /// As [`Producer::commit_requests`], but waits for room until `deadline` when the journal, or the run's share of it, is full. Cancel safe:
-    /// nothing is published by a call that did not return.
-    pub async fn commit_requests_by(
+    /// As [`Producer::commit`], but waits for room until `deadline` when the journal, or the run's share of it, is
+    /// full. Cancel safe: nothing is published by a call that did not return.
+    pub async fn commit_by(
         &self,
         digest: ExchangeDigest,
-        entries: &[RequestRecord],
+        head: &RequestHead,
+        requests: &Requests,
         deadline: Instant,
     ) -> Result<Receipt, JournalError> {
-        let drafts = entries.iter().map(|e| Draft::new(Kind::Request, e)).collect::<Result<Vec<_>, _>>()?;
         loop {
-            match self.commit_drafts(digest, entries, &drafts) {
-                Err(JournalError::Full | JournalError::Owing { .. }) if Instant::now() < deadline => {
-                    sleep(LOOK_AGAIN).await;
-                }
+            match self.commit(digest, head, requests) {
+                Err(error) if error.passes() && Instant::now() < deadline => sleep(LOOK_AGAIN).await,
                 done => return done,
             }
         }
@@ -155,25 +176,34 @@ impl Producer {
 
     /// Publishes how a request ended. There is always room for it; a long message is cut.
     pub fn append_outcome(&self, mut outcome: OutcomeRecord) -> Result<(), JournalError> {
-        let draft = fit_outcome(&mut outcome)?;
         let mut state = self.lock();
+        let mut text = std::mem::take(&mut state.text);
+        let appended = fit_outcome(&mut outcome, &mut text)
+            .and_then(|()| self.append_fitting(&mut state, outcome.request, &text));
+        state.text = text;
+        appended
+    }
+
+    fn append_fitting(&self, state: &mut State, request: RecordId, text: &[u8]) -> Result<(), JournalError> {
         self.current()?;
-        let run = state.open.remove(&outcome.request).ok_or(JournalError::NotOpen(outcome.request))?;
+        let run = state.open.remove(&request).ok_or(JournalError::NotOpen(request))?;
         if let Some(owing) = state.owing.get_mut(&run) {
             *owing = owing.saturating_sub(1);
             if *owing == 0 {
                 state.owing.remove(&run);
             }
         }
+        let draft = Draft::whole(Kind::Outcome, text);
         *state.used.entry(run).or_default() += draft.size();
-        self.publish(&mut state, &[draft]);
+        self.publish(state, [draft]);
         Ok(())
     }
 
     /// Publishes an event and gives its sequence number. What a run can cause as often as it likes counts towards
     /// what the run may write; what operators and the daemon itself do does not.
     pub fn append_event(&self, event: &EventRecord) -> Result<u64, JournalError> {
-        let draft = Draft::new(Kind::Event, event)?;
+        let text = serde_json::to_vec(event)?;
+        let draft = Draft::whole(Kind::Event, &text);
         let mut state = self.lock();
         self.current()?;
         if let Some(run) = event.run.filter(|_| is_the_runs_doing(event.kind)) {
@@ -185,7 +215,7 @@ impl Producer {
         }
         self.room(&state, draft.size(), 0, 0)?;
         let seq = state.next;
-        self.publish(&mut state, &[draft]);
+        self.publish(&mut state, [draft]);
         Ok(seq)
     }
 
@@ -213,54 +243,19 @@ impl Producer {
         self.lock().used.remove(&run);
     }
 
-    fn commit_drafts(
-        &self,
-        digest: ExchangeDigest,
-        entries: &[RequestRecord],
-        drafts: &[Draft],
-    ) -> Result<Receipt, JournalError> {
-        let size: u64 = drafts.iter().map(Draft::size).sum();
-        let mut state = self.lock();
-        self.current()?;
-        if self.shared.journal.space() == Space::Refuse {
-            return Err(JournalError::NoSpace);
-        }
-        self.quota(&state, entries, drafts)?;
-        self.share(&state, entries)?;
-        self.room(&state, size, drafts.len() as u64, EVENT_ROOM)?;
-        let records: Vec<_> = (state.next..).take(drafts.len()).map(RecordId).collect();
-        for ((record, entry), draft) in records.iter().zip(entries).zip(drafts) {
-            state.open.insert(*record, entry.run);
-            *state.owing.entry(entry.run).or_default() += 1;
-            *state.used.entry(entry.run).or_default() += draft.size();
-        }
-        self.publish(&mut state, drafts);
-        Ok(Receipt { digest, records })
-    }
-
-    fn quota(&self, state: &State, entries: &[RequestRecord], drafts: &[Draft]) -> Result<(), JournalError> {
+    fn quota(&self, state: &State, run: RunId, wanted: u64) -> Result<(), JournalError> {
         let limit = self.shared.limits.run_bytes;
-        let mut asked: HashMap<RunId, u64> = HashMap::new();
-        for (entry, draft) in entries.iter().zip(drafts) {
-            let used = asked
-                .entry(entry.run)
-                .or_insert_with(|| state.used.get(&entry.run).copied().unwrap_or_default());
-            *used = used.saturating_add(draft.size() + OUTCOME_ROOM);
-            if *used > limit {
-                return Err(JournalError::Quota { run: entry.run, limit });
-            }
-        }
-        Ok(())
+        let used = state.used.get(&run).copied().unwrap_or_default();
+        if used.saturating_add(wanted) > limit { Err(JournalError::Quota { run, limit }) } else { Ok(()) }
     }
 
     /// Whether a run that leaves requests open leaves room for the others' too: the room for their outcomes may be a
     /// quarter of the journal.
-    fn share(&self, state: &State, entries: &[RequestRecord]) -> Result<(), JournalError> {
+    fn share(&self, state: &State, run: RunId, count: u64) -> Result<(), JournalError> {
         let most = self.shared.journal.capacity() / 4 / OUTCOME_ROOM;
-        let Some(run) = entries.first().map(|entry| entry.run) else { return Ok(()) };
         let owing = state.owing.get(&run).copied().unwrap_or_default();
         // One exchange alone is judged by its size.
-        if owing > 0 && owing.saturating_add(entries.len() as u64) > most {
+        if owing > 0 && owing.saturating_add(count) > most {
             return Err(JournalError::Owing { run, most });
         }
         Ok(())
@@ -289,15 +284,25 @@ impl Producer {
     }
 
     /// Writes the frames beyond `head`, then publishes them all by one store.
-    fn publish(&self, state: &mut State, drafts: &[Draft]) {
+    fn publish<'a>(&self, state: &mut State, drafts: impl IntoIterator<Item = Draft<'a>>) {
         let map = &self.shared.journal.map;
         let (mut head, mut next) = (state.head, state.next);
         for draft in drafts {
-            let length = draft.payload.len() as u32;
-            let header = FrameHeader::new(draft.kind, length, next, self.shared.epoch, draft.check);
-            map.put(head, &header.to_bytes());
-            map.put(head.wrapping_add(FRAME_HEADER), &draft.payload);
-            head = head.wrapping_add(draft.size());
+            let mut header = FrameHeader {
+                length: (draft.head.len() + draft.body.len()) as u32,
+                kind: draft.kind as u32,
+                seq: next,
+                epoch: self.shared.epoch,
+                check: 0,
+                head: draft.head.len() as u32,
+            };
+            header.check = draft.check ^ header.mix();
+            let mut place = head;
+            for part in [&header.to_bytes()[..], draft.head, draft.body] {
+                map.put(place, part);
+                place = place.wrapping_add(part.len() as u64);
+            }
+            head = place;
             next += u64::from(draft.kind != Kind::Attach);
         }
         map.word(at::HEAD).store(head, Ordering::Release);
@@ -337,15 +342,16 @@ fn is_the_runs_doing(kind: EventKind) -> bool {
     }
 }
 
-/// Cuts an outcome until it fits into [`OUTCOME_ROOM`].
-fn fit_outcome(outcome: &mut OutcomeRecord) -> Result<Draft, JournalError> {
+/// Writes an outcome to `text`, and cuts it until it fits into [`OUTCOME_ROOM`].
+fn fit_outcome(outcome: &mut OutcomeRecord, text: &mut Vec<u8>) -> Result<(), JournalError> {
     if let Some(code) = &mut outcome.code {
         cut(code, 64);
     }
     loop {
-        let draft = Draft::new(Kind::Outcome, outcome)?;
-        if draft.size() <= OUTCOME_ROOM {
-            return Ok(draft);
+        text.clear();
+        serde_json::to_writer(&mut *text, outcome)?;
+        if FRAME_HEADER + text.len() as u64 <= OUTCOME_ROOM {
+            return Ok(());
         }
         match &mut outcome.message {
             Some(message) if !message.is_empty() => {

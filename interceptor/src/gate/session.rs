@@ -1,0 +1,150 @@
+//! The gate as one session meets it: what stays the same for a session is worked out once, and a yes that can only be
+//! given again is remembered.
+//!
+//! Promise: a remembered yes is one that the policy in force gave this session for the same facts in the same phase,
+//! where no rule that may take part reads anything else ([`Policy::is_steady`]). Each exchange has its own record all
+//! the same. A new policy finds nothing remembered.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arc_swap::Guard;
+use futures::future::BoxFuture;
+use interceptor_core::{
+    Gate, Held, Judgement, Verdict,
+    inventory::RecordLevel,
+    model::{Action, Author, Mode, Phase, Session, StatementFacts},
+};
+
+#[cfg(doc)]
+use interceptor_core::policy::Policy;
+
+use super::{
+    Durability, PolicyGate, Rules, Settled, Subject, ask,
+    entries::{self, Told},
+    level_of, mode_of, unrecorded,
+};
+use crate::store::RequestHead;
+
+/// How many answers a session remembers.
+const REMEMBERED: usize = 64;
+
+/// One session's gate.
+#[derive(Debug)]
+pub struct SessionGate {
+    gate: Arc<PolicyGate>,
+    subject: Subject,
+    head: Option<RequestHead>,
+    memory: Mutex<Memory>,
+}
+
+/// What holds while the same rules are in force.
+#[derive(Debug)]
+struct Memory {
+    rules: Arc<Rules>,
+    mode: Mode,
+    level: RecordLevel,
+    hasher: RandomState,
+    answers: HashMap<u64, Arc<Answer>>,
+}
+
+/// What was said of a statement.
+#[derive(Debug)]
+struct Answer {
+    phase: Phase,
+    facts: StatementFacts,
+    settled: Settled,
+    told: Told,
+    /// Whether it holds for all that is the same.
+    steady: bool,
+}
+
+impl SessionGate {
+    /// The gate of `session`.
+    pub fn new(gate: Arc<PolicyGate>, session: &Session) -> Self {
+        let subject = Subject::of_session(session);
+        // Where it cannot be written, every exchange is refused on the long way round.
+        let head = subject.head().ok();
+        let memory = Mutex::new(Memory::of(gate.rules(), &subject));
+        Self { gate, subject, head, memory }
+    }
+
+    /// What policy says of `action` alone, and how much of it may be written down.
+    fn answer(&self, action: &Action) -> Option<(Arc<Answer>, RecordLevel)> {
+        // A panic elsewhere leaves it whole: every change is one call.
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_force = self.gate.rules.load();
+        if !Arc::ptr_eq(&in_force, &memory.rules) {
+            *memory = Memory::of(Guard::into_inner(in_force), &self.subject);
+        }
+        let key = memory.hasher.hash_one((action.phase, &action.facts));
+        let known = memory.answers.get(&key).filter(|answer| answer.is_of(action));
+        let answer = match known {
+            Some(answer) => answer.clone(),
+            None => {
+                let answer = Arc::new(memory.ask(&self.subject, action)?);
+                if answer.steady {
+                    memory.remember(key, answer.clone());
+                }
+                answer
+            }
+        };
+        Some((answer, memory.level))
+    }
+}
+
+impl Memory {
+    fn of(rules: Arc<Rules>, subject: &Subject) -> Self {
+        let (mode, level) = (mode_of(&rules, subject), level_of(&rules, subject));
+        Self { rules, mode, level, hasher: RandomState::new(), answers: HashMap::new() }
+    }
+
+    fn ask(&self, subject: &Subject, action: &Action) -> Option<Answer> {
+        let judgement = ask(&self.rules, subject, action, (0, 1));
+        let policy = &self.rules.policy;
+        let steady = matches!(judgement, Judgement::Allowed { .. }) && policy.is_steady(&action.facts);
+        let settled = Settled::new(self.mode, vec![judgement]);
+        let told = Told::of(&settled, 0, &action.facts, policy.hash()).ok()?;
+        Some(Answer { phase: action.phase, facts: action.facts.clone(), settled, told, steady })
+    }
+
+    fn remember(&mut self, key: u64, answer: Arc<Answer>) {
+        if self.answers.len() >= REMEMBERED {
+            self.answers.clear();
+        }
+        self.answers.insert(key, answer);
+    }
+}
+
+impl Answer {
+    /// Whether it is an answer to this too. Equal hashes are not enough.
+    fn is_of(&self, action: &Action) -> bool {
+        self.phase == action.phase && self.facts == action.facts
+    }
+}
+
+impl Gate for SessionGate {
+    fn judge_now(&self, held: &Held, author: Author) -> Option<Verdict> {
+        let (Some(head), [action], Author::Agent) = (&self.head, held.actions(), author) else { return None };
+        if self.gate.durability == Durability::Power {
+            return None;
+        }
+        let (answer, level) = self.answer(action)?;
+        let committed = entries::with_room(|requests| {
+            entries::write(requests, head, held, author, (0, level), &answer.told)?;
+            self.gate.producer.commit(held.digest(), head, requests)
+        });
+        match committed {
+            Ok(receipt) => Some(self.gate.verdict(&self.subject, &answer.settled, &receipt)),
+            Err(error) if error.passes() => None,
+            Err(error) => Some(Verdict::Deny(unrecorded(&error))),
+        }
+    }
+
+    fn judge<'a>(&'a self, held: &'a Held, author: Author) -> BoxFuture<'a, Verdict> {
+        Box::pin(self.gate.judge_for(&self.subject, held, author))
+    }
+}

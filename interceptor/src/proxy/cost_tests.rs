@@ -1,0 +1,156 @@
+//! What a statement costs the relay that has seen its like before, in numbers that no other load on the machine
+//! changes: allocations.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    io::{Read, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use interceptor_core::{
+    Side, Step,
+    protocol::{Epoch, Greeting},
+};
+use tokio::net::TcpStream;
+
+use super::{
+    registry::{OpenSession, Registry},
+    relay::{End, Legs, Relay, fresh_key},
+    turns::Turn,
+};
+use crate::gate::{
+    Durability, Ledger, SessionGate, Subject,
+    tests::{Bed, session},
+};
+
+/// The most allocations of one exchange. None of them is the relay's, the gate's or the journal's: the decoder makes an
+/// action and what it owes of each text.
+const MOST: u64 = 40;
+
+/// The system's allocator, which counts what the threads under watch ask of it.
+struct Counting;
+
+static COUNTED: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static WATCHED: Cell<bool> = const { Cell::new(false) };
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: everything is the system allocator's own doing; counting touches no memory of the caller's and allocates
+// nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if WATCHED.try_with(Cell::get) == Ok(true) {
+            COUNTED.fetch_add(1, Ordering::Relaxed);
+        }
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(place, layout) }
+    }
+}
+
+fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut frame = vec![tag];
+    frame.put_u32(u32::try_from(body.len() + 4).unwrap());
+    frame.extend_from_slice(body);
+    frame
+}
+
+/// Two ends of a connection.
+fn pair() -> (std::net::TcpStream, std::net::TcpStream) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let one = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (one, listener.accept().unwrap().0)
+}
+
+fn relayed(stream: std::net::TcpStream) -> TcpStream {
+    stream.set_nonblocking(true).unwrap();
+    TcpStream::from_std(stream).unwrap()
+}
+
+/// Serves statements over a relay on this thread while `drive` plays both peers on another.
+fn relay(drive: impl FnOnce(std::net::TcpStream, std::net::TcpStream) + Send + 'static) {
+    let bed = Bed::new(Durability::Process);
+    let (client, near) = pair();
+    let (upstream, far) = pair();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let driver = thread::spawn(move || drive(client, upstream));
+    let end = runtime.block_on(async {
+        let mut decoder = interceptor_protocols::find("postgres").unwrap().open(Arc::new(Epoch::new(|| 0)));
+        let mut start = BytesMut::new();
+        let wish = b"\x00\x03\x00\x00user\0app\0database\0orders\0client_encoding\0UTF8\0\0";
+        start.put_u32(u32::try_from(wish.len() + 4).unwrap());
+        start.extend_from_slice(wish);
+        let step = decoder.step(Side::Client, &mut start).unwrap();
+        assert!(matches!(step, Step::Open(_)), "{step:?}");
+        let greeting = Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None };
+        decoder.opened(&greeting, &fresh_key().unwrap());
+        let session = session();
+        let registry = Arc::new(Registry::default());
+        let shown = OpenSession {
+            connection: session.connection.id,
+            run: session.connection.run.id,
+            resource: session.resource.clone(),
+            since: 0,
+        };
+        let (_registered, told) = registry.register(shown, Subject::of_session(&session), Vec::new());
+        let gate = Arc::new(SessionGate::new(bed.gate.clone(), &session));
+        let ledger = Ledger::new(bed.gate.producer().clone());
+        let legs = Legs {
+            client: relayed(near).into(),
+            client_input: BytesMut::new(),
+            upstream: relayed(far).into(),
+            upstream_input: BytesMut::new(),
+        };
+        let turn = Turn::default();
+        WATCHED.set(true);
+        let end = Relay { gate, ledger, turn: &turn }.run(decoder, legs, told).await;
+        WATCHED.set(false);
+        end
+    });
+    driver.join().unwrap();
+    assert!(matches!(end, End::Closed), "{end:?}");
+}
+
+#[test]
+fn a_statement_that_was_seen_before_allocates_little() {
+    relay(|mut client, mut upstream| {
+        let answer = [
+            frame(b'T', b"\0\x01?column?\0\0\0\0\0\0\0\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0"),
+            frame(b'D', b"\0\x01\0\0\0\x011"),
+            frame(b'C', b"SELECT 1\0"),
+            frame(b'Z', b"I"),
+        ]
+        .concat();
+        let question = frame(b'Q', b"SELECT 1\0");
+        let mut exchange = || {
+            client.write_all(&question).unwrap();
+            let mut got = vec![0; question.len()];
+            upstream.read_exact(&mut got).unwrap();
+            assert_eq!(got, question);
+            upstream.write_all(&answer).unwrap();
+            let mut got = vec![0; answer.len()];
+            client.read_exact(&mut got).unwrap();
+            assert_eq!(got, answer);
+        };
+        (0..100).for_each(|_| exchange());
+        let before = COUNTED.load(Ordering::Relaxed);
+        (0..100).for_each(|_| exchange());
+        let each = (COUNTED.load(Ordering::Relaxed) - before).div_ceil(100);
+        assert!(each <= MOST, "{each} allocations for a statement");
+        println!("{each} allocations for a statement");
+    });
+}
