@@ -23,6 +23,8 @@ use interceptor_core::{
 
 #[path = "real_server/copy.rs"]
 mod copy;
+#[path = "real_server/large_object.rs"]
+mod large_object;
 
 struct Written(ExchangeDigest);
 

@@ -22,6 +22,20 @@ const MAX_DEPTH: usize = 4;
 pub(super) struct Bind {
     pub(super) portal: String,
     pub(super) statement: String,
+    given: Given,
+}
+
+/// One FunctionCall message.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// The function's number.
+    pub(super) function: u32,
+    given: Given,
+}
+
+/// Values with their formats.
+#[derive(Debug)]
+struct Given {
     formats: Vec<i16>,
     values: Vec<Option<Bytes>>,
     omitted: usize,
@@ -31,6 +45,24 @@ pub(super) struct Bind {
 pub(super) fn read(mut fields: Fields) -> Result<Bind, Malformed> {
     let portal = fields.name()?;
     let statement = fields.name()?;
+    let given = given(&mut fields)?;
+    for _ in 0..fields.count()? {
+        fields.i16()?;
+    }
+    fields.end()?;
+    Ok(Bind { portal, statement, given })
+}
+
+/// Reads a FunctionCall message's body.
+pub(super) fn read_call(mut fields: Fields) -> Result<Call, Malformed> {
+    let function = fields.u32()?;
+    let given = given(&mut fields)?;
+    fields.i16()?;
+    fields.end()?;
+    Ok(Call { function, given })
+}
+
+fn given(fields: &mut Fields) -> Result<Given, Malformed> {
     let formats = (0..fields.count()?).map(|_| fields.i16()).collect::<Result<Vec<_>, _>>()?;
     if formats.iter().any(|format| !matches!(format, 0 | 1)) {
         return Err(Malformed);
@@ -43,19 +75,28 @@ pub(super) fn read(mut fields: Fields) -> Result<Bind, Malformed> {
             values.push(value);
         }
     }
-    for _ in 0..fields.count()? {
-        fields.i16()?;
-    }
-    fields.end()?;
     if formats.len() > 1 && formats.len() != count {
         return Err(Malformed);
     }
-    Ok(Bind { portal, statement, formats, omitted: count.saturating_sub(values.len()), values })
+    Ok(Given { formats, omitted: count.saturating_sub(values.len()), values })
 }
 
 impl Bind {
     /// The values, where `types` are the statement's parameter types as far as they are known.
     pub(super) fn values(&self, types: &[u32]) -> Vec<BindValue> {
+        self.given.values(types)
+    }
+}
+
+impl Call {
+    /// The values, where `types` are the function's parameter types as far as they are known.
+    pub(super) fn values(&self, types: &[u32]) -> Vec<BindValue> {
+        self.given.values(types)
+    }
+}
+
+impl Given {
+    fn values(&self, types: &[u32]) -> Vec<BindValue> {
         let mut left = MAX_TEXT;
         let mut out: Vec<_> = self
             .values

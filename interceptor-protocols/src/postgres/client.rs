@@ -20,6 +20,7 @@ use super::{
     bind::{self, Bind},
     copy::CopyIn,
     decode::{PostgresDecoder, State},
+    facts,
     frame::{self, Fields, MAX_BIND, MAX_SMALL, MAX_TEXT, Malformed},
     lookup::{self, PREFIX},
     queue::{Entry, Gate, Kind},
@@ -34,7 +35,7 @@ pub(super) enum Work {
     Parse { frame: Bytes, name: String, reading: Arc<Reading>, types: Vec<u32> },
     Bind { frame: Bytes, bind: Bind },
     Execute { frame: Bytes, portal: String },
-    Function { frame: Bytes },
+    Function { frame: Bytes, call: bind::Call },
 }
 
 /// What is known for judging.
@@ -88,6 +89,7 @@ impl PostgresDecoder {
             First::Session(wish) => {
                 let wish = *wish;
                 self.state = State::Opening;
+                self.database.clone_from(&wish.claimed.database);
                 let number = self.number();
                 self.asked = Some(Asked { number, what: What::Open, turn: Turn::Nothing, snapshot: false });
                 Ok(Step::Open(Opening {
@@ -197,11 +199,16 @@ impl PostgresDecoder {
             }
             Work::Bind { frame, bind } => self.judge_bind(frame, bind),
             Work::Execute { frame, portal } => self.judge_execute(frame, portal),
-            Work::Function { frame } => {
-                let why = "a function call by number is not spoken yet; use SELECT";
-                Ok(self.ask_unknown(What::Function, Phase::Execute, "", Vec::new(), why, frame))
-            }
+            Work::Function { frame, call } => Ok(self.judge_function(frame, call)),
         }
+    }
+
+    /// A call by number means the same whatever the search path is: nothing is looked up.
+    fn judge_function(&mut self, frame: Bytes, call: bind::Call) -> Step {
+        let (facts, types) = facts::called(call.function, &self.database);
+        let turn = if facts.unknown.is_some() { Turn::Catalogue } else { Turn::Nothing };
+        let action = Action { phase: Phase::Execute, text: String::new(), binds: call.values(types), facts };
+        self.ask(What::Function, vec![action], frame, turn, true)
     }
 
     fn judge_query(&mut self, work: Work) -> Result<Step, DecodeError> {
@@ -464,7 +471,7 @@ fn read(tag: u8, frame: Bytes) -> Result<Work, Malformed> {
             fields.end()?;
             Work::Execute { frame, portal }
         }
-        _ => Work::Function { frame },
+        _ => Work::Function { frame, call: bind::read_call(fields)? },
     })
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
-    model::{Action, OutcomeStatus, Principal, RecordId, Target, Verb},
+    model::{Action, OutcomeStatus, Phase, Principal, RecordId, Target, Verb},
     permit::{Denial, Held},
     protocol::{
         CancelKey, Challenge, DecodeError, Decoder, Done, Epoch, Greeting, LoginStep, Opening, Proof,
@@ -89,6 +89,16 @@ fn upstream(decoder: &mut PostgresDecoder, bytes: &[u8]) -> (Bytes, Vec<Done>) {
 
 fn query(text: &str) -> Bytes {
     message(b'Q', |out| put_text(out, text))
+}
+
+/// A FunctionCall with one binary parameter.
+fn call(function: u32) -> Bytes {
+    message(b'F', |out| {
+        out.put_u32(function);
+        out.put_slice(&[0, 1, 0, 1, 0, 1]);
+        put_value(out, Some(&7_u32.to_be_bytes()));
+        out.put_u16(1);
+    })
 }
 
 fn ready(status: u8) -> Bytes {
@@ -404,8 +414,25 @@ fn unknown_names_are_unknown() {
     let mut decoder = session();
     assert!(why(&asked(&mut decoder, &query("FETCH ALL FROM nobody")).actions()[0]).contains("no cursor"));
     let mut decoder = session();
-    assert!(why(&asked(&mut decoder, b"F\0\0\0\x04").actions()[0]).contains("function call"));
+    assert!(why(&asked(&mut decoder, &call(16_400)).actions()[0]).contains("number 16400"));
     assert!(decoder.refuse(1, &denial()).client.ends_with(&ready(b'I')));
+}
+
+#[test]
+fn a_call_by_number_is_judged_by_its_function_with_its_values() {
+    let mut decoder = session();
+    let held = asked(&mut decoder, &call(953));
+    let [action] = held.actions() else { panic!("{held:?}") };
+    let Target::Function(function) = &action.facts.effects[0].target else { panic!("{action:?}") };
+    assert_eq!((action.phase, action.facts.effects[0].verb), (Phase::Execute, Verb::FunctionCall));
+    assert_eq!((&*function.schema, &*function.name, function.oid), ("pg_catalog", "lo_close", Some(953)));
+    assert_eq!(action.binds[0].value.as_deref(), Some("7"));
+    decoder.sent(held.number());
+    let answer = [message(b'V', |out| put_value(out, Some(&[0; 4]))), ready(b'I')].concat();
+    let (bytes, done) = upstream(&mut decoder, &answer);
+    assert_eq!((bytes.len(), done[0].status), (answer.len(), OutcomeStatus::Completed));
+    let mut short = BytesMut::from(&b"F\0\0\0\x08\0\0\x03\xb9"[..]);
+    assert!(decoder.step(Side::Client, &mut short).is_err());
 }
 
 #[test]
