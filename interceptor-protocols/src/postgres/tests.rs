@@ -436,6 +436,51 @@ fn a_call_by_number_is_judged_by_its_function_with_its_values() {
 }
 
 #[test]
+fn a_large_bind_passes_as_it_comes_and_is_told() {
+    let mut decoder = session();
+    let held = asked(&mut decoder, &message(b'P', |out| out.put_slice(b"\0SELECT $1\0\0\0")));
+    decoder.sent(held.number());
+    let (portal, statement, formats) = (b"\0", b"\0", [0, 0, 0, 1]);
+    let mut head = BytesMut::from(&[&portal[..], statement, &formats].concat()[..]);
+    let length = 300_000_000_u32;
+    head.put_u32(length);
+    let total = 4 + u32::try_from(head.len()).expect("short") + length + 2;
+    let mut input = BytesMut::from(&b"B"[..]);
+    input.put_u32(total);
+    input.put_slice(&head);
+    let mut left = usize::try_from(length).expect("64 bits");
+    let mut passed = 0;
+    while left > 0 {
+        let part = left.min(1 << 20);
+        input.put_slice(&vec![b'x'; part]);
+        left -= part;
+        if left == 0 {
+            input.put_slice(&[0, 0]);
+        }
+        loop {
+            match decoder.step(Side::Client, &mut input).expect("a step") {
+                Step::Pass(bytes) => passed += bytes.len(),
+                Step::Wait => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(input.is_empty());
+    }
+    assert_eq!(passed, usize::try_from(total).expect("64 bits") + 1);
+    let held = asked(&mut decoder, &message(b'E', |out| out.put_slice(&[0; 5])));
+    let bind = &held.actions()[0].binds[0];
+    assert_eq!((bind.value.as_deref(), bind.cut_from), (Some(&*"x".repeat(1024)), Some(length.into())));
+}
+
+#[test]
+fn a_large_bind_of_nothing_known_is_not_taken() {
+    let mut decoder = session();
+    let mut input = BytesMut::from(&b"B\x10\0\0\0\0nobody\0"[..]);
+    input.put_slice(&vec![0; 200_000]);
+    assert!(decoder.step(Side::Client, &mut input).is_err());
+}
+
+#[test]
 fn a_setting_that_changes_reading_ends_it() {
     let mut decoder = session();
     let (_, _) = upstream(
