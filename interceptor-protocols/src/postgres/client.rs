@@ -123,6 +123,7 @@ impl PostgresDecoder {
                     claimed: wish.claimed,
                     parameters: wish.parameters,
                     version: wish.version,
+                    then: wish.then,
                 }))
             }
         }

@@ -9,8 +9,8 @@ use interceptor_core::{
     model::{Action, OutcomeStatus, Phase, Principal, RecordId, Target, Verb},
     permit::{Denial, Held},
     protocol::{
-        CancelKey, Challenge, DecodeError, Decoder, Done, Epoch, Greeting, LoginStep, Opening, Proof,
-        Protocol, Refusal, Side, Step, UpstreamTls,
+        CancelKey, Challenge, DecodeError, Decoder, Done, Epoch, Greeting, Inspection, LoginStep, Opening,
+        Proof, Protocol, Refusal, Side, Step, UpstreamTls,
     },
 };
 
@@ -158,7 +158,6 @@ fn what_would_change_how_texts_are_read_is_refused_at_start_up() {
         ("options", "-c client_encoding=GBK"),
         ("options", "-c standard_conforming_strings=off"),
         ("standard_conforming_strings", "FALSE"),
-        ("replication", "database"),
     ] {
         assert!(open(&[("user", "a"), (name, value)]).is_err(), "{name}={value}");
     }
@@ -166,6 +165,24 @@ fn what_would_change_how_texts_are_read_is_refused_at_start_up() {
         assert!(open(&[("user", "a"), ("client_encoding", value)]).is_ok(), "{value}");
     }
     assert!(open(&[("database", "a")]).is_err(), "no user");
+}
+
+#[test]
+fn replication_is_judged_as_such_and_then_not_inspected() {
+    for (value, replicates) in [
+        ("true", true),
+        ("database", true),
+        ("ON", true),
+        ("1", true),
+        ("off", false),
+        ("f", false),
+        ("0", false),
+    ] {
+        let opening = open(&[("user", "a"), ("replication", value)]).expect("an opening");
+        let facts = &opening.held.actions()[0].facts;
+        assert_eq!(facts.effects.iter().any(|effect| effect.verb == Verb::Replicate), replicates, "{value}");
+        assert_eq!(opening.then == Inspection::None, replicates, "{value}");
+    }
 }
 
 #[test]
