@@ -23,8 +23,8 @@ use interceptor_core::{
 
 #[path = "real_server/copy.rs"]
 mod copy;
-#[path = "real_server/large_object.rs"]
-mod large_object;
+#[path = "real_server/large.rs"]
+mod large;
 
 struct Written(ExchangeDigest);
 
@@ -125,7 +125,7 @@ fn serve(mut client: TcpStream, server: u16, epoch: Arc<Epoch>, log: &Mutex<Log>
                 };
                 match step {
                     Step::Wait | Step::Hold => break,
-                    Step::Pass(bytes) => upstream.as_mut().unwrap().write_all(&bytes).unwrap(),
+                    Step::Pass(bytes) => write_all(upstream.as_mut().unwrap(), &bytes),
                     Step::Reply(bytes) => client.write_all(&bytes).unwrap(),
                     Step::Open(opening) => {
                         let mut stream = TcpStream::connect(("127.0.0.1", server)).unwrap();
