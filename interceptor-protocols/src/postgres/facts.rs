@@ -31,6 +31,11 @@ pub(super) fn facts(statement: &Statement, answer: &Answer) -> StatementFacts {
     sql::facts(statement, answer)
 }
 
+/// What a call of the function with this number does, and the types of its parameters as far as they are known.
+pub(super) fn called(number: u32, database: &str) -> (StatementFacts, &'static [u32]) {
+    (sql::called(number, database), sql::parameters(number))
+}
+
 /// What a statement does that runs another, whose facts are `inner`.
 pub(super) fn running(own: StatementFacts, inner: StatementFacts) -> StatementFacts {
     sql::executed(own, Some(inner))

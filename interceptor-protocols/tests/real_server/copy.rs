@@ -36,7 +36,7 @@ fn psql_copies() {
 }
 
 /// One message of a raw client's.
-fn raw(tag: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn raw(tag: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).unwrap();
     [&[tag][..], &length.to_be_bytes(), body].concat()
 }
@@ -66,7 +66,7 @@ fn raw_until(stream: &mut TcpStream, tag: u8) -> Vec<(char, String)> {
 }
 
 /// What a raw client gets that sends each of `script` and waits for the message that is named behind it.
-fn raw_session(port: u16, script: &[(Vec<u8>, u8)]) -> Vec<(char, String)> {
+pub(crate) fn raw_session(port: u16, script: &[(Vec<u8>, u8)]) -> Vec<(char, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let start = b"\0\x03\0\0user\0postgres\0database\0postgres\0client_encoding\0UTF8\0\0";

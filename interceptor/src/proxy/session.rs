@@ -10,13 +10,14 @@ use interceptor_core::{
         Action, Author, Connection, OutcomeStatus, Phase, Principal, Session, StatementFacts,
         SyntheticAddress, Target, Verb,
     },
-    protocol::{CancelKey, DecodeError, Opening},
+    protocol::{CancelKey, DecodeError, Inspection, Opening},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     Proxy,
     dial::{DialError, Opened},
+    opaque,
     registry::{Ending, OpenSession, Registered, Told},
     relay::{End, Legs, Relay, fresh_key},
     stream::Stream,
@@ -188,6 +189,13 @@ impl Caller<'_> {
             dialled = self.proxy.dialler.open(self.resource, self.protocol, agent, &principal, &opening) => dialled,
         };
         match dialled {
+            Ok(opened) if opening.then == Inspection::None => {
+                self.greet(decoder, &mut client, &opened, &registered).await?;
+                let client = Prefixed::new(client_input.freeze(), client);
+                let upstream = Prefixed::new(opened.input.freeze(), opened.stream);
+                opaque::relay(Box::new(client), Box::new(upstream), ledger, number, told).await;
+                Ok(())
+            }
             Ok(opened) => {
                 ledger.ended_whole(number, OutcomeStatus::Completed, 0, None);
                 self.relay(decoder, client, client_input, opened, gate, &registered, told, ledger).await
@@ -214,10 +222,7 @@ impl Caller<'_> {
         told: Told,
         ledger: Ledger,
     ) -> Result<(), StartError> {
-        let given = fresh_key()?;
-        registered.keyed(given.clone(), opened.greeting.cancel.clone());
-        let hello = decoder.opened(&opened.greeting, &given);
-        write(&mut client, &hello).await?;
+        self.greet(decoder, &mut client, &opened, registered).await?;
         let legs = Legs { client, client_input, upstream: opened.stream, upstream_input: opened.input };
         let relay = Relay { gate, ledger, turn: self.turn };
         match relay.run(decoder, legs, told).await {
@@ -230,6 +235,19 @@ impl Caller<'_> {
             End::Internal(what) => tracing::error!(connection = %self.connection.id, "{what}"),
         }
         Ok(())
+    }
+
+    /// Tells the client that its session is open.
+    async fn greet(
+        &self,
+        decoder: &mut dyn Decoder,
+        client: &mut Stream,
+        opened: &Opened,
+        registered: &Registered,
+    ) -> Result<(), StartError> {
+        let given = fresh_key()?;
+        registered.keyed(given.clone(), opened.greeting.cancel.clone());
+        write(client, &decoder.opened(&opened.greeting, &given)).await
     }
 
     /// Forwards a cancel request of the session's own run. Like the server itself, it never answers.
