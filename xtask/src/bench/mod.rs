@@ -30,15 +30,12 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::bench()?;
     println!("building for release (the first time takes some minutes)");
-    succeed(cargo()?.args([
-        "build",
-        "--release",
-        "--package",
-        "interceptor",
-        "--package",
-        "interceptor-tests",
-        "--bins",
-    ]))?;
+    let mut build = cargo()?;
+    build.args(["build", "--release", "--package", "interceptor", "--package", "interceptor-tests"]);
+    for program in ["interceptor", "interceptor-bench", "raw-relay", "bench-client"] {
+        build.args(["--bin", program]);
+    }
+    succeed(&mut build)?;
     let mut story = as_root(&target()?.join("release/interceptor-bench"));
     if arguments.full {
         story.arg("--full");
