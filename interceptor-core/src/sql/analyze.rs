@@ -1,12 +1,12 @@
 //! From a text to its statements: the guard, the parser, and the check that the two read the same tokens and the
 //! same statements.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use squawk_syntax::{SourceFile, SyntaxKind, SyntaxNode, ast::AstNode};
 
 use super::{
-    Name, Reference, Statement, TransactionVerb,
+    CopyStream, Meaning, Name, Reference, Statement, TransactionVerb,
     builtin::is_builtin_operator,
     guard::{Guarded, check},
     lexer::{Kind, Token},
@@ -28,6 +28,7 @@ pub(super) struct Draft {
     pub(super) session: Option<SessionChange>,
     pub(super) executes: Option<String>,
     pub(super) transaction: Option<TransactionVerb>,
+    pub(super) copy: Option<CopyStream>,
 }
 
 impl Draft {
@@ -39,6 +40,7 @@ impl Draft {
             session: None,
             executes: None,
             transaction: None,
+            copy: None,
         }
     }
 }
@@ -200,8 +202,7 @@ fn finish(range: Range<usize>, draft: Draft) -> Statement {
     if draft.walk.unknown.is_some() {
         effects.push((Verb::Unknown, Reference::Resource));
     }
-    Statement {
-        range,
+    let meaning = Meaning {
         kind: draft.kind,
         effects,
         has_where: !draft.walk.unbounded,
@@ -209,8 +210,10 @@ fn finish(range: Range<usize>, draft: Draft) -> Statement {
         session: draft.session,
         executes: draft.executes,
         transaction: draft.transaction,
+        copy: draft.copy,
         unknown: draft.walk.unknown,
-    }
+    };
+    Statement { range, meaning: Arc::new(meaning) }
 }
 
 /// Whether a node is a statement of its own; one inside another is not read but where its kind is known.

@@ -3,7 +3,7 @@
 use squawk_syntax::{SyntaxKind, SyntaxNode};
 
 use super::{
-    Reference, TransactionVerb,
+    CopyStream, Reference, TransactionVerb,
     analyze::{Draft, has_limit},
     names,
     walk::child_of,
@@ -40,12 +40,10 @@ fn transaction(node: &SyntaxNode) -> Option<Draft> {
         BEGIN => TransactionVerb::Begin,
         COMMIT_TRANSACTION | PREPARE_TRANSACTION => TransactionVerb::Commit,
         ROLLBACK_TRANSACTION => TransactionVerb::Rollback,
-        SAVEPOINT_CREATE
-        | RELEASE_SAVEPOINT
-        | ROLLBACK_TO_SAVEPOINT
-        | COMMIT_PREPARED
-        | ROLLBACK_PREPARED
-        | SET_CONSTRAINTS => TransactionVerb::Other,
+        SAVEPOINT_CREATE | RELEASE_SAVEPOINT | ROLLBACK_TO_SAVEPOINT | SET_CONSTRAINTS => {
+            TransactionVerb::Other
+        }
+        COMMIT_PREPARED | ROLLBACK_PREPARED => TransactionVerb::Prepared,
         SET_TRANSACTION if child_of(node, SESSION_CHARACTERISTICS).is_none() => TransactionVerb::Other,
         _ => return None,
     };
@@ -284,6 +282,8 @@ fn copy(node: &SyntaxNode) -> Draft {
                 let standard = child.children().all(|end| matches!(end.kind(), COPY_STDIN | COPY_STDOUT));
                 if !standard || child.children().next().is_none() {
                     draft.walk.add(Verb::ServerReach, Reference::Resource);
+                } else {
+                    draft.copy = Some(if into { CopyStream::FromClient } else { CopyStream::ToClient });
                 }
             }
             WHERE_CLAUSE => draft.walk.walk(&child),

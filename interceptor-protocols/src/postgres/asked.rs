@@ -3,14 +3,15 @@
 //! Promise: after a refusal the session is where the server's own refusal would have left it.
 
 use bytes::Bytes;
-use interceptor_core::{permit::Denial, protocol::Refusal};
+use interceptor_core::{permit::Denial, protocol::Refusal, sql::CopyStream};
 
 use super::{
     action::{Change, Prepared},
-    decode::{Known, PostgresDecoder, State},
+    decode::{PostgresDecoder, State},
     lookup::PREFIX,
-    queue::{Changes, Entry, Gate, Kind},
+    queue::{Changes, Entry, Gate, Kind, Place},
     refuse,
+    turn::Turn,
 };
 
 /// What the relay was asked about, and what follows when it is sent or refused.
@@ -18,8 +19,8 @@ use super::{
 pub(super) struct Asked {
     pub(super) number: u64,
     pub(super) what: What,
-    /// Sending it may change what names mean afterwards.
-    pub(super) turns_names: bool,
+    /// What sending it may change of what names mean afterwards.
+    pub(super) turn: Turn,
     pub(super) snapshot: bool,
 }
 
@@ -27,30 +28,19 @@ pub(super) struct Asked {
 #[derive(Debug)]
 pub(super) enum What {
     Open,
-    /// Per statement: whether it answers, and what it changes.
-    Query {
-        places: Vec<(bool, Vec<Change>)>,
-        opaque: bool,
-    },
+    Query { places: Vec<Place<Vec<Change>>>, opaque: bool },
     Function,
-    Parse {
-        name: String,
-        prepared: Prepared,
-    },
+    Parse { name: String, prepared: Prepared },
     Bind,
-    Execute {
-        changes: Vec<Change>,
-    },
+    Execute { changes: Vec<Change>, copy: Option<CopyStream>, opaque: bool },
     Gate(Box<Gate>),
 }
 
 impl PostgresDecoder {
     /// The relay has sent what it was asked about.
     pub(super) fn asked_was_sent(&mut self, asked: Asked) {
-        let Asked { number, what, turns_names, snapshot } = asked;
-        if turns_names {
-            self.changes = self.changes.saturating_add(1);
-        }
+        let Asked { number, what, turn, snapshot } = asked;
+        self.turns.sent(turn);
         self.snapshot |= snapshot;
         let kind = match what {
             What::Open => return,
@@ -61,8 +51,9 @@ impl PostgresDecoder {
             What::Query { places, opaque } => {
                 let places = places
                     .into_iter()
-                    .map(|(answers, changes)| {
-                        (answers, changes.into_iter().flat_map(|change| self.plan(change)).collect())
+                    .map(|Place { answers, copy, changes }| {
+                        let changes = changes.into_iter().flat_map(|change| self.plan(change)).collect();
+                        Place { answers, copy, changes }
                     })
                     .collect();
                 self.end_segment();
@@ -80,9 +71,10 @@ impl PostgresDecoder {
                 self.piping = true;
                 Kind::Bind(Changes::new())
             }
-            What::Execute { changes } => {
+            What::Execute { changes, copy, opaque } => {
                 self.piping = true;
-                Kind::Execute(changes.into_iter().flat_map(|change| self.plan(change)).collect())
+                let changes = changes.into_iter().flat_map(|change| self.plan(change)).collect();
+                Kind::Execute { changes, copy, opaque }
             }
         };
         self.queue.push(Entry::new(kind, Some(number)));
@@ -96,9 +88,7 @@ impl PostgresDecoder {
             return Refusal { client: refuse::no_session(denial), upstream: nothing };
         }
         if let What::Gate(gate) = asked.what {
-            let answer = Err("the look-up itself was refused".to_owned());
-            self.known =
-                Some(Known { segment: gate.segment, changes: gate.changes, question: gate.question, answer });
+            self.known.learn(gate.asked, Err("the look-up itself was refused".to_owned()));
             return Refusal { client: nothing.clone(), upstream: nothing };
         }
         if !matches!(asked.what, What::Query { .. } | What::Function) {

@@ -1,21 +1,25 @@
-//! PostgreSQL, protocol 3.0 and 3.2: start-up, simple and extended query, pipelines, cancellation.
+//! PostgreSQL, protocol 3.0 and 3.2: start-up, simple and extended query, pipelines, COPY, cancellation.
 //!
 //! What is judged, what passes, and what is not spoken yet stands in this folder's `README.md`.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use interceptor_core::{
     model::Principal,
-    protocol::{CancelKey, Decoder, Login, Opening, Protocol, UpstreamTls},
+    protocol::{CancelKey, Decoder, Epoch, Login, Opening, Protocol, UpstreamTls},
 };
 
 mod action;
 mod asked;
 mod bind;
 mod client;
+mod copy;
 mod decode;
 mod facts;
 mod frame;
 mod fuzz;
+mod known;
 mod login;
 mod lookup;
 mod names;
@@ -23,6 +27,7 @@ mod outcome;
 mod queue;
 mod refuse;
 mod startup;
+mod turn;
 mod upstream;
 
 #[cfg(test)]
@@ -47,8 +52,8 @@ impl Protocol for Postgres {
         &[b"postgresql"]
     }
 
-    fn open(&self) -> Box<dyn Decoder> {
-        Box::new(decode::PostgresDecoder::new())
+    fn open(&self, epoch: Arc<Epoch>) -> Box<dyn Decoder> {
+        Box::new(decode::PostgresDecoder::new(epoch))
     }
 
     fn login(&self, principal: &Principal, opening: &Opening, tls: UpstreamTls) -> Box<dyn Login> {

@@ -8,12 +8,15 @@ use interceptor_core::{
 };
 
 use super::{
-    decode::{Known, PostgresDecoder},
+    decode::PostgresDecoder,
     frame::Head,
-    queue::{Changes, Entry, Gate, Kind},
+    queue::{Changes, Entry, Gate, Kind, Place},
     refuse,
     upstream::{ErrorFields, Fate, unexpected},
 };
+
+/// The isolation level in which every statement has a snapshot of its own, and so sees the catalogue as it is.
+const READ_COMMITTED: &str = "read committed";
 
 impl PostgresDecoder {
     /// ParseComplete, BindComplete, CloseComplete.
@@ -33,7 +36,7 @@ impl PostgresDecoder {
             let rows = if tag == b's' { Some(entry.rows) } else { rows(body, entry.rows) };
             done.push(Done { rows, ..end(exchange, 0, OutcomeStatus::Completed, entry.bytes) });
         }
-        if let Kind::Execute(changes) = entry.kind {
+        if let Kind::Execute { changes, .. } = entry.kind {
             self.settle(changes, tag == b'C');
         }
     }
@@ -58,16 +61,16 @@ impl PostgresDecoder {
                 return Ok(());
             }
             // Statements that answer nothing are passed by, except by the answer to a text without any other.
-            while tag == b'C' && places.get(*at).is_some_and(|(answers, _)| !answers) {
+            while tag == b'C' && places.get(*at).is_some_and(|place| !place.answers) {
                 if let Some(exchange) = entry.exchange {
                     done.push(end(exchange, *at, OutcomeStatus::Completed, 0));
                 }
                 *at = at.saturating_add(1);
             }
-            let Some((_, changes)) = places.get_mut(*at) else {
+            let Some(place) = places.get_mut(*at) else {
                 return Err(DecodeError::upstream("it answered more statements than were judged"));
             };
-            settled = std::mem::take(changes);
+            settled = std::mem::take(&mut place.changes);
             if let Some(exchange) = entry.exchange {
                 done.push(Done { rows, ..end(exchange, *at, OutcomeStatus::Completed, bytes) });
             }
@@ -125,7 +128,11 @@ impl PostgresDecoder {
                 Ok(fate)
             }
             Kind::Query { .. } | Kind::Function { .. } => Err(unexpected(head.tag)),
-            Kind::Parse(_) | Kind::Bind(_) | Kind::Close(_) | Kind::Describe { .. } | Kind::Execute(_) => {
+            Kind::Parse(_)
+            | Kind::Bind(_)
+            | Kind::Close(_)
+            | Kind::Describe { .. }
+            | Kind::Execute { .. } => {
                 self.fail_extended(&error, done);
                 Ok(fate)
             }
@@ -138,9 +145,9 @@ impl PostgresDecoder {
             let (first, count) = match &mut entry.kind {
                 Kind::Query { places, at, failed, .. } => {
                     *failed = true;
-                    changes.extend(places.iter_mut().flat_map(|(_, changes)| std::mem::take(changes)));
+                    changes.extend(places.iter_mut().flat_map(|place| std::mem::take(&mut place.changes)));
                     // A failing statement is never one that answers nothing.
-                    while places.get(*at).is_some_and(|(answers, _)| !answers) {
+                    while places.get(*at).is_some_and(|place| !place.answers) {
                         if let Some(exchange) = entry.exchange {
                             done.push(end(exchange, *at, OutcomeStatus::Completed, 0));
                         }
@@ -213,7 +220,11 @@ impl PostgresDecoder {
                 let answer = reader.finish(&gate.question).map(|(answer, settings)| {
                     self.note_setting("client_encoding", &settings.client_encoding);
                     self.note_setting("standard_conforming_strings", &settings.standard_strings);
-                    self.proven = gate.changes;
+                    self.turns.prove(gate.asked.changes);
+                    let own_snapshot = gate.sync && self.status == b'I';
+                    if !own_snapshot && settings.isolation != READ_COMMITTED {
+                        gate.asked.epoch = None;
+                    }
                     answer
                 });
                 self.learn(*gate, answer);
@@ -223,8 +234,7 @@ impl PostgresDecoder {
 
     pub(super) fn learn(&mut self, gate: Gate, answer: Result<Answer, String>) {
         self.enquiring = false;
-        let Gate { segment, changes, question, .. } = gate;
-        self.known = Some(Known { segment, changes, question, answer });
+        self.known.learn(gate.asked, answer);
     }
 
     pub(super) fn ready(&mut self, body: &Bytes, done: &mut Vec<Done>) -> Result<Fate, DecodeError> {
@@ -240,6 +250,7 @@ impl PostgresDecoder {
                 }
             }
         }
+        self.status = status;
         let fate = match self.queue.first().map(|entry| &entry.kind) {
             Some(Kind::Sync) => {
                 self.queue.pop();
@@ -260,13 +271,13 @@ impl PostgresDecoder {
             }
             _ => return Err(unexpected(b'Z')),
         };
-        self.status = status;
         if status == b'I' {
             self.names.portals.clear_settled();
         }
+        self.turns.answered();
         if self.is_settled() {
             self.snapshot &= status == b'T';
-            self.proven = self.changes;
+            self.turns.settled(status);
         }
         Ok(fate)
     }
@@ -293,7 +304,7 @@ impl PostgresDecoder {
                 done.push(Done { rows, ..end(exchange, 0, OutcomeStatus::Completed, entry.bytes) });
             } else {
                 let left = places.iter().enumerate().skip(*at);
-                done.extend(left.map(|(place, (answers, _))| {
+                done.extend(left.map(|(place, Place { answers, .. })| {
                     let status = if *answers { OutcomeStatus::Unknown } else { OutcomeStatus::Completed };
                     end(exchange, place, status, 0)
                 }));
@@ -305,8 +316,10 @@ impl PostgresDecoder {
 
 fn changes_of(kind: Kind) -> Changes {
     match kind {
-        Kind::Query { places, .. } => places.into_iter().flat_map(|(_, changes)| changes).collect(),
-        Kind::Parse(changes) | Kind::Bind(changes) | Kind::Close(changes) | Kind::Execute(changes) => changes,
+        Kind::Query { places, .. } => places.into_iter().flat_map(|place| place.changes).collect(),
+        Kind::Parse(changes) | Kind::Bind(changes) | Kind::Close(changes) | Kind::Execute { changes, .. } => {
+            changes
+        }
         Kind::Function { .. } | Kind::Describe { .. } | Kind::Sync | Kind::Gate(_) => Changes::new(),
     }
 }
