@@ -7,6 +7,7 @@ mod demo;
 mod elf;
 mod fuzz;
 mod setup;
+mod suites;
 mod test;
 mod tidy;
 
@@ -35,6 +36,8 @@ enum Task {
     Tidy,
     /// Replays every fuzz corpus, then mutates it
     Fuzz(fuzz::Arguments),
+    /// Runs the drivers' own test suites direct and captured, and compares
+    Suites(suites::Arguments),
     /// Builds the kernel programs into `interceptor-ebpf/prebuilt/`
     BuildEbpf(build_ebpf::Arguments),
 }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Setup => setup::clients(),
         Task::Tidy => tidy::run(),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Suites(arguments) => suites::run(&arguments),
         Task::BuildEbpf(arguments) => build_ebpf::run(&arguments),
     };
     match done {

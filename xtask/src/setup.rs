@@ -74,8 +74,15 @@ pub(crate) fn clients() -> Result<()> {
     })
 }
 
+/// Packages of the distribution's, for a task that needs more than the tests do.
+pub(crate) fn packages(wanted: &[&str]) -> Result<()> {
+    let _lock = lock()?;
+    let missing = wanted.iter().copied().filter(|package| !is_installed(package)).collect::<Vec<_>>();
+    install(&missing)
+}
+
 /// Makes `folder` with `make` unless it was made for the same `wanted` before.
-fn once(folder: &Path, wanted: &[&str], make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub(crate) fn once(folder: &Path, wanted: &[&str], make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let mark = folder.join("made-of");
     let text = wanted.join("\n");
     if fs::read_to_string(&mark).is_ok_and(|made| made == text) {
@@ -118,6 +125,12 @@ fn install(packages: &[&str]) -> Result<()> {
 
 fn parent() -> &'static str {
     CREATE_CLUSTER.rsplit_once('/').map_or("/etc", |(folder, _)| folder)
+}
+
+fn is_installed(package: &str) -> bool {
+    let mut query = Command::new("dpkg-query");
+    query.args(["--show", "--showformat=${db:Status-Status}", package]).stderr(Stdio::null());
+    query.output().is_ok_and(|said| said.stdout == b"installed")
 }
 
 fn has_postgres() -> bool {
