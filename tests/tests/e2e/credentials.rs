@@ -95,8 +95,7 @@ fn dumps_in(folder: &Path) -> Vec<std::path::PathBuf> {
         .collect()
 }
 
-/// An agent's core dump holds its statement and not the credential; proxy and keeper leave none, even where their
-/// limit is lifted from outside.
+/// An agent's core dump holds its statement and not the credential; proxy and keeper leave none.
 #[test]
 fn core_dumps_hold_no_secret() {
     let bed = Bed::start();

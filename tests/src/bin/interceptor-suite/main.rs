@@ -13,6 +13,7 @@
 )]
 
 mod account;
+mod interrupt;
 mod side;
 mod suite;
 mod tally;
@@ -29,6 +30,7 @@ use crate::{
 };
 
 fn main() -> ExitCode {
+    interrupt::listen();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match perform(&arguments.iter().map(String::as_str).collect::<Vec<_>>()) {
         Ok(true) => ExitCode::SUCCESS,

@@ -17,6 +17,7 @@ use interceptor_tests::{
 use nix::{sys::signal::Signal, unistd::User};
 
 use crate::{
+    interrupt,
     suite::{self, Address, Runner, Suite, Variant},
     tally::Tally,
 };
@@ -130,7 +131,10 @@ impl Side {
         );
         let outcomes = self.work.path().join("outcomes.jsonl");
         let _ = fs::remove_file(&outcomes);
-        let finished = Job::start(self.command(only, &outcomes), "").finish(PATIENCE);
+        let job = Job::start(self.command(only, &outcomes), "");
+        interrupt::began(job.pid());
+        let finished = job.finish(PATIENCE);
+        interrupt::ended();
         self.keep(&finished, only);
         assert!(!finished.timed_out, "{} {} takes longer than {PATIENCE:?}", self.suite.name, self.name);
         match self.suite.runner {

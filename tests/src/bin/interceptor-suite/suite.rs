@@ -88,7 +88,7 @@ fn psycopg2(address: Address<'_>) -> Vec<(&'static str, String)> {
 const SUITES: &[Suite] = &[
     Suite {
         name: "pg8000",
-        runner: // Its benchmarks measure, once is enough to see that they work; its tests of log-ins want servers of their own.
+        // Its benchmarks measure, once is enough to see that they work; its tests of log-ins want servers of their own.
         runner: Runner::Pytest(&[
             "test/dbapi",
             "test/legacy",
