@@ -14,4 +14,5 @@ mod credentials;
 mod hidden;
 mod operate;
 mod rude;
+mod rude_wire;
 mod support;

@@ -26,7 +26,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
 /// Who may log in how: on both sides the same.
-const HBA: &str = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+const ACCESS: &str = "host all all 127.0.0.1/32 scram-sha-256";
 
 /// The policy: all that can be understood.
 const POLICY: &str = include_str!("../../../suites/10-everything.cedar");
@@ -64,7 +64,6 @@ pub(crate) struct Side {
     work: tempfile::TempDir,
     bed: RunningBed,
     installation: Option<Installation>,
-    _hba: tempfile::TempDir,
 }
 
 impl Side {
@@ -75,11 +74,7 @@ impl Side {
         folder: &Path,
         capture: Capture<'_>,
     ) -> Self {
-        let hba = places::scratch("hba");
-        fs::write(hba.path().join("hba.conf"), HBA).expect("own folder");
-        let mut bed = Bed::default()
-            .with("hba_file", &hba.path().join("hba.conf").display().to_string())
-            .with("max_connections", "200");
+        let mut bed = Bed::default().admit(ACCESS).with("max_connections", "200");
         for (name, value) in suite.settings {
             bed = bed.with(name, value);
         }
@@ -109,16 +104,7 @@ impl Side {
         let own = format!("{}:{}", user.uid, user.gid);
         process::run(process::command(&["chown", "-R", &own, &work.path().display().to_string()]))
             .succeeded();
-        Self {
-            suite,
-            variant,
-            name: capture.name(),
-            folder: folder.to_owned(),
-            work,
-            bed,
-            installation,
-            _hba: hba,
-        }
+        Self { suite, variant, name: capture.name(), folder: folder.to_owned(), work, bed, installation }
     }
 
     /// Runs the tests of these names; all when there is none.
@@ -254,10 +240,10 @@ fn install(bed: &RunningBed, variant: Variant, mode: &str, permits: &str) -> Ins
 /// A rule for each text that nobody understands: the only way to permit one.
 fn permits(unread: &BTreeSet<String>) -> String {
     let mut rules = String::new();
-    for hash in unread {
+    for (number, hash) in unread.iter().enumerate() {
         let _ = writeln!(
             rules,
-            "@id(\"unread-{hash}\")\npermit (principal == Agent::\"suite\", action == Action::\"unknown\", \
+            "@id(\"unread-{number}\")\npermit (principal == Agent::\"suite\", action == Action::\"unknown\", \
              resource == Resource::\"suite\")\n\
              when {{ context.sha256 == \"{hash}\" && context.now < {EXPIRY} }};\n"
         );
