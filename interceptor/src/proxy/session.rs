@@ -216,7 +216,7 @@ impl Caller<'_> {
         told: Told,
         ledger: Ledger,
     ) -> Result<(), StartError> {
-        let given = fresh_key()?;
+        let given = fresh_key(opened.greeting.cancel.as_ref())?;
         registered.keyed(given.clone(), opened.greeting.cancel.clone());
         let hello = decoder.opened(&opened.greeting, &given);
         write(&mut client, &hello).await?;
