@@ -12,6 +12,7 @@ mod clients;
 mod crash;
 mod credentials;
 mod hidden;
+mod migrations;
 mod operate;
 mod rude;
 mod rude_wire;
