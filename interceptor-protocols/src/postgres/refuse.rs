@@ -99,10 +99,3 @@ pub(super) fn failing_parse(name: &str, denial: &Denial) -> Bytes {
     });
     out.finish()
 }
-
-/// Instead of data that the server asks for with CopyInResponse.
-pub(super) fn copy_fail() -> Bytes {
-    let mut out = Writer::default();
-    out.message(b'f', |out| put_text(out, "interceptor does not speak COPY yet"));
-    out.finish()
-}

@@ -315,7 +315,7 @@ impl Relay<'_> {
                 return Ok(());
             }
             let step = self.client_step(decoder, client).await?;
-            if !matches!(step, Step::Wait) {
+            if !matches!(step, Step::Wait | Step::Hold) {
                 wheel.enquiring = false;
             }
             let (held, author) = match step {
@@ -323,6 +323,7 @@ impl Relay<'_> {
                     wheel.thirsty = !wheel.enquiring;
                     return Ok(());
                 }
+                Step::Hold => return Ok(()),
                 Step::Ask(held) => (held, Author::Agent),
                 Step::Enquire(held) => (held, Author::Gate),
                 Step::Pass(bytes) => {
@@ -367,7 +368,7 @@ impl Relay<'_> {
         while !client.out.is_full() {
             let step = decoder.step(Side::Upstream, &mut upstream.input).map_err(End::Broken)?;
             match step {
-                Step::Wait => break,
+                Step::Wait | Step::Hold => break,
                 Step::Pass(bytes) => client.out.push(&bytes),
                 Step::Reply(bytes) => upstream.out.push(&bytes),
                 Step::Answer { bytes, done } => {

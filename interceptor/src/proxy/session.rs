@@ -126,7 +126,7 @@ impl Caller<'_> {
                 Step::Open(opening) => return Ok((Wish::Session(opening), client)),
                 Step::Cancel(key) => return Ok((Wish::Cancel(key), client)),
                 Step::Close(_) => return Ok((Wish::Nothing, client)),
-                Step::Pass(_) | Step::Ask(_) | Step::Enquire(_) | Step::Answer { .. } => {
+                Step::Hold | Step::Pass(_) | Step::Ask(_) | Step::Enquire(_) | Step::Answer { .. } => {
                     return Err(DecodeError::client("sent a command before the session was open").into());
                 }
             }
