@@ -132,8 +132,14 @@ impl Bed {
     }
 
     /// Lets `role` in without TLS and without any proof, where neither is what is looked at.
-    pub fn open_to(mut self, role: &str) -> Self {
-        self.access += &format!("host all {role} 127.0.0.1/32 trust\n");
+    pub fn open_to(self, role: &str) -> Self {
+        self.admit(&format!("host all {role} 127.0.0.1/32 trust"))
+    }
+
+    /// With a line of pg_hba.conf before the usual ones.
+    pub fn admit(mut self, line: &str) -> Self {
+        self.access += line;
+        self.access.push('\n');
         self
     }
 

@@ -97,7 +97,7 @@ fn relay(drive: impl FnOnce(std::net::TcpStream, std::net::TcpStream) + Send + '
         let step = decoder.step(Side::Client, &mut start).unwrap();
         assert!(matches!(step, Step::Open(_)), "{step:?}");
         let greeting = Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None };
-        decoder.opened(&greeting, &fresh_key().unwrap());
+        decoder.opened(&greeting, &fresh_key(None).unwrap());
         let session = session();
         let registry = Arc::new(Registry::default());
         let shown = OpenSession {

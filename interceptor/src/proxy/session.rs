@@ -204,7 +204,10 @@ impl Caller<'_> {
                 tracing::warn!(resource = %self.resource.name, "{}", telemetry::chain(&error));
                 let message = telemetry::chain(&error);
                 ledger.ended_whole(number, OutcomeStatus::Failed, 0, Some(message));
-                let word = decoder.farewell(&unreachable_upstream(&error, record.map(|id| id.to_string())));
+                let word = match error {
+                    DialError::Refused { answer: Some(answer), .. } => answer,
+                    other => decoder.farewell(&unreachable_upstream(&other, record.map(|id| id.to_string()))),
+                };
                 last(&mut client, &word).await
             }
         }
@@ -245,7 +248,7 @@ impl Caller<'_> {
         opened: &Opened,
         registered: &Registered,
     ) -> Result<(), StartError> {
-        let given = fresh_key()?;
+        let given = fresh_key(opened.greeting.cancel.as_ref())?;
         registered.keyed(given.clone(), opened.greeting.cancel.clone());
         write(client, &decoder.opened(&opened.greeting, &given)).await
     }

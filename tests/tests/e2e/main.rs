@@ -12,6 +12,8 @@ mod clients;
 mod crash;
 mod credentials;
 mod hidden;
+mod migrations;
 mod operate;
 mod rude;
+mod rude_wire;
 mod support;
