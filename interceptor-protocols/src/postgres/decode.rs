@@ -4,8 +4,9 @@
 
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
+    model::Spent,
     permit::Denial,
-    protocol::{CancelKey, DecodeError, Decoder, Greeting, Side, Step},
+    protocol::{CancelKey, DecodeError, Decoder, Greeting, Side, Step, Stopped},
     sql::{Answer, Question},
 };
 
@@ -14,6 +15,7 @@ use super::{
     asked::Asked,
     client::Work,
     frame::Writer,
+    meter::Meter,
     queue::{Changes, Planned, Queue},
     refuse,
 };
@@ -87,6 +89,7 @@ pub(super) struct PostgresDecoder {
     pub(super) streaming: usize,
     /// The upstream has said its last word.
     pub(super) gone: bool,
+    pub(super) meter: Meter,
 }
 
 impl PostgresDecoder {
@@ -117,6 +120,7 @@ impl PostgresDecoder {
             owed: None,
             streaming: 0,
             gone: false,
+            meter: Meter::new(),
         }
     }
 
@@ -267,13 +271,25 @@ impl Decoder for PostgresDecoder {
         }
     }
 
+    fn passed(&mut self) -> Spent {
+        self.has_passed()
+    }
+
+    fn allow(&mut self, room: Spent) {
+        self.may_pass(room);
+    }
+
+    fn stop(&mut self, denial: &Denial) -> Stopped {
+        self.cut(denial)
+    }
+
     fn farewell(&mut self, denial: &Denial) -> Bytes {
         self.state = State::Over;
         refuse::farewell(denial)
     }
 
     fn is_idle(&self) -> bool {
-        self.is_settled() && self.work.is_none() && self.asked.is_none() && self.status == b'I'
+        self.is_settled() && self.meter.back.is_none() && self.work.is_none() && self.asked.is_none() && self.status == b'I'
     }
 }
 

@@ -18,6 +18,7 @@ mod frame;
 mod fuzz;
 mod login;
 mod lookup;
+mod meter;
 mod names;
 mod outcome;
 mod queue;

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
+mod budget;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
     model::{Action, OutcomeStatus, Principal, RecordId, Target, Verb},

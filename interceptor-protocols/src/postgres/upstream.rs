@@ -63,6 +63,9 @@ impl PostgresDecoder {
         if self.state == State::Over {
             return Ok(Step::Wait);
         }
+        if let Some(bytes) = self.meter.back.take() {
+            return Ok(Step::Reply(bytes));
+        }
         if self.work.is_none()
             && self.asked.is_none()
             && let Some(owed) = self.owed.take()
@@ -73,6 +76,12 @@ impl PostgresDecoder {
         let mut ready = 0_usize;
         let mut done = Vec::new();
         loop {
+            if self.streaming > 0 && self.meter.swallowing {
+                if ready > 0 || !self.swallow(input) {
+                    break;
+                }
+                continue;
+            }
             if self.streaming > 0 {
                 let part = self.streaming.min(input.len().saturating_sub(ready));
                 if part == 0 {
@@ -89,8 +98,17 @@ impl PostgresDecoder {
             let head =
                 frame::head(rest).map_err(|_| DecodeError::upstream("a message of impossible length"))?;
             let Some(head) = head else { break };
+            let whole = rest.len() >= head.total;
+            if (head.tag == b'D' || whole) && let Some(pause) = self.pauses(head, rest) {
+                if ready == 0 && done.is_empty() {
+                    self.paused();
+                    return Ok(pause);
+                }
+                break;
+            }
             if self.may_stream(head)? {
                 self.streaming = head.total;
+                self.meter.swallowing = self.meter.stopped && head.tag == b'D';
                 continue;
             }
             if head.total > MAX_WHOLE {
@@ -107,7 +125,14 @@ impl PostgresDecoder {
                 break;
             }
             let body = Bytes::copy_from_slice(rest.get(5..head.total).unwrap_or_default());
-            match self.receive(head, body, &mut done)? {
+            let mut fate = self.receive(head, body, &mut done)?;
+            if self.meter.stopped {
+                fate = self.behind_cut(head.tag, fate)?;
+            }
+            if head.tag == b'C' {
+                self.passed_end();
+            }
+            match fate {
                 Fate::Pass => ready = ready.saturating_add(head.total),
                 // Only special messages end so, and nothing was ready before them.
                 fate => {
@@ -147,6 +172,9 @@ impl PostgresDecoder {
             {
                 entry.rows = entry.rows.saturating_add(1);
                 entry.bytes = entry.bytes.saturating_add(u64::try_from(head.total).unwrap_or(u64::MAX));
+                if !self.meter.stopped {
+                    self.meter.row(head.total);
+                }
                 Ok(true)
             }
             _ => Err(unexpected(head.tag)),
@@ -158,6 +186,7 @@ impl PostgresDecoder {
         let front = self.queue.first();
         match tag {
             b'S' => false,
+            _ if self.meter.stopped => true,
             b'G' => true,
             b'E' | b'Z' => {
                 front.is_some_and(|entry| entry.is_gate() || entry.replaced.is_some()) || self.skipping
