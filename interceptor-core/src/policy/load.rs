@@ -27,8 +27,13 @@ impl Policy {
         let (schema, types) = start().map_err(|error| vec![whole("", &error.to_string())])?;
         let actions = actions(&schema).map_err(|error| vec![whole("", &error.to_string())])?;
 
-        let mut loading =
-            Loading { inventory, set: PolicySet::new(), rules: HashMap::new(), thresholds: Thresholds::default(), faults: Vec::new() };
+        let mut loading = Loading {
+            inventory,
+            set: PolicySet::new(),
+            rules: HashMap::new(),
+            thresholds: Thresholds::default(),
+            faults: Vec::new(),
+        };
         for source in sources {
             loading.file(source);
         }

@@ -69,7 +69,12 @@ pub(super) mod tests {
 
     pub(in crate::policy) fn table(name: &str) -> Target {
         let (schema, name) = name.split_once('.').expect("schema.name");
-        Target::Table(Object { database: "app".into(), schema: schema.into(), name: name.into(), oid: Some(7) })
+        Target::Table(Object {
+            database: "app".into(),
+            schema: schema.into(),
+            name: name.into(),
+            oid: Some(7),
+        })
     }
 
     /// A statement of `bot` on `orders` that was allowed by a rule.
@@ -79,11 +84,7 @@ pub(super) mod tests {
             at: 1_000_000,
             author: Author::Agent,
             run: RunId::from_random(1),
-            agent: AgentIdentity {
-                name: "bot".parse().expect("a name"),
-                owner: None,
-                groups: Vec::new(),
-            },
+            agent: AgentIdentity { name: "bot".parse().expect("a name"), owner: None, groups: Vec::new() },
             guarantee: Guarantee::Structural,
             connection: None,
             client: None,
@@ -115,7 +116,8 @@ pub(super) mod tests {
 
     /// The record as the gate would have written it under `policy`.
     pub(in crate::policy) fn judged(policy: &Policy, mut record: RequestRecord) -> RequestRecord {
-        let judgement = policy.judge(&super::Past::new(policy, &record, crate::model::Spent::default()).asked());
+        let judgement =
+            policy.judge(&super::Past::new(policy, &record, crate::model::Spent::default()).asked());
         let (allowed, rules, reason, held_for) = match judgement {
             Judgement::Allowed { rules, reason } => (true, rules, reason, Vec::new()),
             Judgement::Denied { rules, reason } => (false, rules, reason, Vec::new()),

@@ -49,7 +49,8 @@ pub fn replay(policy: &Policy, frame: &[&RequestRecord], spent: Spent) -> Replay
     else {
         return Replayed::NotJudged;
     };
-    let now: Vec<_> = frame.iter().map(|request| policy.judge(&Past::new(policy, request, spent).asked())).collect();
+    let now: Vec<_> =
+        frame.iter().map(|request| policy.judge(&Past::new(policy, request, spent).asked())).collect();
     let (was, before) = worst(then);
     let (is, after) = worst(now.iter().map(word));
     if before == after {
@@ -122,7 +123,8 @@ mod tests {
 
     const READS: &str = r#"@id("reads") permit (principal == Agent::"bot", action == Action::"data.read", resource in Resource::"orders");"#;
     const HOLDS: &str = r#"@id("holds") @hold("dba") forbid (principal, action, resource is Table) when { resource.name == "a" } unless { context.approvals.dba >= 1 };"#;
-    const NO_B: &str = r#"@id("no-b") forbid (principal, action, resource is Table) when { resource.name == "b" };"#;
+    const NO_B: &str =
+        r#"@id("no-b") forbid (principal, action, resource is Table) when { resource.name == "b" };"#;
 
     fn read(name: &str) -> RequestRecord {
         record(&[(Verb::DataRead, table(name))])

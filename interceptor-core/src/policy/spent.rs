@@ -171,9 +171,12 @@ pub fn of_record(request: &RequestRecord, outcome: Option<&OutcomeRecord>) -> Sp
     if !request.verdict.allowed {
         return Spent::default();
     }
-    let writes = request.action.facts.effects.iter().any(|effect| {
-        matches!(effect.verb, Verb::DataInsert | Verb::DataUpdate | Verb::DataDelete)
-    });
+    let writes = request
+        .action
+        .facts
+        .effects
+        .iter()
+        .any(|effect| matches!(effect.verb, Verb::DataInsert | Verb::DataUpdate | Verb::DataDelete));
     let rows = outcome.and_then(|outcome| outcome.rows).unwrap_or(0);
     Spent {
         rows,

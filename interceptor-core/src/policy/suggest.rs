@@ -9,9 +9,7 @@ use std::{
 };
 
 use super::{Policy, explain::literal, past::Past};
-use crate::{
-    model::{AgentName, Object, RecordId, RequestRecord, ResourceName, Spent, Target, Verb},
-};
+use crate::model::{AgentName, Object, RecordId, RequestRecord, ResourceName, Spent, Target, Verb};
 
 mod expectations;
 #[cfg(test)]
@@ -220,7 +218,8 @@ fn groups(names: &BTreeMap<String, BTreeMap<Verb, Vec<RecordId>>>) -> Vec<Group<
     for (name, needs) in names {
         let verbs: Vec<Verb> = needs.keys().copied().collect();
         let groups = by_verbs.entry(verbs.clone()).or_default();
-        let length = |group: &Group<'_>| -> usize { group.names.iter().map(|name| literal(name).len() + 2).sum() };
+        let length =
+            |group: &Group<'_>| -> usize { group.names.iter().map(|name| literal(name).len() + 2).sum() };
         if groups.last().is_none_or(|last| length(last) + literal(name).len() > MOST_NAMES) {
             groups.push(Group { verbs, names: Vec::new(), records: Vec::new() });
         }
@@ -340,8 +339,7 @@ fn list(items: &[String], indent: &str) -> String {
     match lines.as_slice() {
         [one] => format!("[{one}]"),
         lines => {
-            let lines: String =
-                lines.iter().map(|line| format!("\n{indent}  {}", line.trim_end())).collect();
+            let lines: String = lines.iter().map(|line| format!("\n{indent}  {}", line.trim_end())).collect();
             format!("[{lines}\n{indent}]")
         }
     }

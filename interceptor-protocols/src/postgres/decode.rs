@@ -289,7 +289,11 @@ impl Decoder for PostgresDecoder {
     }
 
     fn is_idle(&self) -> bool {
-        self.is_settled() && self.meter.back.is_none() && self.work.is_none() && self.asked.is_none() && self.status == b'I'
+        self.is_settled()
+            && self.meter.back.is_none()
+            && self.work.is_none()
+            && self.asked.is_none()
+            && self.status == b'I'
     }
 }
 

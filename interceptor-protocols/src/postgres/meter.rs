@@ -28,6 +28,8 @@ const CHANGING: [&[u8]; 4] = [b"INSERT ", b"UPDATE ", b"DELETE ", b"MERGE "];
 pub(super) struct Meter {
     passed: Spent,
     room: Spent,
+    /// The caller is to be asked before the next row, whatever room it gives meanwhile.
+    asks: bool,
     /// Where the end of the statement under way stands.
     end: End,
     /// The answer was cut: nothing passes before ReadyForQuery.
@@ -54,6 +56,7 @@ impl Meter {
         Self {
             passed: Spent::default(),
             room: Spent::UNLIMITED,
+            asks: false,
             end: End::ToCome,
             stopped: false,
             swallowing: false,
@@ -86,7 +89,10 @@ impl PostgresDecoder {
             return None;
         }
         let full = match head.tag {
-            b'D' => self.meter.is_full(),
+            b'D' => {
+                self.meter.asks |= self.meter.is_full();
+                self.meter.asks
+            }
             b'C' => {
                 if self.meter.end == End::ToCome {
                     let changed = changed(rest.get(5..head.total)?).unwrap_or(0);
@@ -107,6 +113,7 @@ impl PostgresDecoder {
 
     /// The caller is being asked.
     pub(super) fn paused(&mut self) {
+        self.meter.asks = false;
         if self.meter.end == End::ToAsk {
             self.meter.end = End::Counted;
         }
@@ -161,10 +168,8 @@ impl PostgresDecoder {
                         "something was sent behind a statement whose answer was cut, in a transaction that has failed",
                     ));
                 }
-                let mut failing = Entry::new(
-                    Kind::Query { places: Vec::new(), at: 0, failed: false, opaque: true },
-                    None,
-                );
+                let mut failing =
+                    Entry::new(Kind::Query { places: Vec::new(), at: 0, failed: false, opaque: true }, None);
                 // The client has its error already.
                 failing.replaced = Some(Bytes::new());
                 self.end_segment();

@@ -99,7 +99,9 @@ impl PostgresDecoder {
                 frame::head(rest).map_err(|_| DecodeError::upstream("a message of impossible length"))?;
             let Some(head) = head else { break };
             let whole = rest.len() >= head.total;
-            if (head.tag == b'D' || whole) && let Some(pause) = self.pauses(head, rest) {
+            if (head.tag == b'D' || whole)
+                && let Some(pause) = self.pauses(head, rest)
+            {
                 if ready == 0 && done.is_empty() {
                     self.paused();
                     return Ok(pause);

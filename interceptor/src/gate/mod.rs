@@ -107,7 +107,10 @@ impl PolicyGate {
         let rules = self.rules();
         let judgement = match actions.get(place) {
             Some(action) => ask(&rules, subject, action, (place, actions.len()), spent),
-            None => Judgement::Denied { rules: Vec::new(), reason: "what it does is not known any more".to_owned() },
+            None => Judgement::Denied {
+                rules: Vec::new(),
+                reason: "what it does is not known any more".to_owned(),
+            },
         };
         let reason = match &judgement {
             Judgement::Allowed { .. } => return Ok(()),
@@ -416,11 +419,7 @@ impl Settled {
             mode: self.mode,
             would_be,
             rules: rules.iter().map(|rule| format!("{} ({}:{})", rule.id, rule.file, rule.line)).collect(),
-            reason: if because_of_another {
-                BECAUSE_OF_ANOTHER.to_owned()
-            } else {
-                reason.clone()
-            },
+            reason: if because_of_another { BECAUSE_OF_ANOTHER.to_owned() } else { reason.clone() },
             said: rules.iter().find_map(|rule| rule.say.clone()),
             policy: policy.to_owned(),
             held_for: held_for.to_vec(),

@@ -59,7 +59,9 @@ fn serve(
     inventory: impl Fn() -> Result<Inventory, String> + Send + Sync + 'static,
 ) -> KeeperClient {
     let load: Load = Box::new(move |_| inventory());
-    let keeper = Arc::new(Keeper::new(places, SystemdCredentials::default(), load, nothing_spent()).expect("a keeper"));
+    let keeper = Arc::new(
+        Keeper::new(places, SystemdCredentials::default(), load, nothing_spent()).expect("a keeper"),
+    );
     let (near, far) = crate::channel::pair::<Request, Reply>().expect("a channel");
     let far = Arc::new(far);
     for _ in 0..THREADS {
@@ -336,7 +338,14 @@ fn the_role() {
         let (_kept, channel) = crate::channel::pair::<Request, Reply>().expect("a channel");
         let places = Places::under(folder.path());
         let load: Load = Box::new(|_| Ok(Inventory::default()));
-        let Err(error) = run(Role { channel, places, systemd: SystemdCredentials::default(), load, spent: nothing_spent(), writer });
+        let Err(error) = run(Role {
+            channel,
+            places,
+            systemd: SystemdCredentials::default(),
+            load,
+            spent: nothing_spent(),
+            writer,
+        });
         assert!(matches!(error, KeeperError::Writer(_)), "{error:?}");
     }
 }

@@ -16,12 +16,12 @@ use interceptor_core::{
 };
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
+use super::budget::{Budget, Cancelling};
 use super::{
     registry::Ending,
     stream::Stream,
     turns::{Room, Turn},
 };
-use super::budget::{Budget, Cancelling};
 use crate::gate::Ledger;
 
 /// Input is not read while this much of it waits to be decoded or sent, in bytes.

@@ -240,7 +240,8 @@ impl Caller<'_> {
     /// The session's budget. What it cancels is the gate's own exchange, and recorded as such.
     fn budget(&self, session: &Arc<Session>, theirs: Option<CancelKey>) -> Budget {
         let subject = Subject::of_session(session);
-        let (proxy, resource, protocol) = (self.proxy.clone(), Arc::new(self.resource.clone()), self.protocol);
+        let (proxy, resource, protocol) =
+            (self.proxy.clone(), Arc::new(self.resource.clone()), self.protocol);
         let whom = subject.clone();
         let cancel = move || -> Cancelling {
             let (proxy, resource, subject) = (proxy.clone(), resource.clone(), whom.clone());

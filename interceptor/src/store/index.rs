@@ -278,8 +278,9 @@ fn add_outcome(
     place: Place,
     outcome: &OutcomeRecord,
 ) -> Result<(), StoreError> {
-    transaction.prepare_cached("INSERT OR REPLACE INTO outcome VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(
-        params![
+    transaction
+        .prepare_cached("INSERT OR REPLACE INTO outcome VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+        .execute(params![
             Number(outcome.request.0),
             Number(place.segment),
             Number(place.offset),
@@ -287,8 +288,7 @@ fn add_outcome(
             outcome.code,
             outcome.rows.map(|rows| i64::try_from(rows).unwrap_or(i64::MAX)),
             i64::try_from(outcome.bytes).unwrap_or(i64::MAX),
-        ],
-    )?;
+        ])?;
     Ok(())
 }
 

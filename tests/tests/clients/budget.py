@@ -31,7 +31,7 @@ if sys.argv[2] == "transaction":
         print("first:", stream(session.cursor(), ROWS))
         print("status:", session.info.transaction_status.name)
         try:
-            session.execute("SELECT 1")
+            session.execute("SAVEPOINT a")
         except psycopg.Error as error:
             print("inside:", error.sqlstate)
         session.rollback()

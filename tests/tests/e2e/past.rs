@@ -17,7 +17,9 @@ fn lived(bed: &RunningBed) -> Installation {
 }
 
 fn lines(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
 }
 
 /// A folder with the installation's inventory and these rules.
@@ -40,7 +42,8 @@ fn what_was_done_becomes_rules_under_which_it_could_be_done_again() {
     let installation = lived(&bed);
     let folder = candidate(&installation, &[]);
     let file = format!("{folder}/10-suggested.cedar");
-    let said = installation.interceptor(&["policy", "suggest", "--dir", &folder, "--write", &file]).succeeded();
+    let said =
+        installation.interceptor(&["policy", "suggest", "--dir", &folder, "--write", &file]).succeeded();
     assert!(said.stdout.contains("not understood") || said.stdout.contains("refused at the time"), "{said}");
     installation.interceptor(&["policy", "check", "--dir", &folder]).succeeded();
     installation.interceptor(&["policy", "test", "--dir", &folder]).succeeded().says(" 0 not");
@@ -70,7 +73,10 @@ fn a_candidate_is_judged_by_the_past() {
     let folder = candidate(&installation, &[("10-test.cedar", POLICY), ("20-more.cedar", stricter)]);
     let replay = installation.interceptor(&["policy", "replay", &folder, "--since", "1h"]);
     assert_eq!(replay.code(), 1, "{replay}");
-    assert!(replay.stdout.contains("no-notes") && replay.stdout.contains("2 allowed then, refused now"), "{replay}");
+    assert!(
+        replay.stdout.contains("no-notes") && replay.stdout.contains("2 allowed then, refused now"),
+        "{replay}"
+    );
     let replay = installation.interceptor(&["--json", "policy", "replay", &folder, "--resource", "orders"]);
     let found = lines(&replay.stdout);
     let changes: Vec<_> = found.iter().filter(|line| line.get("record").is_some()).collect();
@@ -82,7 +88,8 @@ fn a_candidate_is_judged_by_the_past() {
     let same = candidate(&installation, &[("10-test.cedar", POLICY)]);
     installation.interceptor(&["policy", "replay", &same]).succeeded().says("nothing changes");
     // A budget is judged by what the record says was spent.
-    let budget = "@id(\"few\")\nforbid (principal, action, resource) when { context.spent.statements >= 3 };\n";
+    let budget =
+        "@id(\"few\")\nforbid (principal, action, resource) when { context.spent.statements >= 3 };\n";
     let folder = candidate(&installation, &[("10-test.cedar", POLICY), ("20-more.cedar", budget)]);
     let replay = installation.interceptor(&["policy", "replay", &folder]);
     assert!(replay.stdout.contains("few:"), "{replay}");
@@ -103,7 +110,8 @@ fn a_session_is_shown_from_its_beginning() {
     let all = installation.interceptor(&["audit", "replay", &id, "--all"]).succeeded();
     assert!(all.stdout.contains("(gate) look-up"), "{all}");
     let connection = records.one("DROP TABLE users").at("/request/connection").to_string();
-    let json = installation.interceptor(&["--json", "audit", "replay", &format!("c{connection}")]).succeeded();
+    let json =
+        installation.interceptor(&["--json", "audit", "replay", &format!("c{connection}")]).succeeded();
     let lines = lines(&json.stdout);
     assert_eq!(lines.len(), shown.stdout.lines().filter(|line| line.starts_with('+')).count());
     assert!(lines.is_sorted_by_key(|line| line["after_us"].as_i64()), "{json}");
@@ -115,7 +123,8 @@ fn a_session_is_shown_from_its_beginning() {
 fn records_leave_as_ocsf_events() {
     let bed = Bed::start();
     let installation = lived(&bed);
-    let events = lines(&installation.interceptor(&["audit", "export", "--format", "ocsf"]).succeeded().stdout);
+    let events =
+        lines(&installation.interceptor(&["audit", "export", "--format", "ocsf"]).succeeded().stdout);
     assert_eq!(events.len(), installation.records().0.len());
     let find = |part: &str| {
         events
@@ -142,7 +151,8 @@ fn a_checkpoint_that_was_kept_proves_what_came_since() {
     installation.stop();
     let kept = installation.root().join("kept").display().to_string();
     let exported = installation.interceptor(&["audit", "checkpoint", "export", &kept]).succeeded();
-    let note = exported.stdout.split_whitespace().find(|word| word.ends_with(".note")).expect("a note").to_owned();
+    let note =
+        exported.stdout.split_whitespace().find(|word| word.ends_with(".note")).expect("a note").to_owned();
     let key = format!("{kept}/log.pub");
     installation.interceptor(&["audit", "checkpoint", "export", &kept]).succeeded();
     installation.start();

@@ -68,7 +68,8 @@ fn the_rules_permit_just_what_was_seen() {
     let tables: Vec<_> = suggestion.expectations.keys().map(String::as_str).collect();
     assert_eq!(tables, ["app"]);
     let table = Source { file: "t".to_owned(), text: suggestion.expectations["app"].clone() };
-    let results = expect::run(&after, &table, &|_, _| Vec::new()).unwrap_or_else(|faults| panic!("{faults:#?}"));
+    let results =
+        expect::run(&after, &table, &|_, _| Vec::new()).unwrap_or_else(|faults| panic!("{faults:#?}"));
     assert!(results.iter().all(|result| result.passed), "{results:#?}");
     // Each verb on each object, and that `unknown` stays refused.
     assert_eq!(results.len(), 8);
@@ -109,7 +110,8 @@ fn what_is_not_understood_or_forbidden_is_left_out_and_said() {
 
 #[test]
 fn names_of_rules_are_unique_and_long_lists_are_cut() {
-    let rules = r#"@id("bot-orders-public-tables") permit (principal, action == Action::"connect", resource);"#;
+    let rules =
+        r#"@id("bot-orders-public-tables") permit (principal, action == Action::"connect", resource);"#;
     let many: Vec<_> = (0..400)
         .map(|n| record(&[(Verb::DataRead, table(&format!("public.a_table_with_a_long_name_{n}")))]))
         .collect();

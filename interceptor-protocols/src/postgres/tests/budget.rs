@@ -8,7 +8,7 @@ use super::*;
 fn row() -> Bytes {
     message(b'D', |out| {
         out.put_i16(1);
-        put_value(out, b"x");
+        put_value(out, Some(b"x"));
     })
 }
 
@@ -173,7 +173,7 @@ fn bytes_count_too() {
 fn changed_rows_are_asked_about_where_they_can_still_be_undone() {
     let room = Spent { changed: 10, ..Spent::UNLIMITED };
     // Outside of a transaction they are done: they only count.
-    let (mut decoder, number) = asked_for("DELETE FROM t", b'I');
+    let (mut decoder, number) = asked_for("VALUES (1)", b'I');
     decoder.allow(room);
     let mut input = BytesMut::from(&*[complete("DELETE 20"), ready(b'I')].concat());
     let came = hear(&mut decoder, &mut input);
@@ -181,7 +181,7 @@ fn changed_rows_are_asked_about_where_they_can_still_be_undone() {
     assert_eq!(came.statuses(), [(number, OutcomeStatus::Completed)]);
     assert_eq!(decoder.passed().changed, 20);
     // Inside, the transaction fails.
-    let (mut decoder, number) = asked_for("DELETE FROM t", b'T');
+    let (mut decoder, number) = asked_for("VALUES (1)", b'T');
     decoder.allow(room);
     let mut input = BytesMut::from(&*[complete("DELETE 20"), ready(b'T')].concat());
     assert_eq!(hear(&mut decoder, &mut input).paused, Some((number, 0)));
@@ -192,7 +192,7 @@ fn changed_rows_are_asked_about_where_they_can_still_be_undone() {
     let mut input = BytesMut::from(&*[error("42601"), ready(b'E')].concat());
     assert_eq!(hear(&mut decoder, &mut input).client, ready(b'E'));
     // A caller that says yes is asked once, and they count once.
-    let (mut decoder, number) = asked_for("DELETE FROM t", b'T');
+    let (mut decoder, number) = asked_for("VALUES (1)", b'T');
     decoder.allow(room);
     let mut input = BytesMut::from(&*[complete("DELETE 20"), ready(b'T')].concat());
     assert_eq!(hear(&mut decoder, &mut input).paused, Some((number, 0)));
@@ -258,8 +258,10 @@ fn an_execute_is_cut_and_its_pipeline_passed_over_until_sync() {
         assert_eq!(tags(&decoder.stop(&denial()).client), "E");
         // What the client sends before Sync, the server would have passed over.
         let mut more = BytesMut::from(&*[&*bind, &*execute].concat());
-        assert!(matches!(decoder.step(Side::Client, &mut more).expect("a step"), Step::Pass(bytes) if bytes.is_empty())
-            || more.is_empty());
+        assert!(
+            matches!(decoder.step(Side::Client, &mut more).expect("a step"), Step::Pass(bytes) if bytes.is_empty())
+                || more.is_empty()
+        );
         assert!(matches!(client(&mut decoder, &sync), Step::Pass(bytes) if bytes == sync));
         input.put_slice(&[answered, ready(b'I')].concat());
         let came = hear(&mut decoder, &mut input);
@@ -267,4 +269,17 @@ fn an_execute_is_cut_and_its_pipeline_passed_over_until_sync() {
         assert!(came.done.iter().all(|done| done.exchange != held.number()), "told twice: {came:?}");
         assert!(decoder.is_idle());
     }
+}
+
+#[test]
+fn more_room_does_not_stand_for_an_answer() {
+    let (mut decoder, number) = asked_for("SELECT 1", b'I');
+    let mut input = BytesMut::from(&*rows(5));
+    decoder.allow(may_pass(3));
+    let Step::Answer { bytes, .. } = decoder.step(Side::Upstream, &mut input).expect("a step") else {
+        panic!()
+    };
+    assert_eq!(tags(&bytes), "DDD");
+    decoder.allow(may_pass(1));
+    assert_eq!(hear(&mut decoder, &mut input).paused, Some((number, 0)));
 }

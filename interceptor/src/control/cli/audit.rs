@@ -368,12 +368,7 @@ pub(super) fn log_key(path: &Path) -> Result<LogKey, Failure> {
     read(path)?.trim().parse().map_err(|error: NotALogKey| Failure::of(&error))
 }
 
-fn check(
-    places: &Places,
-    printer: &Printer,
-    key: Option<PathBuf>,
-    kept: &Kept,
-) -> Result<ExitCode, Failure> {
+fn check(places: &Places, printer: &Printer, key: Option<PathBuf>, kept: &Kept) -> Result<ExitCode, Failure> {
     let folder = places.audit();
     if !folder.exists() {
         return Err(no_record(places));

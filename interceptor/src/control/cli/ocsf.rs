@@ -128,9 +128,10 @@ fn process(process: &ProcessFacts) -> Value {
         let hash = |digest: ExecutableDigest| json!([{ "algorithm_id": 3, "value": digest }]);
         json!({ "name": name, "path": path, "type_id": 1, "hashes": process.digest.map(hash) })
     });
-    let parent = process.ancestry.first().map(|parent| {
-        json!({ "pid": parent.pid, "cmd_line": parent.argv.join(" ") })
-    });
+    let parent = process
+        .ancestry
+        .first()
+        .map(|parent| json!({ "pid": parent.pid, "cmd_line": parent.argv.join(" ") }));
     json!({
         "pid": process.pid,
         "cmd_line": process.argv.join(" "),
@@ -206,7 +207,8 @@ fn specific(class: Class, record: &FullRecord, event: &mut Map<String, Value>) {
 fn verdict(record: &FullRecord, event: &mut Map<String, Value>) {
     let (verdict, outcome) = (&record.request.verdict, record.outcome.as_ref());
     let status = match (verdict.allowed, outcome.map(|outcome| outcome.status)) {
-        (false, _) | (true, Some(OutcomeStatus::Failed | OutcomeStatus::Refused | OutcomeStatus::Skipped)) => {
+        (false, _)
+        | (true, Some(OutcomeStatus::Failed | OutcomeStatus::Refused | OutcomeStatus::Skipped)) => {
             (2, "Failure")
         }
         (true, Some(OutcomeStatus::Completed)) => (1, "Success"),
@@ -273,8 +275,8 @@ fn without_nothing(value: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use interceptor_core::model::{
-        AgentIdentity, Author, ClientAddress, ConnectionId, Guarantee, Mode, OriginalDestination, OutcomeRecord,
-        Principal, RecordId, RunId, StatementFacts, VerdictRecord,
+        AgentIdentity, Author, ClientAddress, ConnectionId, Guarantee, Mode, OriginalDestination,
+        OutcomeRecord, Principal, RecordId, RunId, StatementFacts, VerdictRecord,
     };
 
     use super::*;
@@ -368,7 +370,10 @@ mod tests {
         assert_eq!(event["type_uid"].as_u64(), Some(class * 100 + event["activity_id"].as_u64().unwrap()));
         assert_eq!(event["category_uid"].as_u64(), Some(class / 1000));
         // `Other` says what else.
-        assert!(event["activity_id"] != 99 || event["activity_name"].as_str().is_some_and(|name| !name.is_empty()));
+        assert!(
+            event["activity_id"] != 99
+                || event["activity_name"].as_str().is_some_and(|name| !name.is_empty())
+        );
         fn empty(value: &Value) -> bool {
             match value {
                 Value::Null => true,

@@ -55,7 +55,9 @@ impl FromStr for Since {
             Ok(at)
         } else {
             let time = text.parse::<civil::DateTime>().and_then(local);
-            time.map_err(|_| "give a time span such as `2h` or `7d`, or a time such as `2026-01-31T12:00`".to_owned())
+            time.map_err(|_| {
+                "give a time span such as `2h` or `7d`, or a time such as `2026-01-31T12:00`".to_owned()
+            })
         }?;
         Ok(Self(at.as_microsecond()))
     }

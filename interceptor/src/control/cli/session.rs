@@ -85,7 +85,8 @@ fn heading(printer: &Printer, connection: ConnectionId, records: &[FullRecord]) 
     printer.line(&format!("session {connection}  {}", printer.paint(&when(request.at), Tone::Faint)))?;
     printer.field("agent", &format!("{}, run {}", request.agent.name, request.run))?;
     if let Some(process) = &request.process {
-        printer.field("process", &format!("{} {}", process.pid, records::one_line(&process.argv.join(" "))))?;
+        printer
+            .field("process", &format!("{} {}", process.pid, records::one_line(&process.argv.join(" "))))?;
     }
     let resource = request.resource.as_ref().map_or("-", |name| name.as_str());
     let principal = &told.principal;
@@ -122,7 +123,10 @@ fn row(record: &FullRecord, begun: i64) -> Vec<(String, Tone)> {
         (after(request.at.saturating_sub(begun)), Tone::Faint),
         (record.id.to_string(), Tone::Plain),
         (result, tone),
-        (outcome.and_then(|outcome| outcome.rows).map_or(String::new(), |rows| rows.to_string()), Tone::Plain),
+        (
+            outcome.and_then(|outcome| outcome.rows).map_or(String::new(), |rows| rows.to_string()),
+            Tone::Plain,
+        ),
         (outcome.and_then(|outcome| outcome.latency_us).map_or(String::new(), records::took), Tone::Faint),
         (what, if request.author == Author::Gate { Tone::Faint } else { Tone::Plain }),
     ]

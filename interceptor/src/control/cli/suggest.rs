@@ -109,7 +109,8 @@ fn left_out(suggestion: &Suggestion) -> Vec<String> {
     let left = suggestion.left_out.iter();
     left.map(|(reason, left)| {
         let records = if left.records == 1 { "record" } else { "records" };
-        text::printable(&format!("{} {records}, the first {}: {reason}", left.records, left.first)).into_owned()
+        text::printable(&format!("{} {records}, the first {}: {reason}", left.records, left.first))
+            .into_owned()
     })
     .collect()
 }
@@ -117,13 +118,17 @@ fn left_out(suggestion: &Suggestion) -> Vec<String> {
 /// Writes rules and tables; gives the files.
 fn write(path: &Path, rules: &str, tables: &BTreeMap<String, String>) -> Result<Vec<PathBuf>, Failure> {
     if path.extension().is_none_or(|extension| extension != "cedar") {
-        return Err(Failure::usage(format!("{} must end in `.cedar`: only such files are read", path.display())));
+        return Err(Failure::usage(format!(
+            "{} must end in `.cedar`: only such files are read",
+            path.display()
+        )));
     }
     let mut files = vec![(path.to_owned(), rules)];
     for (number, (database, table)) in tables.iter().enumerate() {
         let database: String =
             database.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        let end = if number == 0 { "expect.toml".to_owned() } else { format!("{database}-{number}.expect.toml") };
+        let end =
+            if number == 0 { "expect.toml".to_owned() } else { format!("{database}-{number}.expect.toml") };
         files.push((path.with_extension(end), table));
     }
     if let Some((taken, _)) = files.iter().find(|(path, _)| path.exists()) {
@@ -156,5 +161,7 @@ fn report(printer: &Printer, suggestion: &Suggestion, written: &[PathBuf]) -> Re
         printer.field("permitted", &format!("{} records already", suggestion.permitted))?;
     }
     left_out(suggestion).iter().try_for_each(|line| printer.field("left out", line))?;
-    printer.line(&printer.paint("read them, then `interceptor policy test` and `interceptor reload`", Tone::Faint))
+    printer.line(
+        &printer.paint("read them, then `interceptor policy test` and `interceptor reload`", Tone::Faint),
+    )
 }
