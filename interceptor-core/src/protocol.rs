@@ -4,7 +4,13 @@
 //! a client's bytes except as [`Step::Pass`] (nothing to judge; its protocol's README lists what) or inside a
 //! [`Held`]. It must never know policy, records or sockets.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::{Bytes, BytesMut};
 
@@ -162,6 +168,38 @@ pub struct Stopped {
     pub done: Option<Done>,
 }
 
+/// How far a resource's catalogue has come: a number that all its sessions share. It moves on when one of them may
+/// have changed what names mean to the others, and with the time, for changes made around us. What a decoder has
+/// learned of the catalogue it may keep for as long as the number stays.
+pub struct Epoch {
+    changes: AtomicU64,
+    time: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl Epoch {
+    /// A new one, which also moves on whenever `time` does; that must never go back.
+    pub fn new(time: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self { changes: AtomicU64::new(0), time: Box::new(time) }
+    }
+
+    /// The number now.
+    pub fn now(&self) -> u64 {
+        // Neither part goes back, so that the sum stays only while both do.
+        self.changes.load(Ordering::Acquire).wrapping_add((self.time)())
+    }
+
+    /// The catalogue may have changed.
+    pub fn advance(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Epoch").field(&self.now()).finish()
+    }
+}
+
 /// Decodes one connection's both directions.
 pub trait Decoder: Send {
     /// Takes whole frames from `input` and says what to do with them.
@@ -291,8 +329,8 @@ pub trait Protocol: Send + Sync {
     fn default_port(&self) -> u16;
     /// The ALPN names that its TLS uses, both ways.
     fn alpn(&self) -> &'static [&'static [u8]];
-    /// A decoder for a new connection.
-    fn open(&self) -> Box<dyn Decoder>;
+    /// A decoder for a new connection to a resource whose catalogue is at `epoch`.
+    fn open(&self, epoch: Arc<Epoch>) -> Box<dyn Decoder>;
     /// A log-in as `principal`, for what the client asked in `opening`.
     fn login(&self, principal: &Principal, opening: &Opening, tls: UpstreamTls) -> Box<dyn Login>;
     /// The bytes of an out-of-band cancel request, to be sent on a connection of its own, with the TLS negotiation

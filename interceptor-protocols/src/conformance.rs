@@ -6,11 +6,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
     model::{ExchangeDigest, RecordId},
     permit::{Committed, Denial, Held, Judgement, Permit},
-    protocol::{CancelKey, DecodeError, Decoder, Greeting, Protocol, Side, Step},
+    protocol::{CancelKey, DecodeError, Decoder, Epoch, Greeting, Protocol, Side, Step},
 };
 use proptest::prelude::*;
 
@@ -77,6 +82,12 @@ struct Seen {
     closed: bool,
 }
 
+/// An epoch in which nothing that is learned can be kept, as when the transcripts were made.
+fn moving() -> Arc<Epoch> {
+    let reads = AtomicU64::new(0);
+    Arc::new(Epoch::new(move || reads.fetch_add(1, Ordering::Relaxed)))
+}
+
 struct Session {
     decoder: Box<dyn Decoder>,
     input: [BytesMut; 2],
@@ -87,7 +98,7 @@ struct Session {
 impl Session {
     fn new(protocol: &dyn Protocol) -> Self {
         Self {
-            decoder: protocol.open(),
+            decoder: protocol.open(moving()),
             input: [BytesMut::new(), BytesMut::new()],
             opened: false,
             seen: Seen::default(),

@@ -77,7 +77,7 @@ enum Release {
     /// The distribution's.
     #[default]
     Distribution,
-    /// PostgreSQL 18, from a package of Python's.
+    /// PostgreSQL 18, from a package of Node's.
     Newest,
 }
 
@@ -111,6 +111,7 @@ impl Release {
 pub struct Bed {
     release: Release,
     settings: Vec<(String, String)>,
+    access: String,
 }
 
 impl Bed {
@@ -121,12 +122,18 @@ impl Bed {
 
     /// The newest PostgreSQL in the place of the distribution's.
     pub fn newest() -> Self {
-        Self { release: Release::Newest, settings: Vec::new() }
+        Self { release: Release::Newest, ..Self::default() }
     }
 
     /// With another setting, as in postgresql.conf.
     pub fn with(mut self, setting: &str, value: &str) -> Self {
         self.settings.push((setting.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Lets `role` in without TLS and without any proof, where neither is what is looked at.
+    pub fn open_to(mut self, role: &str) -> Self {
+        self.access += &format!("host all {role} 127.0.0.1/32 trust\n");
         self
     }
 
@@ -148,7 +155,7 @@ impl Bed {
             ("roots.pem", &authority.certificate, 0o644),
             ("client.pem", &client.certificate, 0o644),
             ("client.key", &client.key, 0o600),
-            ("data/pg_hba.conf", &HBA.to_owned(), 0o600),
+            ("data/pg_hba.conf", &format!("{}{HBA}", self.access), 0o600),
         ];
         for (name, text, mode) in files {
             let path = folder.path().join(name);

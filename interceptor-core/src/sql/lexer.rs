@@ -60,25 +60,47 @@ pub(super) struct Token {
 
 /// All tokens of `text`, without white space and comments, or why it cannot be cut. At most `limit` tokens.
 pub(super) fn tokens(text: &str, limit: usize) -> Result<Vec<Token>, String> {
-    let mut lexer = Lexer { text, at: 0 };
-    let mut found: Vec<Token> = Vec::new();
-    loop {
-        lexer.skip_trivia()?;
-        let start = lexer.at;
-        let Some(kind) = lexer.next_kind()? else { return Ok(found) };
-        if kind == Kind::Word && text.get(start..lexer.at).is_some_and(|w| w.eq_ignore_ascii_case("uescape"))
-        {
-            return Err("UESCAPE is not read".to_owned());
-        }
-        if let (Kind::String(_), Some(Token { kind: Kind::String(style), .. })) = (kind, found.last())
-            && *style != Style::Plain
-        {
-            return Err("a string with escapes is continued by another string".to_owned());
-        }
+    let mut tokens = Tokens::new(text);
+    let mut found = Vec::new();
+    while let Some(token) = tokens.next()? {
         if found.len() >= limit {
             return Err(format!("it has more than {limit} tokens"));
         }
-        found.push(Token { kind, range: start..lexer.at });
+        found.push(token);
+    }
+    Ok(found)
+}
+
+/// Cuts a text one token after the other.
+pub(super) struct Tokens<'a> {
+    lexer: Lexer<'a>,
+    previous: Option<Kind>,
+}
+
+impl<'a> Tokens<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { lexer: Lexer { text, at: 0 }, previous: None }
+    }
+
+    /// The next token, or why there is none; nothing at the end of the text.
+    pub(super) fn next(&mut self) -> Result<Option<Token>, String> {
+        let lexer = &mut self.lexer;
+        lexer.skip_trivia()?;
+        let start = lexer.at;
+        let Some(kind) = lexer.next_kind()? else { return Ok(None) };
+        let range = start..lexer.at;
+        if kind == Kind::Word
+            && lexer.text.get(range.clone()).is_some_and(|w| w.eq_ignore_ascii_case("uescape"))
+        {
+            return Err("UESCAPE is not read".to_owned());
+        }
+        if let (Kind::String(_), Some(Kind::String(style))) = (kind, self.previous)
+            && style != Style::Plain
+        {
+            return Err("a string with escapes is continued by another string".to_owned());
+        }
+        self.previous = Some(kind);
+        Ok(Some(Token { kind, range }))
     }
 }
 

@@ -15,8 +15,10 @@ mod guard;
 mod kinds;
 mod lexer;
 mod names;
+mod readings;
 mod redact;
 mod schema;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod utility;
@@ -24,13 +26,15 @@ mod walk;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::Range,
+    ops::{Deref, Range},
+    sync::Arc,
 };
 
 pub use analyze::analyze;
 pub use facts::{batch_facts, executed, facts, question, shifts_names};
 pub use fuzz::fuzz;
 pub use guard::{MAX_BYTES, MAX_CHAIN, MAX_DEPTH, MAX_NESTING, MAX_TOKENS};
+pub use readings::Readings;
 pub use redact::{redact, without_literals};
 
 use crate::model::{Object, SessionChange, StatementKind, Unknown, Verb};
@@ -77,8 +81,10 @@ pub enum TransactionVerb {
     Commit,
     /// ROLLBACK, ABORT.
     Rollback,
-    /// SAVEPOINT, RELEASE, ROLLBACK TO, SET TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED.
+    /// SAVEPOINT, RELEASE, ROLLBACK TO, SET TRANSACTION, SET CONSTRAINTS.
     Other,
+    /// COMMIT PREPARED, ROLLBACK PREPARED: the end of a transaction that any session may have begun.
+    Prepared,
 }
 
 /// One statement of a text.
@@ -86,6 +92,21 @@ pub enum TransactionVerb {
 pub struct Statement {
     /// Where it stands in the text, in bytes, without the semicolon.
     pub range: Range<usize>,
+    /// What it means, which other texts may mean as well.
+    pub meaning: Arc<Meaning>,
+}
+
+impl Deref for Statement {
+    type Target = Meaning;
+
+    fn deref(&self) -> &Meaning {
+        &self.meaning
+    }
+}
+
+/// What a statement means, wherever it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meaning {
     /// Its kind.
     pub kind: StatementKind,
     /// What it does, by names as written; in order, without repetition.

@@ -525,7 +525,7 @@ fn what_cannot_be_judged_is_unknown() {
 
 #[test]
 fn sessions_and_transactions_are_followed() {
-    use TransactionVerb::{Begin, Commit, Other, Rollback};
+    use TransactionVerb::{Begin, Commit, Other, Prepared, Rollback};
     for (text, verb) in [
         ("BEGIN", Begin),
         ("START TRANSACTION READ ONLY", Begin),
@@ -537,7 +537,7 @@ fn sessions_and_transactions_are_followed() {
         ("ROLLBACK TO SAVEPOINT a", Other),
         ("SAVEPOINT a", Other),
         ("RELEASE a", Other),
-        ("COMMIT PREPARED 'x'", Other),
+        ("COMMIT PREPARED 'x'", Prepared),
         ("SET TRANSACTION READ ONLY", Other),
     ] {
         assert_eq!(one(text).transaction, Some(verb), "{text}");

@@ -40,12 +40,10 @@ fn transaction(node: &SyntaxNode) -> Option<Draft> {
         BEGIN => TransactionVerb::Begin,
         COMMIT_TRANSACTION | PREPARE_TRANSACTION => TransactionVerb::Commit,
         ROLLBACK_TRANSACTION => TransactionVerb::Rollback,
-        SAVEPOINT_CREATE
-        | RELEASE_SAVEPOINT
-        | ROLLBACK_TO_SAVEPOINT
-        | COMMIT_PREPARED
-        | ROLLBACK_PREPARED
-        | SET_CONSTRAINTS => TransactionVerb::Other,
+        SAVEPOINT_CREATE | RELEASE_SAVEPOINT | ROLLBACK_TO_SAVEPOINT | SET_CONSTRAINTS => {
+            TransactionVerb::Other
+        }
+        COMMIT_PREPARED | ROLLBACK_PREPARED => TransactionVerb::Prepared,
         SET_TRANSACTION if child_of(node, SESSION_CHARACTERISTICS).is_none() => TransactionVerb::Other,
         _ => return None,
     };

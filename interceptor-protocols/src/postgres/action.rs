@@ -10,12 +10,13 @@ use std::{
 
 use interceptor_core::{
     model::{Action, BindValue, Phase, SessionChange, StatementFacts, StatementKind, Target, Unknown, Verb},
-    sql::{Answer, Question, Reference, Relation, Statement, TransactionVerb},
+    sql::{Answer, Question, Reference, Relation, Statement},
 };
 
 use super::{
     facts,
     names::{Names, Weighed},
+    turn::{self, Turn, is_plain},
 };
 
 /// How many statements one text may have.
@@ -249,13 +250,15 @@ pub(super) fn question(items: &[Expanded<'_>]) -> Question {
     question
 }
 
-/// The actions of these statements. `known` is the catalogue's answer to [`question`], or why there is none.
+/// The actions of these statements. `known` is the catalogue's answer to [`question`], or why there is none;
+/// `undecided` is what the transaction under way has turned.
 pub(super) fn actions(
     phase: Phase,
     text: &str,
     items: &[Expanded<'_>],
     known: Result<&Answer, &str>,
     binds: &[BindValue],
+    undecided: Turn,
 ) -> Vec<Action> {
     if items.is_empty() {
         return unknown(phase, text, binds.to_vec(), "there is no statement in it");
@@ -264,6 +267,7 @@ pub(super) fn actions(
     // Names that an earlier statement of the same text makes: they may hide what the catalogue said.
     let mut made = BTreeSet::new();
     let mut begin = 0;
+    let mut undecided = undecided;
     items
         .iter()
         .zip(1..)
@@ -274,9 +278,11 @@ pub(super) fn actions(
                 known
             };
             let facts = item_facts(item, known_here);
+            let turn = turn::of(item, &facts, undecided);
+            undecided = undecided.max(turn);
             match item.makes(&facts) {
                 Some(names) => made.extend(names),
-                None if may_turn_names(item, &facts) => {
+                None if turn > Turn::Nothing => {
                     known = Err("an earlier statement of the same text may change what its names mean");
                 }
                 None => {}
@@ -339,37 +345,6 @@ fn statement_facts(statement: &Statement, known: Result<&Answer, &str>) -> State
             facts
         }
     }
-}
-
-/// Whether running this may change what names mean to the statements after it: settings, roles, definitions, code
-/// of somebody's own. Triggers are beyond what is known here (see the README).
-fn may_turn_names(item: &Expanded<'_>, facts: &StatementFacts) -> bool {
-    facts.unknown.is_some()
-        || matches!(
-            item.statement.transaction,
-            Some(TransactionVerb::Commit | TransactionVerb::Rollback | TransactionVerb::Other)
-        )
-        || facts.effects.iter().any(|effect| !is_plain(effect.verb))
-}
-
-fn is_plain(verb: Verb) -> bool {
-    matches!(
-        verb,
-        Verb::DataRead
-            | Verb::DataInsert
-            | Verb::DataUpdate
-            | Verb::DataDelete
-            | Verb::DataTruncate
-            | Verb::DataLock
-            | Verb::Transaction
-            | Verb::Notify
-    )
-}
-
-/// Whether any of these may change what names mean, or how texts are read, for the exchanges after this one.
-pub(super) fn any_may_turn_names(items: &[Expanded<'_>], actions: &[Action]) -> bool {
-    items.len() != actions.len()
-        || items.iter().zip(actions).any(|(item, action)| may_turn_names(item, &action.facts))
 }
 
 /// Whether the statement takes a snapshot when it runs, so that a look-up before it changes nothing.

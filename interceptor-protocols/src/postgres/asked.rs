@@ -7,10 +7,11 @@ use interceptor_core::{permit::Denial, protocol::Refusal};
 
 use super::{
     action::{Change, Prepared},
-    decode::{Known, PostgresDecoder, State},
+    decode::{PostgresDecoder, State},
     lookup::PREFIX,
     queue::{Changes, Entry, Gate, Kind},
     refuse,
+    turn::Turn,
 };
 
 /// What the relay was asked about, and what follows when it is sent or refused.
@@ -18,8 +19,8 @@ use super::{
 pub(super) struct Asked {
     pub(super) number: u64,
     pub(super) what: What,
-    /// Sending it may change what names mean afterwards.
-    pub(super) turns_names: bool,
+    /// What sending it may change of what names mean afterwards.
+    pub(super) turn: Turn,
     pub(super) snapshot: bool,
 }
 
@@ -47,10 +48,8 @@ pub(super) enum What {
 impl PostgresDecoder {
     /// The relay has sent what it was asked about.
     pub(super) fn asked_was_sent(&mut self, asked: Asked) {
-        let Asked { number, what, turns_names, snapshot } = asked;
-        if turns_names {
-            self.changes = self.changes.saturating_add(1);
-        }
+        let Asked { number, what, turn, snapshot } = asked;
+        self.turns.sent(turn);
         self.snapshot |= snapshot;
         let kind = match what {
             What::Open => return,
@@ -96,9 +95,7 @@ impl PostgresDecoder {
             return Refusal { client: refuse::no_session(denial), upstream: nothing };
         }
         if let What::Gate(gate) = asked.what {
-            let answer = Err("the look-up itself was refused".to_owned());
-            self.known =
-                Some(Known { segment: gate.segment, changes: gate.changes, question: gate.question, answer });
+            self.known.learn(gate.asked, Err("the look-up itself was refused".to_owned()));
             return Refusal { client: nothing.clone(), upstream: nothing };
         }
         if !matches!(asked.what, What::Query { .. } | What::Function) {

@@ -23,6 +23,7 @@ use super::{
     lookup::{self, PREFIX},
     queue::{Entry, Gate, Kind},
     startup::{self, First},
+    turn::{self, Turn},
 };
 
 /// A frame that is being judged.
@@ -87,7 +88,7 @@ impl PostgresDecoder {
                 let wish = *wish;
                 self.state = State::Opening;
                 let number = self.number();
-                self.asked = Some(Asked { number, what: What::Open, turns_names: false, snapshot: false });
+                self.asked = Some(Asked { number, what: What::Open, turn: Turn::Nothing, snapshot: false });
                 Ok(Step::Open(Opening {
                     held: Held::new(number, vec![wish.action], Bytes::new()),
                     claimed: wish.claimed,
@@ -217,13 +218,14 @@ impl PostgresDecoder {
         };
         let known = known.as_ref().map_err(String::as_str);
         let items = &expansion.items;
-        let actions = action::actions(Phase::Query, &reading.text, items, known, &[]);
+        let undecided = self.turns.undecided();
+        let actions = action::actions(Phase::Query, &reading.text, items, known, &[], undecided);
         let places = items.iter().map(|item| (item.answers(), item.changes(&reading.text))).collect();
-        let turns_names = action::any_may_turn_names(items, &actions);
+        let turn = turn::of_all(items, &actions, undecided);
         let what = What::Query { places, opaque: items.is_empty() };
         let snapshot = items.iter().any(|item| action::takes_snapshot(item.statement()));
         drop(expansion);
-        Ok(self.ask(what, actions, frame, turns_names, snapshot))
+        Ok(self.ask(what, actions, frame, turn, snapshot))
     }
 
     fn judge_parse(&mut self, work: Work) -> Result<Step, DecodeError> {
@@ -252,9 +254,16 @@ impl PostgresDecoder {
             Need::Lack(why) => Err(why),
         };
         let known = known.as_ref().map_err(String::as_str);
-        let actions = action::actions(Phase::Prepare, &reading.text, &expansion.items, known, &[]);
+        let actions = action::actions(
+            Phase::Prepare,
+            &reading.text,
+            &expansion.items,
+            known,
+            &[],
+            self.turns.undecided(),
+        );
         let snapshot = expansion.items.iter().any(|item| action::takes_snapshot(item.statement()));
-        Ok(self.ask(what, actions, frame, false, snapshot))
+        Ok(self.ask(what, actions, frame, Turn::Nothing, snapshot))
     }
 
     /// A Bind runs nothing that its statement was not judged for at Parse; its values are judged with its Execute.
@@ -326,40 +335,30 @@ impl PostgresDecoder {
         }
         let known = known.as_ref().map_err(String::as_str);
         let items = &expansion.items;
-        let actions = action::actions(Phase::Execute, &reading.text, items, known, &binds);
-        let turns_names = action::any_may_turn_names(items, &actions);
+        let undecided = self.turns.undecided();
+        let actions = action::actions(Phase::Execute, &reading.text, items, known, &binds, undecided);
+        let turn = turn::of_all(items, &actions, undecided);
         let snapshot = items.iter().any(|item| action::takes_snapshot(item.statement()));
         let changes = items.iter().flat_map(|item| item.changes(&reading.text)).collect();
         drop(expansion);
-        Ok(self.ask(What::Execute { changes }, actions, frame, turns_names, snapshot))
+        Ok(self.ask(What::Execute { changes }, actions, frame, turn, snapshot))
     }
 
     /// What is needed before these can be judged. `firm` is false where a name's meaning hangs on answers that have
     /// not come: a look-up then also waits for them.
     fn need(&self, items: &[Expanded<'_>], firm: bool) -> Need {
         let question = action::question(items);
-        let certain = firm && self.proven == self.changes;
-        let nothing = !action::needs_catalogue(items);
-        if let Some(known) = &self.known
-            && known.segment == self.segment
-            && known.changes == self.changes
-        {
-            match &known.answer {
-                Err(why) => {
-                    return if nothing && certain {
-                        Need::Have(Answer::default())
-                    } else {
-                        Need::Lack(why.clone())
-                    };
-                }
-                Ok(answer) if certain && lookup::covers(&known.question, &question) => {
-                    return Need::Have(answer.clone());
-                }
-                Ok(_) => {}
+        let now = self.moment();
+        if firm && self.turns.is_proven() {
+            if !action::needs_catalogue(items) {
+                return Need::Have(Answer::default());
+            }
+            if let Some(answer) = self.known.answer(&question, now) {
+                return Need::Have(answer);
             }
         }
-        if nothing && certain {
-            return Need::Have(Answer::default());
+        if let Some(why) = self.known.failure(now) {
+            return Need::Lack(why.to_owned());
         }
         if self.skips_now() {
             return Need::Lack(
@@ -394,25 +393,17 @@ impl PostgresDecoder {
             reader: lookup::Reader::default(),
             stage: 0,
             failed: None,
-            segment: self.segment,
-            changes: self.changes,
+            asked: self.moment(),
         };
         self.work = Some(work);
         let what = What::Gate(Box::new(gate));
-        self.asked = Some(Asked { number, what, turns_names: false, snapshot: !sync });
+        self.asked = Some(Asked { number, what, turn: Turn::Nothing, snapshot: !sync });
         Step::Enquire(Held::new(number, vec![request.action], request.bytes))
     }
 
-    fn ask(
-        &mut self,
-        what: What,
-        actions: Vec<Action>,
-        frame: Bytes,
-        turns_names: bool,
-        snapshot: bool,
-    ) -> Step {
+    fn ask(&mut self, what: What, actions: Vec<Action>, frame: Bytes, turn: Turn, snapshot: bool) -> Step {
         let number = self.number();
-        self.asked = Some(Asked { number, what, turns_names, snapshot });
+        self.asked = Some(Asked { number, what, turn, snapshot });
         Step::Ask(Held::new(number, actions, frame))
     }
 
@@ -425,7 +416,7 @@ impl PostgresDecoder {
         why: &str,
         frame: Bytes,
     ) -> Step {
-        self.ask(what, action::unknown(phase, text, binds, why), frame, true, false)
+        self.ask(what, action::unknown(phase, text, binds, why), frame, Turn::Catalogue, false)
     }
 }
 

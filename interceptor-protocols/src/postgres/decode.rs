@@ -2,12 +2,13 @@
 //!
 //! The client's side is in `client.rs`, the upstream's in `upstream.rs`; both only touch what is here.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     model::Spent,
     permit::Denial,
-    protocol::{CancelKey, DecodeError, Decoder, Greeting, Side, Step, Stopped},
-    sql::{Answer, Question},
+    protocol::{CancelKey, DecodeError, Decoder, Epoch, Greeting, Side, Step, Stopped},
 };
 
 use super::{
@@ -15,9 +16,11 @@ use super::{
     asked::Asked,
     client::Work,
     frame::Writer,
+    known::{Known, Moment},
     meter::Meter,
     queue::{Changes, Planned, Queue},
     refuse,
+    turn::Turns,
 };
 
 /// Where the connection is.
@@ -33,15 +36,6 @@ pub(super) enum State {
     Leaving,
     /// Nothing more is decoded.
     Over,
-}
-
-/// What the last look-up brought, and how long it holds.
-#[derive(Debug)]
-pub(super) struct Known {
-    pub(super) segment: u64,
-    pub(super) changes: u64,
-    pub(super) question: Question,
-    pub(super) answer: Result<Answer, String>,
 }
 
 /// Decodes one connection.
@@ -74,11 +68,10 @@ pub(super) struct PostgresDecoder {
     pub(super) segment_op: u64,
     /// Counts such stretches.
     pub(super) segment: u64,
-    /// Counts exchanges that may have changed what names mean, or how texts are read.
-    pub(super) changes: u64,
-    /// The value of `changes` for which the settings are proven.
-    pub(super) proven: u64,
-    pub(super) known: Option<Known>,
+    /// What the session has changed of what names mean, and of how texts are read.
+    pub(super) turns: Turns,
+    /// What look-ups have brought.
+    pub(super) known: Known,
     /// The stretch in which a message was refused: the server passes over the rest of it for sure.
     pub(super) refused_in: Option<u64>,
     /// Why texts cannot be read any more: a setting that changes how.
@@ -93,8 +86,8 @@ pub(super) struct PostgresDecoder {
 }
 
 impl PostgresDecoder {
-    /// A decoder for a new connection.
-    pub(super) fn new() -> Self {
+    /// A decoder for a new connection to a resource whose catalogue is at `epoch`.
+    pub(super) fn new(epoch: Arc<Epoch>) -> Self {
         Self {
             state: State::Start,
             asked_tls: false,
@@ -112,9 +105,8 @@ impl PostgresDecoder {
             ops: 0,
             segment_op: 0,
             segment: 0,
-            changes: 0,
-            proven: 0,
-            known: None,
+            turns: Turns::new(epoch),
+            known: Known::default(),
             refused_in: None,
             unreadable: None,
             owed: None,
@@ -204,6 +196,12 @@ impl PostgresDecoder {
         self.piping = false;
         self.segment = self.segment.saturating_add(1);
         self.segment_op = self.ops.saturating_add(1);
+        self.turns.stretch_ended();
+    }
+
+    /// Now, as far as answers of the catalogue go.
+    pub(super) fn moment(&self) -> Moment {
+        Moment { changes: self.turns.changes(), segment: self.segment, epoch: Some(self.turns.epoch()) }
     }
 
     /// Notes a setting that the server reports.

@@ -1,14 +1,19 @@
 //! The one place where this protocol asks `core` what a text means, and reads what `core` does not tell: the names
 //! of cursors.
 
+use std::sync::LazyLock;
+
 use interceptor_core::{
     model::{StatementFacts, StatementKind, Unknown},
-    sql::{self, Answer, Question, Reference, Statement},
+    sql::{self, Answer, Question, Readings, Reference, Statement},
 };
+
+/// What texts of all sessions were read to mean.
+static READINGS: LazyLock<Readings> = LazyLock::new(Readings::default);
 
 /// Reads a text.
 pub(super) fn read(text: &str) -> Result<Vec<Statement>, Unknown> {
-    sql::analyze(text)
+    READINGS.analyze(text)
 }
 
 /// What must be looked up for these.

@@ -1,10 +1,12 @@
 //! Entries for the fuzzer: any bytes on either side. They return nothing; a panic, an abort or a decoder that makes
 //! no progress is the finding.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
     permit::Denial,
-    protocol::{CancelKey, Decoder, Greeting, Side, Step},
+    protocol::{CancelKey, Decoder, Epoch, Greeting, Side, Step},
 };
 
 use super::decode::PostgresDecoder;
@@ -19,7 +21,7 @@ fn denial() -> Denial {
 }
 
 fn opened() -> PostgresDecoder {
-    let mut decoder = PostgresDecoder::new();
+    let mut decoder = PostgresDecoder::new(Arc::new(Epoch::new(|| 0)));
     let greeting = Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None };
     let key = CancelKey { process: 1, secret: Bytes::from_static(b"four") };
     let _ = decoder.opened(&greeting, &key);
@@ -52,7 +54,7 @@ fn drive(decoder: &mut PostgresDecoder, side: Side, data: &[u8]) {
 
 /// The client's side: `data` as a connection's first bytes, and as bytes within a session.
 pub fn fuzz_client(data: &[u8]) {
-    drive(&mut PostgresDecoder::new(), Side::Client, data);
+    drive(&mut PostgresDecoder::new(Arc::new(Epoch::new(|| 0))), Side::Client, data);
     drive(&mut opened(), Side::Client, data);
 }
 

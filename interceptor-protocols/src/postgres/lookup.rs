@@ -4,8 +4,6 @@
 //! Promise: every name in it is qualified, so that a hostile `search_path` cannot turn it; names travel as bind
 //! values, never as text; it uses a statement and portal of its own, so that the client's unnamed ones live on.
 
-use std::collections::BTreeSet;
-
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
     model::{Action, BindValue, Effect, Object, Phase, StatementFacts, StatementKind, Target, Verb},
@@ -136,6 +134,7 @@ fn array(values: impl Iterator<Item = Option<String>>) -> String {
 pub(super) struct Settings {
     pub(super) client_encoding: String,
     pub(super) standard_strings: String,
+    pub(super) isolation: String,
 }
 
 /// Gathers the rows of an answer.
@@ -208,10 +207,14 @@ impl Reader {
 type Row = [String; COLUMNS];
 
 fn session(row: &Row, answer: &mut Answer) -> Settings {
-    let [_, _, database, role, encoding, strings, _] = row;
+    let [_, _, database, role, encoding, strings, isolation] = row;
     answer.database.clone_from(database);
     answer.role.clone_from(role);
-    Settings { client_encoding: encoding.clone(), standard_strings: strings.clone() }
+    Settings {
+        client_encoding: encoding.clone(),
+        standard_strings: strings.clone(),
+        isolation: isolation.clone(),
+    }
 }
 
 fn asked<'a>(place: &str, names: &[&'a Name]) -> Result<&'a Name, String> {
@@ -262,10 +265,4 @@ fn function(row: &Row, names: &[&Name], answer: &mut Answer) -> Result<(), Strin
         Function::Missing => *now = Function::BuiltIn { oids: vec![oid] },
     }
     Ok(())
-}
-
-/// Whether everything that `question` asks was part of `asked`.
-pub(super) fn covers(asked: &Question, question: &Question) -> bool {
-    let within = |inner: &BTreeSet<Name>, outer: &BTreeSet<Name>| inner.is_subset(outer);
-    within(&question.relations, &asked.relations) && within(&question.functions, &asked.functions)
 }

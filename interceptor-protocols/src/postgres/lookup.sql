@@ -19,7 +19,8 @@ called(n, s, t) AS (
     pg_catalog.unnest($3::pg_catalog.text[])) WITH ORDINALITY AS o(s, t, n))
 SELECT 's'::pg_catalog.text, '0'::pg_catalog.text, pg_catalog.current_database()::pg_catalog.text,
   current_user::pg_catalog.text, pg_catalog.current_setting('client_encoding'::pg_catalog.text),
-  pg_catalog.current_setting('standard_conforming_strings'::pg_catalog.text), ''::pg_catalog.text
+  pg_catalog.current_setting('standard_conforming_strings'::pg_catalog.text),
+  pg_catalog.current_setting('transaction_isolation'::pg_catalog.text)
 UNION ALL
 SELECT 'p'::pg_catalog.text, o.n::pg_catalog.text, o.t::pg_catalog.text, ''::pg_catalog.text,
   ''::pg_catalog.text, ''::pg_catalog.text, ''::pg_catalog.text

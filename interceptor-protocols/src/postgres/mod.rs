@@ -2,10 +2,12 @@
 //!
 //! What is judged, what passes, and what is not spoken yet stands in this folder's `README.md`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use interceptor_core::{
     model::Principal,
-    protocol::{CancelKey, Decoder, Login, Opening, Protocol, UpstreamTls},
+    protocol::{CancelKey, Decoder, Epoch, Login, Opening, Protocol, UpstreamTls},
 };
 
 mod action;
@@ -16,6 +18,7 @@ mod decode;
 mod facts;
 mod frame;
 mod fuzz;
+mod known;
 mod login;
 mod lookup;
 mod meter;
@@ -24,6 +27,7 @@ mod outcome;
 mod queue;
 mod refuse;
 mod startup;
+mod turn;
 mod upstream;
 
 #[cfg(test)]
@@ -48,8 +52,8 @@ impl Protocol for Postgres {
         &[b"postgresql"]
     }
 
-    fn open(&self) -> Box<dyn Decoder> {
-        Box::new(decode::PostgresDecoder::new())
+    fn open(&self, epoch: Arc<Epoch>) -> Box<dyn Decoder> {
+        Box::new(decode::PostgresDecoder::new(epoch))
     }
 
     fn login(&self, principal: &Principal, opening: &Opening, tls: UpstreamTls) -> Box<dyn Login> {

@@ -8,12 +8,15 @@ use interceptor_core::{
 };
 
 use super::{
-    decode::{Known, PostgresDecoder},
+    decode::PostgresDecoder,
     frame::Head,
     queue::{Changes, Entry, Gate, Kind},
     refuse,
     upstream::{ErrorFields, Fate, unexpected},
 };
+
+/// The isolation level in which every statement has a snapshot of its own, and so sees the catalogue as it is.
+const READ_COMMITTED: &str = "read committed";
 
 impl PostgresDecoder {
     /// ParseComplete, BindComplete, CloseComplete.
@@ -213,7 +216,11 @@ impl PostgresDecoder {
                 let answer = reader.finish(&gate.question).map(|(answer, settings)| {
                     self.note_setting("client_encoding", &settings.client_encoding);
                     self.note_setting("standard_conforming_strings", &settings.standard_strings);
-                    self.proven = gate.changes;
+                    self.turns.prove(gate.asked.changes);
+                    let own_snapshot = gate.sync && self.status == b'I';
+                    if !own_snapshot && settings.isolation != READ_COMMITTED {
+                        gate.asked.epoch = None;
+                    }
                     answer
                 });
                 self.learn(*gate, answer);
@@ -223,8 +230,7 @@ impl PostgresDecoder {
 
     pub(super) fn learn(&mut self, gate: Gate, answer: Result<Answer, String>) {
         self.enquiring = false;
-        let Gate { segment, changes, question, .. } = gate;
-        self.known = Some(Known { segment, changes, question, answer });
+        self.known.learn(gate.asked, answer);
     }
 
     pub(super) fn ready(&mut self, body: &Bytes, done: &mut Vec<Done>) -> Result<Fate, DecodeError> {
@@ -240,6 +246,7 @@ impl PostgresDecoder {
                 }
             }
         }
+        self.status = status;
         let fate = match self.queue.first().map(|entry| &entry.kind) {
             Some(Kind::Sync) => {
                 self.queue.pop();
@@ -260,13 +267,13 @@ impl PostgresDecoder {
             }
             _ => return Err(unexpected(b'Z')),
         };
-        self.status = status;
         if status == b'I' {
             self.names.portals.clear_settled();
         }
+        self.turns.answered();
         if self.is_settled() {
             self.snapshot &= status == b'T';
-            self.proven = self.changes;
+            self.turns.settled(status);
         }
         Ok(fate)
     }

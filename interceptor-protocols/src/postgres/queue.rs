@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use interceptor_core::sql::Question;
 
-use super::lookup::Reader;
+use super::{known::Moment, lookup::Reader};
 
 /// How many messages may be under way.
 pub(super) const MAX_QUEUE: usize = 65_536;
@@ -76,8 +76,8 @@ pub(super) struct Gate {
     /// How many of its answers have come: parse, bind, execute, close, close.
     pub(super) stage: u8,
     pub(super) failed: Option<(String, String)>,
-    pub(super) segment: u64,
-    pub(super) changes: u64,
+    /// When it was asked.
+    pub(super) asked: Moment,
 }
 
 /// The queue.

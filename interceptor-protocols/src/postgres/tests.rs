@@ -4,17 +4,24 @@
 
 mod budget;
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
     model::{Action, OutcomeStatus, Principal, RecordId, Target, Verb},
     permit::{Denial, Held},
     protocol::{
-        CancelKey, Challenge, DecodeError, Decoder, Done, Greeting, LoginStep, Opening, Proof, Protocol,
-        Refusal, Side, Step, UpstreamTls,
+        CancelKey, Challenge, DecodeError, Decoder, Done, Epoch, Greeting, LoginStep, Opening, Proof,
+        Protocol, Refusal, Side, Step, UpstreamTls,
     },
 };
 
 use super::{Postgres, decode::PostgresDecoder, frame::Writer, frame::put_text, frame::put_value};
+
+/// An epoch that only changes move on.
+fn still() -> Arc<Epoch> {
+    Arc::new(Epoch::new(|| 0))
+}
 
 fn message(tag: u8, body: impl FnOnce(&mut BytesMut)) -> Bytes {
     let mut out = Writer::default();
@@ -36,7 +43,7 @@ fn startup(version: u32, parameters: &[(&str, &str)]) -> BytesMut {
 }
 
 fn open(parameters: &[(&str, &str)]) -> Result<Opening, DecodeError> {
-    let mut decoder = PostgresDecoder::new();
+    let mut decoder = PostgresDecoder::new(still());
     match decoder.step(Side::Client, &mut startup(3 << 16, parameters))? {
         Step::Open(opening) => Ok(opening),
         other => panic!("{other:?}"),
@@ -48,7 +55,7 @@ fn denial() -> Denial {
 }
 
 fn session() -> PostgresDecoder {
-    let mut decoder = PostgresDecoder::new();
+    let mut decoder = PostgresDecoder::new(still());
     let greeting = Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None };
     let _ = decoder.opened(&greeting, &CancelKey { process: 1, secret: Bytes::from_static(b"four") });
     decoder
@@ -154,14 +161,14 @@ fn what_would_change_how_texts_are_read_is_refused_at_start_up() {
 #[test]
 fn bytes_before_tls_are_refused() {
     let request = [0, 0, 0, 8, 4, 210, 22, 47];
-    let mut decoder = PostgresDecoder::new();
+    let mut decoder = PostgresDecoder::new(still());
     assert!(matches!(client(&mut decoder, &request), Step::StartTls(bytes) if *bytes == *b"S"));
-    let mut decoder = PostgresDecoder::new();
+    let mut decoder = PostgresDecoder::new(still());
     let mut input = BytesMut::from(&[&request[..], b"Q"].concat()[..]);
     assert!(decoder.step(Side::Client, &mut input).is_err());
-    let mut decoder = PostgresDecoder::new();
+    let mut decoder = PostgresDecoder::new(still());
     assert!(matches!(client(&mut decoder, &[0x16, 3, 1]), Step::StartTls(bytes) if bytes.is_empty()));
-    let mut decoder = PostgresDecoder::new();
+    let mut decoder = PostgresDecoder::new(still());
     assert!(
         matches!(client(&mut decoder, &[0, 0, 0, 8, 4, 210, 22, 48]), Step::Reply(bytes) if *bytes == *b"N")
     );
@@ -172,7 +179,7 @@ fn cancel_keys_of_both_lengths() {
     for length in [4_usize, 32] {
         let key = CancelKey { process: 77, secret: vec![3; length].into() };
         let bytes = Postgres.cancel(&key);
-        let mut decoder = PostgresDecoder::new();
+        let mut decoder = PostgresDecoder::new(still());
         assert!(matches!(client(&mut decoder, &bytes), Step::Cancel(found) if found == key));
     }
 }
@@ -236,7 +243,7 @@ fn an_upstream_without_tls_is_not_spoken_to() {
 
 #[test]
 fn a_newer_client_is_told_what_is_spoken() {
-    let mut decoder = PostgresDecoder::new();
+    let mut decoder = PostgresDecoder::new(still());
     let mut packet = startup((3 << 16) | 9, &[("user", "a"), ("_pq_.new", "1")]);
     let Ok(Step::Open(opening)) = decoder.step(Side::Client, &mut packet) else { panic!("an opening") };
     let mut login = Postgres.login(&Principal::default(), &opening, UpstreamTls::Plaintext);
@@ -502,3 +509,5 @@ fn errors_that_quote_values_are_told_by_their_code_alone() {
         assert_eq!((done[0].code.as_deref(), done[0].message.as_deref()), (Some(code), told));
     }
 }
+
+mod known;

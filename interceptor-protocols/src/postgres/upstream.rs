@@ -60,34 +60,15 @@ pub(super) enum Fate {
 
 impl PostgresDecoder {
     pub(super) fn upstream(&mut self, input: &mut BytesMut) -> Result<Step, DecodeError> {
-        if self.state == State::Over {
-            return Ok(Step::Wait);
-        }
-        if let Some(bytes) = self.meter.back.take() {
-            return Ok(Step::Reply(bytes));
-        }
-        if self.work.is_none()
-            && self.asked.is_none()
-            && let Some(owed) = self.owed.take()
-        {
-            return Ok(Step::Answer { bytes: owed, done: Vec::new() });
+        if let Some(step) = self.before_input() {
+            return Ok(step);
         }
         // How much of the input goes on as it is.
         let mut ready = 0_usize;
         let mut done = Vec::new();
         loop {
-            if self.streaming > 0 && self.meter.swallowing {
-                if ready > 0 || !self.swallow(input) {
-                    break;
-                }
-                continue;
-            }
             if self.streaming > 0 {
-                let part = self.streaming.min(input.len().saturating_sub(ready));
-                if part == 0 {
-                    break;
-                }
-                self.streaming = self.streaming.saturating_sub(part);
+                let Some(part) = self.stream_on(input, ready) else { break };
                 ready = ready.saturating_add(part);
                 continue;
             }
@@ -127,14 +108,7 @@ impl PostgresDecoder {
                 break;
             }
             let body = Bytes::copy_from_slice(rest.get(5..head.total).unwrap_or_default());
-            let mut fate = self.receive(head, body, &mut done)?;
-            if self.meter.stopped {
-                fate = self.behind_cut(head.tag, fate)?;
-            }
-            if head.tag == b'C' {
-                self.passed_end();
-            }
-            match fate {
+            match self.fate(head, body, &mut done)? {
                 Fate::Pass => ready = ready.saturating_add(head.total),
                 // Only special messages end so, and nothing was ready before them.
                 fate => {
@@ -151,6 +125,38 @@ impl PostgresDecoder {
             return Ok(if self.gone { self.last_word() } else { Step::Wait });
         }
         Ok(Step::Answer { bytes: input.split_to(ready).freeze(), done })
+    }
+
+    /// What comes before anything that the upstream says.
+    fn before_input(&mut self) -> Option<Step> {
+        if self.state == State::Over {
+            return Some(Step::Wait);
+        }
+        if let Some(bytes) = self.meter.back.take() {
+            return Some(Step::Reply(bytes));
+        }
+        if self.work.is_some() || self.asked.is_some() {
+            return None;
+        }
+        self.owed.take().map(|owed| Step::Answer { bytes: owed, done: Vec::new() })
+    }
+
+    /// How much more of the streaming message goes on as it is; none where nothing can be done now.
+    fn stream_on(&mut self, input: &mut BytesMut, ready: usize) -> Option<usize> {
+        if self.meter.swallowing {
+            return (ready == 0 && self.swallow(input)).then_some(0);
+        }
+        let part = self.streaming.min(input.len().saturating_sub(ready));
+        self.streaming = self.streaming.saturating_sub(part);
+        (part > 0).then_some(part)
+    }
+
+    fn fate(&mut self, head: Head, body: Bytes, done: &mut Vec<Done>) -> Result<Fate, DecodeError> {
+        let fate = self.receive(head, body, done)?;
+        if head.tag == b'C' {
+            self.passed_end();
+        }
+        if self.meter.stopped { self.behind_cut(head.tag, fate) } else { Ok(fate) }
     }
 
     fn last_word(&mut self) -> Step {

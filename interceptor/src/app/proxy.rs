@@ -30,7 +30,7 @@ use crate::{
     kernel::KernelMaps,
     places::Places,
     proxy::{
-        Flood, Listeners, Origins, Proxy, Released, Runs,
+        Epochs, Flood, Listeners, Origins, Proxy, Released, Runs,
         dial::Dialler,
         registry::{Ending, Registry},
     },
@@ -164,6 +164,7 @@ impl Daemon {
             origins,
             client_tls: Terminator::new(Arc::new(keeper.clone())),
             dialler: Dialler::new(keeper.clone()),
+            epochs: Epochs::default(),
             registry: Arc::new(Registry::default()),
             runs: Runs::default(),
             flood: Flood::default(),

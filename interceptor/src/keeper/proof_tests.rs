@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, os::unix::fs::PermissionsExt};
+use std::{collections::BTreeMap, os::unix::fs::PermissionsExt, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, Mac};
@@ -37,6 +37,7 @@ pub(in crate::keeper) fn inventory(tls: Tls, credentials: Vec<Credential>) -> In
         credentials,
         keeps: Vec::new(),
         record: RecordLevel::Binds,
+        facts_max_age: Duration::ZERO,
         mode: Mode::Enforce,
         at: ("resources.toml".to_owned(), 1),
     };

@@ -7,6 +7,7 @@
 mod budget;
 pub mod destination;
 pub mod dial;
+mod epochs;
 mod flood;
 mod listen;
 mod names;
@@ -33,6 +34,7 @@ use interceptor_core::{
     protocol::DecodeError,
 };
 
+pub use epochs::Epochs;
 pub use flood::Flood;
 pub use listen::{Listeners, serve};
 pub use origin::Origins;
@@ -56,6 +58,8 @@ pub struct Proxy {
     pub client_tls: Terminator,
     /// The way upstream.
     pub dialler: Dialler,
+    /// How far each resource's catalogue has come.
+    pub epochs: Epochs,
     /// Open sessions.
     pub registry: Arc<Registry>,
     /// Live runs.

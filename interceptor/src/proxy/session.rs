@@ -81,7 +81,7 @@ enum Wish {
 impl Caller<'_> {
     /// Serves the connection to its end.
     pub(super) async fn serve(&self, client: Stream) -> Result<(), StartError> {
-        let mut decoder = self.protocol.open();
+        let mut decoder = self.protocol.open(self.proxy.epochs.of(self.resource));
         let mut input = BytesMut::new();
         let started = tokio::time::timeout(START_UP, self.start(decoder.as_mut(), client, &mut input)).await;
         let (wish, mut client) = started.map_err(|_| StartError::Slow)??;

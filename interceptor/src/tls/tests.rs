@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
 use futures::future::BoxFuture;
@@ -230,6 +231,7 @@ fn resource(tls: Tls) -> Resource {
         credentials: Vec::new(),
         keeps: Vec::new(),
         record: RecordLevel::Binds,
+        facts_max_age: Duration::ZERO,
         mode: Mode::Enforce,
         at: ("resources.toml".to_owned(), 1),
     }

@@ -1,0 +1,193 @@
+//! What look-ups have brought so far, for as long as it holds.
+//!
+//! Promise: an answer is given again only while this session has sent nothing that may change what names mean, and
+//! then only within the stretch of messages that it was asked in, where the locks of what was parsed keep it true,
+//! or within the same epoch of the resource. What is kept is bounded.
+
+use std::collections::HashMap;
+
+use interceptor_core::sql::{Answer, Function, Name, Question, Relation};
+
+/// How much a session keeps, by a rough count of its bytes.
+const MAX_WEIGHT: usize = 256 << 10;
+
+/// When something was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Moment {
+    /// How many changes the session had sent.
+    pub(super) changes: u64,
+    /// The stretch of messages between two Syncs.
+    pub(super) segment: u64,
+    /// The resource's epoch. None where the answer was that of an older snapshot.
+    pub(super) epoch: Option<u64>,
+}
+
+impl Moment {
+    /// Whether what was true then can be taken for true `now`.
+    fn holds(self, now: Self) -> bool {
+        self.changes == now.changes
+            && (self.segment == now.segment || self.epoch.is_some() && self.epoch == now.epoch)
+    }
+}
+
+/// The session's scope: an answer without its names.
+#[derive(Debug)]
+struct Scope {
+    database: String,
+    role: String,
+    search_path: Vec<String>,
+}
+
+/// Answers to look-ups.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    scope: Option<(Moment, Scope)>,
+    relations: HashMap<Name, (Moment, Relation)>,
+    functions: HashMap<Name, (Moment, Function)>,
+    weight: usize,
+    /// The last look-up brought nothing.
+    failed: Option<(Moment, String)>,
+}
+
+impl Known {
+    /// The answer to `question`, if all of it is known `now`.
+    pub(super) fn answer(&self, question: &Question, now: Moment) -> Option<Answer> {
+        let (asked, scope) = self.scope.as_ref()?;
+        if !asked.holds(now) {
+            return None;
+        }
+        let relations = question.relations.iter().map(|name| {
+            let (asked, relation) = self.relations.get(name)?;
+            asked.holds(now).then(|| (name.clone(), relation.clone()))
+        });
+        let functions = question.functions.iter().map(|name| {
+            let (asked, function) = self.functions.get(name)?;
+            asked.holds(now).then(|| (name.clone(), function.clone()))
+        });
+        Some(Answer {
+            database: scope.database.clone(),
+            role: scope.role.clone(),
+            search_path: scope.search_path.clone(),
+            relations: relations.collect::<Option<_>>()?,
+            functions: functions.collect::<Option<_>>()?,
+        })
+    }
+
+    /// Why the look-up that was made just before brought nothing.
+    pub(super) fn failure(&self, now: Moment) -> Option<&str> {
+        let (asked, why) = self.failed.as_ref()?;
+        (asked.changes == now.changes && asked.segment == now.segment).then_some(why)
+    }
+
+    /// Takes what a look-up brought that was asked at a moment.
+    pub(super) fn learn(&mut self, asked: Moment, answer: Result<Answer, String>) {
+        self.failed = None;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(why) => {
+                self.failed = Some((asked, why));
+                return;
+            }
+        };
+        let weight = weight(&answer);
+        let stale = self.scope.as_ref().is_some_and(|(then, _)| then.changes != asked.changes);
+        if stale || self.weight.saturating_add(weight) > MAX_WEIGHT {
+            *self = Self::default();
+        }
+        self.weight = self.weight.saturating_add(weight);
+        let Answer { database, role, search_path, relations, functions } = answer;
+        self.scope = Some((asked, Scope { database, role, search_path }));
+        self.relations.extend(relations.into_iter().map(|(name, relation)| (name, (asked, relation))));
+        self.functions.extend(functions.into_iter().map(|(name, function)| (name, (asked, function))));
+    }
+}
+
+/// About how many bytes an answer takes. What replaces something is counted besides it: the sum only grows until
+/// all is forgotten.
+fn weight(answer: &Answer) -> usize {
+    /// Of a name, an object, and their places in a map.
+    const EACH: usize = 256;
+    let of_relation = |relation: &Relation| match relation {
+        Relation::Found { reads, .. } => EACH.saturating_mul(reads.len().saturating_add(1)),
+        Relation::Missing => EACH,
+    };
+    let of_function = |function: &Function| match function {
+        Function::BuiltIn { oids } => EACH.saturating_add(oids.len().saturating_mul(4)),
+        Function::User(_) | Function::Missing => EACH,
+    };
+    let relations = answer.relations.values().map(of_relation);
+    relations.chain(answer.functions.values().map(of_function)).fold(EACH, usize::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(name: &str) -> Name {
+        Name { schema: None, name: name.to_owned() }
+    }
+
+    fn question(names: &[&str]) -> Question {
+        Question { relations: names.iter().map(|part| name(part)).collect(), ..Question::default() }
+    }
+
+    fn answer(names: &[&str]) -> Answer {
+        Answer {
+            database: "d".to_owned(),
+            relations: names.iter().map(|part| (name(part), Relation::Missing)).collect(),
+            ..Answer::default()
+        }
+    }
+
+    fn at(changes: u64, segment: u64, epoch: u64) -> Moment {
+        Moment { changes, segment, epoch: Some(epoch) }
+    }
+
+    #[test]
+    fn answers_hold_within_their_stretch_and_within_their_epoch() {
+        let mut known = Known::default();
+        known.learn(at(0, 1, 7), Ok(answer(&["a", "b"])));
+        for (now, holds) in [
+            (at(0, 1, 7), true),
+            (at(0, 9, 7), true),
+            (at(0, 1, 8), true),
+            (at(0, 2, 8), false),
+            (at(1, 1, 7), false),
+        ] {
+            assert_eq!(known.answer(&question(&["a"]), now).is_some(), holds, "{now:?}");
+        }
+        assert!(known.answer(&question(&["a", "c"]), at(0, 1, 7)).is_none());
+        known.learn(at(0, 2, 8), Ok(answer(&["c"])));
+        assert!(known.answer(&question(&["a", "c"]), at(0, 2, 8)).is_none(), "one part is too old");
+        assert!(known.answer(&question(&["c"]), at(0, 3, 8)).is_some());
+    }
+
+    #[test]
+    fn an_older_snapshots_answer_holds_in_its_stretch_alone() {
+        let mut known = Known::default();
+        known.learn(Moment { epoch: None, ..at(0, 1, 0) }, Ok(answer(&["a"])));
+        assert!(known.answer(&question(&["a"]), at(0, 1, 0)).is_some());
+        assert!(known.answer(&question(&["a"]), Moment { epoch: None, ..at(0, 2, 0) }).is_none());
+    }
+
+    #[test]
+    fn a_failure_is_told_once_and_keeps_what_was_known() {
+        let mut known = Known::default();
+        known.learn(at(0, 1, 7), Ok(answer(&["a"])));
+        known.learn(at(0, 2, 7), Err("why".to_owned()));
+        assert_eq!(known.failure(at(0, 2, 9)), Some("why"));
+        assert_eq!(known.failure(at(0, 3, 7)), None);
+        assert!(known.answer(&question(&["a"]), at(0, 3, 7)).is_some());
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_the_last_answer_is_always_there() {
+        let mut known = Known::default();
+        for round in 0..10_000 {
+            let names = [format!("t{round}")];
+            known.learn(at(0, 1, 1), Ok(answer(&[names[0].as_str()])));
+            assert!(known.answer(&question(&[names[0].as_str()]), at(0, 1, 1)).is_some());
+        }
+        assert!(known.relations.len() * 256 <= MAX_WEIGHT);
+    }
+}

@@ -1,0 +1,240 @@
+//! What is looked up again, and when.
+
+use super::*;
+
+/// A session to a resource whose epoch is shared.
+struct Talk {
+    decoder: PostgresDecoder,
+    status: u8,
+}
+
+impl Talk {
+    fn new(epoch: Arc<Epoch>) -> Self {
+        let mut decoder = PostgresDecoder::new(epoch);
+        let greeting = Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None };
+        let _ = decoder.opened(&greeting, &CancelKey { process: 1, secret: Bytes::from_static(b"four") });
+        Self { decoder, status: b'I' }
+    }
+
+    /// Sends a text, answers it, and says how many look-ups came before it.
+    fn says(&mut self, text: &str) -> usize {
+        let mut asked = 0;
+        let mut step = client(&mut self.decoder, &query(text));
+        let held = loop {
+            match step {
+                Step::Ask(held) => break held,
+                Step::Enquire(held) => {
+                    asked += 1;
+                    self.decoder.sent(held.number());
+                    let _ = upstream(&mut self.decoder, &nothing_found("read committed", self.status));
+                    step = client(&mut self.decoder, b"");
+                }
+                other => panic!("{text}: {other:?}"),
+            }
+        };
+        self.decoder.sent(held.number());
+        match text {
+            "BEGIN" => self.status = b'T',
+            "COMMIT" | "ROLLBACK" => self.status = b'I',
+            _ => {}
+        }
+        let _ = upstream(&mut self.decoder, &[complete("OK"), ready(self.status)].concat());
+        asked
+    }
+}
+
+/// A look-up's answer in which no name exists.
+fn nothing_found(isolation: &str, status: u8) -> Vec<u8> {
+    let mut answer = BytesMut::new();
+    answer.put_slice(&[message(b'1', |_| {}), message(b'2', |_| {})].concat());
+    for values in [["s", "0", "db", "role", "UTF8", "on", isolation], ["p", "1", "public", "", "", "", ""]] {
+        answer.put_slice(&message(b'D', |out| {
+            out.put_u16(7);
+            values.iter().for_each(|value| put_value(out, Some(value.as_bytes())));
+        }));
+    }
+    answer.put_slice(
+        &[complete("SELECT 2"), message(b'3', |_| {}), message(b'3', |_| {}), ready(status)].concat(),
+    );
+    answer.to_vec()
+}
+
+#[test]
+fn a_name_is_looked_up_once() {
+    let mut talk = Talk::new(still());
+    assert_eq!(talk.says("SELECT * FROM t"), 1);
+    for text in
+        ["SELECT a FROM t WHERE b = 7", "INSERT INTO t VALUES (1)", "BEGIN", "DELETE FROM t", "COMMIT"]
+    {
+        assert_eq!(talk.says(text), 0, "{text}");
+    }
+    assert_eq!(talk.says("SELECT * FROM t, u"), 1, "another name");
+    assert_eq!(talk.says("SELECT * FROM u"), 0);
+}
+
+#[test]
+fn a_known_name_needs_no_snapshot_and_no_working_transaction() {
+    let mut talk = Talk::new(still());
+    talk.says("SELECT * FROM t");
+    talk.says("BEGIN");
+    let held = asked(&mut talk.decoder, &query("LOCK TABLE t"));
+    assert_eq!(why(&held.actions()[0]), "");
+}
+
+#[test]
+fn what_may_turn_names_makes_everything_asked_again() {
+    for (text, again) in [
+        ("SET search_path TO x", true),
+        ("SET ROLE x", true),
+        ("SET SESSION AUTHORIZATION x", true),
+        ("RESET ALL", true),
+        ("DISCARD ALL", true),
+        ("CREATE TABLE x (a int)", true),
+        ("CREATE TEMP TABLE t (a int)", true),
+        ("SELECT f(1)", true),
+        ("DO $$ BEGIN END $$", true),
+        ("GRANT USAGE ON SCHEMA x TO y", true),
+        ("COMMIT PREPARED 'x'", true),
+        ("SET statement_timeout = 5", false),
+        ("SET LOCAL application_name = 'x'", false),
+        ("SHOW search_path", false),
+        ("NOTIFY x", false),
+    ] {
+        let mut talk = Talk::new(still());
+        talk.says("SELECT * FROM t");
+        talk.says(text);
+        assert_eq!(talk.says("SELECT * FROM t"), usize::from(again), "{text}");
+        assert_eq!(talk.says("SELECT * FROM t"), 0, "{text}");
+    }
+}
+
+#[test]
+fn the_end_of_a_transaction_that_turned_names_turns_them_again() {
+    for end in ["COMMIT", "ROLLBACK", "ROLLBACK TO SAVEPOINT s"] {
+        let mut talk = Talk::new(still());
+        for (text, asked) in [
+            ("SELECT * FROM t", 1),
+            ("BEGIN", 0),
+            ("SET LOCAL search_path TO x", 0),
+            ("SELECT * FROM t", 1),
+            ("SELECT * FROM t", 0),
+            (end, 0),
+            ("SELECT * FROM t", 1),
+            ("SELECT * FROM t", 0),
+        ] {
+            assert_eq!(talk.says(text), asked, "{text} with {end}");
+        }
+    }
+}
+
+#[test]
+fn another_sessions_change_is_seen_when_it_is_sent_and_when_it_is_done() {
+    let epoch = still();
+    let (mut one, mut other) = (Talk::new(epoch.clone()), Talk::new(epoch));
+    one.says("SELECT * FROM t");
+    other.says("BEGIN");
+    assert_eq!(one.says("SELECT * FROM t"), 0);
+    other.says("DROP TABLE IF EXISTS t");
+    assert_eq!(one.says("SELECT * FROM t"), 1);
+    other.says("INSERT INTO u VALUES (1)");
+    other.says("COMMIT");
+    assert_eq!(one.says("SELECT * FROM t"), 1);
+    assert_eq!(one.says("SELECT * FROM t"), 0);
+    other.says("SET search_path TO x");
+    assert_eq!(one.says("SELECT * FROM t"), 0, "its own affair");
+    // It ends in the middle of a change.
+    let held = asked(&mut other.decoder, &query("DO $$ BEGIN END $$"));
+    other.decoder.sent(held.number());
+    assert_eq!(one.says("SELECT * FROM t"), 1);
+    drop(other);
+    assert_eq!(one.says("SELECT * FROM t"), 1);
+}
+
+#[test]
+fn at_an_age_of_nothing_every_statement_is_looked_up() {
+    let looks = std::sync::atomic::AtomicU64::new(0);
+    let epoch = Epoch::new(move || looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+    let mut talk = Talk::new(Arc::new(epoch));
+    for _ in 0..3 {
+        assert_eq!(talk.says("SELECT * FROM t"), 1);
+    }
+}
+
+/// Parse, Bind and Execute of `text`.
+fn extended(text: &str) -> Vec<Bytes> {
+    vec![
+        message(b'P', |out| {
+            put_text(out, "");
+            put_text(out, text);
+            out.put_u16(0);
+        }),
+        message(b'B', |out| out.put_slice(&[0; 8])),
+        message(b'E', |out| out.put_slice(&[0; 5])),
+    ]
+}
+
+#[test]
+fn a_pipeline_that_turned_names_is_over_only_when_it_is_answered() {
+    let mut talk = Talk::new(still());
+    talk.says("SELECT * FROM t");
+    let mut looked_up = 0;
+    let sync = message(b'S', |_| {});
+    let set = extended("SET search_path TO x");
+    let select = extended("SELECT * FROM t");
+    for bytes in set.iter().chain(&select).chain([&sync]).chain(&select).chain([&sync]) {
+        let mut step = client(&mut talk.decoder, bytes);
+        loop {
+            match step {
+                Step::Ask(held) => talk.decoder.sent(held.number()),
+                Step::Enquire(held) => {
+                    looked_up += 1;
+                    talk.decoder.sent(held.number());
+                    // All before it is answered first.
+                    let mut answer = BytesMut::new();
+                    if looked_up == 1 {
+                        for part in [b'1', b'2'] {
+                            answer.put_slice(&message(part, |_| {}));
+                        }
+                        answer.put_slice(&complete("SET"));
+                    } else {
+                        for part in [b'1', b'2'] {
+                            answer.put_slice(&message(part, |_| {}));
+                        }
+                        answer.put_slice(&complete("SELECT 0"));
+                        answer.put_slice(&ready(b'I'));
+                    }
+                    let found = nothing_found("read committed", b'I');
+                    // Within a pipeline our look-up ends without ReadyForQuery.
+                    let flushed = found.len() - if looked_up == 1 { 6 } else { 0 };
+                    answer.put_slice(&found[..flushed]);
+                    let _ = upstream(&mut talk.decoder, &answer);
+                }
+                Step::Pass(_) => break,
+                other => panic!("{other:?}"),
+            }
+            step = client(&mut talk.decoder, b"");
+            if matches!(step, Step::Wait) {
+                break;
+            }
+        }
+    }
+    assert_eq!(looked_up, 2, "the SET may be undone by the end of its pipeline");
+}
+
+#[test]
+fn what_an_older_snapshot_shows_is_not_kept() {
+    let mut talk = Talk::new(still());
+    talk.says("BEGIN");
+    for isolation in ["repeatable read", "read committed"] {
+        talk.decoder.snapshot = true;
+        let Step::Enquire(held) = client(&mut talk.decoder, &query("SELECT * FROM t")) else {
+            panic!("a look-up")
+        };
+        talk.decoder.sent(held.number());
+        let _ = upstream(&mut talk.decoder, &nothing_found(isolation, b'T'));
+        let held = asked(&mut talk.decoder, b"");
+        talk.decoder.sent(held.number());
+        let _ = upstream(&mut talk.decoder, &[complete("SELECT 0"), ready(b'T')].concat());
+    }
+    assert_eq!(talk.says("SELECT * FROM t"), 0);
+}

@@ -1,0 +1,107 @@
+//! Shells that carry out one line at a time: one captured and one not, so that both kinds of client are started alike
+//! and neither a launch nor a look-up of a run is in what is measured.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use interceptor_tests::Installation;
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+
+use crate::interrupt;
+
+/// What the shell does: a line in, its output and its exit code out.
+const LOOP: &str =
+    r#"while IFS= read -r line; do sh -c "$line" </dev/null 2>&1; code=$?; echo; echo "ended $code"; done"#;
+
+/// How long one line may take.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// A shell that waits for lines; it ends with this value.
+pub(crate) struct Driver {
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Receiver<String>,
+}
+
+impl Driver {
+    /// In a run of `installation`.
+    pub(crate) fn captured(installation: &Installation) -> Result<Self> {
+        Self::start(installation.captured("release-bot", &["sh", "-c", LOOP]))
+    }
+
+    /// On the host itself.
+    pub(crate) fn outside(installation: &Installation) -> Result<Self> {
+        let mut command = installation.outside(Path::new("/bin/sh"));
+        command.args(["-c", LOOP]);
+        Self::start(command)
+    }
+
+    fn start(mut command: Command) -> Result<Self> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).process_group(0);
+        let mut child = command.spawn().context("a shell for the clients")?;
+        let input = child.stdin.take();
+        let output = child.stdout.take().context("the shell's output")?;
+        let (send, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if send.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self { child, input, lines })
+    }
+
+    /// Carries out one line and gives what it printed; fails if it does.
+    pub(crate) fn tell(&mut self, line: &str) -> Result<String> {
+        self.begin(line)?;
+        self.end(line)
+    }
+
+    /// Starts one line.
+    pub(crate) fn begin(&mut self, line: &str) -> Result<()> {
+        ensure!(!line.contains('\n'), "a line is one line");
+        writeln!(self.input.as_mut().context("the shell's input")?, "{line}").context("the shell has ended")
+    }
+
+    /// Waits for the end of the line that was begun.
+    pub(crate) fn end(&mut self, line: &str) -> Result<String> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut text = String::new();
+        loop {
+            interrupt::check()?;
+            match self.lines.recv_timeout(Duration::from_millis(50)) {
+                Ok(printed) => match printed.strip_prefix("ended ") {
+                    Some("0") => return Ok(text),
+                    Some(code) => bail!("`{line}` ended with {code}:\n{text}"),
+                    None => text = text + &printed + "\n",
+                },
+                Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
+                Err(RecvTimeoutError::Timeout) => bail!("`{line}` does not end:\n{text}"),
+                Err(RecvTimeoutError::Disconnected) => bail!("the shell ended at `{line}`:\n{text}"),
+            }
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,38 @@
+//! What was measured on: without it a number means nothing.
+
+use std::{fs, process::Command};
+
+use serde_json::{Value, json};
+
+/// Facts of this host and its tools.
+pub(crate) fn facts() -> Value {
+    json!({
+        "kernel": first_line("uname", &["-srm"]),
+        "processor": field("/proc/cpuinfo", "model name"),
+        "processors": std::thread::available_parallelism().map_or(0, usize::from),
+        "memory": field("/proc/meminfo", "MemTotal"),
+        "distribution": field_of("/etc/os-release", "PRETTY_NAME", '='),
+        "compiler": first_line("rustc", &["--version"]),
+        "pgbench": first_line("pgbench", &["--version"]),
+        "commit": first_line("git", &["describe", "--always", "--dirty"]),
+        "load": fs::read_to_string("/proc/loadavg").unwrap_or_default().trim(),
+    })
+}
+
+/// The first line that a program prints; empty where it cannot be asked.
+fn first_line(program: &str, arguments: &[&str]) -> String {
+    let output =
+        Command::new(program).args(arguments).output().map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&output).lines().next().unwrap_or_default().to_owned()
+}
+
+fn field(file: &str, name: &str) -> String {
+    field_of(file, name, ':')
+}
+
+fn field_of(file: &str, name: &str, separator: char) -> String {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let mut fields = text.lines().filter_map(|line| line.split_once(separator));
+    let found = fields.find(|(known, _)| known.trim() == name);
+    found.map(|(_, value)| value.trim().trim_matches('"').to_owned()).unwrap_or_default()
+}

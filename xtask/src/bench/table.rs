@@ -1,0 +1,79 @@
+//! Tables of what was measured, in Markdown, which reads well on a terminal too.
+
+use std::fmt::Write;
+
+use super::measured::{Measured, Middle};
+
+/// What every rate and every processor time is divided by.
+const BASE: &str = "relay";
+
+/// Short statements: a table for each load, a row for each target.
+pub(crate) fn throughput(measured: &Measured) -> String {
+    const PART: &str = "throughput";
+    let mut text = String::new();
+    let targets = measured.names(PART, |one| &one.target);
+    for load in measured.names(PART, |one| &one.load) {
+        let _ = writeln!(text, "\n**{load}**\n");
+        let mut rows = vec![
+            [
+                "by way of",
+                "tx/s",
+                "of direct",
+                "of relay",
+                "proxy us/tx",
+                "of relay's",
+                "keeper us/tx",
+                "calls/tx",
+                "keeper's",
+            ]
+            .map(str::to_owned),
+        ];
+        for target in &targets {
+            let middle = |quantity| measured.middle(PART, load, target, quantity);
+            let ratio = |quantity, to| measured.ratio(PART, load, quantity, [target, to]);
+            rows.push([
+                (*target).to_owned(),
+                number(middle("rate"), 0),
+                number(ratio("rate", "direct"), 3),
+                with_spread(ratio("rate", BASE), 3),
+                number(middle("processor proxy"), 1),
+                number(ratio("processor proxy", BASE), 2),
+                number(middle("processor keeper"), 1),
+                number(middle("system calls proxy"), 2),
+                number(middle("system calls keeper"), 2),
+            ]);
+        }
+        text += &aligned(&rows);
+    }
+    text
+}
+
+/// The median; nothing where there is none.
+fn number(middle: Option<Middle>, decimals: usize) -> String {
+    middle.map_or_else(String::new, |middle| format!("{:.decimals$}", middle.median))
+}
+
+fn with_spread(middle: Option<Middle>, decimals: usize) -> String {
+    middle.map_or_else(String::new, |Middle { median, spread }| {
+        format!("{median:.decimals$} ±{spread:.decimals$}")
+    })
+}
+
+/// Rows with their columns below each other, the first one the head.
+fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..COLUMNS).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for (number, row) in rows.iter().enumerate() {
+        for (cell, &width) in row.iter().zip(&widths) {
+            let _ = write!(text, "| {cell:width$} ");
+        }
+        text += "|\n";
+        if number == 0 {
+            widths.iter().for_each(|width| text += &format!("|{:-<1$}", "", width + 2));
+            text += "|\n";
+        }
+    }
+    text
+}
