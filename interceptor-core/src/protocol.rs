@@ -50,13 +50,15 @@ impl DecodeError {
     }
 }
 
-/// What the relay must do next. `Wait` means that the decoder needs more bytes from the side it was asked about;
-/// after any other step, ask again.
+/// What the relay must do next. `Wait` means that the decoder needs more bytes from the side it was asked about,
+/// `Hold` that it needs the other side's; after any other step, ask again.
 #[derive(Debug)]
 #[must_use]
 pub enum Step {
     /// More input is needed.
     Wait,
+    /// What this side said has to wait for something that the other side will say; more input does not help.
+    Hold,
     /// Forward to the other side; there is nothing to judge in it.
     Pass(Bytes),
     /// Send back to the side that was asked about.
@@ -103,7 +105,7 @@ pub struct Done {
     pub status: OutcomeStatus,
     /// Rows returned or changed, where the upstream said so.
     pub rows: Option<u64>,
-    /// Bytes sent back for it.
+    /// Bytes sent back for it, or streamed in by it.
     pub bytes: u64,
     /// The protocol's error code.
     pub code: Option<String>,

@@ -130,7 +130,7 @@ impl Session {
             }
         };
         match step {
-            Step::Wait => {
+            Step::Wait | Step::Hold => {
                 assert_eq!(before, self.input[side as usize].len(), "a decoder that waits has taken bytes");
                 return false;
             }

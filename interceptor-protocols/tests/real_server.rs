@@ -21,6 +21,9 @@ use interceptor_core::{
     protocol::{Challenge, Decoder, Done, Epoch, Login, LoginStep, Opening, Proof, Side, Step, UpstreamTls},
 };
 
+#[path = "real_server/copy.rs"]
+mod copy;
+
 struct Written(ExchangeDigest);
 
 impl Committed for Written {
@@ -58,7 +61,6 @@ fn is_refused(held: &Held) -> bool {
     held.actions().iter().any(|action| {
         action.text.contains("forbidden")
             || action.binds.iter().any(|bind| bind.value.as_deref() == Some("forbidden"))
-            || action.facts.unknown.as_ref().is_some_and(|why| why.0.contains("COPY"))
     })
 }
 
@@ -120,7 +122,7 @@ fn serve(mut client: TcpStream, server: u16, epoch: Arc<Epoch>, log: &Mutex<Log>
                     }
                 };
                 match step {
-                    Step::Wait => break,
+                    Step::Wait | Step::Hold => break,
                     Step::Pass(bytes) => upstream.as_mut().unwrap().write_all(&bytes).unwrap(),
                     Step::Reply(bytes) => client.write_all(&bytes).unwrap(),
                     Step::Open(opening) => {
@@ -201,7 +203,7 @@ fn serve(mut client: TcpStream, server: u16, epoch: Arc<Epoch>, log: &Mutex<Log>
                     }
                 };
                 match step {
-                    Step::Wait => break,
+                    Step::Wait | Step::Hold => break,
                     Step::Answer { bytes, done } => {
                         write_all(&mut client, &bytes);
                         log.lock().unwrap().done.extend(done);

@@ -129,7 +129,7 @@ pub struct OutcomeRecord {
     pub status: OutcomeStatus,
     /// Rows returned or changed, as the upstream counted them.
     pub rows: Option<u64>,
-    /// Bytes sent back.
+    /// Bytes sent back, or copied in.
     pub bytes: u64,
     /// From the permit to the end of the answer, in microseconds.
     pub latency_us: Option<u64>,

@@ -6,7 +6,7 @@ use std::{ops::Range, sync::Arc};
 use squawk_syntax::{SourceFile, SyntaxKind, SyntaxNode, ast::AstNode};
 
 use super::{
-    Meaning, Name, Reference, Statement, TransactionVerb,
+    CopyStream, Meaning, Name, Reference, Statement, TransactionVerb,
     builtin::is_builtin_operator,
     guard::{Guarded, check},
     lexer::{Kind, Token},
@@ -28,6 +28,7 @@ pub(super) struct Draft {
     pub(super) session: Option<SessionChange>,
     pub(super) executes: Option<String>,
     pub(super) transaction: Option<TransactionVerb>,
+    pub(super) copy: Option<CopyStream>,
 }
 
 impl Draft {
@@ -39,6 +40,7 @@ impl Draft {
             session: None,
             executes: None,
             transaction: None,
+            copy: None,
         }
     }
 }
@@ -208,6 +210,7 @@ fn finish(range: Range<usize>, draft: Draft) -> Statement {
         session: draft.session,
         executes: draft.executes,
         transaction: draft.transaction,
+        copy: draft.copy,
         unknown: draft.walk.unknown,
     };
     Statement { range, meaning: Arc::new(meaning) }

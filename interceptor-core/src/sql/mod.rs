@@ -87,6 +87,15 @@ pub enum TransactionVerb {
     Prepared,
 }
 
+/// Which way a COPY streams on the session's own connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyStream {
+    /// COPY ... FROM STDIN.
+    FromClient,
+    /// COPY ... TO STDOUT.
+    ToClient,
+}
+
 /// One statement of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
@@ -121,6 +130,8 @@ pub struct Meaning {
     pub executes: Option<String>,
     /// What it does to the transaction.
     pub transaction: Option<TransactionVerb>,
+    /// Which way its data streams on the session's own connection, if it is a COPY that does so.
+    pub copy: Option<CopyStream>,
     /// What about it could not be understood.
     pub unknown: Option<Unknown>,
 }

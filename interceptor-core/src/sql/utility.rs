@@ -3,7 +3,7 @@
 use squawk_syntax::{SyntaxKind, SyntaxNode};
 
 use super::{
-    Reference, TransactionVerb,
+    CopyStream, Reference, TransactionVerb,
     analyze::{Draft, has_limit},
     names,
     walk::child_of,
@@ -282,6 +282,8 @@ fn copy(node: &SyntaxNode) -> Draft {
                 let standard = child.children().all(|end| matches!(end.kind(), COPY_STDIN | COPY_STDOUT));
                 if !standard || child.children().next().is_none() {
                     draft.walk.add(Verb::ServerReach, Reference::Resource);
+                } else {
+                    draft.copy = Some(if into { CopyStream::FromClient } else { CopyStream::ToClient });
                 }
             }
             WHERE_CLAUSE => draft.walk.walk(&child),

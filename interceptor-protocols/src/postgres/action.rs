@@ -16,6 +16,7 @@ use interceptor_core::{
 use super::{
     facts,
     names::{Names, Weighed},
+    queue::Place,
     turn::{self, Turn, is_plain},
 };
 
@@ -224,7 +225,7 @@ fn cursor(text: &str, statement: &Statement) -> Option<String> {
 
 /// Whether these statements, or what stands behind them, need the catalogue.
 pub(super) fn needs_catalogue(items: &[Expanded<'_>]) -> bool {
-    items.iter().filter(|item| item.statement.kind != StatementKind::Copy).any(|item| {
+    items.iter().any(|item| {
         facts::needs_catalogue(std::slice::from_ref(item.statement))
             || matches!(&item.behind, Some(Ok(reading))
                 if reading.statements.as_deref().is_ok_and(facts::needs_catalogue))
@@ -234,8 +235,7 @@ pub(super) fn needs_catalogue(items: &[Expanded<'_>]) -> bool {
 /// Everything that these statements, and what stands behind them, must have looked up.
 pub(super) fn question(items: &[Expanded<'_>]) -> Question {
     let mut question = Question::default();
-    // COPY is refused whatever it names.
-    for item in items.iter().filter(|item| item.statement.kind != StatementKind::Copy) {
+    for item in items {
         let mut add = |more: Question| {
             question.relations.extend(more.relations);
             question.functions.extend(more.functions);
@@ -303,21 +303,13 @@ pub(super) fn unknown(phase: Phase, text: &str, binds: Vec<BindValue>, why: &str
 }
 
 fn item_facts(item: &Expanded<'_>, known: Result<&Answer, &str>) -> StatementFacts {
-    if item.statement.kind == StatementKind::Copy {
-        return StatementFacts::unknown("COPY is not spoken yet");
-    }
     let mut facts = statement_facts(item.statement, known);
     match &item.behind {
         None => {}
         Some(Err(why)) => add_unknown(&mut facts, why),
         Some(Ok(reading)) => match reading.statements.as_deref() {
             Ok([inner]) if inner.executes.is_none() && inner.kind != StatementKind::Fetch => {
-                let inner = if inner.kind == StatementKind::Copy {
-                    StatementFacts::unknown("COPY is not spoken yet")
-                } else {
-                    statement_facts(inner, known)
-                };
-                facts = facts::running(facts, inner);
+                facts = facts::running(facts, statement_facts(inner, known));
             }
             Ok(_) => add_unknown(&mut facts, "what it runs is not one plain statement"),
             Err(why) => add_unknown(&mut facts, &why.0),
@@ -406,8 +398,13 @@ impl Expanded<'_> {
     }
 
     /// Whether the server answers it on its own.
-    pub(super) fn answers(&self) -> bool {
+    fn answers(&self) -> bool {
         self.statement.kind != StatementKind::Empty
+    }
+
+    /// It as one place of a Query with this `text`.
+    pub(super) fn place(&self, text: &str) -> Place<Vec<Change>> {
+        Place { answers: self.answers(), copy: self.statement.copy, changes: self.changes(text) }
     }
 
     /// What it changes of the session's names; `text` is the text that it stands in.

@@ -3,13 +3,13 @@
 //! Promise: after a refusal the session is where the server's own refusal would have left it.
 
 use bytes::Bytes;
-use interceptor_core::{permit::Denial, protocol::Refusal};
+use interceptor_core::{permit::Denial, protocol::Refusal, sql::CopyStream};
 
 use super::{
     action::{Change, Prepared},
     decode::{PostgresDecoder, State},
     lookup::PREFIX,
-    queue::{Changes, Entry, Gate, Kind},
+    queue::{Changes, Entry, Gate, Kind, Place},
     refuse,
     turn::Turn,
 };
@@ -28,20 +28,11 @@ pub(super) struct Asked {
 #[derive(Debug)]
 pub(super) enum What {
     Open,
-    /// Per statement: whether it answers, and what it changes.
-    Query {
-        places: Vec<(bool, Vec<Change>)>,
-        opaque: bool,
-    },
+    Query { places: Vec<Place<Vec<Change>>>, opaque: bool },
     Function,
-    Parse {
-        name: String,
-        prepared: Prepared,
-    },
+    Parse { name: String, prepared: Prepared },
     Bind,
-    Execute {
-        changes: Vec<Change>,
-    },
+    Execute { changes: Vec<Change>, copy: Option<CopyStream>, opaque: bool },
     Gate(Box<Gate>),
 }
 
@@ -60,8 +51,9 @@ impl PostgresDecoder {
             What::Query { places, opaque } => {
                 let places = places
                     .into_iter()
-                    .map(|(answers, changes)| {
-                        (answers, changes.into_iter().flat_map(|change| self.plan(change)).collect())
+                    .map(|Place { answers, copy, changes }| {
+                        let changes = changes.into_iter().flat_map(|change| self.plan(change)).collect();
+                        Place { answers, copy, changes }
                     })
                     .collect();
                 self.end_segment();
@@ -79,9 +71,10 @@ impl PostgresDecoder {
                 self.piping = true;
                 Kind::Bind(Changes::new())
             }
-            What::Execute { changes } => {
+            What::Execute { changes, copy, opaque } => {
                 self.piping = true;
-                Kind::Execute(changes.into_iter().flat_map(|change| self.plan(change)).collect())
+                let changes = changes.into_iter().flat_map(|change| self.plan(change)).collect();
+                Kind::Execute { changes, copy, opaque }
             }
         };
         self.queue.push(Entry::new(kind, Some(number)));

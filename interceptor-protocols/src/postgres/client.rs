@@ -18,6 +18,7 @@ use super::{
     action::{self, Change, Expanded, Portal, Prepared, Reading},
     asked::{Asked, What},
     bind::{self, Bind},
+    copy::CopyIn,
     decode::{PostgresDecoder, State},
     frame::{self, Fields, MAX_BIND, MAX_SMALL, MAX_TEXT, Malformed},
     lookup::{self, PREFIX},
@@ -100,13 +101,22 @@ impl PostgresDecoder {
     }
 
     fn next(&mut self, input: &mut BytesMut) -> Result<Step, DecodeError> {
+        if let Some(step) = self.part(input) {
+            return Ok(step);
+        }
+        match self.copy_in() {
+            CopyIn::None => {}
+            CopyIn::MayBegin => return Ok(if input.is_empty() { Step::Wait } else { Step::Hold }),
+            CopyIn::Open => return self.copy_data(input),
+        }
         let head = frame::head(input).map_err(|_| DecodeError::client("a message of impossible length"))?;
         let Some(head) = head else { return Ok(Step::Wait) };
         let limit = match head.tag {
             b'Q' | b'P' => MAX_TEXT,
             b'B' | b'F' => MAX_BIND,
             b'E' | b'D' | b'C' | b'H' | b'S' | b'X' => MAX_SMALL,
-            b'd' | b'c' | b'f' => return Err(DecodeError::client("COPY data outside COPY")),
+            // Such as what was under way when the COPY failed. The server would pass it over.
+            b'd' | b'c' | b'f' => return Ok(self.drop_message(head, input)),
             other => {
                 return Err(DecodeError::client(format!(
                     "message {:?} is not one that a client sends in a session",
@@ -220,7 +230,7 @@ impl PostgresDecoder {
         let items = &expansion.items;
         let undecided = self.turns.undecided();
         let actions = action::actions(Phase::Query, &reading.text, items, known, &[], undecided);
-        let places = items.iter().map(|item| (item.answers(), item.changes(&reading.text))).collect();
+        let places = items.iter().map(|item| item.place(&reading.text)).collect();
         let turn = turn::of_all(items, &actions, undecided);
         let what = What::Query { places, opaque: items.is_empty() };
         let snapshot = items.iter().any(|item| action::takes_snapshot(item.statement()));
@@ -329,7 +339,7 @@ impl PostgresDecoder {
             (None, Ok(_)) => None,
         };
         if let Some(why) = why {
-            let what = What::Execute { changes: Vec::new() };
+            let what = What::Execute { changes: Vec::new(), copy: None, opaque: true };
             drop(expansion);
             return Ok(self.ask_unknown(what, Phase::Execute, &reading.text, binds, &why, frame));
         }
@@ -340,8 +350,10 @@ impl PostgresDecoder {
         let turn = turn::of_all(items, &actions, undecided);
         let snapshot = items.iter().any(|item| action::takes_snapshot(item.statement()));
         let changes = items.iter().flat_map(|item| item.changes(&reading.text)).collect();
+        let copy = items.iter().find_map(|item| item.statement().copy);
+        let what = What::Execute { changes, copy, opaque: false };
         drop(expansion);
-        Ok(self.ask(What::Execute { changes }, actions, frame, turn, snapshot))
+        Ok(self.ask(what, actions, frame, turn, snapshot))
     }
 
     /// What is needed before these can be judged. `firm` is false where a name's meaning hangs on answers that have

@@ -15,6 +15,7 @@ use super::{
     action::{Change, Session},
     asked::Asked,
     client::Work,
+    copy::Part,
     frame::Writer,
     known::{Known, Moment},
     meter::Meter,
@@ -78,6 +79,8 @@ pub(super) struct PostgresDecoder {
     pub(super) unreadable: Option<String>,
     /// An error that the client is owed because our own look-up broke its pipeline.
     pub(super) owed: Option<Bytes>,
+    /// A client's message that is taken in parts.
+    pub(super) part: Option<Part>,
     /// Bytes of an upstream message that are still to be passed on.
     pub(super) streaming: usize,
     /// The upstream has said its last word.
@@ -110,6 +113,7 @@ impl PostgresDecoder {
             refused_in: None,
             unreadable: None,
             owed: None,
+            part: None,
             streaming: 0,
             gone: false,
             meter: Meter::new(),
@@ -291,6 +295,7 @@ impl Decoder for PostgresDecoder {
             && self.meter.back.is_none()
             && self.work.is_none()
             && self.asked.is_none()
+            && self.part.is_none()
             && self.status == b'I'
     }
 }

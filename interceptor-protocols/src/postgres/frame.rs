@@ -13,6 +13,8 @@ pub(super) const MAX_TEXT: usize = 1 << 20;
 pub(super) const MAX_BIND: usize = 16 << 20;
 /// The largest of the small client messages.
 pub(super) const MAX_SMALL: usize = 1 << 10;
+/// The largest message at the end of COPY data, as the server itself has it.
+pub(super) const MAX_COPY_END: usize = 10_000;
 /// The largest upstream message that is taken whole, such as an error.
 pub(super) const MAX_WHOLE: usize = 4 << 20;
 /// The largest authentication message.

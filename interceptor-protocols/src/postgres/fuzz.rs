@@ -40,7 +40,7 @@ fn drive(decoder: &mut PostgresDecoder, side: Side, data: &[u8]) {
                 let _ = decoder.refuse(opening.held.number(), &denial());
                 return;
             }
-            Ok(Step::Wait | Step::Close(_) | Step::Cancel(_)) | Err(_) => return,
+            Ok(Step::Wait | Step::Hold | Step::Close(_) | Step::Cancel(_)) | Err(_) => return,
             Ok(_) => continue,
         };
         if turn % 2 == 0 {
@@ -52,10 +52,26 @@ fn drive(decoder: &mut PostgresDecoder, side: Side, data: &[u8]) {
     assert!(input.is_empty(), "the decoder makes no progress");
 }
 
-/// The client's side: `data` as a connection's first bytes, and as bytes within a session.
+/// A session in which the server copies in.
+fn copying() -> PostgresDecoder {
+    let mut decoder = opened();
+    let mut client = BytesMut::from(&b"Q\0\0\0\x16COPY t FROM STDIN\0"[..]);
+    while let Ok(step @ (Step::Ask(_) | Step::Enquire(_))) = decoder.step(Side::Client, &mut client) {
+        match step {
+            Step::Ask(held) => decoder.sent(held.number()),
+            Step::Enquire(held) => drop(decoder.refuse(held.number(), &denial())),
+            _ => return decoder,
+        }
+    }
+    let _ = decoder.step(Side::Upstream, &mut BytesMut::from(&b"G\0\0\0\x07\0\0\0"[..]));
+    decoder
+}
+
+/// The client's side: `data` as a connection's first bytes, as bytes within a session, and while the server copies in.
 pub fn fuzz_client(data: &[u8]) {
     drive(&mut PostgresDecoder::new(Arc::new(Epoch::new(|| 0))), Side::Client, data);
     drive(&mut opened(), Side::Client, data);
+    drive(&mut copying(), Side::Client, data);
 }
 
 /// The upstream's side: `data` as answers to a session in which something of each kind is under way, and as the
@@ -64,6 +80,7 @@ pub fn fuzz_upstream(data: &[u8]) {
     let mut decoder = opened();
     let mut client = BytesMut::new();
     client.put_slice(b"Q\0\0\0\x0dSELECT 1\0");
+    client.put_slice(b"Q\0\0\0\x1eCOPY (SELECT 1) TO STDOUT\0");
     client.put_slice(b"P\0\0\0\x10\0SELECT 1\0\0\0B\0\0\0\x0c\0\0\0\0\0\0\0\0D\0\0\0\x06P\0E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04");
     drive(&mut decoder, Side::Client, &client);
     drive(&mut decoder, Side::Upstream, data);

@@ -12,6 +12,7 @@ use interceptor_core::{
 };
 
 use super::{
+    copy::Copying,
     decode::PostgresDecoder,
     frame::Head,
     outcome::end,
@@ -89,13 +90,14 @@ impl PostgresDecoder {
             return None;
         }
         let full = match head.tag {
-            b'D' => {
+            b'D' | b'd' => {
                 self.meter.asks |= self.meter.is_full();
                 self.meter.asks
             }
             b'C' => {
                 if self.meter.end == End::ToCome {
-                    let changed = changed(rest.get(5..head.total)?).unwrap_or(0);
+                    let copied = self.queue.first().is_some_and(|entry| entry.copying == Some(Copying::InEnded));
+                    let changed = changed(rest.get(5..head.total)?, copied).unwrap_or(0);
                     self.meter.count(Spent { changed, ..Spent::default() });
                     // Outside of a transaction it is done: the next statement is refused.
                     let asks = self.status == b'T' && changed > 0 && self.meter.room.changed == 0;
@@ -139,11 +141,12 @@ impl PostgresDecoder {
             && let Some((exchange, place)) = answering(entry)
         {
             done = Some(Done {
-                rows: Some(entry.rows),
+                // What a COPY streams is told in rows at its end only.
+                rows: entry.copying.is_none().then_some(entry.rows),
                 code: Some(refuse::REFUSED.to_owned()),
                 ..end(exchange, place, OutcomeStatus::Failed, entry.bytes)
             });
-            if matches!(entry.kind, Kind::Execute(_)) {
+            if matches!(entry.kind, Kind::Execute { .. }) {
                 entry.exchange = None;
                 if !behind {
                     // The client does not know yet that its pipeline has failed; what it sends until Sync is dropped.
@@ -157,7 +160,14 @@ impl PostgresDecoder {
     /// What becomes of a message behind a cut: at most ReadyForQuery goes on, once a transaction has failed.
     pub(super) fn behind_cut(&mut self, tag: u8, fate: Fate) -> Result<Fate, DecodeError> {
         match (tag, fate) {
-            (_, Fate::Back(bytes)) => Ok(Fate::Back(bytes)),
+            (b'G', _) => {
+                // Nobody will send it any data.
+                if let Some(entry) = self.queue.front() {
+                    entry.copying = Some(Copying::InEnded);
+                }
+                self.meter.back = Some(refuse::copy_fail());
+                Ok(Fate::Swallow)
+            }
             (b'Z', Fate::Pass) => {
                 self.meter.stopped = false;
                 if self.status != b'T' {
@@ -202,19 +212,20 @@ fn answering(entry: &Entry) -> Option<(u64, usize)> {
     match &entry.kind {
         Kind::Query { at, failed: false, places, opaque } => {
             // Statements that answer nothing are passed by.
-            let skipped = places.iter().skip(*at).take_while(|(answers, _)| !answers).count();
+            let skipped = places.iter().skip(*at).take_while(|place| !place.answers).count();
             let at = if *opaque { 0 } else { at.saturating_add(skipped) };
             entry.exchange.map(|exchange| (exchange, at))
         }
-        Kind::Execute(_) => entry.exchange.map(|exchange| (exchange, 0)),
+        Kind::Execute { .. } => entry.exchange.map(|exchange| (exchange, 0)),
         _ => None,
     }
 }
 
-/// The rows that a command tag says were changed.
-fn changed(body: &[u8]) -> Option<u64> {
+/// The rows that a command tag says were changed; `copied` says that the statement was a COPY from the client.
+fn changed(body: &[u8], copied: bool) -> Option<u64> {
     let tag = body.strip_suffix(&[0]).unwrap_or(body);
-    CHANGING.iter().any(|word| tag.starts_with(word)).then_some(())?;
+    let changes = CHANGING.iter().any(|word| tag.starts_with(word)) || (copied && tag.starts_with(b"COPY "));
+    changes.then_some(())?;
     std::str::from_utf8(tag).ok()?.rsplit(' ').next()?.parse().ok()
 }
 
@@ -224,12 +235,13 @@ mod tests {
 
     #[test]
     fn only_tags_of_changes_say_how_many_rows_were_changed() {
-        assert_eq!(changed(b"INSERT 0 5\0"), Some(5));
-        assert_eq!(changed(b"UPDATE 12\0"), Some(12));
-        assert_eq!(changed(b"DELETE 0\0"), Some(0));
-        assert_eq!(changed(b"MERGE 3\0"), Some(3));
-        assert_eq!(changed(b"SELECT 9\0"), None);
-        assert_eq!(changed(b"UPDATE\0"), None);
-        assert_eq!(changed(b""), None);
+        assert_eq!(changed(b"INSERT 0 5\0", false), Some(5));
+        assert_eq!(changed(b"UPDATE 12\0", false), Some(12));
+        assert_eq!(changed(b"DELETE 0\0", false), Some(0));
+        assert_eq!(changed(b"MERGE 3\0", false), Some(3));
+        assert_eq!(changed(b"SELECT 9\0", false), None);
+        assert_eq!(changed(b"UPDATE\0", false), None);
+        assert_eq!(changed(b"", false), None);
+        assert_eq!((changed(b"COPY 4\0", false), changed(b"COPY 4\0", true)), (None, Some(4)));
     }
 }

@@ -1,4 +1,4 @@
-//! PostgreSQL, protocol 3.0 and 3.2: start-up, simple and extended query, pipelines, cancellation.
+//! PostgreSQL, protocol 3.0 and 3.2: start-up, simple and extended query, pipelines, COPY, cancellation.
 //!
 //! What is judged, what passes, and what is not spoken yet stands in this folder's `README.md`.
 
@@ -14,6 +14,7 @@ mod action;
 mod asked;
 mod bind;
 mod client;
+mod copy;
 mod decode;
 mod facts;
 mod frame;

@@ -10,7 +10,7 @@ use interceptor_core::{
 use super::{
     decode::PostgresDecoder,
     frame::Head,
-    queue::{Changes, Entry, Gate, Kind},
+    queue::{Changes, Entry, Gate, Kind, Place},
     refuse,
     upstream::{ErrorFields, Fate, unexpected},
 };
@@ -36,7 +36,7 @@ impl PostgresDecoder {
             let rows = if tag == b's' { Some(entry.rows) } else { rows(body, entry.rows) };
             done.push(Done { rows, ..end(exchange, 0, OutcomeStatus::Completed, entry.bytes) });
         }
-        if let Kind::Execute(changes) = entry.kind {
+        if let Kind::Execute { changes, .. } = entry.kind {
             self.settle(changes, tag == b'C');
         }
     }
@@ -61,16 +61,16 @@ impl PostgresDecoder {
                 return Ok(());
             }
             // Statements that answer nothing are passed by, except by the answer to a text without any other.
-            while tag == b'C' && places.get(*at).is_some_and(|(answers, _)| !answers) {
+            while tag == b'C' && places.get(*at).is_some_and(|place| !place.answers) {
                 if let Some(exchange) = entry.exchange {
                     done.push(end(exchange, *at, OutcomeStatus::Completed, 0));
                 }
                 *at = at.saturating_add(1);
             }
-            let Some((_, changes)) = places.get_mut(*at) else {
+            let Some(place) = places.get_mut(*at) else {
                 return Err(DecodeError::upstream("it answered more statements than were judged"));
             };
-            settled = std::mem::take(changes);
+            settled = std::mem::take(&mut place.changes);
             if let Some(exchange) = entry.exchange {
                 done.push(Done { rows, ..end(exchange, *at, OutcomeStatus::Completed, bytes) });
             }
@@ -128,7 +128,11 @@ impl PostgresDecoder {
                 Ok(fate)
             }
             Kind::Query { .. } | Kind::Function { .. } => Err(unexpected(head.tag)),
-            Kind::Parse(_) | Kind::Bind(_) | Kind::Close(_) | Kind::Describe { .. } | Kind::Execute(_) => {
+            Kind::Parse(_)
+            | Kind::Bind(_)
+            | Kind::Close(_)
+            | Kind::Describe { .. }
+            | Kind::Execute { .. } => {
                 self.fail_extended(&error, done);
                 Ok(fate)
             }
@@ -141,9 +145,9 @@ impl PostgresDecoder {
             let (first, count) = match &mut entry.kind {
                 Kind::Query { places, at, failed, .. } => {
                     *failed = true;
-                    changes.extend(places.iter_mut().flat_map(|(_, changes)| std::mem::take(changes)));
+                    changes.extend(places.iter_mut().flat_map(|place| std::mem::take(&mut place.changes)));
                     // A failing statement is never one that answers nothing.
-                    while places.get(*at).is_some_and(|(answers, _)| !answers) {
+                    while places.get(*at).is_some_and(|place| !place.answers) {
                         if let Some(exchange) = entry.exchange {
                             done.push(end(exchange, *at, OutcomeStatus::Completed, 0));
                         }
@@ -300,7 +304,7 @@ impl PostgresDecoder {
                 done.push(Done { rows, ..end(exchange, 0, OutcomeStatus::Completed, entry.bytes) });
             } else {
                 let left = places.iter().enumerate().skip(*at);
-                done.extend(left.map(|(place, (answers, _))| {
+                done.extend(left.map(|(place, Place { answers, .. })| {
                     let status = if *answers { OutcomeStatus::Unknown } else { OutcomeStatus::Completed };
                     end(exchange, place, status, 0)
                 }));
@@ -312,8 +316,10 @@ impl PostgresDecoder {
 
 fn changes_of(kind: Kind) -> Changes {
     match kind {
-        Kind::Query { places, .. } => places.into_iter().flat_map(|(_, changes)| changes).collect(),
-        Kind::Parse(changes) | Kind::Bind(changes) | Kind::Close(changes) | Kind::Execute(changes) => changes,
+        Kind::Query { places, .. } => places.into_iter().flat_map(|place| place.changes).collect(),
+        Kind::Parse(changes) | Kind::Bind(changes) | Kind::Close(changes) | Kind::Execute { changes, .. } => {
+            changes
+        }
         Kind::Function { .. } | Kind::Describe { .. } | Kind::Sync | Kind::Gate(_) => Changes::new(),
     }
 }

@@ -5,9 +5,9 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use interceptor_core::sql::Question;
+use interceptor_core::sql::{CopyStream, Question};
 
-use super::{known::Moment, lookup::Reader};
+use super::{copy::Copying, known::Moment, lookup::Reader};
 
 /// How many messages may be under way.
 pub(super) const MAX_QUEUE: usize = 65_536;
@@ -20,9 +20,21 @@ pub(super) struct Entry {
     pub(super) exchange: Option<u64>,
     /// What the client gets instead of the server's error: the message was replaced by one that fails.
     pub(super) replaced: Option<Bytes>,
+    /// The COPY under way.
+    pub(super) copying: Option<Copying>,
     /// Rows and bytes of the place under way.
     pub(super) rows: u64,
     pub(super) bytes: u64,
+}
+
+/// One statement of a Query, and what it changes.
+#[derive(Debug)]
+pub(super) struct Place<C> {
+    /// Whether it answers at all: an empty one does not.
+    pub(super) answers: bool,
+    /// Which way it may stream.
+    pub(super) copy: Option<CopyStream>,
+    pub(super) changes: C,
 }
 
 /// Changes of names, by the number of each.
@@ -43,8 +55,7 @@ pub(super) enum Planned {
 #[derive(Debug)]
 pub(super) enum Kind {
     Query {
-        /// What each statement changes, and whether it answers at all (an empty one does not).
-        places: Vec<(bool, Changes)>,
+        places: Vec<Place<Changes>>,
         at: usize,
         failed: bool,
         /// The text could not be read: it may have any number of statements.
@@ -62,7 +73,13 @@ pub(super) enum Kind {
         told: bool,
     },
     Close(Changes),
-    Execute(Changes),
+    Execute {
+        changes: Changes,
+        /// Which way it may stream.
+        copy: Option<CopyStream>,
+        /// What it runs is not known: it may stream either way.
+        opaque: bool,
+    },
     Sync,
     Gate(Box<Gate>),
 }
@@ -89,7 +106,7 @@ pub(super) struct Queue {
 impl Entry {
     /// An entry for a message that was judged, or not (`None`).
     pub(super) fn new(kind: Kind, exchange: Option<u64>) -> Self {
-        Self { kind, exchange, replaced: None, rows: 0, bytes: 0 }
+        Self { kind, exchange, replaced: None, copying: None, rows: 0, bytes: 0 }
     }
 }
 
@@ -104,6 +121,10 @@ impl Queue {
 
     pub(super) fn first(&self) -> Option<&Entry> {
         self.entries.front()
+    }
+
+    pub(super) fn last(&self) -> Option<&Entry> {
+        self.entries.back()
     }
 
     pub(super) fn pop(&mut self) -> Option<Entry> {

@@ -89,6 +89,13 @@ pub(super) fn failing_query(denial: &Denial) -> Bytes {
     out.finish()
 }
 
+/// Instead of data, for a COPY that begins behind an answer that was cut.
+pub(super) fn copy_fail() -> Bytes {
+    let mut out = Writer::default();
+    out.message(b'f', |out| put_text(out, "interceptor: an earlier answer was cut"));
+    out.finish()
+}
+
 /// What makes a transaction fail whose error the client has been told already.
 pub(super) fn failing_transaction() -> Bytes {
     let mut out = Writer::default();
@@ -104,12 +111,5 @@ pub(super) fn failing_parse(name: &str, denial: &Denial) -> Bytes {
         put_text(out, &text(denial));
         out.put_i16(0);
     });
-    out.finish()
-}
-
-/// Instead of data that the server asks for with CopyInResponse.
-pub(super) fn copy_fail() -> Bytes {
-    let mut out = Writer::default();
-    out.message(b'f', |out| put_text(out, "interceptor does not speak COPY yet"));
     out.finish()
 }

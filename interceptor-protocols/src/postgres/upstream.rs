@@ -1,7 +1,7 @@
 //! The upstream's side: its answers, attributed to what is owed, and passed on in as few pieces as they came.
 //!
 //! Promise: rows are never gathered; a message is changed or kept back only where it answers a look-up of ours, a
-//! message that we replaced, or a COPY that we do not speak. An answer that nothing asked for is the upstream's fault.
+//! message that we replaced. An answer that nothing asked for is the upstream's fault.
 
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
@@ -10,11 +10,11 @@ use interceptor_core::{
 };
 
 use super::{
+    copy::Copying,
     decode::{PostgresDecoder, State},
     frame::{self, Fields, Head, MAX_WHOLE},
     outcome::end,
     queue::{Entry, Gate, Kind},
-    refuse,
 };
 
 /// The fields of an ErrorResponse that matter here.
@@ -54,8 +54,6 @@ pub(super) enum Fate {
     Swallow,
     /// The client gets this instead.
     Instead(Bytes),
-    /// The upstream gets this back, the client nothing.
-    Back(Bytes),
 }
 
 impl PostgresDecoder {
@@ -80,7 +78,7 @@ impl PostgresDecoder {
                 frame::head(rest).map_err(|_| DecodeError::upstream("a message of impossible length"))?;
             let Some(head) = head else { break };
             let whole = rest.len() >= head.total;
-            if (head.tag == b'D' || whole)
+            if (matches!(head.tag, b'D' | b'd') || whole)
                 && let Some(pause) = self.pauses(head, rest)
             {
                 if ready == 0 && done.is_empty() {
@@ -91,7 +89,7 @@ impl PostgresDecoder {
             }
             if self.may_stream(head)? {
                 self.streaming = head.total;
-                self.meter.swallowing = self.meter.stopped && head.tag == b'D';
+                self.meter.swallowing = self.meter.stopped && matches!(head.tag, b'D' | b'd');
                 continue;
             }
             if head.total > MAX_WHOLE {
@@ -115,7 +113,6 @@ impl PostgresDecoder {
                     let _ = input.split_to(head.total);
                     return Ok(match fate {
                         Fate::Instead(bytes) => Step::Answer { bytes, done },
-                        Fate::Back(bytes) => Step::Reply(bytes),
                         Fate::Swallow | Fate::Pass => Step::Answer { bytes: Bytes::new(), done },
                     });
                 }
@@ -169,16 +166,17 @@ impl PostgresDecoder {
         if head.tag == b'N' || head.tag == b'A' {
             return Ok(true);
         }
-        if head.tag != b'D' || self.queue.first().is_some_and(Entry::is_gate) {
+        if !matches!(head.tag, b'D' | b'd') || self.queue.first().is_some_and(Entry::is_gate) {
             return Ok(false);
         }
         let skipping = self.skipping;
         match self.queue.front() {
             Some(entry)
                 if !skipping
-                    && matches!(entry.kind, Kind::Query { failed: false, .. } | Kind::Execute(_)) =>
+                    && matches!(entry.kind, Kind::Query { failed: false, .. } | Kind::Execute { .. })
+                    && entry.copying == (head.tag == b'd').then_some(Copying::Out) =>
             {
-                entry.rows = entry.rows.saturating_add(1);
+                entry.rows = entry.rows.saturating_add(u64::from(head.tag == b'D'));
                 entry.bytes = entry.bytes.saturating_add(u64::try_from(head.total).unwrap_or(u64::MAX));
                 if !self.meter.stopped {
                     self.meter.row(head.total);
@@ -195,7 +193,6 @@ impl PostgresDecoder {
         match tag {
             b'S' => false,
             _ if self.meter.stopped => true,
-            b'G' => true,
             b'E' | b'Z' => {
                 front.is_some_and(|entry| entry.is_gate() || entry.replaced.is_some()) || self.skipping
             }
@@ -230,6 +227,9 @@ impl PostgresDecoder {
         if entry.replaced.is_some() {
             return Err(DecodeError::upstream("it carried out what no PostgreSQL can parse"));
         }
+        if matches!(tag, b'C' | b'I' | b's') && !entry.ends_copy(tag) {
+            return Err(unexpected(tag));
+        }
         entry.bytes = entry.bytes.saturating_add(u64::try_from(head.total).unwrap_or(u64::MAX));
         match (&mut entry.kind, tag) {
             (Kind::Gate(gate), _) => {
@@ -245,11 +245,8 @@ impl PostgresDecoder {
                 }
             }
             (Kind::Query { failed: false, .. }, b'C' | b'I') => self.end_statement(tag, &body, done)?,
-            (Kind::Query { failed: false, .. } | Kind::Execute(_), b'G') => {
-                return Ok(Fate::Back(refuse::copy_fail()));
-            }
-            (Kind::Query { .. } | Kind::Execute(_), b'H' | b'W') => {
-                return Err(DecodeError::upstream("it began a COPY, which is not spoken yet"));
+            (Kind::Query { failed: false, .. } | Kind::Execute { .. }, b'G' | b'H' | b'c') => {
+                entry.copy_answer(tag)?;
             }
             (Kind::Function { failed: false }, b'V') => {
                 if let Some(exchange) = entry.exchange {
@@ -267,7 +264,7 @@ impl PostgresDecoder {
                 }
             }
             (Kind::Parse(_), b'1') | (Kind::Bind(_), b'2') | (Kind::Close(_), b'3') => self.end_plain(done),
-            (Kind::Execute(_), b'C' | b'I' | b's') => self.end_execute(tag, &body, done),
+            (Kind::Execute { .. }, b'C' | b'I' | b's') => self.end_execute(tag, &body, done),
             _ => return Err(unexpected(tag)),
         }
         Ok(Fate::Pass)

@@ -326,7 +326,7 @@ impl Relay<'_> {
                 return Ok(());
             }
             let step = self.client_step(decoder, client).await?;
-            if !matches!(step, Step::Wait) {
+            if !matches!(step, Step::Wait | Step::Hold) {
                 wheel.enquiring = false;
             }
             let (held, author) = match step {
@@ -334,6 +334,7 @@ impl Relay<'_> {
                     wheel.thirsty = !wheel.enquiring;
                     return Ok(());
                 }
+                Step::Hold => return Ok(()),
                 Step::Ask(held) => (held, Author::Agent),
                 Step::Enquire(held) => (held, Author::Gate),
                 Step::Pass(bytes) => {
@@ -381,7 +382,7 @@ impl Relay<'_> {
             let step = decoder.step(Side::Upstream, &mut upstream.input).map_err(End::Broken)?;
             self.budget.passed(decoder.passed());
             match step {
-                Step::Wait => break,
+                Step::Wait | Step::Hold => break,
                 Step::Pass(bytes) => client.out.push(&bytes),
                 Step::Reply(bytes) => upstream.out.push(&bytes),
                 Step::Answer { bytes, done } => {

@@ -127,7 +127,8 @@ impl Caller<'_> {
                 Step::Open(opening) => return Ok((Wish::Session(opening), client)),
                 Step::Cancel(key) => return Ok((Wish::Cancel(key), client)),
                 Step::Close(_) => return Ok((Wish::Nothing, client)),
-                Step::Pass(_)
+                Step::Hold
+                | Step::Pass(_)
                 | Step::Ask(_)
                 | Step::Enquire(_)
                 | Step::Answer { .. }

@@ -283,3 +283,34 @@ fn more_room_does_not_stand_for_an_answer() {
     decoder.allow(may_pass(1));
     assert_eq!(hear(&mut decoder, &mut input).paused, Some((number, 0)));
 }
+
+#[test]
+fn what_a_copy_streams_out_is_cut_and_one_behind_a_cut_gets_no_data() {
+    let (mut decoder, number) = asked_for("COPY (VALUES (1)) TO STDOUT", b'I');
+    let begins = |tag| {
+        message(tag, |out| {
+            out.put_u8(0);
+            out.put_i16(0);
+        })
+    };
+    let data = message(b'd', |out| out.put_slice(b"1\n"));
+    decoder.allow(may_pass(2));
+    let mut input = BytesMut::from(&*[begins(b'H'), data.repeat(5).into()].concat());
+    let came = hear(&mut decoder, &mut input);
+    assert_eq!((tags(&came.client).as_str(), came.paused), ("Hdd", Some((number, 0))));
+    assert_eq!(tags(&decoder.stop(&denial()).client), "E");
+    let end = [message(b'c', |_| {}), complete("COPY 5"), ready(b'I')].concat();
+    input.put_slice(&end);
+    assert_eq!(tags(&hear(&mut decoder, &mut input).client), "Z");
+    // The server had gone on to the next statement of the batch, and waits for data.
+    let (mut decoder, _) = asked_for("VALUES (1); DO ''", b'I');
+    decoder.allow(may_pass(1));
+    let mut input = BytesMut::from(&*rows(2));
+    assert!(hear(&mut decoder, &mut input).paused.is_some());
+    let _ = decoder.stop(&denial());
+    input.put_slice(&[complete("SELECT 2"), begins(b'G')].concat());
+    let came = hear(&mut decoder, &mut input);
+    assert_eq!((tags(&came.client).as_str(), tags(&came.back).as_str()), ("", "f"));
+    input.put_slice(&[error("57014"), ready(b'I')].concat());
+    assert_eq!(tags(&hear(&mut decoder, &mut input).client), "Z");
+}
