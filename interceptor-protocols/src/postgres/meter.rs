@@ -96,7 +96,8 @@ impl PostgresDecoder {
             }
             b'C' => {
                 if self.meter.end == End::ToCome {
-                    let copied = self.queue.first().is_some_and(|entry| entry.copying == Some(Copying::InEnded));
+                    let copied =
+                        self.queue.first().is_some_and(|entry| entry.copying == Some(Copying::InEnded));
                     let changed = changed(rest.get(5..head.total)?, copied).unwrap_or(0);
                     self.meter.count(Spent { changed, ..Spent::default() });
                     // Outside of a transaction it is done: the next statement is refused.
