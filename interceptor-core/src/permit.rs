@@ -44,7 +44,13 @@ impl Held {
 
     /// The bytes, against the permit for just these.
     pub fn release(self, permit: Permit) -> Result<Bytes, WrongPermit> {
-        if permit.digest == self.digest { Ok(self.bytes) } else { Err(WrongPermit) }
+        self.open(permit).map(|(bytes, _)| bytes)
+    }
+
+    /// The bytes, against the permit for just these, and what they do: for whoever judges it again while it is
+    /// under way.
+    pub fn open(self, permit: Permit) -> Result<(Bytes, Vec<Action>), WrongPermit> {
+        if permit.digest == self.digest { Ok((self.bytes, self.actions)) } else { Err(WrongPermit) }
     }
 }
 
@@ -86,6 +92,12 @@ impl Records {
     pub fn iter(&self) -> impl Iterator<Item = RecordId> + use<> {
         let all = *self;
         (0..all.count).filter_map(move |place| all.get(place))
+    }
+}
+
+impl From<Option<RecordId>> for Records {
+    fn from(one: Option<RecordId>) -> Self {
+        one.map_or(Self { first: RecordId(0), count: 0 }, |record| Self { first: record, count: 1 })
     }
 }
 

@@ -13,8 +13,8 @@ use std::sync::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
-    model::{ExchangeDigest, RecordId},
-    permit::{Committed, Denial, Held, Judgement, Permit},
+    model::ExchangeDigest,
+    permit::{Committed, Denial, Held, Judgement, Permit, Records},
     protocol::{CancelKey, DecodeError, Decoder, Epoch, Greeting, Protocol, Side, Step},
 };
 use proptest::prelude::*;
@@ -53,8 +53,8 @@ impl Committed for Written {
     fn digest(&self) -> ExchangeDigest {
         self.0
     }
-    fn records(&self) -> &[RecordId] {
-        &[]
+    fn records(&self) -> Records {
+        Records::from(None)
     }
 }
 
@@ -182,6 +182,7 @@ impl Session {
                 self.seen.to_client.put_slice(&bytes);
                 self.seen.done.extend(done.iter().map(|done| format!("{done:?}")));
             }
+            Step::Pause { .. } => panic!("it pauses although there is no limit"),
             Step::Close(bytes) => {
                 self.seen.of_client.put_slice(&bytes);
                 self.seen.to_upstream.put_slice(&bytes);

@@ -17,7 +17,7 @@ use std::{
 use bytes::BytesMut;
 use interceptor_core::{
     model::{Action, ExchangeDigest, OutcomeStatus, Principal, RecordId},
-    permit::{Committed, Denial, Held, Judgement, Permit},
+    permit::{Committed, Denial, Held, Judgement, Permit, Records},
     protocol::{Challenge, Decoder, Done, Epoch, Login, LoginStep, Opening, Proof, Side, Step, UpstreamTls},
 };
 
@@ -34,8 +34,8 @@ impl Committed for Written {
     fn digest(&self) -> ExchangeDigest {
         self.0
     }
-    fn records(&self) -> &[RecordId] {
-        &[RecordId(7)]
+    fn records(&self) -> Records {
+        Records::new(RecordId(7), 1)
     }
 }
 

@@ -23,9 +23,9 @@ use interceptor_core::{
 use interceptor_core::policy::Policy;
 
 use super::{
-    Durability, PolicyGate, Rules, Settled, Subject, ask,
+    Durability, PolicyGate, Rules, Settled, Subject, Tally, ask,
     entries::{self, Told},
-    level_of, mode_of, unrecorded,
+    level_of, mode_of, spent_as_read, unrecorded,
 };
 use crate::store::RequestHead;
 
@@ -37,6 +37,7 @@ const REMEMBERED: usize = 64;
 pub struct SessionGate {
     gate: Arc<PolicyGate>,
     subject: Subject,
+    tally: Tally,
     head: Option<RequestHead>,
     memory: Mutex<Memory>,
 }
@@ -69,7 +70,13 @@ impl SessionGate {
         // Where it cannot be written, every exchange is refused on the long way round.
         let head = subject.head().ok();
         let memory = Mutex::new(Memory::of(gate.rules(), &subject));
-        Self { gate, subject, head, memory }
+        let tally = gate.tallies().of(subject.run.id);
+        Self { gate, subject, tally, head, memory }
+    }
+
+    /// Who is judged.
+    pub fn subject(&self) -> &Subject {
+        &self.subject
     }
 
     /// What policy says of `action` alone, and how much of it may be written down.
@@ -85,7 +92,7 @@ impl SessionGate {
         let answer = match known {
             Some(answer) => answer.clone(),
             None => {
-                let answer = Arc::new(memory.ask(&self.subject, action)?);
+                let answer = Arc::new(memory.ask(&self.subject, &self.tally, action)?);
                 if answer.steady {
                     memory.remember(key, answer.clone());
                 }
@@ -102,9 +109,9 @@ impl Memory {
         Self { rules, mode, level, hasher: RandomState::new(), answers: HashMap::new() }
     }
 
-    fn ask(&self, subject: &Subject, action: &Action) -> Option<Answer> {
-        let judgement = ask(&self.rules, subject, action, (0, 1));
+    fn ask(&self, subject: &Subject, tally: &Tally, action: &Action) -> Option<Answer> {
         let policy = &self.rules.policy;
+        let judgement = ask(&self.rules, subject, action, (0, 1), spent_as_read(policy, tally));
         let steady = matches!(judgement, Judgement::Allowed { .. }) && policy.is_steady(&action.facts);
         let settled = Settled::new(self.mode, vec![judgement]);
         let told = Told::of(&settled, 0, &action.facts, policy.hash()).ok()?;
@@ -138,7 +145,10 @@ impl Gate for SessionGate {
             self.gate.producer.commit(held.digest(), head, requests)
         });
         match committed {
-            Ok(receipt) => Some(self.gate.verdict(&self.subject, &answer.settled, &receipt)),
+            Ok(receipt) => {
+                let what = (held, author);
+                Some(self.gate.verdict(&self.subject, &self.tally, what, &answer.settled, &receipt))
+            },
             Err(error) if error.passes() => None,
             Err(error) => Some(Verdict::Deny(unrecorded(&error))),
         }

@@ -309,7 +309,7 @@ fn a_full_journal_refuses_requests_and_never_an_outcome() {
     let long = "x".repeat(300);
     let refused = loop {
         match commit_all(&producer, &[request(open.len() as u64, &long, true)]) {
-            Ok(receipt) => open.extend_from_slice(receipt.records()),
+            Ok(receipt) => open.extend(receipt.records().iter()),
             Err(error) => break error,
         }
     };
@@ -654,7 +654,7 @@ fn a_full_disk_refuses_and_kills_nobody() {
                 producer.append_outcome(outcome(open.pop_front().unwrap())).unwrap();
             }
             match commit_all(&producer, &[request(1, "SELECT 1", true)]) {
-                Ok(receipt) => open.extend(receipt.records()),
+                Ok(receipt) => open.extend(receipt.records().iter()),
                 Err(error) => panic!("refused too early: {error}"),
             }
             if let Err(error) = writer.drain() {
@@ -666,7 +666,7 @@ fn a_full_disk_refuses_and_kills_nobody() {
         let refused = commit_all(&producer, &[request(1, "SELECT 1", true)]);
         assert!(matches!(refused, Err(JournalError::NoSpace | JournalError::Full)));
         for id in &open {
-            producer.append_outcome(outcome(id)).unwrap();
+            producer.append_outcome(outcome(*id)).unwrap();
         }
         assert!(writer.drain().is_err());
         fs::remove_file(&ballast).unwrap();
