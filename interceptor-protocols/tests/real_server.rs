@@ -25,6 +25,8 @@ use interceptor_core::{
 mod copy;
 #[path = "real_server/large.rs"]
 mod large;
+#[path = "real_server/names.rs"]
+mod names;
 
 struct Written(ExchangeDigest);
 

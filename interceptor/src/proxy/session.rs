@@ -10,7 +10,7 @@ use interceptor_core::{
         Action, Author, Connection, OutcomeStatus, Phase, Principal, Session, StatementFacts,
         SyntheticAddress, Target, Verb,
     },
-    protocol::{CancelKey, DecodeError, Inspection, Opening},
+    protocol::{CancelKey, DecodeError, Greeting, Inspection, Opening},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -189,7 +189,7 @@ impl Caller<'_> {
         };
         match dialled {
             Ok(opened) if opening.then == Inspection::None => {
-                self.greet(decoder, &mut client, &opened, &registered).await?;
+                self.greet(decoder, &mut client, &opened.greeting, &registered).await?;
                 let client = Prefixed::new(client_input.freeze(), client);
                 let upstream = Prefixed::new(opened.input.freeze(), opened.stream);
                 opaque::relay(Box::new(client), Box::new(upstream), ledger, number, told).await;
@@ -221,7 +221,7 @@ impl Caller<'_> {
         told: Told,
         ledger: Ledger,
     ) -> Result<(), StartError> {
-        self.greet(decoder, &mut client, &opened, registered).await?;
+        self.greet(decoder, &mut client, &opened.greeting, registered).await?;
         let legs = Legs { client, client_input, upstream: opened.stream, upstream_input: opened.input };
         let relay = Relay { session, gate: self.proxy.gate.clone(), ledger, turn: self.turn };
         match relay.run(decoder, legs, told).await {
@@ -241,12 +241,12 @@ impl Caller<'_> {
         &self,
         decoder: &mut dyn Decoder,
         client: &mut Stream,
-        opened: &Opened,
+        greeting: &Greeting,
         registered: &Registered,
     ) -> Result<(), StartError> {
         let given = fresh_key()?;
-        registered.keyed(given.clone(), opened.greeting.cancel.clone());
-        write(client, &decoder.opened(&opened.greeting, &given)).await
+        registered.keyed(given.clone(), greeting.cancel.clone());
+        write(client, &decoder.opened(greeting, &given)).await
     }
 
     /// Forwards a cancel request of the session's own run. Like the server itself, it never answers.

@@ -13,5 +13,6 @@ mod crash;
 mod credentials;
 mod hidden;
 mod operate;
+mod protocol;
 mod rude;
 mod support;
