@@ -65,6 +65,7 @@ impl Catalogue {
             search_path: self.search_path.clone(),
             relations: question.relations.iter().map(|name| (name.clone(), self.relation(name))).collect(),
             functions: question.functions.iter().map(|name| (name.clone(), self.function(name))).collect(),
+            besides: Default::default(),
         }
     }
 
@@ -87,6 +88,8 @@ impl Catalogue {
         Relation::Found {
             object: self.object(&found),
             reads: reads.map(|table| self.object(table)).collect(),
+            children: Vec::new(),
+            consequences: Vec::new(),
             has_rules: false,
         }
     }
