@@ -13,7 +13,7 @@ use std::sync::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
-    model::ExchangeDigest,
+    model::{ExchangeDigest, RecordId},
     permit::{Committed, Denial, Held, Judgement, Permit, Records},
     protocol::{CancelKey, DecodeError, Decoder, Epoch, Greeting, Protocol, Side, Step},
 };

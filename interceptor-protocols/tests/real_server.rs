@@ -27,6 +27,8 @@ mod copy;
 mod depth;
 #[path = "real_server/large.rs"]
 mod large;
+#[path = "real_server/names.rs"]
+mod names;
 
 struct Written(ExchangeDigest);
 

@@ -16,6 +16,7 @@ mod hidden;
 mod migrations;
 mod operate;
 mod past;
+mod protocol;
 mod rude;
 mod rude_wire;
 mod support;
