@@ -113,6 +113,7 @@ pub struct Bed {
     release: Release,
     settings: Vec<(String, String)>,
     access: String,
+    port: Option<u16>,
 }
 
 impl Bed {
@@ -129,6 +130,12 @@ impl Bed {
     /// With another setting, as in postgresql.conf.
     pub fn with(mut self, setting: &str, value: &str) -> Self {
         self.settings.push((setting.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// At this port, which clients insist on.
+    pub fn at(mut self, port: u16) -> Self {
+        self.port = Some(port);
         self
     }
 
@@ -174,7 +181,7 @@ impl Bed {
             folder,
             programs,
             user,
-            port: free_port(),
+            port: self.port.unwrap_or_else(free_port),
             server: None,
             secret: random_text(24),
             settings: self.settings,

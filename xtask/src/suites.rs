@@ -3,11 +3,12 @@
 
 use std::{
     fs,
-    path::Path,
-    process::{Command, ExitStatus},
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use crate::{
     cargo::{as_root, cargo, shown, succeed, target},
@@ -28,9 +29,9 @@ pub(crate) struct Arguments {
 }
 
 /// A suite and where it comes from.
-pub(crate) struct Source {
+struct Source {
     /// What it is called here.
-    pub(crate) name: &'static str,
+    name: &'static str,
     origin: Origin,
     /// What the distribution must give.
     distribution: &'static [&'static str],
@@ -47,13 +48,20 @@ enum Origin {
         /// What is taken out of the source.
         files: &'static [&'static str],
     },
+    /// A crate that the workspace uses, whose package has the tests.
+    Rust {
+        package: &'static str,
+        /// The name of the test program.
+        test: &'static str,
+        features: &'static [&'static str],
+    },
 }
 
 /// What every suite in Python runs with.
 const PYTEST: &[&str] = &["pytest==8.4.2", "pytest-timeout==2.4.0"];
 
 /// All suites.
-pub(crate) const SOURCES: &[Source] = &[
+const SOURCES: &[Source] = &[
     Source {
         name: "pg8000",
         origin: Origin::Python {
@@ -79,7 +87,44 @@ pub(crate) const SOURCES: &[Source] = &[
         origin: Origin::Python { package: "psycopg2==2.9.13", built: true, with: &[], files: &["tests"] },
         distribution: &["libpq-dev", "python3-dev", "gcc"],
     },
+    Source {
+        name: "tokio-postgres",
+        origin: Origin::Rust {
+            package: "tokio-postgres",
+            test: "test",
+            features: &[
+                "array-impls",
+                "with-bit-vec-0_8",
+                "with-chrono-0_4",
+                "with-eui48-1",
+                "with-geo-types-0_7",
+                "with-serde_json-1",
+                "with-smol_str-01",
+                "with-time-0_3",
+                "with-uuid-1",
+            ],
+        },
+        distribution: &[],
+    },
+    Source {
+        name: "sqlalchemy",
+        origin: Origin::Python {
+            package: "SQLAlchemy==2.0.58",
+            built: false,
+            with: &["psycopg2-binary==2.9.13"],
+            files: &["test", "pyproject.toml", "setup.cfg"],
+        },
+        distribution: &[],
+    },
 ];
+
+impl Arguments {
+    /// One suite, chosen by a number: the slice of a run that has no time for all.
+    pub(crate) fn slice(number: usize) -> Self {
+        let name = SOURCES.get(number % SOURCES.len()).map(|source| source.name.to_owned());
+        Self { tls: false, tests: Vec::new(), names: name.into_iter().collect() }
+    }
+}
 
 /// Installs and runs the suites one by one; all are run even when one differs.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -126,40 +171,93 @@ fn compare(source: &Source, arguments: &Arguments) -> Result<ExitStatus> {
 
 fn install(source: &Source, folder: &Path) -> Result<()> {
     setup::packages(source.distribution)?;
-    let Origin::Python { package, built, with, files } = &source.origin;
-    let wanted = [&[*package], *with, *files, PYTEST].concat();
-    setup::once(folder, &wanted, |folder| {
-        let name = package.split("==").next().unwrap_or(package);
-        let pip = || Command::new(folder.join("venv/bin/pip"));
-        succeed(Command::new("/usr/bin/python3").args(["-m", "venv", "--copies"]).arg(folder.join("venv")))?;
-        let download = folder.join("download");
-        let quiet = ["--quiet", "--disable-pip-version-check"];
-        succeed(
-            pip()
-                .arg("download")
-                .args(quiet)
-                .args(["--no-deps", "--no-binary", name, package, "--dest"])
-                .arg(&download),
-        )?;
-        let archive = fs::read_dir(&download)?.next().context("pip downloaded nothing")??.path();
-        let mut install = pip();
-        install.arg("install").args(quiet).args(PYTEST).args(*with);
-        if *built {
-            install.arg(&archive)
-        } else {
-            install.arg(package)
-        };
-        succeed(&mut install)?;
-        let source = folder.join("source");
-        fs::create_dir_all(&source)?;
-        succeed(
-            Command::new("tar").arg("xf").arg(&archive).args(["--strip-components=1", "-C"]).arg(&source),
-        )?;
-        for file in *files {
-            fs::rename(source.join(file), folder.join(file))?;
+    match source.origin {
+        Origin::Python { package, built, with, files } => {
+            let wanted = [&[package], with, files, PYTEST].concat();
+            setup::once(folder, &wanted, |folder| python(folder, package, built, with, files))
         }
-        // What lies beside the tests would be imported in the place of what is installed.
-        fs::remove_dir_all(&source)?;
-        fs::remove_dir_all(&download).context("the download")
-    })
+        Origin::Rust { package, test, features } => {
+            let found = found(package)?;
+            let wanted = [&[package, &*found.version, test], features].concat();
+            setup::once(folder, &wanted, |folder| rust(folder, &found.folder, test, features))
+        }
+    }
+}
+
+fn python(folder: &Path, package: &str, built: bool, with: &[&str], files: &[&str]) -> Result<()> {
+    let name = package.split("==").next().unwrap_or(package);
+    let pip = || Command::new(folder.join("venv/bin/pip"));
+    succeed(Command::new("/usr/bin/python3").args(["-m", "venv", "--copies"]).arg(folder.join("venv")))?;
+    let download = folder.join("download");
+    let quiet = ["--quiet", "--disable-pip-version-check"];
+    let mut source = pip();
+    source.arg("download").args(quiet).args(["--no-deps", "--no-binary", name, package, "--dest"]);
+    succeed(source.arg(&download))?;
+    let archive = fs::read_dir(&download)?.next().context("pip downloaded nothing")??.path();
+    let mut install = pip();
+    install.arg("install").args(quiet).args(PYTEST).args(with);
+    if built {
+        install.arg(&archive)
+    } else {
+        install.arg(package)
+    };
+    succeed(&mut install)?;
+    let source = folder.join("source");
+    fs::create_dir_all(&source)?;
+    succeed(Command::new("tar").arg("xf").arg(&archive).args(["--strip-components=1", "-C"]).arg(&source))?;
+    for file in files {
+        fs::rename(source.join(file), folder.join(file))?;
+    }
+    // What lies beside the tests would be imported in the place of what is installed; tests that look for the package
+    // beside them find that.
+    fs::remove_dir_all(&source)?;
+    let packages =
+        fs::read_dir(folder.join("venv/lib"))?.next().context("no Python in the environment")??;
+    std::os::unix::fs::symlink(packages.path().join("site-packages"), folder.join("lib"))?;
+    fs::remove_dir_all(&download).context("the download")
+}
+
+/// A package among those that the workspace was locked to.
+struct Found {
+    version: String,
+    folder: PathBuf,
+}
+
+fn found(package: &str) -> Result<Found> {
+    let mut metadata = cargo()?;
+    metadata.args(["metadata", "--format-version=1", "--locked"]);
+    let output = metadata.output().with_context(|| shown(&metadata))?;
+    let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo's metadata")?;
+    let mut packages = metadata.get("packages").and_then(Value::as_array).into_iter().flatten();
+    let text = |entry: &Value, field: &str| Some(entry.get(field)?.as_str()?.to_owned());
+    let entry = packages.find(|entry| text(entry, "name").as_deref() == Some(package));
+    let entry = entry.with_context(|| format!("{package} is not among the workspace's packages"))?;
+    let manifest = text(entry, "manifest_path").context("a package without a manifest")?;
+    let folder = Path::new(&manifest).parent().context("a manifest in no folder")?.to_owned();
+    Ok(Found { version: text(entry, "version").context("a package without a version")?, folder })
+}
+
+fn rust(folder: &Path, package: &Path, test: &str, features: &[&str]) -> Result<()> {
+    let source = folder.join("source");
+    fs::create_dir_all(folder)?;
+    succeed(Command::new("cp").arg("-r").arg(package).arg(&source))?;
+    // It stands below our workspace and is no part of it.
+    let manifest = source.join("Cargo.toml");
+    let text = fs::read_to_string(&manifest).context("the package's manifest")?;
+    fs::write(&manifest, text + "\n[workspace]\n")?;
+    let mut build = cargo()?;
+    build.args(["test", "--locked", "--no-run", "--message-format=json", "--test", test]);
+    build.arg("--features").arg(features.join(",")).arg("--target-dir").arg(folder.join("target"));
+    let output =
+        build.current_dir(&source).stderr(Stdio::inherit()).output().with_context(|| shown(&build))?;
+    ensure!(output.status.success(), "`{}` failed", shown(&build));
+    let lines = String::from_utf8(output.stdout).context("cargo's messages")?;
+    let program = lines.lines().filter_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let is_test = message.pointer("/target/kind/0")?.as_str()? == "test";
+        is_test.then(|| Some(message.get("executable")?.as_str()?.to_owned()))?
+    });
+    let program = program.last().context("cargo built no test program")?;
+    fs::copy(program, folder.join("tests")).context("the test program")?;
+    fs::remove_dir_all(folder.join("target")).context("what it was built from")
 }

@@ -25,9 +25,6 @@ use crate::{
 /// How long a whole suite may take.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
-/// Who may log in how: on both sides the same.
-const ACCESS: &str = "host all all 127.0.0.1/32 scram-sha-256";
-
 /// The policy: all that can be understood.
 const POLICY: &str = include_str!("../../../suites/10-everything.cedar");
 
@@ -74,7 +71,13 @@ impl Side {
         folder: &Path,
         capture: Capture<'_>,
     ) -> Self {
-        let mut bed = Bed::default().admit(ACCESS).with("max_connections", "200");
+        let mut bed = Bed::default().with("max_connections", "200");
+        for line in suite.access {
+            bed = bed.admit(line);
+        }
+        if let Some(port) = suite.port {
+            bed = bed.at(port);
+        }
         for (name, value) in suite.settings {
             bed = bed.with(name, value);
         }
@@ -85,8 +88,8 @@ impl Side {
         }
         let installation = match capture {
             Capture::None => None,
-            Capture::Observed => Some(install(&bed, variant, "observe", "")),
-            Capture::Enforced(unread) => Some(install(&bed, variant, "enforce", &permits(unread))),
+            Capture::Observed => Some(install(suite, &bed, variant, "observe", "")),
+            Capture::Enforced(unread) => Some(install(suite, &bed, variant, "enforce", &permits(unread))),
         };
         let work = places::scratch("suite");
         for file in suite.files.iter().map(|file| folder.join(file)) {
@@ -217,15 +220,20 @@ fn user() -> User {
     User::from_name(&agent_user()).ok().flatten().expect("the agents' user")
 }
 
-fn install(bed: &RunningBed, variant: Variant, mode: &str, permits: &str) -> Installation {
+fn install(suite: &Suite, bed: &RunningBed, variant: Variant, mode: &str, permits: &str) -> Installation {
     let tls = match variant {
         Variant::Plain => "{ plaintext = \"a server of the test's own\" }".to_owned(),
         Variant::Tls => format!("{{ roots = {:?}, server_name = \"{HOST}\" }}", bed.roots()),
     };
+    // Where the tests insist on a port of this host's, that is where they are met, and let in without a proof.
+    let (addresses, minimum) = match suite.port {
+        None => (String::new(), "scram-sha-256"),
+        Some(port) => (format!("\"127.0.0.1:{port}\", \"[::1]:{port}\""), "none"),
+    };
     let resource = format!(
         "[resource.suite]\nprotocol = \"postgres\"\nhosts = [\"{HOST}\"]\nports = [5432]\nmode = \"{mode}\"\n\
-         upstream = \"127.0.0.1:{}\"\ndial = \"host\"\ntls = {tls}\n\n\
-         [[resource.suite.credential]]\nuser = \"postgres\"\nsecret = {{ file = \"suite\" }}\n",
+         addresses = [{addresses}]\nupstream = \"127.0.0.1:{}\"\ndial = \"host\"\ntls = {tls}\n\n\
+         [[resource.suite.credential]]\nuser = \"postgres\"\nsecret = {{ file = \"suite\" }}\nminimum = \"{minimum}\"\n",
         bed.port()
     );
     Setup::empty()

@@ -54,6 +54,8 @@ pub(crate) struct Suite {
     pub(crate) speaks_tls: bool,
     /// A port that the tests insist on, on loopback.
     pub(crate) port: Option<u16>,
+    /// Who may log in how, as in pg_hba.conf: on both sides the same.
+    pub(crate) access: &'static [&'static str],
     /// Settings of the server's.
     pub(crate) settings: &'static [(&'static str, &'static str)],
     /// Done to the server before.
@@ -85,6 +87,12 @@ fn psycopg2(address: Address<'_>) -> Vec<(&'static str, String)> {
     environment
 }
 
+/// Everybody by SCRAM, also without TLS.
+const SCRAM: &[&str] = &["host all all 127.0.0.1/32 scram-sha-256"];
+
+const NOBODY_LISTENS: &str =
+    "in a run every connection is taken, and one that leads nowhere is closed, not refused";
+
 const SUITES: &[Suite] = &[
     Suite {
         name: "pg8000",
@@ -100,10 +108,15 @@ const SUITES: &[Suite] = &[
         environment: libpq,
         speaks_tls: false,
         port: None,
+        access: SCRAM,
         settings: &[("max_prepared_transactions", "10")],
         prepare: &[("postgres", "CREATE EXTENSION hstore")],
         left_out: &[],
-        by_design: &[],
+        by_design: &[
+            ("test/dbapi/test_connection.py::test_internet_socket_connection_refused", NOBODY_LISTENS),
+            ("test/legacy/test_connection.py::test_internet_socket_connection_refused", NOBODY_LISTENS),
+            ("test/native/test_connection.py::test_internet_socket_connection_refused", NOBODY_LISTENS),
+        ],
     },
     Suite {
         name: "asyncpg",
@@ -112,6 +125,7 @@ const SUITES: &[Suite] = &[
         environment: libpq,
         speaks_tls: true,
         port: None,
+        access: SCRAM,
         settings: &[],
         prepare: &[],
         left_out: &[],
@@ -124,8 +138,59 @@ const SUITES: &[Suite] = &[
         environment: psycopg2,
         speaks_tls: true,
         port: None,
+        access: SCRAM,
         settings: &[("max_prepared_transactions", "10")],
         prepare: &[("postgres", "CREATE EXTENSION hstore")],
+        left_out: &[],
+        by_design: &[],
+    },
+    Suite {
+        name: "tokio-postgres",
+        runner: Runner::Libtest,
+        files: &[],
+        // Its tests know where their server is, and as whom they log in.
+        environment: |_| Vec::new(),
+        speaks_tls: false,
+        port: Some(5433),
+        access: &[
+            "host all pass_user 127.0.0.1/32 password",
+            "host all md5_user 127.0.0.1/32 md5",
+            "host all scram_user 127.0.0.1/32 scram-sha-256",
+            "hostssl all ssl_user 127.0.0.1/32 trust",
+            "host all ssl_user 127.0.0.1/32 reject",
+            "host all postgres 127.0.0.1/32 trust",
+        ],
+        settings: &[],
+        prepare: &[
+            ("postgres", "CREATE ROLE pass_user LOGIN PASSWORD 'password'"),
+            ("postgres", "SET password_encryption = 'md5'; ALTER ROLE md5_user PASSWORD 'password'"),
+            ("postgres", "CREATE ROLE scram_user LOGIN PASSWORD 'password'; CREATE ROLE ssl_user LOGIN"),
+            ("postgres", "CREATE EXTENSION hstore; CREATE EXTENSION citext; CREATE EXTENSION ltree"),
+        ],
+        left_out: &[],
+        by_design: &[],
+    },
+    Suite {
+        name: "sqlalchemy",
+        runner: Runner::Pytest(&[
+            "test/dialect/postgresql",
+            "--dburi=postgresql+psycopg2:///postgres",
+            "-p",
+            "no:logging",
+        ]),
+        files: &["test", "lib", "pyproject.toml", "setup.cfg"],
+        environment: libpq,
+        speaks_tls: true,
+        port: None,
+        access: SCRAM,
+        settings: &[
+            ("max_prepared_transactions", "10"),
+            ("default_text_search_config", "pg_catalog.english"),
+        ],
+        prepare: &[
+            ("postgres", "CREATE SCHEMA test_schema; CREATE SCHEMA test_schema_2"),
+            ("postgres", "CREATE EXTENSION hstore; CREATE EXTENSION citext"),
+        ],
         left_out: &[],
         by_design: &[],
     },
