@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use interceptor_core::{
+    Gate as _,
     inventory::{self, KnownProtocol, Source},
     model::{
         AgentIdentity, ClientAddress, Connection, ConnectionId, Entry, Guarantee, OriginalDestination, Phase,
         ProcessFacts, RecordId, Run, RunId, Session, StatementFacts, Target, Verb,
     },
-    Gate as _,
 };
 
 use super::*;
@@ -233,7 +233,7 @@ fn a_yes_is_remembered_for_the_same_facts_and_the_same_rules_alone() {
     assert!(allowed(1, "a"));
     assert!(allowed(2, "b"), "other text, the same facts");
     assert!(!allowed(3, "no"), "other facts");
-    let policy = Policy::load(&[], &inventory::Inventory::default()).unwrap();
+    let policy = Policy::load(&[], &Inventory::default()).unwrap();
     bed.gate.rules.store(Arc::new(Rules { policy, ..rules(RESOURCES) }));
     assert!(!allowed(4, "a"), "other rules");
     drop(ledger);

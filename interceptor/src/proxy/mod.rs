@@ -4,9 +4,9 @@
 //! and recorded; everything else meets the gate. The proxy holds no secret but what must go out in clear, and
 //! knows the kernel only through what it remembers of a flow.
 
-pub mod destination;
 #[cfg(test)]
 mod cost_tests;
+pub mod destination;
 pub mod dial;
 mod epochs;
 mod flood;
