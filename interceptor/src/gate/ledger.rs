@@ -4,7 +4,7 @@
 use std::{collections::HashMap, time::Instant};
 
 use interceptor_core::{
-    model::{OutcomeRecord, OutcomeStatus, RecordId},
+    model::{Action, OutcomeRecord, OutcomeStatus, RecordId},
     permit::Records,
     protocol::Done,
 };
@@ -27,19 +27,27 @@ struct Sent {
     left: usize,
     /// Which have, where there are several.
     ended: Vec<bool>,
+    /// What it does, for whoever judges it again while it is under way.
+    actions: Vec<Action>,
 }
 
 impl Sent {
     fn now(records: Records) -> Self {
         let ended = if records.len() > 1 { vec![false; records.len()] } else { Vec::new() };
-        Self { at: Instant::now(), records, left: records.len(), ended }
+        Self { at: Instant::now(), records, left: records.len(), ended, actions: Vec::new() }
     }
 
-    /// The record at `place`, once.
+    /// The record at `place`, unless it has ended.
+    fn open(&self, place: usize) -> Option<RecordId> {
+        let ended = self.left == 0 || self.ended.get(place).copied().unwrap_or(false);
+        self.records.get(place).filter(|_| !ended)
+    }
+
+    /// The same, once.
     fn end(&mut self, place: usize) -> Option<RecordId> {
-        let record = self.records.get(place).filter(|_| self.left > 0)?;
-        if self.ended.get_mut(place).is_some_and(|ended| std::mem::replace(ended, true)) {
-            return None;
+        let record = self.open(place)?;
+        if let Some(ended) = self.ended.get_mut(place) {
+            *ended = true;
         }
         self.left -= 1;
         Some(record)
@@ -57,6 +65,19 @@ impl Ledger {
         if !records.is_empty() {
             self.open.insert(number, Sent::now(records));
         }
+    }
+
+    /// What the exchange `number` does.
+    pub fn does(&mut self, number: u64, actions: Vec<Action>) {
+        if let Some(sent) = self.open.get_mut(&number) {
+            sent.actions = actions;
+        }
+    }
+
+    /// The statements of an exchange under way, and the record of the one at `place`.
+    pub fn under_way(&self, number: u64, place: usize) -> (&[Action], Option<RecordId>) {
+        let Some(sent) = self.open.get(&number) else { return (&[], None) };
+        (&sent.actions, sent.open(place))
     }
 
     /// One statement ended.

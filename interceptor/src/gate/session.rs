@@ -16,7 +16,7 @@ use futures::future::BoxFuture;
 use interceptor_core::{
     Gate, Held, Judgement, Verdict,
     inventory::RecordLevel,
-    model::{Action, Author, Mode, Phase, Session, StatementFacts},
+    model::{Action, Author, Mode, Phase, Session, Spent, StatementFacts},
 };
 
 #[cfg(doc)]
@@ -85,7 +85,11 @@ impl SessionGate {
         let answer = match known {
             Some(answer) => answer.clone(),
             None => {
-                let answer = Arc::new(memory.ask(&self.subject, action)?);
+                let answer = Arc::new(memory.ask(
+                    &self.subject,
+                    action,
+                    self.gate.spent(&memory.rules, &self.subject),
+                )?);
                 if answer.steady {
                     memory.remember(key, answer.clone());
                 }
@@ -102,8 +106,8 @@ impl Memory {
         Self { rules, mode, level, hasher: RandomState::new(), answers: HashMap::new() }
     }
 
-    fn ask(&self, subject: &Subject, action: &Action) -> Option<Answer> {
-        let judgement = ask(&self.rules, subject, action, (0, 1));
+    fn ask(&self, subject: &Subject, action: &Action, spent: Spent) -> Option<Answer> {
+        let judgement = ask(&self.rules, subject, action, (0, 1), spent);
         let policy = &self.rules.policy;
         let steady = matches!(judgement, Judgement::Allowed { .. }) && policy.is_steady(&action.facts);
         let settled = Settled::new(self.mode, vec![judgement]);
@@ -138,7 +142,7 @@ impl Gate for SessionGate {
             self.gate.producer.commit(held.digest(), head, requests)
         });
         match committed {
-            Ok(receipt) => Some(self.gate.verdict(&self.subject, &answer.settled, &receipt)),
+            Ok(receipt) => Some(self.gate.verdict(&self.subject, (held, author), &answer.settled, &receipt)),
             Err(error) if error.passes() => None,
             Err(error) => Some(Verdict::Deny(unrecorded(&error))),
         }

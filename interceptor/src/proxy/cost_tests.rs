@@ -20,6 +20,7 @@ use interceptor_core::{
 use tokio::net::TcpStream;
 
 use super::{
+    budget::{Budget, Cancelling},
     registry::{OpenSession, Registry},
     relay::{End, Legs, Relay, fresh_key},
     turns::Turn,
@@ -115,9 +116,11 @@ fn relay(drive: impl FnOnce(std::net::TcpStream, std::net::TcpStream) + Send + '
             upstream: relayed(far).into(),
             upstream_input: BytesMut::new(),
         };
+        let nothing = || -> Cancelling { Box::pin(std::future::ready(())) };
+        let budget = Budget::new(bed.gate.clone(), Subject::of_session(&session), Box::new(nothing));
         let turn = Turn::default();
         WATCHED.set(true);
-        let end = Relay { gate, ledger, turn: &turn }.run(decoder, legs, told).await;
+        let end = Relay { gate, ledger, turn: &turn, budget }.run(decoder, legs, told).await;
         WATCHED.set(false);
         end
     });

@@ -18,12 +18,13 @@ use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use interceptor_core::{
     Decoder, Denial, Gate, Held, Side, Step, Verdict,
-    model::Author,
-    protocol::{CancelKey, DecodeError, Greeting, Refusal},
+    model::{Author, Spent},
+    protocol::{CancelKey, DecodeError, Done, Greeting, Refusal, Stopped},
 };
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::{
+    budget::{Budget, Cancelling},
     leg::{FULL, Leg},
     registry::{Ending, Told},
     stream::Stream,
@@ -77,6 +78,8 @@ pub(super) struct Relay<'a> {
     pub ledger: Ledger,
     /// The run's share of decoding time.
     pub turn: &'a Turn,
+    /// What the session may have sent back to it.
+    pub budget: Budget,
 }
 
 /// What is at the gate.
@@ -113,6 +116,8 @@ struct Wheel {
     gave_way: bool,
     /// The daemon stops: the session ends as soon as nothing is under way in it.
     leaving: bool,
+    /// An answer was cut short, and the upstream is asked to stop. What the client sends next must not be what it stops.
+    cancelling: Option<Cancelling>,
     /// Leave to hold a message of more than [`FULL`] bytes.
     room: Option<Room>,
     /// Waits for that.
@@ -125,6 +130,11 @@ impl Wheel {
         client.open
             && !upstream.out.is_full()
             && (client.input.len() < FULL || (self.thirsty && self.room.is_some()))
+    }
+
+    /// Whether the client's next message may be decoded.
+    fn waits_for_nothing(&self) -> bool {
+        self.judging.is_none() && self.cancelling.is_none()
     }
 
     fn wants_room(&self, client: &Leg) -> bool {
@@ -150,6 +160,12 @@ impl Wheel {
             let author = judging.author;
             self.judging = None;
             return Poll::Ready(Event::Judged(author, held, verdict));
+        }
+        if let Some(cancelling) = &mut self.cancelling
+            && cancelling.as_mut().poll(cx).is_ready()
+        {
+            self.cancelling = None;
+            return Poll::Ready(Event::Moved);
         }
         if let Poll::Ready(event) = send(cx, client, upstream) {
             return Poll::Ready(event);
@@ -251,7 +267,7 @@ impl Relay<'_> {
             if let Err(end) = self.advance(decoder, client, upstream, &mut wheel).await {
                 return end;
             }
-            if wheel.leaving && wheel.judging.is_none() && decoder.is_idle() {
+            if wheel.leaving && wheel.waits_for_nothing() && decoder.is_idle() {
                 return End::Told(Ending::Stopping);
             }
             if !upstream.open && !client.out.wants() {
@@ -297,8 +313,8 @@ impl Relay<'_> {
     ) -> Result<(), End> {
         (wheel.thirsty, wheel.more) = (false, false);
         for _ in 0..STEPS {
-            self.advance_upstream(&mut **decoder, client, upstream)?;
-            if wheel.judging.is_some() || client.out.is_full() || upstream.out.is_full() {
+            self.advance_upstream(&mut **decoder, client, upstream, wheel)?;
+            if !wheel.waits_for_nothing() || client.out.is_full() || upstream.out.is_full() {
                 return Ok(());
             }
             let step = if client.input.len() < HEAVY {
@@ -338,7 +354,7 @@ impl Relay<'_> {
                     done.into_iter().for_each(|done| self.ledger.ended(done));
                     continue;
                 }
-                Step::StartTls(_) | Step::Open(_) | Step::Cancel(_) => {
+                Step::StartTls(_) | Step::Open(_) | Step::Cancel(_) | Step::Pause { .. } => {
                     return Err(End::Internal("a step of the start-up in the middle of a session"));
                 }
             };
@@ -377,9 +393,12 @@ impl Relay<'_> {
         decoder: &mut dyn Decoder,
         client: &mut Leg,
         upstream: &mut Leg,
+        wheel: &mut Wheel,
     ) -> Result<(), End> {
         while !client.out.is_full() {
+            decoder.allow(self.budget.room());
             let step = decoder.step(Side::Upstream, &mut upstream.input).map_err(End::Broken)?;
+            self.budget.passed(decoder.passed());
             match step {
                 Step::Wait | Step::Hold => break,
                 Step::Pass(bytes) => client.out.push(bytes),
@@ -395,12 +414,34 @@ impl Relay<'_> {
                     upstream.input.clear();
                     break;
                 }
+                Step::Pause { exchange, place } => {
+                    self.judge_again(decoder, client, wheel, (exchange, place));
+                }
                 Step::Ask(_) | Step::Enquire(_) | Step::StartTls(_) | Step::Open(_) | Step::Cancel(_) => {
                     return Err(End::Internal("a client's step from the upstream's side"));
                 }
             }
         }
         Ok(())
+    }
+
+    /// What has passed of an answer may have used up a budget: then the answer ends here.
+    fn judge_again(
+        &mut self,
+        decoder: &mut dyn Decoder,
+        client: &mut Leg,
+        wheel: &mut Wheel,
+        (exchange, place): (u64, usize),
+    ) {
+        let (actions, record) = self.ledger.under_way(exchange, place);
+        if let Err((denial, reason)) = self.budget.goes_on(actions, place, record) {
+            let stopped = decoder.stop(&denial);
+            client.out.push(stopped.client);
+            if let Some(done) = stopped.done {
+                self.ledger.ended(Done { message: Some(reason), ..done });
+            }
+            wheel.cancelling = Some(self.budget.cancel());
+        }
     }
 
     fn judge(&self, held: Held, author: Author) -> Judging {
@@ -432,8 +473,9 @@ impl Relay<'_> {
             Verdict::Allow(permit) => {
                 // Owed from here on, whatever becomes of the bytes.
                 self.ledger.sent(number, permit.records());
-                let bytes =
-                    held.release(permit).map_err(|_| End::Internal("a permit for another exchange"))?;
+                let (bytes, actions) =
+                    held.open(permit).map_err(|_| End::Internal("a permit for another exchange"))?;
+                self.ledger.does(number, actions);
                 upstream.out.push(bytes);
                 decoder.sent(number);
                 wheel.enquiring = author == Author::Gate;
@@ -510,6 +552,16 @@ impl Decoder for Absent {
 
     fn refuse(&mut self, _: u64, _: &Denial) -> Refusal {
         Refusal { client: Bytes::new(), upstream: Bytes::new() }
+    }
+
+    fn passed(&mut self) -> Spent {
+        Spent::default()
+    }
+
+    fn allow(&mut self, _: Spent) {}
+
+    fn stop(&mut self, _: &Denial) -> Stopped {
+        Stopped { client: Bytes::new(), done: None }
     }
 
     fn farewell(&mut self, _: &Denial) -> Bytes {
