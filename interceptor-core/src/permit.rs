@@ -95,12 +95,6 @@ impl Records {
     }
 }
 
-impl From<Option<RecordId>> for Records {
-    fn from(one: Option<RecordId>) -> Self {
-        one.map_or(Self { first: RecordId(0), count: 0 }, |record| Self { first: record, count: 1 })
-    }
-}
-
 /// Proof that an exchange's request entries are committed: in the kernel's hands, so that they outlive the
 /// process. The store is the only implementor.
 pub trait Committed {

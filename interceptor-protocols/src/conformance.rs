@@ -54,7 +54,7 @@ impl Committed for Written {
         self.0
     }
     fn records(&self) -> Records {
-        Records::from(None)
+        Records::new(RecordId(0), 0)
     }
 }
 

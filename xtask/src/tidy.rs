@@ -32,6 +32,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("interceptor/src/kernel/", "the kernel side"),
     ("interceptor/src/channel.rs", "descriptors from control messages"),
     ("interceptor/src/store/journal/", "the mapping between proxy and keeper"),
+    ("interceptor/src/store/index.rs", "the priority of its thread"),
     ("interceptor/src/launch/", "clone3 and what comes before exec"),
     ("interceptor-ebpf/", "the kernel programs"),
     ("interceptor-common/", "what is copied to and from the kernel"),

@@ -89,7 +89,9 @@ mod tests {
             ["context.now < 5", "context.sha256 == \"x\"", "context.approvals.dba >= 1", "5 > context.now"]
         {
             let rule = |head: &str| {
-                format!("@id(\"a\") forbid (principal, {head}, resource) when {{ context.has_where && {more} }};")
+                format!(
+                    "@id(\"a\") forbid (principal, {head}, resource) when {{ context.has_where && {more} }};"
+                )
             };
             let left = steady(&rule("action == Action::\"data.delete\""));
             assert!(!left.contains(&Verb::DataDelete) && left.contains(&Verb::DataRead), "{more}: {left:?}");

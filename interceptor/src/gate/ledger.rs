@@ -37,13 +37,13 @@ impl Sent {
         Self { at: Instant::now(), records, left: records.len(), ended, actions: Vec::new() }
     }
 
-    /// The record at `place`, where it has not ended.
+    /// The record at `place`, unless it has ended.
     fn open(&self, place: usize) -> Option<RecordId> {
-        let ended = self.left == 0 || self.ended.get(place).is_some_and(|ended| *ended);
+        let ended = self.left == 0 || self.ended.get(place).copied().unwrap_or(false);
         self.records.get(place).filter(|_| !ended)
     }
 
-    /// The record at `place`, once.
+    /// The same, once.
     fn end(&mut self, place: usize) -> Option<RecordId> {
         let record = self.open(place)?;
         if let Some(ended) = self.ended.get_mut(place) {

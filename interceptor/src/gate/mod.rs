@@ -86,6 +86,12 @@ impl PolicyGate {
         &self.tallies
     }
 
+    /// What the subject's run has spent. Where no rule reads it, it makes no difference.
+    fn spent(&self, rules: &Rules, subject: &Subject) -> Spent {
+        let counts = !rules.policy.thresholds().is_empty();
+        if counts { self.tallies.of(subject.run.id).total() } else { Spent::default() }
+    }
+
     /// How much more a run whose tally it is can spend before a rule may answer otherwise.
     pub fn room(&self, tally: &Tally) -> Spent {
         let rules = self.rules.load();
@@ -118,7 +124,7 @@ impl PolicyGate {
                 format!("ended by the interceptor in the middle of its answer: {reason}")
             }
         };
-        let mut denial = Settled::new(Mode::Enforce, vec![judgement]).denial(subject, record.into());
+        let mut denial = Settled::new(Mode::Enforce, vec![judgement]).denial(subject, record);
         denial.hint = "The answer ends here, and a transaction has failed. Do not retry it unchanged; the operator sees why"
             .to_owned()
             + &record.map_or_else(|| ".".to_owned(), |id| format!(" with `interceptor why {id}`."));
@@ -152,7 +158,7 @@ impl PolicyGate {
     /// Judges, records and permits `held` for `subject`.
     pub async fn judge_for(&self, subject: &Subject, held: &Held, author: Author) -> Verdict {
         let rules = self.rules();
-        let spent = spent_as_read(&rules.policy, &self.tallies.of(subject.run.id));
+        let spent = self.spent(&rules, subject);
         let mut judgements = Vec::with_capacity(held.actions().len());
         for (place, action) in held.actions().iter().enumerate() {
             if place > 0 && place % GIVE_WAY == 0 {
@@ -221,10 +227,7 @@ impl PolicyGate {
     ) -> Verdict {
         let settled = Settled::new(mode_of(rules, subject), judgements);
         match self.commit(rules, subject, held, author, &settled).await {
-            Ok(receipt) => {
-                let tally = self.tallies.of(subject.run.id);
-                self.verdict(subject, &tally, (held, author), &settled, &receipt)
-            }
+            Ok(receipt) => self.verdict(subject, (held, author), &settled, &receipt),
             Err(denial) => Verdict::Deny(denial),
         }
     }
@@ -233,7 +236,6 @@ impl PolicyGate {
     fn verdict(
         &self,
         subject: &Subject,
-        tally: &Tally,
         (held, author): (&Held, Author),
         settled: &Settled,
         receipt: &Receipt,
@@ -242,13 +244,13 @@ impl PolicyGate {
         match Permit::mint(&settled.judgement, receipt) {
             Some(permit) => {
                 if author == Author::Agent {
-                    count(tally, held);
+                    self.count(subject, held);
                 }
                 Verdict::Allow(permit)
             }
             None => {
                 self.record_refusals(receipt.records());
-                Verdict::Deny(settled.denial(subject, receipt.records()))
+                Verdict::Deny(settled.denial(subject, settled.of_records(receipt.records())))
             }
         }
     }
@@ -300,6 +302,15 @@ impl PolicyGate {
         Ok(receipt)
     }
 
+    /// Statements count when they are permitted.
+    fn count(&self, subject: &Subject, held: &Held) {
+        let statements = held.actions().iter().filter(|action| is_statement(action.phase)).count();
+        let statements = u64::try_from(statements).unwrap_or(u64::MAX);
+        if statements > 0 {
+            self.tallies.of(subject.run.id).add(Spent { statements, ..Spent::default() });
+        }
+    }
+
     fn record_refusals(&self, records: Records) {
         drop(Unsent { producer: &self.producer, records });
     }
@@ -312,17 +323,6 @@ fn unrecorded(error: &JournalError) -> Denial {
         message: format!("refused: the record of this statement could not be written ({error})"),
         hint: UNRECORDED.to_owned(),
     }
-}
-
-/// What a run has spent, for rules that read it; where none does, it makes no difference.
-fn spent_as_read(policy: &Policy, tally: &Tally) -> Spent {
-    if policy.thresholds().is_empty() { Spent::default() } else { tally.total() }
-}
-
-/// Statements count when they are permitted.
-fn count(tally: &Tally, held: &Held) {
-    let statements = held.actions().iter().filter(|action| is_statement(action.phase)).count();
-    tally.add(Spent { statements: u64::try_from(statements).unwrap_or(u64::MAX), ..Spent::default() });
 }
 
 /// Requests that will never be sent: their outcome is written when this is dropped.
@@ -442,9 +442,13 @@ impl Settled {
         }
     }
 
-    fn denial(&self, subject: &Subject, records: Records) -> Denial {
+    /// The record that stands for it among those of its statements.
+    fn of_records(&self, records: Records) -> Option<RecordId> {
         let at = self.each.iter().position(|one| *one == self.judgement).unwrap_or(0);
-        let record = records.get(at).or(records.get(0));
+        records.get(at).or(records.get(0))
+    }
+
+    fn denial(&self, subject: &Subject, record: Option<RecordId>) -> Denial {
         let id = record.map_or_else(|| "?".to_owned(), |record| record.to_string());
         let resource = subject.resource.as_ref().map_or("this destination", |name| name.as_str());
         match &self.judgement {

@@ -16,16 +16,16 @@ use futures::future::BoxFuture;
 use interceptor_core::{
     Gate, Held, Judgement, Verdict,
     inventory::RecordLevel,
-    model::{Action, Author, Mode, Phase, Session, StatementFacts},
+    model::{Action, Author, Mode, Phase, Session, Spent, StatementFacts},
 };
 
 #[cfg(doc)]
 use interceptor_core::policy::Policy;
 
 use super::{
-    Durability, PolicyGate, Rules, Settled, Subject, Tally, ask,
+    Durability, PolicyGate, Rules, Settled, Subject, ask,
     entries::{self, Told},
-    level_of, mode_of, spent_as_read, unrecorded,
+    level_of, mode_of, unrecorded,
 };
 use crate::store::RequestHead;
 
@@ -37,7 +37,6 @@ const REMEMBERED: usize = 64;
 pub struct SessionGate {
     gate: Arc<PolicyGate>,
     subject: Subject,
-    tally: Tally,
     head: Option<RequestHead>,
     memory: Mutex<Memory>,
 }
@@ -70,13 +69,7 @@ impl SessionGate {
         // Where it cannot be written, every exchange is refused on the long way round.
         let head = subject.head().ok();
         let memory = Mutex::new(Memory::of(gate.rules(), &subject));
-        let tally = gate.tallies().of(subject.run.id);
-        Self { gate, subject, tally, head, memory }
-    }
-
-    /// Who is judged.
-    pub fn subject(&self) -> &Subject {
-        &self.subject
+        Self { gate, subject, head, memory }
     }
 
     /// What policy says of `action` alone, and how much of it may be written down.
@@ -92,7 +85,11 @@ impl SessionGate {
         let answer = match known {
             Some(answer) => answer.clone(),
             None => {
-                let answer = Arc::new(memory.ask(&self.subject, &self.tally, action)?);
+                let answer = Arc::new(memory.ask(
+                    &self.subject,
+                    action,
+                    self.gate.spent(&memory.rules, &self.subject),
+                )?);
                 if answer.steady {
                     memory.remember(key, answer.clone());
                 }
@@ -109,9 +106,9 @@ impl Memory {
         Self { rules, mode, level, hasher: RandomState::new(), answers: HashMap::new() }
     }
 
-    fn ask(&self, subject: &Subject, tally: &Tally, action: &Action) -> Option<Answer> {
+    fn ask(&self, subject: &Subject, action: &Action, spent: Spent) -> Option<Answer> {
+        let judgement = ask(&self.rules, subject, action, (0, 1), spent);
         let policy = &self.rules.policy;
-        let judgement = ask(&self.rules, subject, action, (0, 1), spent_as_read(policy, tally));
         let steady = matches!(judgement, Judgement::Allowed { .. }) && policy.is_steady(&action.facts);
         let settled = Settled::new(self.mode, vec![judgement]);
         let told = Told::of(&settled, 0, &action.facts, policy.hash()).ok()?;
@@ -145,10 +142,7 @@ impl Gate for SessionGate {
             self.gate.producer.commit(held.digest(), head, requests)
         });
         match committed {
-            Ok(receipt) => {
-                let what = (held, author);
-                Some(self.gate.verdict(&self.subject, &self.tally, what, &answer.settled, &receipt))
-            },
+            Ok(receipt) => Some(self.gate.verdict(&self.subject, (held, author), &answer.settled, &receipt)),
             Err(error) if error.passes() => None,
             Err(error) => Some(Verdict::Deny(unrecorded(&error))),
         }

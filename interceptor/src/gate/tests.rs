@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use interceptor_core::{
-    inventory::{self, Inventory, KnownProtocol, Source},
+    Gate as _,
+    inventory::{self, KnownProtocol, Source},
     model::{
         AgentIdentity, ClientAddress, Connection, ConnectionId, Entry, Guarantee, OriginalDestination, Phase,
         ProcessFacts, RecordId, Run, RunId, Session, StatementFacts, Target, Verb,
     },
-    Gate as _,
 };
 
 use super::*;

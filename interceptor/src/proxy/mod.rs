@@ -5,9 +5,9 @@
 //! knows the kernel only through what it remembers of a flow.
 
 mod budget;
-pub mod destination;
 #[cfg(test)]
 mod cost_tests;
+pub mod destination;
 pub mod dial;
 mod epochs;
 mod flood;

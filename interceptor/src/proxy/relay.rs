@@ -284,12 +284,14 @@ impl Relay<'_> {
                 wheel.room = None;
             }
             wheel.gave_way = false;
-            match poll_fn(|cx| wheel.poll(cx, told.as_mut(), (&mut *client, &mut *upstream), self.turn)).await {
+            match poll_fn(|cx| wheel.poll(cx, told.as_mut(), (&mut *client, &mut *upstream), self.turn)).await
+            {
                 // What is under way may end first, within the daemon's own deadline.
                 Event::Told(Ending::Stopping) => wheel.leaving = true,
                 Event::Told(ending) => return End::Told(ending),
                 Event::Judged(author, held, verdict) => {
-                    let settled = self.settle(&mut **decoder, client, upstream, &mut wheel, author, held, verdict);
+                    let settled =
+                        self.settle(&mut **decoder, client, upstream, &mut wheel, author, held, verdict);
                     if let Err(end) = settled {
                         return end;
                     }

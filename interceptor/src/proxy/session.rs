@@ -204,7 +204,8 @@ impl Caller<'_> {
             }
             Ok(opened) => {
                 ledger.ended_whole(number, OutcomeStatus::Completed, 0, None);
-                self.relay(decoder, client, client_input, opened, gate, &registered, told, ledger).await
+                self.relay(decoder, client, client_input, opened, &session, gate, &registered, told, ledger)
+                    .await
             }
             Err(error) => {
                 tracing::warn!(resource = %self.resource.name, "{}", telemetry::chain(&error));
@@ -226,6 +227,7 @@ impl Caller<'_> {
         mut client: Stream,
         client_input: BytesMut,
         opened: Opened,
+        session: &Session,
         gate: Arc<SessionGate>,
         registered: &Registered,
         told: Told,
@@ -233,7 +235,7 @@ impl Caller<'_> {
     ) -> Result<(), StartError> {
         self.greet(decoder.as_mut(), &mut client, &opened.greeting, registered).await?;
         let legs = Legs { client, client_input, upstream: opened.stream, upstream_input: opened.input };
-        let budget = self.budget(gate.subject().clone(), opened.greeting.cancel);
+        let budget = self.budget(session, opened.greeting.cancel);
         let relay = Relay { gate, ledger, turn: self.turn, budget };
         match relay.run(decoder, legs, told).await {
             End::Closed => {}
@@ -261,7 +263,8 @@ impl Caller<'_> {
     }
 
     /// The session's budget. What it cancels is the gate's own exchange, and recorded as such.
-    fn budget(&self, subject: Subject, theirs: Option<CancelKey>) -> Budget {
+    fn budget(&self, session: &Session, theirs: Option<CancelKey>) -> Budget {
+        let subject = Subject::of_session(session);
         let (proxy, resource, protocol) =
             (self.proxy.clone(), Arc::new(self.resource.clone()), self.protocol);
         let whom = subject.clone();

@@ -3,9 +3,9 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use interceptor_core::model::{Entry, OutcomeRecord, RequestRecord, Target};
@@ -26,7 +26,11 @@ use super::{
 const VERSION: i64 = 2;
 /// Lines that are indexed in one transaction.
 const BATCH: u64 = 5000;
-/// The index is at most about so much behind.
+/// Lines that are indexed at once beside the keeper.
+const AT_ONCE: u64 = 256;
+/// How often as long as it worked the index rests while lines come in.
+const REST: u32 = 50;
+/// The index of a keeper at rest is at most about so much behind.
 const LAG: Duration = Duration::from_millis(100);
 
 const TABLES: &str = "
@@ -131,6 +135,12 @@ impl Index {
 
     /// Indexes all whole lines that are there and not yet indexed.
     pub(super) fn catch_up(&mut self) -> Result<(), StoreError> {
+        while self.advance(BATCH)? {}
+        Ok(())
+    }
+
+    /// Indexes the next lines, at most `most`; whether there may be more.
+    fn advance(&mut self, most: u64) -> Result<bool, StoreError> {
         let mut place = place_in(&self.connection, "main")?.unwrap_or(Place { segment: 0, offset: 0 });
         let segments = segment::list(&self.dir)?;
         if let Some((first, _)) = segments.first().filter(|(first, _)| *first != self.first) {
@@ -138,24 +148,23 @@ impl Index {
             self.connection.execute("DELETE FROM outcome WHERE segment < ?1", [Number(*first)])?;
             self.first = *first;
         }
-        for (number, path) in segments {
-            if number < place.segment {
-                continue;
-            }
+        for (number, path) in segments.into_iter().filter(|(number, _)| *number >= place.segment) {
             let offset = if number == place.segment { place.offset } else { 0 };
             place = Place { segment: number, offset };
-            while self.batch(&path, &mut place)? {}
+            if self.batch(&path, &mut place, most)? > 0 {
+                return Ok(true);
+            }
         }
-        Ok(())
+        Ok(false)
     }
 
-    /// Indexes up to [`BATCH`] lines of one segment; whether there may be more.
-    fn batch(&mut self, path: &Path, place: &mut Place) -> Result<bool, StoreError> {
+    /// Indexes up to `most` lines of one segment; how many there were.
+    fn batch(&mut self, path: &Path, place: &mut Place, most: u64) -> Result<u64, StoreError> {
         let mut lines = Lines::open(path, place.offset)?;
         let transaction = self.connection.transaction()?;
         let mut count = 0;
         let mut store = String::new();
-        while count < BATCH {
+        while count < most {
             let Some(found) = lines.next()?.filter(|found| found.whole) else { break };
             let at = Place { segment: place.segment, offset: found.offset };
             let parsed = line::split(found.bytes).map(|(_, json)| line::parse(json));
@@ -172,7 +181,7 @@ impl Index {
             set_place(&transaction, &store, *place)?;
         }
         transaction.commit()?;
-        Ok(count == BATCH)
+        Ok(count)
     }
 }
 
@@ -348,13 +357,27 @@ fn follow(dir: &Path, rung: &Receiver<()>) {
     }
     let mut index = None;
     while rung.recv().is_ok() {
-        let done = match &mut index {
-            Some(index) => Index::catch_up(index),
-            None => Index::open(dir).and_then(|opened| index.insert(opened).catch_up()),
-        };
-        if let Err(error) = done {
-            tracing::warn!(%error, "the index lags behind");
-            index = None;
+        loop {
+            let began = Instant::now();
+            let advanced = match &mut index {
+                Some(index) => Index::advance(index, AT_ONCE),
+                None => Index::open(dir).and_then(|opened| index.insert(opened).advance(AT_ONCE)),
+            };
+            match advanced {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "the index lags behind");
+                    index = None;
+                    break;
+                }
+            }
+            // The priority counts among the keeper's own threads at most: while there is work, this one takes little.
+            match rung.try_recv() {
+                Ok(()) => thread::sleep(began.elapsed() * REST),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return,
+            }
         }
         thread::sleep(LAG);
     }

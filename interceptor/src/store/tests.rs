@@ -205,7 +205,8 @@ fn an_entry_that_is_not_written_as_ours_are_is_set_aside() {
         let verdict = serde_json::value::RawValue::from_string(verdict.to_owned()).unwrap();
         let action = Statement { phase: Phase::Query, text: "SELECT 1", binds: &[], facts: &facts };
         let place = (0, 1);
-        let what = What { at: 1, author: Author::Agent, action, frame_sha256: DIGEST, place, verdict: &verdict };
+        let what =
+            What { at: 1, author: Author::Agent, action, frame_sha256: DIGEST, place, verdict: &verdict };
         written.push(&head, &what).unwrap();
     }
     producer.commit(DIGEST, &head, &written).unwrap();
@@ -220,8 +221,8 @@ fn entries_are_numbered_chained_proven_and_found() {
     // It would come and go as it finds time.
     writer.index = None;
     let producer = place.producer();
-    let receipt = commit_all(&producer, &[request(1, "SELECT 1", true), request(1, "SELECT 2", true)])
-        .unwrap();
+    let receipt =
+        commit_all(&producer, &[request(1, "SELECT 1", true), request(1, "SELECT 2", true)]).unwrap();
     assert_eq!(receipt.records(), Records::new(RecordId(1), 2));
     assert_eq!(receipt.digest(), DIGEST);
     producer.append_outcome(outcome(RecordId(2))).unwrap();
@@ -334,8 +335,7 @@ fn one_runs_flood_ends_at_its_quota() {
     let place = Place::new();
     let limits = Limits { run_bytes: 20_000 };
     let producer = Producer::attach(&place.journal, limits, [(RunId::from_random(3), 19_999)]).unwrap();
-    let flood =
-        (0..100).find_map(|_| commit_all(&producer, &[request(1, "SELECT 1", true)]).err());
+    let flood = (0..100).find_map(|_| commit_all(&producer, &[request(1, "SELECT 1", true)]).err());
     assert!(matches!(flood, Some(JournalError::Quota { .. })));
     assert!(commit_all(&producer, &[request(3, "SELECT 1", true)]).is_err());
     assert!(commit_all(&producer, &[request(2, "SELECT 1", true)]).is_ok());
@@ -590,9 +590,7 @@ fn a_run_of_the_keeper_stops_in_good_order() {
     let deadline = || tokio::time::Instant::now() + Duration::from_secs(10);
     runtime.block_on(producer.wait_synced(id.0, deadline())).unwrap();
     let (head, written) = written(&[request(1, "SELECT 2", true)]);
-    runtime
-        .block_on(producer.commit_by(DIGEST, &head, &written, deadline()))
-        .unwrap();
+    runtime.block_on(producer.commit_by(DIGEST, &head, &written, deadline())).unwrap();
     stop.store(true, Ordering::Relaxed);
     thread.join().unwrap().unwrap();
     assert_eq!(place.check().last_seq, 2);

@@ -12,7 +12,9 @@ use std::{
 use interceptor_core::model::{EventKind, EventRecord, OutcomeRecord, RecordId, RequestRecord, RunId};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{FRAME_HEADER, FrameHeader, Journal, JournalError, Kind, PAGE, Space, at, boot_tag, check, futex};
+use super::{
+    FRAME_HEADER, FrameHeader, Journal, JournalError, Kind, PAGE, Space, at, boot_tag, check, futex,
+};
 use crate::store::request::{WhatRead, joined};
 
 /// Bytes of one group commit: more would make the first of them wait for the last.
