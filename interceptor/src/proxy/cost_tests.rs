@@ -116,8 +116,6 @@ fn relay(drive: impl FnOnce(std::net::TcpStream, std::net::TcpStream) + Send + '
             upstream: relayed(far).into(),
             upstream_input: BytesMut::new(),
         };
-        let nothing = || -> Cancelling { Box::pin(std::future::ready(())) };
-        let budget = Budget::new(bed.gate.clone(), Subject::of_session(&session), Box::new(nothing));
         let turn = Turn::default();
         let nothing = || -> Cancelling { Box::pin(std::future::ready(())) };
         let budget = Budget::new(bed.gate.clone(), Subject::of_session(&session), Box::new(nothing));

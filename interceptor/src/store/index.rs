@@ -148,7 +148,8 @@ impl Index {
             self.connection.execute("DELETE FROM outcome WHERE segment < ?1", [Number(*first)])?;
             self.first = *first;
         }
-        for (number, path) in segments.into_iter().filter(|(number, _)| *number >= place.segment) {
+        let begun = place.segment;
+        for (number, path) in segments.into_iter().filter(|(number, _)| *number >= begun) {
             let offset = if number == place.segment { place.offset } else { 0 };
             place = Place { segment: number, offset };
             if self.batch(&path, &mut place, most)? > 0 {
