@@ -16,13 +16,15 @@ use std::{
 
 use bytes::BytesMut;
 use interceptor_core::{
-    model::{ExchangeDigest, OutcomeStatus, Principal, RecordId},
+    model::{Action, ExchangeDigest, OutcomeStatus, Principal, RecordId},
     permit::{Committed, Denial, Held, Judgement, Permit},
     protocol::{Challenge, Decoder, Done, Epoch, Login, LoginStep, Opening, Proof, Side, Step, UpstreamTls},
 };
 
 #[path = "real_server/copy.rs"]
 mod copy;
+#[path = "real_server/depth.rs"]
+mod depth;
 
 struct Written(ExchangeDigest);
 
@@ -53,6 +55,7 @@ fn denial() -> Denial {
 #[derive(Debug, Default)]
 struct Log {
     asked: Vec<String>,
+    actions: Vec<Action>,
     gate: usize,
     done: Vec<Done>,
 }
@@ -142,6 +145,7 @@ fn serve(mut client: TcpStream, server: u16, epoch: Arc<Epoch>, log: &Mutex<Log>
                         return;
                     }
                     Step::Ask(held) => {
+                        log.lock().unwrap().actions.extend(held.actions().iter().cloned());
                         log.lock().unwrap().asked.push(
                             held.actions()
                                 .iter()

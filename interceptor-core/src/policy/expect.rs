@@ -13,7 +13,7 @@ use crate::{
     inventory::{Fault, Source},
     model::{
         Action, AgentIdentity, AgentName, Guarantee, Mode, Object, Phase, Principal, ResourceName, Run,
-        RunId, StatementFacts, Target, Verb,
+        RunId, Spent, StatementFacts, Target, Verb,
     },
     permit::Judgement,
     sql::{Answer, Function, Name, Question, Relation},
@@ -65,6 +65,7 @@ impl Catalogue {
             search_path: self.search_path.clone(),
             relations: question.relations.iter().map(|name| (name.clone(), self.relation(name))).collect(),
             functions: question.functions.iter().map(|name| (name.clone(), self.function(name))).collect(),
+            besides: Default::default(),
         }
     }
 
@@ -87,6 +88,8 @@ impl Catalogue {
         Relation::Found {
             object: self.object(&found),
             reads: reads.map(|table| self.object(table)).collect(),
+            children: Vec::new(),
+            consequences: Vec::new(),
             has_rules: false,
         }
     }
@@ -122,6 +125,9 @@ pub struct Case {
     /// How many people of each group have approved.
     #[serde(default)]
     pub approvals: BTreeMap<String, u32>,
+    /// What the run has spent in the last hour.
+    #[serde(default)]
+    pub spent: Spent,
     /// The time, in seconds of the Unix epoch.
     #[serde(default)]
     pub now: i64,
@@ -169,6 +175,7 @@ pub struct Trial {
     principal: Principal,
     actions: Vec<Action>,
     approvals: BTreeMap<String, u32>,
+    spent: Spent,
     now: i64,
 }
 
@@ -184,6 +191,7 @@ impl Trial {
             statements: self.actions.len(),
             place,
             approvals: &self.approvals,
+            spent: self.spent,
             now: self.now,
         })
     }
@@ -233,6 +241,7 @@ impl Case {
             resource: self.resource.clone(),
             actions: self.actions(catalogue, analyze)?,
             approvals: self.approvals.clone(),
+            spent: self.spent,
             now: self.now,
         })
     }

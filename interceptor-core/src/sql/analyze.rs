@@ -6,8 +6,7 @@ use std::{ops::Range, sync::Arc};
 use squawk_syntax::{SourceFile, SyntaxKind, SyntaxNode, ast::AstNode};
 
 use super::{
-    CopyStream, Meaning, Name, Reference, Statement, TransactionVerb,
-    builtin::is_builtin_operator,
+    CopyStream, Meaning, Reference, Statement, TransactionVerb,
     guard::{Guarded, check},
     lexer::{Kind, Token},
     schema, utility,
@@ -28,6 +27,7 @@ pub(super) struct Draft {
     pub(super) session: Option<SessionChange>,
     pub(super) executes: Option<String>,
     pub(super) transaction: Option<TransactionVerb>,
+    pub(super) operators: Vec<String>,
     pub(super) copy: Option<CopyStream>,
 }
 
@@ -40,6 +40,7 @@ impl Draft {
             session: None,
             executes: None,
             transaction: None,
+            operators: Vec::new(),
             copy: None,
         }
     }
@@ -135,16 +136,66 @@ fn same_tokens(root: &SyntaxNode, tokens: &[Token]) -> Result<(), String> {
 fn statement(text: &str, guarded: &Guarded, node: &SyntaxNode, tokens: &Range<usize>) -> Statement {
     let mut draft = draft(text, node);
     draft.walk.check_complete(node);
-    for token in guarded.tokens.get(tokens.clone()).unwrap_or_default() {
-        if token.kind == Kind::Operator
-            && let Some(operator) = text.get(token.range.clone()).map(whole_operator)
-            && !is_builtin_operator(operator)
-        {
-            let name = operator.to_owned();
-            draft.walk.add(Verb::FunctionCall, Reference::Function(Name { schema: None, name }));
-        }
+    if runs_expressions(draft.kind) {
+        draft.operators = operators(text, guarded.tokens.get(tokens.clone()).unwrap_or_default());
     }
     finish(guarded.bytes(tokens), draft)
+}
+
+/// Whether there may be expressions in a statement of this kind.
+fn runs_expressions(kind: StatementKind) -> bool {
+    !matches!(
+        kind,
+        StatementKind::Empty
+            | StatementKind::None
+            | StatementKind::Transaction
+            | StatementKind::Set
+            | StatementKind::Reset
+            | StatementKind::Show
+            | StatementKind::Discard
+            | StatementKind::Listen
+            | StatementKind::Notify
+            | StatementKind::Deallocate
+            | StatementKind::Fetch
+            | StatementKind::Close
+            | StatementKind::Lock
+            | StatementKind::Truncate
+    )
+}
+
+/// Words of the grammar with the operators that they stand for, which are found by the search path like any other.
+const OPERATOR_WORDS: [(&str, &[&str]); 12] = [
+    ("between", &["<", "<=", ">", ">="]),
+    ("case", &["="]),
+    ("distinct", &["="]),
+    ("escape", &["~~", "!~~"]),
+    ("ilike", &["~~*", "!~~*"]),
+    ("in", &["=", "<>"]),
+    ("like", &["~~", "!~~"]),
+    ("natural", &["="]),
+    ("nullif", &["="]),
+    ("overlaps", &["<", "="]),
+    ("similar", &["~", "!~"]),
+    ("using", &["="]),
+];
+
+/// The operators of a statement. Stars and signs of assignment are among them: they may be operators.
+fn operators(text: &str, tokens: &[Token]) -> Vec<String> {
+    let mut found = std::collections::BTreeSet::new();
+    for token in tokens {
+        let Some(written) = text.get(token.range.clone()) else { continue };
+        match token.kind {
+            Kind::Operator => {
+                found.insert(whole_operator(written));
+            }
+            Kind::Word => {
+                let word = OPERATOR_WORDS.iter().find(|(word, _)| written.eq_ignore_ascii_case(word));
+                found.extend(word.into_iter().flat_map(|(_, operators)| operators.iter().copied()));
+            }
+            _ => {}
+        }
+    }
+    found.into_iter().map(str::to_owned).collect()
 }
 
 /// An operator of several characters ends in `+` or `-` only when it has a character that SQL's own have not.
@@ -210,6 +261,7 @@ fn finish(range: Range<usize>, draft: Draft) -> Statement {
         session: draft.session,
         executes: draft.executes,
         transaction: draft.transaction,
+        operators: draft.operators,
         copy: draft.copy,
         unknown: draft.walk.unknown,
     };

@@ -36,6 +36,17 @@ pub(super) fn is_harmless(oids: &[u32]) -> bool {
     !oids.is_empty() && oids.iter().all(|oid| HARMLESS.contains(oid))
 }
 
+/// Whether a function is harmless where it is not called by a statement but by what stands in the catalogue:
+/// the triggers of foreign keys and of deferred unique keys, those that only compute, and the next value of a
+/// sequence.
+pub(super) fn is_harmless_besides(oid: u32) -> bool {
+    /// `unique_key_recheck`, `suppress_redundant_updates_trigger`, `nextval`, `tsvector_update_trigger` twice.
+    const MORE: [u32; 5] = [1250, 1291, 1574, 3752, 3753];
+    /// `RI_FKey_check_ins` to `RI_FKey_noaction_upd`.
+    const FOREIGN_KEYS: std::ops::RangeInclusive<u32> = 1644..=1655;
+    HARMLESS.contains(&oid) || FOREIGN_KEYS.contains(&oid) || MORE.contains(&oid)
+}
+
 /// What a built-in function that is not harmless does, where a better word is known than "is called".
 pub(super) fn verb_of(name: &str) -> Verb {
     const RUNS_SQL: [&str; 5] = ["query_to_", "table_to_", "schema_to_", "database_to_", "cursor_to_"];

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Answer, Function, Name, Question, Reference, Relation, Statement, TransactionVerb,
-    builtin::{is_harmless, is_newer_grammar, verb_of},
+    Answer, Function, Name, Question, Reference, Relation, Routine, Statement, TransactionVerb, What,
+    builtin::{is_builtin_operator, is_harmless, is_harmless_besides, is_newer_grammar, verb_of},
 };
-use crate::model::{Effect, Object, StatementFacts, Target, Unknown, Verb};
+use crate::model::{Effect, Object, StatementFacts, StatementKind, Target, Unknown, Verb};
 
 /// The names that must be looked up before [`facts`] can tell what `statements` do. Empty when there are none.
 pub fn question(statements: &[Statement]) -> Question {
@@ -33,9 +33,17 @@ pub fn question(statements: &[Statement]) -> Question {
 }
 
 /// Whether `statement` needs the catalogue at all; where not, [`Answer::default`] will do.
-fn needs_answer(statement: &Statement) -> bool {
-    statement.effects.iter().any(|(_, reference)| {
+pub fn needs_answer(statement: &Statement) -> bool {
+    let names = statement.effects.iter().any(|(_, reference)| {
         !matches!(reference, Reference::Resource | Reference::Other { .. } | Reference::Setting(_))
+    });
+    names || !statement.operators.is_empty() || changes_schema(statement)
+}
+
+/// Whether event triggers may fire.
+fn changes_schema(statement: &Statement) -> bool {
+    statement.effects.iter().any(|(verb, _)| {
+        matches!(verb, Verb::SchemaCreate | Verb::SchemaAlter | Verb::SchemaDrop | Verb::AccessChange)
     })
 }
 
@@ -51,6 +59,7 @@ pub fn facts(statement: &Statement, answer: &Answer) -> StatementFacts {
     for (verb, reference) in &statement.effects {
         join.effect(*verb, reference);
     }
+    join.besides(statement);
     let unknown = join.unknown;
     let mut effects = join.effects;
     if unknown.is_some() {
@@ -140,6 +149,19 @@ fn is_write(verb: Verb) -> bool {
     matches!(verb, Verb::DataInsert | Verb::DataUpdate | Verb::DataDelete | Verb::DataTruncate)
 }
 
+/// Whether what is done to a relation is done to its inheritance children as well.
+fn reaches_children(verb: Verb) -> bool {
+    matches!(
+        verb,
+        Verb::DataRead
+            | Verb::DataUpdate
+            | Verb::DataDelete
+            | Verb::DataTruncate
+            | Verb::DataLock
+            | Verb::SchemaAlter
+    )
+}
+
 impl Join<'_> {
     fn not_understood(&mut self, reason: String) {
         self.unknown.get_or_insert(Unknown(reason));
@@ -166,8 +188,18 @@ impl Join<'_> {
     fn relation(&mut self, verb: Verb, name: &Name) {
         let answer = self.answer;
         match answer.relations.get(name) {
-            Some(Relation::Found { object, reads, has_rules }) => {
+            Some(Relation::Found { object, reads, children, consequences, has_rules }) => {
                 self.add(verb, Target::Table(object.clone()));
+                for child in children.iter().filter(|_| reaches_children(verb)) {
+                    self.add(verb, Target::Table(child.clone()));
+                }
+                for consequence in consequences.iter().filter(|consequence| consequence.of.contains(&verb)) {
+                    match &consequence.what {
+                        What::Runs(routine) => self.runs(routine),
+                        What::Does(verb, object) => self.add(*verb, Target::Table(object.clone())),
+                        What::Reaches => self.add(Verb::ServerReach, Target::Resource),
+                    }
+                }
                 for below in reads {
                     self.add(Verb::DataRead, Target::Table(below.clone()));
                     if verb != Verb::DataRead {
@@ -180,6 +212,45 @@ impl Join<'_> {
             }
             Some(Relation::Missing) => self.anywhere(verb, name, |_| true),
             None => self.not_understood(format!("the catalogue was not asked about {}", name.name)),
+        }
+    }
+
+    /// What the statement runs without naming it.
+    fn besides(&mut self, statement: &Statement) {
+        let answer = self.answer;
+        for name in &statement.operators {
+            match answer.besides.operators.get(name) {
+                Some(routines) => routines.iter().for_each(|routine| self.runs(routine)),
+                None if is_builtin_operator(name) => {}
+                None => {
+                    let object = self.object(String::new(), name);
+                    self.add(Verb::FunctionCall, Target::Function(object));
+                }
+            }
+        }
+        if needs_answer(statement) {
+            answer.besides.conversions.iter().for_each(|routine| self.runs(routine));
+        }
+        // REINDEX and REFRESH fire them as well.
+        if changes_schema(statement) || statement.kind == StatementKind::Maintenance {
+            answer.besides.event_triggers.iter().for_each(|routine| self.runs(routine));
+        }
+    }
+
+    /// Code that is run without being named. What the server's own code needs no word for is left out.
+    fn runs(&mut self, routine: &Routine) {
+        let object = &routine.object;
+        if !routine.built_in {
+            self.user_function(object);
+        } else if !object.oid.is_some_and(is_harmless_besides) {
+            self.builtin(Verb::FunctionCall, &Name { schema: None, name: object.name.clone() });
+        }
+    }
+
+    fn user_function(&mut self, object: &Object) {
+        self.add(Verb::FunctionCall, Target::Function(object.clone()));
+        if object.name.starts_with("dblink") {
+            self.add(Verb::ServerReach, Target::Resource);
         }
     }
 
@@ -218,12 +289,7 @@ impl Join<'_> {
         match answer.functions.get(name) {
             Some(Function::BuiltIn { oids }) if is_harmless(oids) => {}
             Some(Function::BuiltIn { .. }) => self.builtin(verb, name),
-            Some(Function::User(object)) => {
-                self.add(verb, Target::Function(object.clone()));
-                if object.name.starts_with("dblink") {
-                    self.add(Verb::ServerReach, Target::Resource);
-                }
-            }
+            Some(Function::User(object)) => self.user_function(object),
             Some(Function::Missing) if name.schema.is_none() && is_newer_grammar(&name.name) => {}
             Some(Function::Missing) => {
                 let object = self.object(name.schema.clone().unwrap_or_default(), &name.name);

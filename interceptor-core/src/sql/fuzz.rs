@@ -48,7 +48,13 @@ fn answer(statement: &Statement, found: bool) -> Answer {
         oid: Some(20_000),
     };
     let relation = |name: &super::Name| match found {
-        true => Relation::Found { object: object(name), reads: Vec::new(), has_rules: false },
+        true => Relation::Found {
+            object: object(name),
+            reads: Vec::new(),
+            children: Vec::new(),
+            consequences: Vec::new(),
+            has_rules: false,
+        },
         false => Relation::Missing,
     };
     let function = |name: &super::Name| if found { Function::User(object(name)) } else { Function::Missing };
@@ -58,5 +64,6 @@ fn answer(statement: &Statement, found: bool) -> Answer {
         search_path: vec!["pg_catalog".to_owned(), "public".to_owned()],
         relations: asked.relations.iter().map(|name| (name.clone(), relation(name))).collect(),
         functions: asked.functions.iter().map(|name| (name.clone(), function(name))).collect(),
+        besides: Default::default(),
     }
 }

@@ -31,7 +31,7 @@ use std::{
 };
 
 pub use analyze::analyze;
-pub use facts::{batch_facts, executed, facts, question, shifts_names};
+pub use facts::{batch_facts, executed, facts, needs_answer, question, shifts_names};
 pub use fuzz::fuzz;
 pub use guard::{MAX_BYTES, MAX_CHAIN, MAX_DEPTH, MAX_NESTING, MAX_TOKENS};
 pub use readings::Readings;
@@ -130,6 +130,8 @@ pub struct Meaning {
     pub executes: Option<String>,
     /// What it does to the transaction.
     pub transaction: Option<TransactionVerb>,
+    /// The operators in it, each once: those that are written, and those that its grammar stands for.
+    pub operators: Vec<String>,
     /// Which way its data streams on the session's own connection, if it is a COPY that does so.
     pub copy: Option<CopyStream>,
     /// What about it could not be understood.
@@ -158,6 +160,48 @@ pub struct Answer {
     pub relations: BTreeMap<Name, Relation>,
     /// Each function asked for.
     pub functions: BTreeMap<Name, Function>,
+    /// What holds whatever was asked for.
+    pub besides: Arc<Besides>,
+}
+
+/// Code of somebody's own that statements run without naming it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Besides {
+    /// What operators run, by their names, which the search path finds and which are not the server's own.
+    pub operators: BTreeMap<String, Vec<Routine>>,
+    /// What converting a value may run: casts, and what domains check.
+    pub conversions: Vec<Routine>,
+    /// What a change of the schema runs.
+    pub event_triggers: Vec<Routine>,
+}
+
+/// A function, procedure or aggregate by the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routine {
+    /// What it is.
+    pub object: Object,
+    /// Whether it is the server's own: in `pg_catalog`, with an OID below 16384.
+    pub built_in: bool,
+}
+
+/// What else happens when something is done to a relation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consequence {
+    /// What brings it about.
+    pub of: Vec<Verb>,
+    /// What happens.
+    pub what: What,
+}
+
+/// See [`Consequence`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// Code is run: of a trigger, a view, row security, a default, a check or an index.
+    Runs(Routine),
+    /// Something is done to another relation, by a foreign key or in filling a materialized view.
+    Does(Verb, Object),
+    /// Another server is asked.
+    Reaches,
 }
 
 /// A relation by the catalogue.
@@ -167,8 +211,12 @@ pub enum Relation {
     Found {
         /// What it is.
         object: Object,
-        /// Relations that it reads when it is a view, through all levels.
+        /// Relations that it reads when it is a view or has row security, through all levels.
         reads: Vec<Object>,
+        /// Its inheritance children, to which is done what is done to it. Partitions are part of it and not listed.
+        children: Vec<Object>,
+        /// What else happens.
+        consequences: Vec<Consequence>,
         /// Whether user-written rules other than a view's own SELECT rule are attached to it: what a write does
         /// is then unknown.
         has_rules: bool,

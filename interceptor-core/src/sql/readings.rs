@@ -110,7 +110,8 @@ fn weight(meaning: &Meaning) -> usize {
         Reference::Other { kind, name } => kind.len().saturating_add(name.len()),
     };
     let effects = meaning.effects.iter().map(|(_, reference)| of_reference(reference).saturating_add(EACH));
-    effects.fold(EACH, usize::saturating_add)
+    let operators = meaning.operators.iter().map(|_| EACH / 4);
+    effects.chain(operators).fold(EACH, usize::saturating_add)
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ fn effects(statement: &Statement) -> String {
             format!("{verb} {target}", verb = verb.as_str())
         })
         .collect();
+    let own = statement.operators.iter().filter(|name| !builtin::is_builtin_operator(name));
+    all.extend(own.map(|name| format!("function.call {name}()")));
     all.sort();
     all.join(", ")
 }
@@ -567,6 +569,8 @@ fn answer() -> Answer {
     let found = |schema: &str, name: &str, reads: Vec<Object>, has_rules| Relation::Found {
         object: object(schema, name),
         reads,
+        children: Vec::new(),
+        consequences: Vec::new(),
         has_rules,
     };
     let functions = [
@@ -581,7 +585,6 @@ fn answer() -> Answer {
         ("id", Function::Missing),
         ("gone", Function::Missing),
         ("json_value", Function::Missing),
-        ("===", Function::Missing),
     ];
     Answer {
         database: "db".to_owned(),
@@ -595,11 +598,16 @@ fn answer() -> Answer {
         ]
         .into(),
         functions: functions.map(|(text, function)| (name(text), function)).into(),
+        besides: Default::default(),
     }
 }
 
 fn told(text: &str) -> String {
-    let mut all: Vec<String> = facts(&one(text), &answer())
+    shown(&facts(&one(text), &answer()))
+}
+
+fn shown(facts: &crate::model::StatementFacts) -> String {
+    let mut all: Vec<String> = facts
         .effects
         .iter()
         .map(|effect| {
@@ -656,6 +664,57 @@ fn names_are_resolved_by_the_catalogue() {
     let nothing = facts(&one("SELECT * FROM users"), &Answer::default());
     assert!(nothing.unknown.is_some());
     assert!(facts(&one("SELECT 1"), &Answer::default()).unknown.is_none());
+}
+
+#[test]
+fn what_happens_besides_is_told() {
+    let runs = |schema: &str, name: &str, oid| Routine {
+        object: Object { oid: Some(oid), ..object(schema, name) },
+        built_in: schema == "pg_catalog",
+    };
+    let mut answer = answer();
+    answer.besides = Arc::new(Besides {
+        operators: [("=".to_owned(), vec![runs("public", "equal", 20_000)])].into(),
+        conversions: vec![runs("public", "cast", 20_001), runs("pg_catalog", "upper", 871)],
+        event_triggers: vec![runs("public", "watch", 20_002)],
+    });
+    let on = |of: &[Verb], what| Consequence { of: of.to_vec(), what };
+    let writes = [Verb::DataInsert, Verb::DataUpdate];
+    answer.relations.insert(
+        name("users"),
+        Relation::Found {
+            object: object("public", "users"),
+            reads: Vec::new(),
+            children: vec![object("public", "heirs")],
+            consequences: vec![
+                on(&writes, What::Runs(runs("public", "fired", 20_003))),
+                on(&writes, What::Runs(runs("pg_catalog", "RI_FKey_check_ins", 1644))),
+                on(&writes, What::Runs(runs("pg_catalog", "nextval", 1574))),
+                on(&writes, What::Runs(runs("pg_catalog", "pg_read_file", 2624))),
+                on(&[Verb::DataDelete], What::Does(Verb::DataDelete, object("public", "orders"))),
+                on(&[Verb::DataRead], What::Reaches),
+            ],
+            has_rules: false,
+        },
+    );
+    for (text, expected) in [
+        ("SELECT id FROM users", ["read public.heirs", "read public.users", "reach", "cast"].as_slice()),
+        ("INSERT INTO users VALUES (1)", &["insert public.users", "fired", "reach", "cast"]),
+        (
+            "DELETE FROM users",
+            &["delete public.heirs", "delete public.users", "delete public.orders", "cast"],
+        ),
+        ("SELECT 1 = 2", &["equal", "cast"]),
+        ("SELECT 1 IN (2)", &["equal", "cast"]),
+        ("SELECT 1 < 2", &["cast"]),
+        ("DROP SCHEMA s", &["schema:s", "watch", "cast"]),
+        ("BEGIN", &["transaction"]),
+    ] {
+        let facts = facts(&one(text), &answer);
+        let told = shown(&facts);
+        assert!(expected.iter().all(|part| told.contains(part)), "{text}: {told}");
+        assert_eq!(facts.effects.len(), expected.len(), "{text}: {told}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use interceptor_core::{
     model::{StatementFacts, StatementKind, Unknown},
-    sql::{self, Answer, Question, Readings, Reference, Statement},
+    sql::{self, Answer, Question, Readings, Statement},
 };
 
 /// What texts of all sessions were read to mean.
@@ -23,9 +23,7 @@ pub(super) fn question(statements: &[Statement]) -> Question {
 
 /// Whether these need the catalogue at all, be it only for the search path.
 pub(super) fn needs_catalogue(statements: &[Statement]) -> bool {
-    statements.iter().flat_map(|statement| &statement.effects).any(|(_, reference)| {
-        !matches!(reference, Reference::Resource | Reference::Other { .. } | Reference::Setting(_))
-    })
+    statements.iter().any(sql::needs_answer)
 }
 
 /// What one statement does.

@@ -4,9 +4,9 @@
 //! then only within the stretch of messages that it was asked in, where the locks of what was parsed keep it true,
 //! or within the same epoch of the resource. What is kept is bounded.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use interceptor_core::sql::{Answer, Function, Name, Question, Relation};
+use interceptor_core::sql::{Answer, Besides, Function, Name, Question, Relation};
 
 /// How much a session keeps, by a rough count of its bytes.
 const MAX_WEIGHT: usize = 256 << 10;
@@ -36,6 +36,7 @@ struct Scope {
     database: String,
     role: String,
     search_path: Vec<String>,
+    besides: Arc<Besides>,
 }
 
 /// Answers to look-ups.
@@ -68,6 +69,7 @@ impl Known {
             database: scope.database.clone(),
             role: scope.role.clone(),
             search_path: scope.search_path.clone(),
+            besides: scope.besides.clone(),
             relations: relations.collect::<Option<_>>()?,
             functions: functions.collect::<Option<_>>()?,
         })
@@ -95,8 +97,8 @@ impl Known {
             *self = Self::default();
         }
         self.weight = self.weight.saturating_add(weight);
-        let Answer { database, role, search_path, relations, functions } = answer;
-        self.scope = Some((asked, Scope { database, role, search_path }));
+        let Answer { database, role, search_path, relations, functions, besides } = answer;
+        self.scope = Some((asked, Scope { database, role, search_path, besides }));
         self.relations.extend(relations.into_iter().map(|(name, relation)| (name, (asked, relation))));
         self.functions.extend(functions.into_iter().map(|(name, function)| (name, (asked, function))));
     }
@@ -108,7 +110,10 @@ fn weight(answer: &Answer) -> usize {
     /// Of a name, an object, and their places in a map.
     const EACH: usize = 256;
     let of_relation = |relation: &Relation| match relation {
-        Relation::Found { reads, .. } => EACH.saturating_mul(reads.len().saturating_add(1)),
+        Relation::Found { reads, children, consequences, .. } => {
+            let all = reads.len().saturating_add(children.len()).saturating_add(consequences.len());
+            EACH.saturating_mul(all.saturating_add(1))
+        }
         Relation::Missing => EACH,
     };
     let of_function = |function: &Function| match function {

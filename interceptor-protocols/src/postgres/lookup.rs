@@ -4,10 +4,12 @@
 //! Promise: every name in it is qualified, so that a hostile `search_path` cannot turn it; names travel as bind
 //! values, never as text; it uses a statement and portal of its own, so that the client's unnamed ones live on.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
     model::{Action, BindValue, Effect, Object, Phase, StatementFacts, StatementKind, Target, Verb},
-    sql::{Answer, Function, Name, Question, Relation},
+    sql::{Answer, Besides, Consequence, Function, Name, Question, Relation, Routine, What},
 };
 
 use super::frame::{Fields, Malformed, Writer, put_text, put_value};
@@ -23,8 +25,8 @@ const MAX_ANSWER: usize = 1 << 20;
 const TEXT_ARRAY: u32 = 1009;
 const COLUMNS: usize = 7;
 
-/// The text of the look-up. Views are followed by the relations in their stored rule, which, unlike `pg_depend`,
-/// names the system's own as well.
+/// The text of the look-up. What views, policies, defaults, checks and indexes name and run is taken from their stored
+/// trees, which, unlike `pg_depend`, name the system's own as well.
 pub(super) const TEXT: &str = include_str!("lookup.sql");
 
 /// A look-up to be sent.
@@ -183,6 +185,7 @@ impl Reader {
         }
         let mut answer = Answer::default();
         let mut settings = None;
+        let mut besides = Besides::default();
         let relations: Vec<&Name> = question.relations.iter().collect();
         let functions: Vec<&Name> = question.functions.iter().collect();
         answer.relations.extend(relations.iter().map(|name| ((*name).clone(), Relation::Missing)));
@@ -194,12 +197,18 @@ impl Reader {
                 "s" => settings = Some(session(row, &mut answer)),
                 "p" => answer.search_path.push(schema.clone()),
                 "r" => relation(row, &relations, &mut answer)?,
-                "v" => reads(row, &relations, &mut answer)?,
+                "v" | "h" | "m" | "l" | "c" => other(row, &relations, &mut answer)?,
+                "x" => runs(row, &relations, &mut answer, &mut besides)?,
+                "o" => {
+                    let [_, name, ..] = row;
+                    besides.operators.entry(name.clone()).or_default().push(routine(row, &answer));
+                }
                 "f" => function(row, &functions, &mut answer)?,
                 _ => return Err("the catalogue's answer has an unknown row".to_owned()),
             }
         }
         let settings = settings.ok_or("the catalogue did not answer")?;
+        answer.besides = Arc::new(besides);
         Ok((answer, settings))
     }
 }
@@ -236,20 +245,80 @@ fn object(row: &Row, answer: &Answer) -> Object {
 
 fn relation(row: &Row, names: &[&Name], answer: &mut Answer) -> Result<(), String> {
     let [_, place, _, _, _, _, rules] = row;
-    let found =
-        Relation::Found { object: object(row, answer), reads: Vec::new(), has_rules: rules != "false" };
+    let found = Relation::Found {
+        object: object(row, answer),
+        reads: Vec::new(),
+        children: Vec::new(),
+        consequences: Vec::new(),
+        has_rules: rules != "false",
+    };
     answer.relations.insert(asked(place, names)?.clone(), found);
     Ok(())
 }
 
-fn reads(row: &Row, names: &[&Name], answer: &mut Answer) -> Result<(), String> {
-    let [_, place, ..] = row;
-    let read = object(row, answer);
-    match answer.relations.get_mut(asked(place, names)?) {
-        Some(Relation::Found { reads, .. }) => reads.push(read),
-        _ => return Err("the catalogue answered what was not asked".to_owned()),
+/// Another relation that comes into what is done to one that was asked for. The latter's row comes before.
+fn other(row: &Row, names: &[&Name], answer: &mut Answer) -> Result<(), String> {
+    let [how, place, _, _, _, event, _] = row;
+    let object = object(row, answer);
+    let Some(Relation::Found { reads, children, consequences, .. }) =
+        answer.relations.get_mut(asked(place, names)?)
+    else {
+        return Err("the catalogue answered what was not asked".to_owned());
+    };
+    let on_change = vec![Verb::DataUpdate];
+    match (how.as_str(), event.as_str()) {
+        ("v", _) => reads.push(object),
+        ("h", _) => children.push(object),
+        ("m", _) => {
+            consequences.push(Consequence { of: on_change, what: What::Does(Verb::DataRead, object) })
+        }
+        ("l", _) => consequences.push(Consequence { of: verbs("riudts")?, what: What::Reaches }),
+        ("c", "d" | "u") => {
+            let verb = if event == "d" { Verb::DataDelete } else { Verb::DataUpdate };
+            consequences.push(Consequence { of: vec![Verb::DataDelete], what: What::Does(verb, object) });
+        }
+        _ => return Err("the catalogue's answer has an unknown row".to_owned()),
     }
     Ok(())
+}
+
+/// Code that is run without being named.
+fn runs(row: &Row, names: &[&Name], answer: &mut Answer, besides: &mut Besides) -> Result<(), String> {
+    let [_, place, _, _, _, _, at] = row;
+    let routine = routine(row, answer);
+    match at.as_str() {
+        "k" => besides.conversions.push(routine),
+        "e" => besides.event_triggers.push(routine),
+        at => match answer.relations.get_mut(asked(place, names)?) {
+            Some(Relation::Found { consequences, .. }) => {
+                consequences.push(Consequence { of: verbs(at)?, what: What::Runs(routine) });
+            }
+            _ => return Err("the catalogue answered what was not asked".to_owned()),
+        },
+    }
+    Ok(())
+}
+
+fn routine(row: &Row, answer: &Answer) -> Routine {
+    let [_, _, _, _, _, built_in, _] = row;
+    Routine { object: object(row, answer), built_in: built_in == "true" }
+}
+
+/// The verbs that the letters of [`TEXT`] stand for.
+fn verbs(letters: &str) -> Result<Vec<Verb>, String> {
+    let mut verbs = Vec::new();
+    for letter in letters.chars() {
+        match letter {
+            'r' => verbs.push(Verb::DataRead),
+            'i' => verbs.push(Verb::DataInsert),
+            'u' => verbs.push(Verb::DataUpdate),
+            'd' => verbs.push(Verb::DataDelete),
+            't' => verbs.push(Verb::DataTruncate),
+            's' => verbs.extend([Verb::SchemaAlter, Verb::Maintenance]),
+            _ => return Err("the catalogue's answer has an unknown row".to_owned()),
+        }
+    }
+    Ok(verbs)
 }
 
 fn function(row: &Row, names: &[&Name], answer: &mut Answer) -> Result<(), String> {

@@ -7,6 +7,7 @@
 )]
 
 mod agent_sdk;
+mod budget;
 mod bypass;
 mod clients;
 mod crash;
@@ -14,6 +15,7 @@ mod credentials;
 mod hidden;
 mod migrations;
 mod operate;
+mod past;
 mod rude;
 mod rude_wire;
 mod support;
