@@ -32,7 +32,7 @@ def revision(name, after, up, down):
 metadata = sa.MetaData()
 sa.Table("invoices", metadata, sa.Column("id", sa.Integer, primary_key=True),
          sa.Column("total", sa.Numeric(10, 2), nullable=False), sa.Column("note", sa.String(50)),
-         sa.Column("user_id", sa.ForeignKey("users.id")), sa.Index("ix_invoices_note", "note"))
+         sa.Column("user_id", sa.Integer, sa.ForeignKey("users.id")), sa.Index("ix_invoices_note", "note"))
 sa.Table("users", metadata, sa.Column("id", sa.Integer, primary_key=True))
 
 write("migrations/env.py", """
@@ -50,7 +50,7 @@ write("migrations/env.py", """
 write("migrations/script.py.mako", "")
 revision("one", None,
          "op.create_table('invoices', sa.Column('id', sa.Integer, primary_key=True),"
-         " sa.Column('total', sa.Numeric(10, 2), nullable=False), sa.Column('user_id', sa.ForeignKey('users.id')))",
+         " sa.Column('total', sa.Numeric(10, 2), nullable=False), sa.Column('user_id', sa.Integer, sa.ForeignKey('users.id')))",
          "op.drop_table('invoices')")
 revision("two", "one",
          "op.add_column('invoices', sa.Column('note', sa.String(50)));"

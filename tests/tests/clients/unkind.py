@@ -163,12 +163,14 @@ def reads_late():
 def is_left():
     """The server goes in the middle of a result."""
     s = Session()
-    s.send(query("SELECT n, 'left', pg_sleep(0.02) FROM generate_series(1, 100000) AS n"))
+    s.send(query("SELECT repeat('l', 9000), 'left', pg_sleep(0.02) FROM generate_series(1, 100000)"))
     rows = 0
     try:
         while True:
             kind, body = s.next()
             rows += kind == b"D"
+            if rows == 10:
+                open("rows-flow", "w").close()
             if kind == b"E":
                 print("left:", fields(body)["C"], fields(body)["M"], flush=True)
     except (EOFError, ConnectionError) as end:

@@ -172,12 +172,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "sqlalchemy",
-        runner: Runner::Pytest(&[
-            "test/dialect/postgresql",
-            "--dburi=postgresql+psycopg2:///postgres",
-            "-p",
-            "no:logging",
-        ]),
+        runner: Runner::Pytest(&["test/dialect/postgresql", "--dburi=postgresql+psycopg2:///postgres"]),
         files: &["test", "lib", "pyproject.toml", "setup.cfg"],
         environment: libpq,
         speaks_tls: true,
