@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
-    model::{Action, ExchangeDigest},
+    model::{Action, ExchangeDigest, Spent},
     permit::{Denial, Held},
     protocol::{CancelKey, DecodeError, Decoder, Done, Epoch, Greeting, Side, Step},
 };
@@ -128,6 +128,12 @@ impl Seen {
                 let _ = decoder.refuse(opening.held.number(), &denial());
                 self.end = Some("opened".to_owned());
             }
+            Ok(Step::Pause { .. }) => {
+                let stopped = decoder.stop(&denial());
+                self.passed.put_slice(&stopped.client);
+                self.done.extend(stopped.done);
+                decoder.allow(Spent::UNLIMITED);
+            }
             Ok(other) => self.end = Some(format!("{other:?}")),
             Err(error) => self.end = Some(error.to_string()),
         }
@@ -167,22 +173,26 @@ fn cut(data: &[u8]) -> usize {
 }
 
 /// The upstream's side: `data` as answers to a session in which something of each kind is under way, and as the
-/// answers to a log-in.
+/// answers to a log-in; once more with an answer that is cut.
 pub fn fuzz_upstream(data: &[u8]) {
-    let seen = drive(&mut under_way(), Side::Upstream, data, data.len().max(1), Permitted::All);
-    let cut = drive(&mut under_way(), Side::Upstream, data, cut(data), Permitted::All);
-    assert_eq!(seen, cut, "the same however it is cut");
+    for (rows, whole) in [(u64::MAX, true), (1, false)] {
+        let all = data.len().max(1);
+        let seen = drive(&mut under_way(rows), Side::Upstream, data, all, Permitted::All);
+        let cut = drive(&mut under_way(rows), Side::Upstream, data, cut(data), Permitted::All);
+        assert!(!whole || seen == cut, "the same however it is cut");
+    }
     super::login::fuzz(data);
 }
 
-/// A session with a query and a pipeline under way.
-fn under_way() -> PostgresDecoder {
+/// A session with a query and a pipeline under way, which may have so many rows sent back.
+fn under_way(rows: u64) -> PostgresDecoder {
     let mut decoder = opened();
     let mut client = BytesMut::new();
     client.put_slice(b"Q\0\0\0\x0dSELECT 1\0");
     client.put_slice(b"Q\0\0\0\x1eCOPY (SELECT 1) TO STDOUT\0");
     client.put_slice(b"P\0\0\0\x10\0SELECT 1\0\0\0B\0\0\0\x0c\0\0\0\0\0\0\0\0D\0\0\0\x06P\0E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04");
     drive(&mut decoder, Side::Client, &client, client.len(), Permitted::All);
+    decoder.allow(Spent { rows, ..Spent::UNLIMITED });
     decoder
 }
 

@@ -93,7 +93,7 @@ fn prove(folder: &mut Folder, suggestion: &mut Suggestion, rules: Source) -> Res
 /// What stands above the rules: what they rest on, and what was left out.
 fn heading(suggestion: &Suggestion) -> String {
     let mut text = "// Suggested by `interceptor policy suggest` from the record: each rule permits just what was seen.\n\
-                    // Read them before they decide anything; no rule needs to stay as it is.\n"
+                    // Read them before they decide anything.\n"
         .to_owned();
     if suggestion.permitted > 0 {
         let _ = writeln!(text, "// Permitted already: {} records.", suggestion.permitted);
