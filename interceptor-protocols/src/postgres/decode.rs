@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
+    model::Spent,
     permit::Denial,
-    protocol::{CancelKey, DecodeError, Decoder, Epoch, Greeting, Side, Step},
+    protocol::{CancelKey, DecodeError, Decoder, Epoch, Greeting, Side, Step, Stopped},
 };
 
 use super::{
@@ -16,6 +17,7 @@ use super::{
     client::Work,
     frame::Writer,
     known::{Known, Moment},
+    meter::Meter,
     part::Part,
     queue::{Changes, Planned, Queue},
     refuse,
@@ -85,6 +87,7 @@ pub(super) struct PostgresDecoder {
     pub(super) streaming: usize,
     /// The upstream has said its last word.
     pub(super) gone: bool,
+    pub(super) meter: Meter,
 }
 
 impl PostgresDecoder {
@@ -116,6 +119,7 @@ impl PostgresDecoder {
             part: None,
             streaming: 0,
             gone: false,
+            meter: Meter::new(),
         }
     }
 
@@ -272,6 +276,18 @@ impl Decoder for PostgresDecoder {
         }
     }
 
+    fn passed(&mut self) -> Spent {
+        self.has_passed()
+    }
+
+    fn allow(&mut self, room: Spent) {
+        self.may_pass(room);
+    }
+
+    fn stop(&mut self, denial: &Denial) -> Stopped {
+        self.cut(denial)
+    }
+
     fn farewell(&mut self, denial: &Denial) -> Bytes {
         self.state = State::Over;
         refuse::farewell(denial)
@@ -279,6 +295,7 @@ impl Decoder for PostgresDecoder {
 
     fn is_idle(&self) -> bool {
         self.is_settled()
+            && self.meter.back.is_none()
             && self.work.is_none()
             && self.asked.is_none()
             && self.part.is_none()

@@ -23,6 +23,7 @@ mod known;
 mod large;
 mod login;
 mod lookup;
+mod meter;
 mod names;
 mod outcome;
 mod part;

@@ -7,12 +7,14 @@
 )]
 
 mod agent_sdk;
+mod budget;
 mod bypass;
 mod clients;
 mod crash;
 mod credentials;
 mod hidden;
 mod operate;
+mod past;
 mod protocol;
 mod rude;
 mod support;
