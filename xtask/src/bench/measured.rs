@@ -1,14 +1,14 @@
 //! What the story measured, and what follows from it: medians, and ratios of values from the same round.
 
-use anyhow::{Context, Result};
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 
 /// Everything that was measured.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(transparent)]
 pub(crate) struct Measured(Vec<Measurement>);
 
 /// One quantity of one target under one load, a value for each round.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Measurement {
     /// The part of the bench.
     pub(crate) part: String,
@@ -32,11 +32,6 @@ pub(crate) struct Middle {
 }
 
 impl Measured {
-    /// Reads the story's output.
-    pub(crate) fn read(values: Value) -> Result<Self> {
-        Ok(Self(serde_json::from_value(values).context("what was measured")?))
-    }
-
     /// All measurements of a part, in the order in which they were made.
     pub(crate) fn part<'a>(&'a self, part: &'a str) -> impl Iterator<Item = &'a Measurement> {
         self.0.iter().filter(move |one| one.part == part)
