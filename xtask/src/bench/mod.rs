@@ -1,7 +1,10 @@
 //! `cargo xtask bench`: builds for release as the user, measures as root, and makes tables of what was measured.
 
+mod goals;
 mod host;
 mod measured;
+mod page;
+mod plot;
 mod table;
 
 use std::{fs, process::Stdio};
@@ -11,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cargo::{as_root, cargo, shown, succeed, target},
-    setup,
+    setup, workspace,
 };
 use measured::Measured;
 
@@ -24,21 +27,21 @@ pub(crate) struct Arguments {
     /// Only this part; may be given several times
     #[arg(long, value_name = "PART")]
     only: Vec<String>,
+    /// Writes what was measured into docs/performance.md
+    #[arg(long)]
+    page: bool,
 }
 
 /// Builds, measures, and shows.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::bench()?;
     println!("building for release (the first time takes some minutes)");
-    succeed(cargo()?.args([
-        "build",
-        "--release",
-        "--package",
-        "interceptor",
-        "--package",
-        "interceptor-tests",
-        "--bins",
-    ]))?;
+    let mut build = cargo()?;
+    build.args(["build", "--release", "--package", "interceptor", "--package", "interceptor-tests"]);
+    for program in ["interceptor", "interceptor-bench", "raw-relay", "bench-client"] {
+        build.args(["--bin", program]);
+    }
+    succeed(&mut build)?;
     let mut story = as_root(&target()?.join("release/interceptor-bench"));
     if arguments.full {
         story.arg("--full");
@@ -48,11 +51,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let output = story.stderr(Stdio::inherit()).output().with_context(|| line.clone())?;
     ensure!(output.status.success(), "`{line}` failed: {}", output.status);
     let values: Value = serde_json::from_slice(&output.stdout).context("what was measured")?;
-    let report = json!({ "host": host::facts(), "measured": values });
+    let host = host::facts();
+    let mut command = "cargo xtask bench".to_owned();
+    if arguments.full {
+        command += " --full";
+    }
+    arguments.only.iter().for_each(|part| command += &format!(" --only {part}"));
+    let report = json!({ "command": command, "host": host, "measured": values });
     let file = target()?.join("bench.json");
     fs::write(&file, serde_json::to_string_pretty(&report)?)?;
     let measured = Measured::read(values)?;
-    print!("{}", table::throughput(&measured));
+    let text = page::text(&measured, &host, &command);
+    println!("{text}");
+    if arguments.page {
+        page::write(&workspace()?.join("docs"), &text, &measured)?;
+    }
     println!("\neverything that was measured: {}", file.display());
     Ok(())
 }

@@ -48,6 +48,24 @@ pub(crate) fn throughput(measured: &Measured) -> String {
     text
 }
 
+/// Whatever a part measured, a row for each quantity.
+pub(crate) fn plain(measured: &Measured, part: &str) -> String {
+    let mut rows = vec![["what", "by way of", "quantity", "median", "spread", "unit"].map(str::to_owned)];
+    for one in measured.part(part) {
+        let Some(Middle { median, spread }) = Middle::of(one.values.clone()) else { continue };
+        let decimals = if median >= 1000.0 { 0 } else { 2 };
+        rows.push([
+            one.load.clone(),
+            one.target.clone(),
+            one.quantity.clone(),
+            format!("{median:.decimals$}"),
+            format!("{spread:.decimals$}"),
+            one.unit.clone(),
+        ]);
+    }
+    if rows.len() == 1 { String::new() } else { aligned(&rows) }
+}
+
 /// The median; nothing where there is none.
 fn number(middle: Option<Middle>, decimals: usize) -> String {
     middle.map_or_else(String::new, |middle| format!("{:.decimals$}", middle.median))
@@ -60,7 +78,7 @@ fn with_spread(middle: Option<Middle>, decimals: usize) -> String {
 }
 
 /// Rows with their columns below each other, the first one the head.
-fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+pub(crate) fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     let width =
         |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..COLUMNS).map(|column| width(column).unwrap_or(0)).collect();

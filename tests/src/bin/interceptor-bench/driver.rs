@@ -31,6 +31,7 @@ pub(crate) struct Driver {
     child: Child,
     input: Option<ChildStdin>,
     lines: Receiver<String>,
+    said: String,
 }
 
 impl Driver {
@@ -59,7 +60,7 @@ impl Driver {
                 }
             }
         });
-        Ok(Self { child, input, lines })
+        Ok(Self { child, input, lines, said: String::new() })
     }
 
     /// Carries out one line and gives what it printed; fails if it does.
@@ -77,18 +78,27 @@ impl Driver {
     /// Waits for the end of the line that was begun.
     pub(crate) fn end(&mut self, line: &str) -> Result<String> {
         let deadline = Instant::now() + PATIENCE;
-        let mut text = String::new();
         loop {
             interrupt::check()?;
-            match self.lines.recv_timeout(Duration::from_millis(50)) {
+            if let Some(said) = self.ended(line)? {
+                return Ok(said);
+            }
+            ensure!(Instant::now() < deadline, "`{line}` does not end:\n{}", self.said);
+        }
+    }
+
+    /// Whether the line that was begun has ended, after a moment's wait; then what it said.
+    pub(crate) fn ended(&mut self, line: &str) -> Result<Option<String>> {
+        let deadline = Instant::now() + Duration::from_millis(20);
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(printed) => match printed.strip_prefix("ended ") {
-                    Some("0") => return Ok(text),
-                    Some(code) => bail!("`{line}` ended with {code}:\n{text}"),
-                    None => text = text + &printed + "\n",
+                    Some("0") => return Ok(Some(std::mem::take(&mut self.said))),
+                    Some(code) => bail!("`{line}` ended with {code}:\n{}", std::mem::take(&mut self.said)),
+                    None => self.said += &(printed + "\n"),
                 },
-                Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
-                Err(RecvTimeoutError::Timeout) => bail!("`{line}` does not end:\n{text}"),
-                Err(RecvTimeoutError::Disconnected) => bail!("the shell ended at `{line}`:\n{text}"),
+                Err(RecvTimeoutError::Timeout) => return Ok(None),
+                Err(RecvTimeoutError::Disconnected) => bail!("the shell ended at `{line}`:\n{}", self.said),
             }
         }
     }

@@ -4,10 +4,20 @@
 //! Promises: every ratio is of values from the same round; whatever is started ends with the bench, also when it
 //! fails or is interrupted. Knows the product only from outside.
 
+mod connects;
 mod driver;
+mod durability;
+mod hook;
+mod idle;
 mod interrupt;
+mod large;
+mod latency;
+mod launch;
 mod measured;
+mod neighbour;
+mod outside;
 mod pgbench;
+mod rivals;
 mod stage;
 mod throughput;
 mod usage;
@@ -37,6 +47,15 @@ fn main() -> ExitCode {
 /// Which parts there are, and how each is measured.
 const PARTS: &[(&str, fn(Extent, &mut Measured) -> Result<()>)] = &[
     ("throughput", |extent, measured| throughput::part(Layout::OneCore, extent, measured)),
+    ("large", large::part),
+    ("connects", connects::part),
+    ("idle", idle::part),
+    ("latency", latency::part),
+    ("hook", hook::part),
+    ("durability", durability::part),
+    ("outside", outside::part),
+    ("launch", launch::part),
+    ("neighbour", neighbour::part),
     ("throughput-free", |extent, measured| throughput::part(Layout::Free, extent, measured)),
 ];
 

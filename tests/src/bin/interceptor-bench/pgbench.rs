@@ -73,7 +73,7 @@ impl Load<'_> {
     pub(crate) fn run(&self, stage: &mut Stage, target: usize) -> Result<Done> {
         let target = stage.targets.get(target).context("no such target")?;
         let (client, line) = (target.client, self.line(target));
-        let text = stage.tell(client, &line)?;
+        let text = stage.client(client).tell(&line)?;
         let done = read(&text).with_context(|| format!("`{line}` said:\n{text}"))?;
         ensure!(done.transactions > 0, "`{line}` got nothing done:\n{text}");
         Ok(done)

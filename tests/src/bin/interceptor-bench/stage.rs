@@ -9,7 +9,11 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{driver::Driver, usage::Watched};
+use crate::{
+    driver::Driver,
+    rivals::{self, Rival},
+    usage::Watched,
+};
 
 /// The role of every session upstream: it needs no proof, since neither TLS nor a log-in is what is measured.
 pub(crate) const USER: &str = "app";
@@ -55,6 +59,8 @@ pub(crate) enum Client {
     Outside,
     /// One in a run.
     Captured,
+    /// One in a run of the installation whose permits wait for the disk.
+    CapturedDurable,
 }
 
 /// A way to the database.
@@ -80,9 +86,12 @@ pub(crate) struct Stage {
     // Clients end before what they talk to.
     outside: Driver,
     captured: Driver,
+    captured_durable: Driver,
     pub(crate) targets: Vec<Target>,
     pub(crate) ours: Installation,
+    durable: Installation,
     _relay: Job,
+    _rivals: Vec<Rival>,
     _bed: RunningBed,
 }
 
@@ -92,61 +101,81 @@ const POLICY: &str = r#"
 permit (
     principal,
     action in [Action::"connect", Action::"data", Action::"transaction", Action::"session.change", Action::"cancel"],
-    resource in Resource::"orders"
+    resource in Env::"bench"
 );
 
 @id("rows")
-permit (principal, action == Action::"function.call", resource is Function in Resource::"orders")
+permit (principal, action == Action::"function.call", resource is Function in Env::"bench")
 when { resource.schema == "pg_catalog" && resource.name == "generate_series" };
 
 @id("look-up")
 permit (principal, action == Action::"resolve", resource is Name) when { resource.inventory };
+
+@id("pass")
+permit (principal, action == Action::"pass", resource == Resource::"opaque");
 "#;
 
 impl Stage {
     /// Starts it all in `layout`.
     pub(crate) fn start(layout: Layout) -> Result<Self> {
         layout.enter()?;
-        let bed = Bed::default()
-            .open_to(USER)
-            .with("log_statement", "none")
-            .with("shared_buffers", "256MB")
-            .with("max_connections", "200")
-            .run();
-        fill(&bed);
+        let bed = bed();
         let relay_port = bed::free_port();
         let relay = beside("raw-relay", &[&relay_port.to_string(), &bed.port().to_string()]);
-        let resource = format!(
-            "[resource.orders]\nprotocol = \"postgres\"\nhosts = [{:?}]\nports = [5432]\nupstream = \"127.0.0.1:{}\"\n\
-             dial = \"host\"\ntls = {{ plaintext = \"TLS is not what is measured\" }}\n\n\
-             [[resource.orders.credential]]\nuser = \"{USER}\"\nminimum = \"none\"\n",
-            bed::HOST,
-            bed.port()
-        );
-        let ours = Setup::empty()
-            .resource(&resource)
-            .policy("10-bench.cedar", POLICY)
-            .settings("run-quota-mib = 1048576")
-            .start();
+        let rivals = rivals::start(bed.port())?;
+        let ours = installation(&bed).start();
+        let durable = installation(&bed).settings("durability = \"power\"").start();
         let outside = Driver::outside(&ours)?;
         let captured = Driver::captured(&ours)?;
-        let daemon = ours.roles().into_iter().map(|(role, pid)| Watched { role, pid }).collect();
-        let beside =
-            |name, port, watched| Target { name, client: Client::Outside, host: "127.0.0.1", port, watched };
-        let targets = vec![
-            beside("direct", bed.port(), Vec::new()),
-            beside("relay", relay_port, vec![Watched { role: "proxy".to_owned(), pid: relay.pid() }]),
-            Target { name: "audit", client: Client::Captured, host: bed::HOST, port: 5432, watched: daemon },
-        ];
-        Ok(Self { outside, captured, targets, ours, _relay: relay, _bed: bed })
+        let captured_durable = Driver::captured(&durable)?;
+        let beside = |name, port, pid: Option<u32>| {
+            let watched = pid.map(|pid| Watched { role: "proxy".to_owned(), pid }).into_iter().collect();
+            Target { name, client: Client::Outside, host: "127.0.0.1", port, watched }
+        };
+        let within = |name, host, client, installation| Target {
+            name,
+            client,
+            host,
+            port: 5432,
+            watched: daemon(installation),
+        };
+        let mut targets =
+            vec![beside("direct", bed.port(), None), beside("relay", relay_port, Some(relay.pid()))];
+        targets.extend(rivals.iter().map(|rival| beside(rival.name, rival.port, Some(rival.job.pid()))));
+        targets.extend([
+            within("pass", "opaque.internal", Client::Captured, &ours),
+            within("metadata", "metadata.internal", Client::Captured, &ours),
+            within("audit", bed::HOST, Client::Captured, &ours),
+            within("power", bed::HOST, Client::CapturedDurable, &durable),
+        ]);
+        let (_relay, _rivals, _bed) = (relay, rivals, bed);
+        Ok(Self { outside, captured, captured_durable, targets, ours, durable, _relay, _rivals, _bed })
     }
 
-    /// Carries out a line as the client of a target.
-    pub(crate) fn tell(&mut self, client: Client, line: &str) -> Result<String> {
+    /// The client of a kind.
+    pub(crate) fn client(&mut self, client: Client) -> &mut Driver {
         match client {
-            Client::Outside => self.outside.tell(line),
-            Client::Captured => self.captured.tell(line),
+            Client::Outside => &mut self.outside,
+            Client::Captured => &mut self.captured,
+            Client::CapturedDurable => &mut self.captured_durable,
         }
+    }
+
+    /// The number of a target.
+    pub(crate) fn target(&self, name: &str) -> Result<usize> {
+        self.targets
+            .iter()
+            .position(|target| target.name == name)
+            .with_context(|| format!("no target {name}"))
+    }
+
+    /// The installation that a target of ours belongs to.
+    pub(crate) fn installation(&self, name: &str) -> Result<&Installation> {
+        let target = self.targets.get(self.target(name)?).context("no such target")?;
+        Ok(match target.client {
+            Client::Outside | Client::Captured => &self.ours,
+            Client::CapturedDurable => &self.durable,
+        })
     }
 
     /// A file that the clients of every target can read.
@@ -156,26 +185,57 @@ impl Stage {
 
     /// Ends it all in good order, and sees that the record is whole.
     pub(crate) fn finish(self) {
-        let Self { outside, captured, ours, .. } = self;
-        drop((outside, captured));
+        let Self { outside, captured, captured_durable, ours, durable, .. } = self;
+        drop((outside, captured, captured_durable));
         ours.finish();
+        durable.finish();
     }
 }
 
-/// A program that was built beside this one, pinned as this one is.
-fn beside(name: &str, arguments: &[&str]) -> Job {
-    let path = places::interceptor().with_file_name(name);
-    let mut command = Command::new(path);
-    command.args(arguments);
-    Job::start(command, "")
-}
-
-/// pgbench's own tables, small enough to lie in memory.
-fn fill(bed: &RunningBed) {
+/// The database, with pgbench's own table, small enough to lie in memory.
+pub(crate) fn bed() -> RunningBed {
+    let bed = Bed::default()
+        .open_to(USER)
+        .with("log_statement", "none")
+        .with("shared_buffers", "256MB")
+        .with("max_connections", "2400")
+        .run();
     bed.admin(
         "orders",
         "SET ROLE app; CREATE TABLE pgbench_accounts (aid int PRIMARY KEY, bid int, abalance int, filler char(84));\
          INSERT INTO pgbench_accounts SELECT n, 1, 0, '' FROM generate_series(1, 100000) AS n;\
          ANALYZE pgbench_accounts",
     );
+    bed
+}
+
+/// The product before `bed`, by three resources: looked at and recorded as by default, recorded without literals and
+/// bind values, and passed unseen.
+pub(crate) fn installation(bed: &RunningBed) -> Setup {
+    let upstream = format!("upstream = \"127.0.0.1:{}\"\ndial = \"host\"\nports = [5432]\n", bed.port());
+    let inspected = |name: &str, host: &str, record: &str| {
+        format!(
+            "[resource.{name}]\nprotocol = \"postgres\"\nenv = \"bench\"\nhosts = [{host:?}]\nrecord = {record:?}\n\
+             {upstream}tls = {{ plaintext = \"TLS is not what is measured\" }}\n\n\
+             [[resource.{name}.credential]]\nuser = \"{USER}\"\nminimum = \"none\"\n"
+        )
+    };
+    Setup::empty()
+        .resource(&inspected("orders", bed::HOST, "binds"))
+        .resource(&inspected("metadata", "metadata.internal", "metadata"))
+        .resource(&format!("[resource.opaque]\nhosts = [\"opaque.internal\"]\n{upstream}"))
+        .policy("10-bench.cedar", POLICY)
+        .settings("run-quota-mib = 1048576")
+}
+
+/// A daemon's processes.
+pub(crate) fn daemon(installation: &Installation) -> Vec<Watched> {
+    installation.roles().into_iter().map(|(role, pid)| Watched { role, pid }).collect()
+}
+
+/// A program that was built beside this one, pinned as this one is.
+fn beside(name: &str, arguments: &[&str]) -> Job {
+    let mut command = Command::new(places::interceptor().with_file_name(name));
+    command.args(arguments);
+    Job::start(command, "")
 }

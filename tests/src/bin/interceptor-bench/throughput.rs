@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::{
-    Extent, interrupt,
+    Extent,
     measured::{Measured, Place},
     pgbench::{Amount, Load, Mode, SELECT},
     stage::{Layout, Stage},
-    usage::{self, Watched},
+    usage,
 };
 
 /// How long a round of one target is: processor time is counted exactly, but connecting must be little of it.
@@ -84,11 +84,11 @@ fn in_turns(
     for target in targets.clone() {
         let few = Load { amount: Amount::Each(1), ..*load };
         few.run(stage, target)?;
-        connecting.push(spent(stage, target, |stage| few.run(stage, target))?.1);
+        connecting.push(usage::spent(stage, target, |stage| few.run(stage, target))?.1);
     }
     for _ in 0..rounds {
         for target in targets.clone() {
-            let (done, used) = spent(stage, target, |stage| load.run(stage, target))?;
+            let (done, used) = usage::spent(stage, target, |stage| load.run(stage, target))?;
             let known = stage.targets.get(target).context("no such target")?;
             let place = filed.of(known.name);
             measured.add(place, "rate", "tx/s", done.rate);
@@ -100,23 +100,6 @@ fn in_turns(
         }
     }
     Ok(())
-}
-
-/// Does something with a target, and gives how much processor time each part of it used meanwhile.
-fn spent<T>(
-    stage: &mut Stage,
-    target: usize,
-    work: impl FnOnce(&mut Stage) -> Result<T>,
-) -> Result<(T, Vec<(String, Duration)>)> {
-    interrupt::check()?;
-    let watched: Vec<Watched> = stage.targets.get(target).context("no such target")?.watched.clone();
-    let before = watched.iter().map(Watched::processor).collect::<Result<Vec<_>>>()?;
-    let done = work(stage)?;
-    let used = watched
-        .iter()
-        .zip(before)
-        .map(|(watched, before)| Ok((watched.role.clone(), watched.processor()?.saturating_sub(before))));
-    Ok((done, used.collect::<Result<_>>()?))
 }
 
 /// System calls, in rounds of their own, since to count them is to slow them down. Two amounts, so that what

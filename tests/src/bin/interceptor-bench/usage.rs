@@ -14,6 +14,17 @@ use nix::{
     unistd::Pid,
 };
 
+use crate::{interrupt, stage::Stage};
+
+/// Which memory is looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Memory {
+    /// All that is in memory, files included.
+    Resident,
+    /// What is backed by no file.
+    Anonymous,
+}
+
 /// A process with the part that it plays.
 #[derive(Debug, Clone)]
 pub(crate) struct Watched {
@@ -29,6 +40,35 @@ impl Watched {
             .with_context(|| format!("the clock of {}, process {}", self.role, self.pid))?;
         Ok(clock_gettime(clock)?.into())
     }
+
+    /// The memory that it holds, in KiB.
+    pub(crate) fn memory(&self, memory: Memory) -> Result<u64> {
+        let key = match memory {
+            Memory::Resident => "VmRSS:",
+            Memory::Anonymous => "RssAnon:",
+        };
+        let text = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        let found =
+            text.lines().find_map(|line| line.strip_prefix(key)?.trim().strip_suffix(" kB")?.parse().ok());
+        found.with_context(|| format!("{key} of {}, process {}", self.role, self.pid))
+    }
+}
+
+/// Does something with a target, and gives how much processor time each part of it used meanwhile.
+pub(crate) fn spent<T>(
+    stage: &mut Stage,
+    target: usize,
+    work: impl FnOnce(&mut Stage) -> Result<T>,
+) -> Result<(T, Vec<(String, Duration)>)> {
+    interrupt::check()?;
+    let watched: Vec<Watched> = stage.targets.get(target).context("no such target")?.watched.clone();
+    let before = watched.iter().map(Watched::processor).collect::<Result<Vec<_>>>()?;
+    let done = work(stage)?;
+    let used = watched
+        .iter()
+        .zip(before)
+        .map(|(watched, before)| Ok((watched.role.clone(), watched.processor()?.saturating_sub(before))));
+    Ok((done, used.collect::<Result<_>>()?))
 }
 
 /// Counts the system calls of a process while `work` runs, by name.

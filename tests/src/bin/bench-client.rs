@@ -1,0 +1,130 @@
+//! What the bench asks that pgbench cannot: `bench-client HOST PORT rows SQL`, `... idle COUNT FILE`, `... flood
+//! SECONDS`. It speaks the protocol in clear and asks for nothing that it can leave out, so that what is measured is the other
+//! side.
+
+use std::{
+    io::{BufReader, Read, Write},
+    net::{TcpStream, ToSocketAddrs},
+    path::Path,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+fn main() -> ExitCode {
+    match perform(&std::env::args().skip(1).collect::<Vec<_>>()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench-client: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(arguments: &[String]) -> Result<()> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [host, port, "rows", sql] => rows(&mut Session::open(host, port)?, sql),
+        [host, port, "idle", count, file] => idle(host, port, count.parse()?, Path::new(file)),
+        [host, port, "flood", seconds] => flood(host, port, Duration::from_secs(seconds.parse()?)),
+        _ => bail!("usage: bench-client HOST PORT rows SQL | idle COUNT FILE | flood SECONDS"),
+    }
+}
+
+/// Reads a result without keeping it, and prints its rows, its bytes and the seconds from question to end.
+fn rows(session: &mut Session, sql: &str) -> Result<()> {
+    let begun = Instant::now();
+    let (rows, bytes) = session.ask(sql)?;
+    println!("{rows} rows, {bytes} bytes, {} seconds", begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Opens sessions, lets each ask once, makes `file` when all are open, and holds them until it is gone.
+fn idle(host: &str, port: &str, count: usize, file: &Path) -> Result<()> {
+    let mut sessions = Vec::new();
+    for _ in 0..count {
+        let mut session = Session::open(host, port)?;
+        session.ask("SELECT 1")?;
+        sessions.push(session);
+    }
+    std::fs::write(file, "open").with_context(|| format!("{}", file.display()))?;
+    while file.exists() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// A rude neighbour: connections that say nothing sensible, one after the other. Prints how many.
+fn flood(host: &str, port: &str, time: Duration) -> Result<()> {
+    let address = (host, port.parse()?).to_socket_addrs()?.next().context("the host has no address")?;
+    let end = Instant::now() + time;
+    let mut count = 0_u64;
+    while Instant::now() < end {
+        // Being refused, at whatever stage, is what is asked for.
+        if let Ok(mut stream) = TcpStream::connect(address) {
+            let _ = stream.write_all(b"GET / HTTP/1.1\r\n\r\n");
+            let _ = stream.read(&mut [0; 512]);
+        }
+        count += 1;
+    }
+    println!("{count} connections");
+    Ok(())
+}
+
+/// A session with the database.
+struct Session {
+    stream: BufReader<TcpStream>,
+    body: Vec<u8>,
+}
+
+impl Session {
+    /// Connects and logs in where no proof is asked for.
+    fn open(host: &str, port: &str) -> Result<Self> {
+        let mut stream = connect(host, port)?;
+        let mut body = 196_608_u32.to_be_bytes().to_vec();
+        body.extend_from_slice(b"user\0app\0database\0orders\0\0");
+        stream.write_all(&u32::try_from(body.len() + 4)?.to_be_bytes())?;
+        stream.write_all(&body)?;
+        let mut session = Self { stream: BufReader::with_capacity(64 * 1024, stream), body: Vec::new() };
+        session.until_ready().context("log in")?;
+        Ok(session)
+    }
+
+    /// Asks a simple query; gives the rows and bytes of the answer.
+    fn ask(&mut self, sql: &str) -> Result<(u64, u64)> {
+        let mut message = vec![b'Q'];
+        message.extend_from_slice(&u32::try_from(sql.len() + 5)?.to_be_bytes());
+        message.extend_from_slice(sql.as_bytes());
+        message.push(0);
+        self.stream.get_mut().write_all(&message)?;
+        self.until_ready()
+    }
+
+    fn until_ready(&mut self) -> Result<(u64, u64)> {
+        let (mut rows, mut bytes) = (0, 0);
+        loop {
+            let mut head = [0; 5];
+            self.stream.read_exact(&mut head)?;
+            let [kind, length @ ..] = head;
+            let length = u32::from_be_bytes(length);
+            self.body.resize(usize::try_from(length)?.saturating_sub(4), 0);
+            self.stream.read_exact(&mut self.body)?;
+            bytes += u64::from(length) + 1;
+            match kind {
+                b'Z' => return Ok((rows, bytes)),
+                b'D' => rows += 1,
+                b'E' => bail!("{}", String::from_utf8_lossy(&self.body).replace('\0', " ")),
+                b'R' => ensure!(self.body == [0; 4], "a proof is asked for"),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn connect(host: &str, port: &str) -> Result<TcpStream> {
+    let stream =
+        TcpStream::connect((host, port.parse()?)).with_context(|| format!("connect to {host}:{port}"))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}

@@ -1,0 +1,57 @@
+//! The part of `docs/performance.md` that is measured. What stands around it is written by hand and stays.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::{goals, measured::Measured, plot, table};
+
+const BEGIN: &str = "<!-- begin: measured, written by `cargo xtask bench --page` -->\n";
+const END: &str = "<!-- end: measured -->\n";
+
+/// Parts that get a table of their own, with its heading.
+const TABLES: &[(&str, &str)] = &[
+    ("large", "Large results"),
+    ("connects", "New sessions"),
+    ("idle", "Memory"),
+    ("latency", "Latency at a fixed rate"),
+    ("durability", "Records"),
+    ("hook", "Hooks"),
+    ("outside", "Bystanders"),
+    ("launch", "Launches"),
+    ("neighbour", "Beside an attack"),
+];
+
+/// All of it, as Markdown.
+pub(crate) fn text(measured: &Measured, host: &Value, command: &str) -> String {
+    let mut text = format!("`{command}`, on:\n\n");
+    for (name, fact) in host.as_object().into_iter().flatten() {
+        text += &format!("- {name}: {}\n", fact.as_str().map_or_else(|| fact.to_string(), str::to_owned));
+    }
+    text += &format!("\n### Goals\n\n{}", goals::table(measured));
+    let throughput = table::throughput(measured);
+    if !throughput.is_empty() {
+        text += &format!("\n### Short statements, everything on one core\n{throughput}");
+    }
+    for (part, heading) in TABLES {
+        let table = table::plain(measured, part);
+        if !table.is_empty() {
+            text += &format!("\n### {heading}\n\n{table}");
+        }
+    }
+    text
+}
+
+/// Puts it into the page, and its picture beside.
+pub(crate) fn write(docs: &Path, text: &str, measured: &Measured) -> Result<()> {
+    let path = docs.join("performance.md");
+    let page = fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
+    let marked = page.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let (before, after) = marked.with_context(|| format!("{} has no place for it", path.display()))?;
+    fs::write(&path, format!("{before}{BEGIN}\n{text}\n{END}{after}"))?;
+    if let Some(picture) = plot::throughput(measured) {
+        fs::write(docs.join("performance.svg"), picture)?;
+    }
+    Ok(())
+}
