@@ -118,9 +118,9 @@ mod tests {
     #[test]
     fn ratios_are_of_the_same_round() {
         let one = |target, values: [f64; 3]| serde_json::json!({"part": "p", "load": "l", "target": target, "quantity": "q", "unit": "u", "values": values});
-        let measured =
-            Measured::read(Value::Array(vec![one("a", [1.0, 4.0, 9.0]), one("b", [2.0, 8.0, 9.0])]));
-        let ratio = measured.expect("well-formed").ratio("p", "l", "q", ["a", "b"]).expect("measured");
+        let values = serde_json::json!([one("a", [1.0, 4.0, 9.0]), one("b", [2.0, 8.0, 9.0])]);
+        let measured: Measured = serde_json::from_value(values).expect("well-formed");
+        let ratio = measured.ratio("p", "l", "q", ["a", "b"]).expect("measured");
         assert_eq!(ratio.median, 0.5);
     }
 }
