@@ -44,7 +44,13 @@ impl Held {
 
     /// The bytes, against the permit for just these.
     pub fn release(self, permit: Permit) -> Result<Bytes, WrongPermit> {
-        if permit.digest == self.digest { Ok(self.bytes) } else { Err(WrongPermit) }
+        self.open(permit).map(|(bytes, _)| bytes)
+    }
+
+    /// The bytes, against the permit for just these, and what they do: for whoever judges it again while it is
+    /// under way.
+    pub fn open(self, permit: Permit) -> Result<(Bytes, Vec<Action>), WrongPermit> {
+        if permit.digest == self.digest { Ok((self.bytes, self.actions)) } else { Err(WrongPermit) }
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    model::{OutcomeStatus, Principal},
+    model::{OutcomeStatus, Principal, Spent},
     permit::{Denial, Held},
 };
 
@@ -81,6 +81,14 @@ pub enum Step {
         bytes: Bytes,
         /// Which exchanges ended, oldest first.
         done: Vec<Done>,
+    },
+    /// As much as [`Decoder::allow`] gave room for has passed of this exchange's answer, and more has come: judge it
+    /// again, then call [`Decoder::allow`] or [`Decoder::stop`].
+    Pause {
+        /// [`Held::number`].
+        exchange: u64,
+        /// Which of [`Held::actions`].
+        place: usize,
     },
     /// The side asked about said goodbye: send the bytes on, then close.
     Close(Bytes),
@@ -153,6 +161,15 @@ pub struct Refusal {
     pub upstream: Bytes,
 }
 
+/// What becomes of an exchange whose answer is cut short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopped {
+    /// For the client now. What the upstream still answers reaches it no more.
+    pub client: Bytes,
+    /// How the exchange ended, where it is told of one.
+    pub done: Option<Done>,
+}
+
 /// How far a resource's catalogue has come: a number that all its sessions share. It moves on when one of them may
 /// have changed what names mean to the others, and with the time, for changes made around us. What a decoder has
 /// learned of the catalogue it may keep for as long as the number stays.
@@ -196,6 +213,13 @@ pub trait Decoder: Send {
     /// The exchange of the last `Open`, `Ask` or `Enquire` was refused; after an `Enquire` the client's side goes on
     /// without the answer.
     fn refuse(&mut self, number: u64, denial: &Denial) -> Refusal;
+    /// What has passed to the client since this was last asked.
+    fn passed(&mut self) -> Spent;
+    /// How much more may pass before [`Step::Pause`].
+    fn allow(&mut self, room: Spent);
+    /// The exchange of the last `Pause` may not go on: the client is told so in the middle of the answer, and the
+    /// session is left as the server's own error would leave it. The caller asks the upstream to cancel it.
+    fn stop(&mut self, denial: &Denial) -> Stopped;
     /// The session ends for a reason of ours: a last word to the client, in the protocol's own form.
     fn farewell(&mut self, denial: &Denial) -> Bytes;
     /// Whether no exchange is under way and the session could be closed without loss.

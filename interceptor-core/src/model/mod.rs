@@ -7,6 +7,7 @@ mod identity;
 mod ids;
 mod record;
 mod session;
+mod spent;
 
 pub use action::{
     Action, BindValue, Effect, Object, Phase, SessionChange, StatementFacts, StatementKind, Target, Unknown,
@@ -20,3 +21,4 @@ pub use record::{
     WouldBe,
 };
 pub use session::{Connection, Principal, Session};
+pub use spent::Spent;

@@ -29,6 +29,17 @@ impl Policy {
         warnings
     }
 
+    /// The rules that read any of these attributes of the context, in the order of files and lines.
+    pub fn reading(&self, attributes: &[&str]) -> Vec<&Annotated> {
+        let reads = |policy: &CedarPolicy| {
+            Conditions::of(policy).reads().iter().any(|read| attributes.contains(&read.as_str()))
+        };
+        let reading = self.set.policies().filter(|policy| reads(policy));
+        let mut rules: Vec<_> = reading.filter_map(|policy| self.rules.get(policy.id())).collect();
+        rules.sort_by_key(|rule| (&rule.rule.file, rule.rule.line));
+        rules
+    }
+
     /// A name in a rule that nothing in the inventory has: what is said of it never applies.
     fn unknown_name(&self, literal: &EntityUid) -> Option<String> {
         let (agents, resources) = (&self.inventory.agents, &self.inventory.resources);

@@ -146,6 +146,9 @@ impl Policy {
             .approvers
             .iter()
             .map(|group| (group.clone(), long(approvals.get(group).copied().unwrap_or(0).into())));
+        let spent = asked.spent.attributes();
+        let spent =
+            spent.map(|(name, value)| (name.to_owned(), long(i64::try_from(value).unwrap_or(i64::MAX))));
         let launcher = asked.run.claims.get("launcher_user").map_or("", String::as_str);
         let hint = |hint: Option<&String>| text(hint.map_or("", String::as_str));
         let pairs = [
@@ -158,6 +161,7 @@ impl Policy {
             ("sha256", text(format!("{:x}", Sha256::digest(asked.action.text.as_bytes())))),
             ("now", long(asked.now)),
             ("approvals", RestrictedExpression::new_record(approvals).map_err(Unaskable::from)?),
+            ("spent", RestrictedExpression::new_record(spent).map_err(Unaskable::from)?),
             ("database", text(&asked.principal.database)),
             ("user", text(&asked.principal.user)),
             ("env", text(resource.and_then(|resource| resource.env.as_deref()).unwrap_or(NO_ENV))),

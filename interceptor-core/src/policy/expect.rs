@@ -13,7 +13,7 @@ use crate::{
     inventory::{Fault, Source},
     model::{
         Action, AgentIdentity, AgentName, Guarantee, Mode, Object, Phase, Principal, ResourceName, Run,
-        RunId, StatementFacts, Target, Verb,
+        RunId, Spent, StatementFacts, Target, Verb,
     },
     permit::Judgement,
     sql::{Answer, Function, Name, Question, Relation},
@@ -125,6 +125,9 @@ pub struct Case {
     /// How many people of each group have approved.
     #[serde(default)]
     pub approvals: BTreeMap<String, u32>,
+    /// What the run has spent in the last hour.
+    #[serde(default)]
+    pub spent: Spent,
     /// The time, in seconds of the Unix epoch.
     #[serde(default)]
     pub now: i64,
@@ -172,6 +175,7 @@ pub struct Trial {
     principal: Principal,
     actions: Vec<Action>,
     approvals: BTreeMap<String, u32>,
+    spent: Spent,
     now: i64,
 }
 
@@ -187,6 +191,7 @@ impl Trial {
             statements: self.actions.len(),
             place,
             approvals: &self.approvals,
+            spent: self.spent,
             now: self.now,
         })
     }
@@ -236,6 +241,7 @@ impl Case {
             resource: self.resource.clone(),
             actions: self.actions(catalogue, analyze)?,
             approvals: self.approvals.clone(),
+            spent: self.spent,
             now: self.now,
         })
     }

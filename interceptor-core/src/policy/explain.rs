@@ -84,7 +84,7 @@ pub(super) fn reason<'a>(
 }
 
 /// A Cedar string literal.
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     format!("\"{}\"", text.escape_debug())
 }
 

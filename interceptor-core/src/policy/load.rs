@@ -9,7 +9,7 @@ use cedar_policy::{
 use miette::Diagnostic;
 use sha2::{Digest, Sha256};
 
-use super::{Annotated, LoadError, Policy, annotations, entities, schema, shape, split};
+use super::{Annotated, LoadError, Policy, Thresholds, annotations, entities, schema, shape, split};
 use crate::{
     inventory::{Fault, Inventory, Source},
     model::Verb,
@@ -27,13 +27,18 @@ impl Policy {
         let (schema, types) = start().map_err(|error| vec![whole("", &error.to_string())])?;
         let actions = actions(&schema).map_err(|error| vec![whole("", &error.to_string())])?;
 
-        let mut loading =
-            Loading { inventory, set: PolicySet::new(), rules: HashMap::new(), faults: Vec::new() };
+        let mut loading = Loading {
+            inventory,
+            set: PolicySet::new(),
+            rules: HashMap::new(),
+            thresholds: Thresholds::default(),
+            faults: Vec::new(),
+        };
         for source in sources {
             loading.file(source);
         }
         let warnings = loading.validate(&schema);
-        let Loading { set, rules, mut faults, .. } = loading;
+        let Loading { set, rules, thresholds, mut faults, .. } = loading;
         if !faults.is_empty() {
             faults.sort();
             faults.dedup();
@@ -52,6 +57,7 @@ impl Policy {
             actions,
             resources,
             rules,
+            thresholds,
             warnings,
             inventory: inventory.clone(),
             hash: hash(sources, inventory),
@@ -95,6 +101,7 @@ struct Loading<'a> {
     inventory: &'a Inventory,
     set: PolicySet,
     rules: HashMap<PolicyId, Annotated>,
+    thresholds: Thresholds,
     faults: Vec<Fault>,
 }
 
@@ -106,7 +113,10 @@ impl Loading<'_> {
         }
         for slice in slices {
             match CedarPolicy::parse(None, slice.text) {
-                Ok(policy) => self.rule(source, slice.start, &policy),
+                Ok(policy) => {
+                    self.thresholds(source, slice.start, slice.text, &policy);
+                    self.rule(source, slice.start, &policy);
+                }
                 Err(errors) => {
                     for error in errors.iter() {
                         let at = slice.start + offset(error).unwrap_or(0);
@@ -115,6 +125,15 @@ impl Loading<'_> {
                     }
                 }
             }
+        }
+    }
+
+    fn thresholds(&mut self, source: &Source, at: usize, text: &str, policy: &CedarPolicy) {
+        // An attribute may be spelt with escapes.
+        if (text.contains("spent") || text.contains('\\'))
+            && let Some(message) = self.thresholds.add(policy)
+        {
+            self.fault(source, at, message);
         }
     }
 

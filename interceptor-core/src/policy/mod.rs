@@ -13,9 +13,13 @@ pub mod expect;
 mod explain;
 mod judge;
 mod load;
+mod past;
+mod replay;
 mod schema;
 mod shape;
+pub mod spent;
 mod split;
+mod suggest;
 #[cfg(test)]
 mod tests;
 
@@ -25,11 +29,14 @@ use cedar_policy::{Authorizer, Entity, PolicyId, PolicySet, Schema};
 
 pub use annotations::{Alert, Annotated};
 pub use explain::{WOULD, explain};
+pub use replay::{BECAUSE_OF_ANOTHER, Change, Replayed, replay};
 pub use schema::{BASE as SCHEMA, SCHEMA_VERSION, text as schema_text};
+pub use spent::{LastHour, Thresholds};
+pub use suggest::{LeftOut, Suggest, Suggestion};
 
 use crate::{
     inventory::{Fault, Inventory, Source},
-    model::{Action, Principal, ProcessFacts, ResourceName, Run},
+    model::{Action, Principal, ProcessFacts, ResourceName, Run, Spent},
 };
 
 /// A policy in force: every rule of a folder, checked, with the inventory that it speaks of.
@@ -44,6 +51,7 @@ pub struct Policy {
     /// Every resource of the inventory.
     resources: HashMap<ResourceName, Entity>,
     rules: HashMap<PolicyId, Annotated>,
+    thresholds: Thresholds,
     warnings: Vec<Fault>,
     inventory: Inventory,
     hash: String,
@@ -68,6 +76,8 @@ pub struct Asked<'a> {
     pub place: usize,
     /// How many people of each group have approved just this.
     pub approvals: &'a BTreeMap<String, u32>,
+    /// What the run has spent in the last hour.
+    pub spent: Spent,
     /// The time, in seconds of the Unix epoch.
     pub now: i64,
 }

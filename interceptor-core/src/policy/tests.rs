@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     inventory::{self, KnownProtocol, tests::assert_faults},
-    model::{Effect, Object, Phase, StatementFacts, StatementKind, Target, Verb},
+    model::{Effect, Object, Phase, Spent, StatementFacts, StatementKind, Target, Verb},
     permit::Judgement,
     sql as texts,
 };
@@ -33,11 +33,11 @@ groups = ["ci"]
 executable = "/usr/bin/claude"
 "#;
 
-fn source(file: &str, text: &str) -> Source {
+pub(super) fn source(file: &str, text: &str) -> Source {
     Source { file: file.to_owned(), text: text.to_owned() }
 }
 
-fn inventory() -> Inventory {
+pub(super) fn inventory() -> Inventory {
     inventory::load(&source("resources.toml", RESOURCES), &source("agents.toml", AGENTS), &PROTOCOLS)
         .unwrap_or_else(|faults| panic!("{faults:#?}"))
 }
@@ -46,7 +46,7 @@ fn load(rules: &str) -> Result<Policy, Vec<Fault>> {
     Policy::load(&[source("p.cedar", rules)], &inventory())
 }
 
-fn policy(rules: &str) -> Policy {
+pub(super) fn policy(rules: &str) -> Policy {
     load(rules).unwrap_or_else(|faults| panic!("{faults:#?}"))
 }
 
@@ -58,6 +58,7 @@ fn case(action: &str) -> Case {
         action: Some(action.to_owned()),
         on: expect::On::default(),
         approvals: BTreeMap::new(),
+        spent: Spent::default(),
         now: 0,
     }
 }
@@ -655,5 +656,42 @@ fn any_bytes_load_or_are_refused() {
     }
     for hostile in ["[[[[[[", "a.a.a.a = 1", "\0\0@id(\"", "\0\0\"\\", "\0\0permit(", "\0\0;;;;", "\0\0@@@"] {
         fuzz(hostile.as_bytes());
+    }
+}
+
+#[test]
+fn a_budget_is_a_fact_and_its_numbers_are_known() {
+    let rules = format!(
+        "{READS}\n@id(\"b\") forbid (principal, action, resource) when {{ context.spent.rows > 10 || 20 <= context[\"spent\"].bytes }};"
+    );
+    let policy = policy(&rules);
+    let asked = |rows, bytes| {
+        let spent = Spent { rows, bytes, ..Spent::default() };
+        word(&policy, &Case { spent, ..sql("SELECT * FROM users") })
+    };
+    assert_eq!([asked(10, 0), asked(11, 0), asked(0, 19), asked(0, 20)], ["allow", "deny", "allow", "deny"]);
+    let room = |rows, bytes| policy.thresholds().room(Spent { rows, bytes, ..Spent::default() });
+    assert_eq!((room(0, 0).rows, room(10, 0).rows, room(11, 0).rows), (10, 1, u64::MAX));
+    assert_eq!((room(0, 0).bytes, room(0, 0).changed), (20, u64::MAX));
+    assert!(!policy.thresholds().is_empty());
+    assert!(load(READS).is_ok_and(|policy| policy.thresholds().is_empty()));
+}
+
+#[test]
+fn a_budget_is_compared_with_numbers_only() {
+    for condition in [
+        "context.spent.rows + 1 < 10",
+        "context.spent.rows < context.now",
+        "context.spent == context.spent",
+        "context.spent.rows < context.spent.changed",
+        "context[\"sp\\u{65}nt\"].rows * 2 > 10",
+        "[1, 2].contains(context.spent.rows)",
+    ] {
+        let rule = format!("@id(\"b\") forbid (principal, action, resource) when {{ {condition} }};");
+        let faults = load(&rule).expect_err(condition);
+        assert!(
+            faults.iter().any(|fault| fault.message.contains("plain numbers only")),
+            "{condition}: {faults:#?}"
+        );
     }
 }

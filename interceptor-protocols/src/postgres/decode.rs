@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
+    model::Spent,
     permit::Denial,
-    protocol::{CancelKey, DecodeError, Decoder, Epoch, Greeting, Side, Step},
+    protocol::{CancelKey, DecodeError, Decoder, Epoch, Greeting, Side, Step, Stopped},
 };
 
 use super::{
@@ -17,6 +18,7 @@ use super::{
     copy::Part,
     frame::Writer,
     known::{Known, Moment},
+    meter::Meter,
     queue::{Changes, Planned, Queue},
     refuse,
     turn::Turns,
@@ -83,6 +85,7 @@ pub(super) struct PostgresDecoder {
     pub(super) streaming: usize,
     /// The upstream has said its last word.
     pub(super) gone: bool,
+    pub(super) meter: Meter,
 }
 
 impl PostgresDecoder {
@@ -113,6 +116,7 @@ impl PostgresDecoder {
             part: None,
             streaming: 0,
             gone: false,
+            meter: Meter::new(),
         }
     }
 
@@ -269,6 +273,18 @@ impl Decoder for PostgresDecoder {
         }
     }
 
+    fn passed(&mut self) -> Spent {
+        self.has_passed()
+    }
+
+    fn allow(&mut self, room: Spent) {
+        self.may_pass(room);
+    }
+
+    fn stop(&mut self, denial: &Denial) -> Stopped {
+        self.cut(denial)
+    }
+
     fn farewell(&mut self, denial: &Denial) -> Bytes {
         self.state = State::Over;
         refuse::farewell(denial)
@@ -276,6 +292,7 @@ impl Decoder for PostgresDecoder {
 
     fn is_idle(&self) -> bool {
         self.is_settled()
+            && self.meter.back.is_none()
             && self.work.is_none()
             && self.asked.is_none()
             && self.part.is_none()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
+    model::Spent,
     permit::Denial,
     protocol::{CancelKey, Decoder, Epoch, Greeting, Side, Step},
 };
@@ -41,6 +42,11 @@ fn drive(decoder: &mut PostgresDecoder, side: Side, data: &[u8]) {
                 return;
             }
             Ok(Step::Wait | Step::Hold | Step::Close(_) | Step::Cancel(_)) | Err(_) => return,
+            Ok(Step::Pause { .. }) => {
+                let _ = decoder.stop(&denial());
+                decoder.allow(Spent::UNLIMITED);
+                continue;
+            }
             Ok(_) => continue,
         };
         if turn % 2 == 0 {
@@ -75,14 +81,17 @@ pub fn fuzz_client(data: &[u8]) {
 }
 
 /// The upstream's side: `data` as answers to a session in which something of each kind is under way, and as the
-/// answers to a log-in.
+/// answers to a log-in; once more with an answer that is cut.
 pub fn fuzz_upstream(data: &[u8]) {
-    let mut decoder = opened();
     let mut client = BytesMut::new();
     client.put_slice(b"Q\0\0\0\x0dSELECT 1\0");
     client.put_slice(b"Q\0\0\0\x1eCOPY (SELECT 1) TO STDOUT\0");
     client.put_slice(b"P\0\0\0\x10\0SELECT 1\0\0\0B\0\0\0\x0c\0\0\0\0\0\0\0\0D\0\0\0\x06P\0E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04");
-    drive(&mut decoder, Side::Client, &client);
-    drive(&mut decoder, Side::Upstream, data);
+    for rows in [u64::MAX, 1] {
+        let mut decoder = opened();
+        drive(&mut decoder, Side::Client, &client);
+        decoder.allow(Spent { rows, ..Spent::UNLIMITED });
+        drive(&mut decoder, Side::Upstream, data);
+    }
     super::login::fuzz(data);
 }

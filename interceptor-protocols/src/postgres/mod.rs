@@ -22,6 +22,7 @@ mod fuzz;
 mod known;
 mod login;
 mod lookup;
+mod meter;
 mod names;
 mod outcome;
 mod queue;

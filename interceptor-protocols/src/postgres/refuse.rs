@@ -89,6 +89,20 @@ pub(super) fn failing_query(denial: &Denial) -> Bytes {
     out.finish()
 }
 
+/// Instead of data, for a COPY that begins behind an answer that was cut.
+pub(super) fn copy_fail() -> Bytes {
+    let mut out = Writer::default();
+    out.message(b'f', |out| put_text(out, "interceptor: an earlier answer was cut"));
+    out.finish()
+}
+
+/// What makes a transaction fail whose error the client has been told already.
+pub(super) fn failing_transaction() -> Bytes {
+    let mut out = Writer::default();
+    out.message(b'Q', |out| put_text(out, "interceptor: the transaction has failed, its answer was cut"));
+    out.finish()
+}
+
 /// Instead of a Parse of `name`, or, under a name of our own, of a Bind or Execute.
 pub(super) fn failing_parse(name: &str, denial: &Denial) -> Bytes {
     let mut out = Writer::default();

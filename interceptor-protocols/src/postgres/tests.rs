@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
+mod budget;
+
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};

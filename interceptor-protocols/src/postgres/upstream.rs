@@ -58,25 +58,15 @@ pub(super) enum Fate {
 
 impl PostgresDecoder {
     pub(super) fn upstream(&mut self, input: &mut BytesMut) -> Result<Step, DecodeError> {
-        if self.state == State::Over {
-            return Ok(Step::Wait);
-        }
-        if self.work.is_none()
-            && self.asked.is_none()
-            && let Some(owed) = self.owed.take()
-        {
-            return Ok(Step::Answer { bytes: owed, done: Vec::new() });
+        if let Some(step) = self.before_input() {
+            return Ok(step);
         }
         // How much of the input goes on as it is.
         let mut ready = 0_usize;
         let mut done = Vec::new();
         loop {
             if self.streaming > 0 {
-                let part = self.streaming.min(input.len().saturating_sub(ready));
-                if part == 0 {
-                    break;
-                }
-                self.streaming = self.streaming.saturating_sub(part);
+                let Some(part) = self.stream_on(input, ready) else { break };
                 ready = ready.saturating_add(part);
                 continue;
             }
@@ -87,8 +77,19 @@ impl PostgresDecoder {
             let head =
                 frame::head(rest).map_err(|_| DecodeError::upstream("a message of impossible length"))?;
             let Some(head) = head else { break };
+            let whole = rest.len() >= head.total;
+            if (matches!(head.tag, b'D' | b'd') || whole)
+                && let Some(pause) = self.pauses(head, rest)
+            {
+                if ready == 0 && done.is_empty() {
+                    self.paused();
+                    return Ok(pause);
+                }
+                break;
+            }
             if self.may_stream(head)? {
                 self.streaming = head.total;
+                self.meter.swallowing = self.meter.stopped && matches!(head.tag, b'D' | b'd');
                 continue;
             }
             if head.total > MAX_WHOLE {
@@ -105,7 +106,7 @@ impl PostgresDecoder {
                 break;
             }
             let body = Bytes::copy_from_slice(rest.get(5..head.total).unwrap_or_default());
-            match self.receive(head, body, &mut done)? {
+            match self.fate(head, body, &mut done)? {
                 Fate::Pass => ready = ready.saturating_add(head.total),
                 // Only special messages end so, and nothing was ready before them.
                 fate => {
@@ -121,6 +122,38 @@ impl PostgresDecoder {
             return Ok(if self.gone { self.last_word() } else { Step::Wait });
         }
         Ok(Step::Answer { bytes: input.split_to(ready).freeze(), done })
+    }
+
+    /// What comes before anything that the upstream says.
+    fn before_input(&mut self) -> Option<Step> {
+        if self.state == State::Over {
+            return Some(Step::Wait);
+        }
+        if let Some(bytes) = self.meter.back.take() {
+            return Some(Step::Reply(bytes));
+        }
+        if self.work.is_some() || self.asked.is_some() {
+            return None;
+        }
+        self.owed.take().map(|owed| Step::Answer { bytes: owed, done: Vec::new() })
+    }
+
+    /// How much more of the streaming message goes on as it is; none where nothing can be done now.
+    fn stream_on(&mut self, input: &mut BytesMut, ready: usize) -> Option<usize> {
+        if self.meter.swallowing {
+            return (ready == 0 && self.swallow(input)).then_some(0);
+        }
+        let part = self.streaming.min(input.len().saturating_sub(ready));
+        self.streaming = self.streaming.saturating_sub(part);
+        (part > 0).then_some(part)
+    }
+
+    fn fate(&mut self, head: Head, body: Bytes, done: &mut Vec<Done>) -> Result<Fate, DecodeError> {
+        let fate = self.receive(head, body, done)?;
+        if head.tag == b'C' {
+            self.passed_end();
+        }
+        if self.meter.stopped { self.behind_cut(head.tag, fate) } else { Ok(fate) }
     }
 
     fn last_word(&mut self) -> Step {
@@ -145,6 +178,9 @@ impl PostgresDecoder {
             {
                 entry.rows = entry.rows.saturating_add(u64::from(head.tag == b'D'));
                 entry.bytes = entry.bytes.saturating_add(u64::try_from(head.total).unwrap_or(u64::MAX));
+                if !self.meter.stopped {
+                    self.meter.row(head.total);
+                }
                 Ok(true)
             }
             _ => Err(unexpected(head.tag)),
@@ -156,6 +192,7 @@ impl PostgresDecoder {
         let front = self.queue.first();
         match tag {
             b'S' => false,
+            _ if self.meter.stopped => true,
             b'E' | b'Z' => {
                 front.is_some_and(|entry| entry.is_gate() || entry.replaced.is_some()) || self.skipping
             }

@@ -13,7 +13,7 @@ use crate::{
     },
     keeper::{self, KeeperError, Role, secrets::SystemdCredentials},
     places::Places,
-    store::{Config, Journal, Writer},
+    store::{Config, Journal, Reader, Writer},
     telemetry,
 };
 
@@ -43,6 +43,14 @@ pub(super) fn run(places: &Places) -> anyhow::Result<()> {
                 .and_then(|folder| folder.inventory())
                 .map_err(|error| telemetry::chain(&error))
         }),
+        spent: {
+            let audit = places.audit();
+            Box::new(move |run, since| {
+                Reader::open(&audit)
+                    .and_then(|reader| reader.spent(run, since))
+                    .map_err(|error| telemetry::chain(&error))
+            })
+        },
         writer: Box::new(move |stop| {
             helper.send(&FromKeeper::Up, &[]).map_err(|error| telemetry::chain(&error))?;
             writer.run(stop).map_err(|error| telemetry::chain(&error))

@@ -41,6 +41,8 @@ use crate::{
 
 /// How often the kernel side is shown a sign of life; it refuses when several are missing.
 const BEAT: Duration = Duration::from_millis(250);
+/// How long what was spent counts, in seconds.
+const HOUR: i64 = 3600;
 /// How long sessions may take to end when the daemon stops.
 const DRAIN: Duration = Duration::from_secs(5);
 /// The stack of a worker thread: parsing needs depth. It is address space until it is used.
@@ -217,7 +219,7 @@ impl Daemon {
                 }
                 ToProxy::Started { run, v6, ports } => {
                     let id = run.id;
-                    match self.started(run, v6, ports, descriptors) {
+                    match self.started(run, v6, ports, descriptors).await {
                         Ok(()) => self.helper.send(&FromProxy::Serving { run: id }, &[]).await?,
                         Err(error) => {
                             let text = format!("its listeners cannot be served: {error:#}");
@@ -272,8 +274,20 @@ impl Daemon {
         FromProxy::Accepted { run, agent, claims, keeps, authority }
     }
 
-    fn started(&self, run: Run, v6: bool, _ports: Ports, descriptors: Vec<OwnedFd>) -> anyhow::Result<()> {
+    async fn started(
+        &self,
+        run: Run,
+        v6: bool,
+        _ports: Ports,
+        descriptors: Vec<OwnedFd>,
+    ) -> anyhow::Result<()> {
         let run = Arc::new(run);
+        if run.started_at < self.started_at {
+            // It has spent already, under a proxy that is gone.
+            let spent = self.keeper.spent(run.id, now_us() / 1_000_000 - HOUR).await;
+            let spent = spent.context("what it has spent cannot be read from the record")?;
+            self.proxy.gate.tallies().restore(run.id, spent);
+        }
         let made = helper::Listeners::from_copies(descriptors, v6)?;
         self.proxy.origins.begin_run(run.id, made.diag);
         let (tcp6, dns6) = made.v6.unzip();
@@ -300,6 +314,7 @@ impl Daemon {
         }
         self.proxy.origins.end_run(run);
         self.proxy.gate.producer().forget_run(run);
+        self.proxy.gate.tallies().forget(run);
     }
 
     async fn drain(&self) {

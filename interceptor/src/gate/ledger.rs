@@ -4,7 +4,7 @@
 use std::{collections::HashMap, time::Instant};
 
 use interceptor_core::{
-    model::{OutcomeRecord, OutcomeStatus, RecordId},
+    model::{Action, OutcomeRecord, OutcomeStatus, RecordId},
     protocol::Done,
 };
 
@@ -22,6 +22,8 @@ pub struct Ledger {
 struct Sent {
     at: Instant,
     records: Vec<Option<RecordId>>,
+    /// What it does, for whoever judges it again while it is under way.
+    actions: Vec<Action>,
 }
 
 impl Ledger {
@@ -36,7 +38,20 @@ impl Ledger {
             return;
         }
         let records = records.iter().copied().map(Some).collect();
-        self.open.insert(number, Sent { at: Instant::now(), records });
+        self.open.insert(number, Sent { at: Instant::now(), records, actions: Vec::new() });
+    }
+
+    /// What the exchange `number` does.
+    pub fn does(&mut self, number: u64, actions: Vec<Action>) {
+        if let Some(sent) = self.open.get_mut(&number) {
+            sent.actions = actions;
+        }
+    }
+
+    /// The statements of an exchange under way, and the record of the one at `place`.
+    pub fn under_way(&self, number: u64, place: usize) -> (&[Action], Option<RecordId>) {
+        let Some(sent) = self.open.get(&number) else { return (&[], None) };
+        (&sent.actions, sent.records.get(place).copied().flatten())
     }
 
     /// One statement ended.

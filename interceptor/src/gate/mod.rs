@@ -5,6 +5,7 @@
 
 mod clock;
 mod ledger;
+mod spent;
 mod subject;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -14,15 +15,18 @@ use futures::future::BoxFuture;
 use interceptor_core::{
     Denial, Gate, Held, Judgement, Permit, Verdict,
     inventory::{Inventory, RecordLevel, Resource},
-    model::{Action, Author, Mode, OutcomeStatus, RecordId, RequestRecord, Session, VerdictRecord, WouldBe},
+    model::{
+        Action, Author, Mode, OutcomeStatus, RecordId, RequestRecord, Session, Spent, VerdictRecord, WouldBe,
+    },
     permit::Rule,
-    policy::{Asked, Policy, WOULD},
+    policy::{Asked, BECAUSE_OF_ANOTHER, Policy, WOULD, spent::is_statement},
     sql,
 };
 use tokio::time::Instant;
 
 pub use clock::now_us;
 pub use ledger::Ledger;
+pub use spent::{Tallies, Tally};
 pub use subject::Subject;
 
 use crate::store::{Producer, Receipt};
@@ -59,12 +63,13 @@ pub struct PolicyGate {
     rules: Arc<ArcSwap<Rules>>,
     producer: Producer,
     durability: Durability,
+    tallies: Tallies,
 }
 
 impl PolicyGate {
     /// A gate over `rules`, which may be swapped at any time.
     pub fn new(rules: Arc<ArcSwap<Rules>>, producer: Producer, durability: Durability) -> Self {
-        Self { rules, producer, durability }
+        Self { rules, producer, durability, tallies: Tallies::default() }
     }
 
     /// The rules in force.
@@ -75,6 +80,50 @@ impl PolicyGate {
     /// Where outcomes and events go.
     pub fn producer(&self) -> &Producer {
         &self.producer
+    }
+
+    /// What live runs have spent.
+    pub fn tallies(&self) -> &Tallies {
+        &self.tallies
+    }
+
+    /// How much more a run whose tally it is can spend before a rule may answer otherwise.
+    pub fn room(&self, tally: &Tally) -> Spent {
+        let rules = self.rules.load();
+        let thresholds = rules.policy.thresholds();
+        if thresholds.is_empty() { Spent::UNLIMITED } else { thresholds.room(tally.total()) }
+    }
+
+    /// Whether a statement under way may go on, now that `spent` includes what of its answer has passed. It was
+    /// recorded as `record` and is the `place`th of its frame. Otherwise the words for the agent, and the operator's.
+    pub fn goes_on(
+        &self,
+        subject: &Subject,
+        actions: &[Action],
+        place: usize,
+        record: Option<RecordId>,
+        spent: Spent,
+    ) -> Result<(), (Denial, String)> {
+        let rules = self.rules();
+        let judgement = match actions.get(place) {
+            Some(action) => ask(&rules, subject, action, (place, actions.len()), spent),
+            None => Judgement::Denied {
+                rules: Vec::new(),
+                reason: "what it does is not known any more".to_owned(),
+            },
+        };
+        let reason = match &judgement {
+            Judgement::Allowed { .. } => return Ok(()),
+            _ if mode_of(&rules, subject) == Mode::Observe => return Ok(()),
+            Judgement::Denied { reason, .. } | Judgement::Held { reason, .. } => {
+                format!("ended by the interceptor in the middle of its answer: {reason}")
+            }
+        };
+        let mut denial = Settled::new(Mode::Enforce, vec![judgement]).denial(subject, record.as_slice());
+        denial.hint = "The answer ends here, and a transaction has failed. Do not retry it unchanged; the operator sees why"
+            .to_owned()
+            + &record.map_or_else(|| ".".to_owned(), |id| format!(" with `interceptor why {id}`."));
+        Err((denial, reason))
     }
 
     /// Whether the inventory in force still says of the subject's resource what `resource` says: what it speaks,
@@ -95,13 +144,18 @@ impl PolicyGate {
         let mode = mode_of(&rules, subject);
         mode == Mode::Observe
             || actions.iter().enumerate().all(|(place, action)| {
-                matches!(ask(&rules, subject, action, (place, actions.len())), Judgement::Allowed { .. })
+                // A budget that is used up refuses statements; it does not end sessions.
+                let judgement = ask(&rules, subject, action, (place, actions.len()), Spent::default());
+                matches!(judgement, Judgement::Allowed { .. })
             })
     }
 
     /// Judges, records and permits `held` for `subject`.
     pub async fn judge_for(&self, subject: &Subject, held: &Held, author: Author) -> Verdict {
         let rules = self.rules();
+        // Where no rule reads it, it makes no difference.
+        let counts = !rules.policy.thresholds().is_empty();
+        let spent = if counts { self.tallies.of(subject.run.id).total() } else { Spent::default() };
         let mut judgements = Vec::with_capacity(held.actions().len());
         for (place, action) in held.actions().iter().enumerate() {
             if place > 0 && place % GIVE_WAY == 0 {
@@ -111,7 +165,7 @@ impl PolicyGate {
                 Author::Gate => {
                     Judgement::Allowed { rules: Vec::new(), reason: "the gate's own exchange".to_owned() }
                 }
-                Author::Agent => ask(&rules, subject, action, (place, held.actions().len())),
+                Author::Agent => ask(&rules, subject, action, (place, held.actions().len()), spent),
             });
         }
         self.settle(&rules, subject, held, author, judgements).await
@@ -175,7 +229,12 @@ impl PolicyGate {
             Err(denial) => return Verdict::Deny(denial),
         };
         match Permit::mint(&settled.judgement, &receipt) {
-            Some(permit) => Verdict::Allow(permit),
+            Some(permit) => {
+                if author == Author::Agent {
+                    self.count(subject, held);
+                }
+                Verdict::Allow(permit)
+            }
             None => {
                 self.record_refusals(receipt.records());
                 Verdict::Deny(settled.denial(subject, receipt.records()))
@@ -236,6 +295,15 @@ impl PolicyGate {
         Ok(receipt)
     }
 
+    /// Statements count when they are permitted.
+    fn count(&self, subject: &Subject, held: &Held) {
+        let statements = held.actions().iter().filter(|action| is_statement(action.phase)).count();
+        let statements = u64::try_from(statements).unwrap_or(u64::MAX);
+        if statements > 0 {
+            self.tallies.of(subject.run.id).add(Spent { statements, ..Spent::default() });
+        }
+    }
+
     fn record_refusals(&self, records: &[RecordId]) {
         drop(Unsent { producer: &self.producer, records });
     }
@@ -275,7 +343,13 @@ fn mode_of(rules: &Rules, subject: &Subject) -> Mode {
     if subject.run.mode == Mode::Observe || resource == Mode::Observe { Mode::Observe } else { Mode::Enforce }
 }
 
-fn ask(rules: &Rules, subject: &Subject, action: &Action, (place, statements): (usize, usize)) -> Judgement {
+fn ask(
+    rules: &Rules,
+    subject: &Subject,
+    action: &Action,
+    (place, statements): (usize, usize),
+    spent: Spent,
+) -> Judgement {
     rules.policy.judge(&Asked {
         run: &subject.run,
         process: subject.process(),
@@ -285,6 +359,7 @@ fn ask(rules: &Rules, subject: &Subject, action: &Action, (place, statements): (
         statements,
         place,
         approvals: &BTreeMap::new(),
+        spent,
         now: now_us() / 1_000_000,
     })
 }
@@ -344,11 +419,7 @@ impl Settled {
             mode: self.mode,
             would_be,
             rules: rules.iter().map(|rule| format!("{} ({}:{})", rule.id, rule.file, rule.line)).collect(),
-            reason: if because_of_another {
-                "refused because another statement of the same batch was".to_owned()
-            } else {
-                reason.clone()
-            },
+            reason: if because_of_another { BECAUSE_OF_ANOTHER.to_owned() } else { reason.clone() },
             said: rules.iter().find_map(|rule| rule.say.clone()),
             policy: policy.to_owned(),
             held_for: held_for.to_vec(),

@@ -18,7 +18,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use interceptor_core::{
-    model::{AgentName, ResourceName},
+    model::{AgentName, ResourceName, RunId, Spent},
     protocol::{Challenge, Proof},
 };
 use rustls::SignatureScheme;
@@ -167,6 +167,14 @@ impl KeeperClient {
     pub async fn ping(&self) -> Result<(), AskError> {
         match self.ask(Ask::Ping).await? {
             Answer::Pong => Ok(()),
+            _ => Err(AskError::Mixed),
+        }
+    }
+
+    /// What a run's statements spent since a time, as the record has it; times in seconds of the Unix epoch.
+    pub async fn spent(&self, run: RunId, since: i64) -> Result<Vec<(i64, Spent)>, AskError> {
+        match self.ask(Ask::Spent { run, since }).await? {
+            Answer::Spent(spent) => Ok(spent),
             _ => Err(AskError::Mixed),
         }
     }

@@ -8,7 +8,7 @@ use std::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use interceptor_core::{
-    model::{AgentName, ResourceName},
+    model::{AgentName, ResourceName, RunId, Spent},
     protocol::{Challenge, Proof},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -135,6 +135,14 @@ pub enum Ask {
         /// [`Whose::login`].
         login: u64,
     },
+    /// What a run's statements spent since a time, in seconds of the Unix epoch, as the record has it: for a proxy that
+    /// was started again.
+    Spent {
+        /// The run.
+        run: RunId,
+        /// Since when.
+        since: i64,
+    },
     /// Make a certificate for the proxy's own key, towards agents.
     Mint {
         /// Which resource it will stand for.
@@ -239,6 +247,8 @@ pub enum Answer {
         /// The end of its life, in seconds of the Unix epoch.
         not_after: i64,
     },
+    /// What was spent, with the times in seconds of the Unix epoch, oldest first.
+    Spent(Vec<(i64, Spent)>),
     /// No, in words for the operator: who is guilty, of what, and the mend. Never holds a secret.
     Refused(String),
 }

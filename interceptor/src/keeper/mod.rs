@@ -26,7 +26,7 @@ use std::{
 
 use interceptor_core::{
     inventory::{AddressPattern, Credential, Inventory},
-    model::{ResourceName, SyntheticAddress},
+    model::{ResourceName, RunId, Spent, SyntheticAddress},
 };
 
 use crate::{
@@ -58,9 +58,12 @@ const THREADS: usize = 8;
 /// Reads the inventory from the configuration; or says, for the operator, what is wrong with it.
 pub type Load = Box<dyn Fn(&Places) -> Result<Inventory, String> + Send + Sync>;
 
-/// Writes evidence until the flag is set, then writes what is left and returns. The one seam to the store: `app`
+/// Writes evidence until the flag is set, then writes what is left and returns. A seam to the store: `app`
 /// passes its writer's loop.
 pub type Writer = Box<dyn FnOnce(&AtomicBool) -> Result<(), String> + Send>;
+
+/// What a run's statements spent since a time, as the record has it. The second seam to the store.
+pub type SpentSince = Box<dyn Fn(RunId, i64) -> Result<Vec<(i64, Spent)>, String> + Send + Sync>;
 
 /// How long the writer may take for what is left when the proxy is gone.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -101,6 +104,8 @@ pub struct Role {
     pub systemd: SystemdCredentials,
     /// How the inventory is read.
     pub load: Load,
+    /// How what was spent is read from the evidence.
+    pub spent: SpentSince,
     /// The writing of evidence, run on a thread of its own.
     pub writer: Writer,
 }
@@ -117,8 +122,8 @@ pub fn run(role: Role) -> Result<Infallible, KeeperError> {
     if !hardened.memory_locked {
         tracing::warn!("memory is not locked against swapping: start the daemon with LimitMEMLOCK=infinity");
     }
-    let Role { channel, places, systemd, load, writer } = role;
-    let keeper = Arc::new(Keeper::new(places, systemd, load)?);
+    let Role { channel, places, systemd, load, spent, writer } = role;
+    let keeper = Arc::new(Keeper::new(places, systemd, load, spent)?);
     let channel = Arc::new(channel);
     let (ended, end) = mpsc::channel();
     let stop = Arc::new(AtomicBool::new(false));
@@ -165,6 +170,7 @@ fn start(
 pub struct Keeper {
     places: Places,
     load: Load,
+    spent: SpentSince,
     inventory: RwLock<Arc<Inventory>>,
     authority: Authority,
     secrets: Secrets,
@@ -179,12 +185,17 @@ impl fmt::Debug for Keeper {
 
 impl Keeper {
     /// Reads the inventory and has the authority, which is made where there is none.
-    pub fn new(places: Places, systemd: SystemdCredentials, load: Load) -> Result<Self, KeeperError> {
+    pub fn new(
+        places: Places,
+        systemd: SystemdCredentials,
+        load: Load,
+        spent: SpentSince,
+    ) -> Result<Self, KeeperError> {
         let inventory = load(&places).map_err(KeeperError::Inventory)?;
         let authority = Authority::ensure(&places.authority())?;
         let secrets = Secrets::new(places.credentials(), systemd);
         let inventory = RwLock::new(Arc::new(inventory));
-        Ok(Self { places, load, inventory, authority, secrets, logins: Logins::default() })
+        Ok(Self { places, load, spent, inventory, authority, secrets, logins: Logins::default() })
     }
 
     /// Answers requests until the channel fails. Several threads may do it on one channel: packets stay whole.
@@ -237,6 +248,7 @@ impl Keeper {
                 self.logins.finish(login);
                 Ok(Answer::Finished)
             }
+            Ask::Spent { run, since } => (self.spent)(run, since).map(Answer::Spent),
             Ask::Mint { resource, names, public_key } => {
                 check_names(&inventory, &resource, &names)?;
                 let minted = self.authority.mint(&names, &public_key.0).map_err(|e| e.to_string())?;

@@ -50,12 +50,18 @@ impl Bench {
     }
 }
 
+fn nothing_spent() -> SpentSince {
+    Box::new(|_, _| Ok(Vec::new()))
+}
+
 fn serve(
     places: Places,
     inventory: impl Fn() -> Result<Inventory, String> + Send + Sync + 'static,
 ) -> KeeperClient {
     let load: Load = Box::new(move |_| inventory());
-    let keeper = Arc::new(Keeper::new(places, SystemdCredentials::default(), load).expect("a keeper"));
+    let keeper = Arc::new(
+        Keeper::new(places, SystemdCredentials::default(), load, nothing_spent()).expect("a keeper"),
+    );
     let (near, far) = crate::channel::pair::<Request, Reply>().expect("a channel");
     let far = Arc::new(far);
     for _ in 0..THREADS {
@@ -305,6 +311,7 @@ fn the_role() {
         places: Places::under(folder.path()),
         systemd: SystemdCredentials::default(),
         load: Box::new(|_| Ok(Inventory::default())),
+        spent: nothing_spent(),
         writer: Box::new(move |stop| {
             while !stop.load(Ordering::Acquire) {
                 thread::sleep(Duration::from_millis(5));
@@ -331,7 +338,14 @@ fn the_role() {
         let (_kept, channel) = crate::channel::pair::<Request, Reply>().expect("a channel");
         let places = Places::under(folder.path());
         let load: Load = Box::new(|_| Ok(Inventory::default()));
-        let Err(error) = run(Role { channel, places, systemd: SystemdCredentials::default(), load, writer });
+        let Err(error) = run(Role {
+            channel,
+            places,
+            systemd: SystemdCredentials::default(),
+            load,
+            spent: nothing_spent(),
+            writer,
+        });
         assert!(matches!(error, KeeperError::Writer(_)), "{error:?}");
     }
 }

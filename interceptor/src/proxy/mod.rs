@@ -4,6 +4,7 @@
 //! and recorded; everything else meets the gate. The proxy holds no secret but what must go out in clear, and
 //! knows the kernel only through what it remembers of a flow.
 
+mod budget;
 pub mod destination;
 pub mod dial;
 mod epochs;

@@ -12,10 +12,11 @@ use futures::future::BoxFuture;
 use interceptor_core::{
     Decoder, Denial, Gate, Held, Side, Step, Verdict,
     model::{Author, Session},
-    protocol::{CancelKey, DecodeError},
+    protocol::{CancelKey, DecodeError, Done},
 };
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
+use super::budget::{Budget, Cancelling};
 use super::{
     registry::Ending,
     stream::Stream,
@@ -75,6 +76,8 @@ pub(super) struct Relay<'a> {
     pub ledger: Ledger,
     /// The run's share of decoding time.
     pub turn: &'a Turn,
+    /// What the session may have sent back to it.
+    pub budget: Budget,
 }
 
 /// What is at the gate.
@@ -96,6 +99,8 @@ struct Wheel {
     more: bool,
     /// The daemon stops: the session ends as soon as nothing is under way in it.
     leaving: bool,
+    /// An answer was cut short, and the upstream is asked to stop. What the client sends next must not be what it stops.
+    cancelling: Option<Cancelling>,
     /// Leave to hold a message of more than [`FULL`] bytes.
     room: Option<Room>,
 }
@@ -106,6 +111,11 @@ impl Wheel {
         client.open
             && upstream.out.queue.len() < FULL
             && (client.input.len() < FULL || (self.thirsty && self.room.is_some()))
+    }
+
+    /// Whether the client's next message may be decoded.
+    fn waits_for_nothing(&self) -> bool {
+        self.judging.is_none() && self.cancelling.is_none()
     }
 
     fn wants_room(&self, client: &Leg) -> bool {
@@ -239,7 +249,7 @@ impl Relay<'_> {
             if let Err(end) = self.advance(decoder, client, upstream, &mut wheel).await {
                 return end;
             }
-            if wheel.leaving && wheel.judging.is_none() && decoder.is_idle() {
+            if wheel.leaving && wheel.waits_for_nothing() && decoder.is_idle() {
                 return End::Told(Ending::Stopping);
             }
             if !upstream.open && !client.out.wants() {
@@ -273,6 +283,7 @@ impl Relay<'_> {
                         return end;
                     }
                 }
+                () = cancelled(&mut wheel.cancelling) => wheel.cancelling = None,
                 sent = upstream.out.drive(), if upstream.out.wants() => {
                     if sent.is_err() {
                         // It has closed; why is in what it sent before, which is read to its end.
@@ -310,8 +321,8 @@ impl Relay<'_> {
     ) -> Result<(), End> {
         (wheel.thirsty, wheel.more) = (false, false);
         for _ in 0..STEPS {
-            self.advance_upstream(decoder, client, upstream)?;
-            if wheel.judging.is_some() || client.out.is_full() || upstream.out.is_full() {
+            self.advance_upstream(decoder, client, upstream, wheel)?;
+            if !wheel.waits_for_nothing() || client.out.is_full() || upstream.out.is_full() {
                 return Ok(());
             }
             let step = self.client_step(decoder, client).await?;
@@ -346,7 +357,7 @@ impl Relay<'_> {
                     done.into_iter().for_each(|done| self.ledger.ended(done));
                     continue;
                 }
-                Step::StartTls(_) | Step::Open(_) | Step::Cancel(_) => {
+                Step::StartTls(_) | Step::Open(_) | Step::Cancel(_) | Step::Pause { .. } => {
                     return Err(End::Internal("a step of the start-up in the middle of a session"));
                 }
             };
@@ -364,9 +375,12 @@ impl Relay<'_> {
         decoder: &mut dyn Decoder,
         client: &mut Leg,
         upstream: &mut Leg,
+        wheel: &mut Wheel,
     ) -> Result<(), End> {
         while !client.out.is_full() {
+            decoder.allow(self.budget.room());
             let step = decoder.step(Side::Upstream, &mut upstream.input).map_err(End::Broken)?;
+            self.budget.passed(decoder.passed());
             match step {
                 Step::Wait | Step::Hold => break,
                 Step::Pass(bytes) => client.out.push(&bytes),
@@ -382,12 +396,34 @@ impl Relay<'_> {
                     upstream.input.clear();
                     break;
                 }
+                Step::Pause { exchange, place } => {
+                    self.judge_again(decoder, client, wheel, (exchange, place));
+                }
                 Step::Ask(_) | Step::Enquire(_) | Step::StartTls(_) | Step::Open(_) | Step::Cancel(_) => {
                     return Err(End::Internal("a client's step from the upstream's side"));
                 }
             }
         }
         Ok(())
+    }
+
+    /// What has passed of an answer may have used up a budget: then the answer ends here.
+    fn judge_again(
+        &mut self,
+        decoder: &mut dyn Decoder,
+        client: &mut Leg,
+        wheel: &mut Wheel,
+        (exchange, place): (u64, usize),
+    ) {
+        let (actions, record) = self.ledger.under_way(exchange, place);
+        if let Err((denial, reason)) = self.budget.goes_on(actions, place, record) {
+            let stopped = decoder.stop(&denial);
+            client.out.push(&stopped.client);
+            if let Some(done) = stopped.done {
+                self.ledger.ended(Done { message: Some(reason), ..done });
+            }
+            wheel.cancelling = Some(self.budget.cancel());
+        }
     }
 
     async fn client_step(&self, decoder: &mut dyn Decoder, client: &mut Leg) -> Result<Step, End> {
@@ -430,8 +466,9 @@ impl Relay<'_> {
             Verdict::Allow(permit) => {
                 // Owed from here on, whatever becomes of the bytes.
                 self.ledger.sent(number, permit.records());
-                let bytes =
-                    held.release(permit).map_err(|_| End::Internal("a permit for another exchange"))?;
+                let (bytes, actions) =
+                    held.open(permit).map_err(|_| End::Internal("a permit for another exchange"))?;
+                self.ledger.does(number, actions);
                 upstream.out.push(&bytes);
                 decoder.sent(number);
                 wheel.enquiring = author == Author::Gate;
@@ -450,6 +487,14 @@ impl Relay<'_> {
 async fn judged(judging: &mut Option<Judging>) -> (Held, Verdict) {
     match judging {
         Some(judging) => (&mut judging.verdict).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until the upstream has taken the wish to cancel, for ever where there is none.
+async fn cancelled(cancelling: &mut Option<Cancelling>) {
+    match cancelling {
+        Some(cancelling) => cancelling.await,
         None => std::future::pending().await,
     }
 }

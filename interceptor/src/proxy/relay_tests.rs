@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use interceptor_core::{
-    model::OutcomeStatus,
-    protocol::{Done, Greeting, Refusal},
+    model::{OutcomeStatus, Spent},
+    protocol::{Done, Greeting, Refusal, Stopped},
 };
 use tokio::{
     io::{DuplexStream, duplex},
@@ -101,6 +101,16 @@ impl Decoder for Lines {
         Refusal { client: format!("refused {}\n", denial.rule).into(), upstream: Bytes::new() }
     }
 
+    fn passed(&mut self) -> Spent {
+        Spent::default()
+    }
+
+    fn allow(&mut self, _: Spent) {}
+
+    fn stop(&mut self, _: &Denial) -> Stopped {
+        Stopped { client: Bytes::new(), done: None }
+    }
+
     fn farewell(&mut self, denial: &Denial) -> Bytes {
         format!("farewell {}\n", denial.rule).into()
     }
@@ -159,9 +169,11 @@ impl Rig {
         };
         let ledger = Ledger::new(bed.gate.producer().clone());
         let judge: Arc<dyn Gate> = gate.clone();
+        let nothing = || -> Cancelling { Box::pin(std::future::ready(())) };
+        let budget = Budget::new(bed.gate.clone(), Subject::of_session(&session), Box::new(nothing));
         let relay = tokio::spawn(async move {
             let turn = Turn::default();
-            let relay = Relay { session, gate: judge, ledger, turn: &turn };
+            let relay = Relay { session, gate: judge, ledger, turn: &turn, budget };
             relay.run(&mut Lines::default(), legs, told).await
         });
         Self { client, upstream, gate, registry, _registered: registered, relay, bed }

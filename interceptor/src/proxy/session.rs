@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     Proxy,
+    budget::{Budget, Cancelling},
     dial::{DialError, Opened},
     registry::{Ending, OpenSession, Registered, Told},
     relay::{End, Legs, Relay, fresh_key},
@@ -126,7 +127,12 @@ impl Caller<'_> {
                 Step::Open(opening) => return Ok((Wish::Session(opening), client)),
                 Step::Cancel(key) => return Ok((Wish::Cancel(key), client)),
                 Step::Close(_) => return Ok((Wish::Nothing, client)),
-                Step::Hold | Step::Pass(_) | Step::Ask(_) | Step::Enquire(_) | Step::Answer { .. } => {
+                Step::Hold
+                | Step::Pass(_)
+                | Step::Ask(_)
+                | Step::Enquire(_)
+                | Step::Answer { .. }
+                | Step::Pause { .. } => {
                     return Err(DecodeError::client("sent a command before the session was open").into());
                 }
             }
@@ -218,7 +224,8 @@ impl Caller<'_> {
         let hello = decoder.opened(&opened.greeting, &given);
         write(&mut client, &hello).await?;
         let legs = Legs { client, client_input, upstream: opened.stream, upstream_input: opened.input };
-        let relay = Relay { session, gate: self.proxy.gate.clone(), ledger, turn: self.turn };
+        let budget = self.budget(&session, opened.greeting.cancel);
+        let relay = Relay { session, gate: self.proxy.gate.clone(), ledger, turn: self.turn, budget };
         match relay.run(decoder, legs, told).await {
             End::Closed => {}
             End::Told(ending) => tracing::debug!(connection = %self.connection.id, ?ending, "ended"),
@@ -231,6 +238,25 @@ impl Caller<'_> {
         Ok(())
     }
 
+    /// The session's budget. What it cancels is the gate's own exchange, and recorded as such.
+    fn budget(&self, session: &Arc<Session>, theirs: Option<CancelKey>) -> Budget {
+        let subject = Subject::of_session(session);
+        let (proxy, resource, protocol) =
+            (self.proxy.clone(), Arc::new(self.resource.clone()), self.protocol);
+        let whom = subject.clone();
+        let cancel = move || -> Cancelling {
+            let (proxy, resource, subject) = (proxy.clone(), resource.clone(), whom.clone());
+            match theirs.clone() {
+                Some(key) => Box::pin(async move {
+                    cancel(&proxy, &resource, protocol, &subject, &key, Author::Gate).await;
+                }),
+                // An upstream that gave no key cannot be asked; its answer is swallowed to its end.
+                None => Box::pin(std::future::ready(())),
+            }
+        };
+        Budget::new(self.proxy.gate.clone(), subject, Box::new(cancel))
+    }
+
     /// Forwards a cancel request of the session's own run. Like the server itself, it never answers.
     async fn cancel(&self, key: &CancelKey) {
         let run = self.connection.run.id;
@@ -241,33 +267,7 @@ impl Caller<'_> {
             );
             return;
         };
-        let action = Action {
-            phase: Phase::Cancel,
-            text: String::new(),
-            binds: Vec::new(),
-            facts: StatementFacts::single(Verb::Cancel, Target::Resource),
-        };
-        let held = Held::new(0, vec![action], Bytes::copy_from_slice(&theirs.process.to_be_bytes()));
-        let Verdict::Allow(permit) = self.proxy.gate.judge_for(&subject, &held, Author::Agent).await else {
-            return;
-        };
-        let mut ledger = Ledger::new(self.proxy.gate.producer().clone());
-        ledger.sent(0, permit.records());
-        if held.release(permit).is_err() {
-            return;
-        }
-        let agent = &self.connection.run.agent;
-        match self
-            .proxy
-            .dialler
-            .cancel(self.resource, self.protocol, agent, &subject.principal, &theirs)
-            .await
-        {
-            Ok(()) => ledger.ended_whole(0, OutcomeStatus::Completed, 0, None),
-            Err(error) => {
-                ledger.ended_whole(0, OutcomeStatus::Failed, 0, Some(telemetry::chain(&error)));
-            }
-        }
+        cancel(self.proxy, self.resource, self.protocol, &subject, &theirs, Author::Agent).await;
     }
 
     /// Whom we may stand for towards this client.
@@ -288,6 +288,35 @@ impl Caller<'_> {
             protocol: self.protocol.name(),
             principal,
         })
+    }
+}
+
+/// Judges, records and sends a cancel request for the session that the upstream knows by `theirs`.
+async fn cancel(
+    proxy: &Proxy,
+    resource: &Resource,
+    protocol: &dyn Protocol,
+    subject: &Subject,
+    theirs: &CancelKey,
+    author: Author,
+) {
+    let action = Action {
+        phase: Phase::Cancel,
+        text: String::new(),
+        binds: Vec::new(),
+        facts: StatementFacts::single(Verb::Cancel, Target::Resource),
+    };
+    let held = Held::new(0, vec![action], Bytes::copy_from_slice(&theirs.process.to_be_bytes()));
+    let Verdict::Allow(permit) = proxy.gate.judge_for(subject, &held, author).await else { return };
+    let mut ledger = Ledger::new(proxy.gate.producer().clone());
+    ledger.sent(0, permit.records());
+    if held.release(permit).is_err() {
+        return;
+    }
+    let agent = &subject.run.agent;
+    match proxy.dialler.cancel(resource, protocol, agent, &subject.principal, theirs).await {
+        Ok(()) => ledger.ended_whole(0, OutcomeStatus::Completed, 0, None),
+        Err(error) => ledger.ended_whole(0, OutcomeStatus::Failed, 0, Some(telemetry::chain(&error))),
     }
 }
 

@@ -14,7 +14,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{StoreError, tree::Node};
+use super::{StoreError, places, tree::Node};
 
 /// The algorithm byte of Ed25519 in key ids and verifier keys.
 const ED25519: u8 = 1;
@@ -159,6 +159,30 @@ impl Checkpoint {
         let canonical = size.parse::<u64>().ok().filter(|n| n.to_string() == size)?;
         (signed && origin == key.name).then_some(Self { size: canonical, root })
     }
+}
+
+/// A checkpoint with the note that proves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedCheckpoint {
+    /// What it states.
+    pub checkpoint: Checkpoint,
+    /// The signed note, word for word.
+    pub note: String,
+}
+
+/// The checkpoints of the store at `dir` that `key` signed, in order.
+pub fn checkpoints(dir: &Path, key: &LogKey) -> Result<Vec<SignedCheckpoint>, StoreError> {
+    let path = places::checkpoints(dir);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(StoreError::io(&path, error)),
+    };
+    let notes = notes(&String::from_utf8_lossy(&bytes)).into_iter();
+    let signed = notes.filter_map(|note| {
+        Checkpoint::verify(&note, key).map(|checkpoint| SignedCheckpoint { checkpoint, note })
+    });
+    Ok(signed.collect())
 }
 
 /// The notes of a checkpoints file, in order. Between two notes stands an empty line.

@@ -23,7 +23,7 @@ use super::{
 };
 
 /// A change of the tables: an index of another version is thrown away.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// Lines that are indexed in one transaction.
 const BATCH: u64 = 5000;
 /// The index is at most about so much behind.
@@ -34,13 +34,15 @@ CREATE TABLE IF NOT EXISTS record (
     seq INTEGER PRIMARY KEY, segment INTEGER NOT NULL, offset INTEGER NOT NULL, at INTEGER NOT NULL,
     author TEXT NOT NULL, run TEXT NOT NULL, agent TEXT NOT NULL, pid INTEGER, resource TEXT, protocol TEXT NOT NULL,
     verbs TEXT NOT NULL, kind TEXT NOT NULL, tables TEXT NOT NULL, text TEXT NOT NULL, allowed INTEGER NOT NULL,
-    mode TEXT NOT NULL, rules TEXT NOT NULL);
+    mode TEXT NOT NULL, rules TEXT NOT NULL, connection INTEGER,
+    phase TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS record_run ON record (run, seq);
 CREATE INDEX IF NOT EXISTS record_pid ON record (pid, seq);
+CREATE INDEX IF NOT EXISTS record_connection ON record (connection, seq);
 CREATE INDEX IF NOT EXISTS record_refused ON record (seq) WHERE allowed = 0;
 CREATE TABLE IF NOT EXISTS outcome (
     request INTEGER PRIMARY KEY, segment INTEGER NOT NULL, offset INTEGER NOT NULL, status TEXT NOT NULL,
-    code TEXT, rows INTEGER);
+    code TEXT, rows INTEGER, bytes INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS place (
     one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL, store TEXT NOT NULL,
     segment INTEGER NOT NULL, offset INTEGER NOT NULL);
@@ -207,10 +209,10 @@ fn store_of(dir: &Path) -> Option<String> {
     })
 }
 
-/// How far the tables of `schema` go.
+/// How far the tables of `schema` go; `None` where they are of another version.
 pub(super) fn place_in(connection: &Connection, schema: &str) -> Result<Option<Place>, StoreError> {
-    let query = format!("SELECT segment, offset FROM {schema}.place");
-    let place = connection.query_row(&query, [], |row| {
+    let query = format!("SELECT segment, offset FROM {schema}.place WHERE version = ?1");
+    let place = connection.query_row(&query, [VERSION], |row| {
         let (Number(segment), Number(offset)) = (row.get(0)?, row.get(1)?);
         Ok(Place { segment, offset })
     });
@@ -245,7 +247,7 @@ fn add_request(
     let tables: Vec<_> = facts.effects.iter().filter_map(|effect| named(&effect.target)).collect();
     transaction
         .prepare_cached(
-            "INSERT OR REPLACE INTO record VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17)",
+            "INSERT OR REPLACE INTO record VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19)",
         )?
         .execute(params![
             Number(seq),
@@ -265,6 +267,8 @@ fn add_request(
             request.verdict.allowed,
             word(&request.verdict.mode)?,
             request.verdict.rules.join("\n"),
+            request.connection.map(|connection| Number(connection.0)),
+            word(&request.action.phase)?,
         ])?;
     Ok(())
 }
@@ -274,16 +278,17 @@ fn add_outcome(
     place: Place,
     outcome: &OutcomeRecord,
 ) -> Result<(), StoreError> {
-    transaction.prepare_cached("INSERT OR REPLACE INTO outcome VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(
-        params![
+    transaction
+        .prepare_cached("INSERT OR REPLACE INTO outcome VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+        .execute(params![
             Number(outcome.request.0),
             Number(place.segment),
             Number(place.offset),
             word(&outcome.status)?,
             outcome.code,
             outcome.rows.map(|rows| i64::try_from(rows).unwrap_or(i64::MAX)),
-        ],
-    )?;
+            i64::try_from(outcome.bytes).unwrap_or(i64::MAX),
+        ])?;
     Ok(())
 }
 

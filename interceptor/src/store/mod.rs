@@ -25,13 +25,13 @@ use std::{
     time::Duration,
 };
 
-pub use checkpoint::{Checkpoint, LogKey, NotALogKey};
+pub use checkpoint::{Checkpoint, LogKey, NotALogKey, SignedCheckpoint, checkpoints};
 pub use index::rebuild;
 pub use journal::{DEFAULT_SIZE, Journal, JournalError, Limits, MINIMUM_SIZE, Producer, Receipt, Space};
 pub use line::Line;
 pub use reader::{Export, Filter, FullRecord, Reader};
 pub use recover::RecoveryReport;
-pub use verify::{Fault, Proven, Report, verify};
+pub use verify::{Fault, Proven, Report, verify, verify_since};
 pub use writer::Writer;
 
 /// Why the store could not be read or written.

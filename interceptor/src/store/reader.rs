@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use interceptor_core::model::{Entry, OutcomeRecord, RecordId, RequestRecord, RunId};
+use interceptor_core::model::{ConnectionId, Entry, OutcomeRecord, RecordId, RequestRecord, RunId, Spent};
 use rusqlite::{Connection, OptionalExtension, ToSql, params_from_iter};
 use serde::Serialize;
 
@@ -34,6 +34,8 @@ pub struct FullRecord {
 pub struct Filter {
     /// The run.
     pub run: Option<RunId>,
+    /// The connection.
+    pub connection: Option<ConnectionId>,
     /// The agent's name.
     pub agent: Option<String>,
     /// The process that connected, in the host's pid namespace.
@@ -75,6 +77,7 @@ impl Filter {
         let part =
             |value: &Option<String>| value.as_deref().map(|v| Box::new(like("%", v, "%")) as Box<dyn ToSql>);
         add("r.run = ?", self.run.map(|run| Box::new(run.to_string()) as _));
+        add("r.connection = ?", self.connection.map(|connection| Box::new(Number(connection.0)) as _));
         add("r.agent = ?", text(&self.agent));
         add("r.pid = ?", self.pid.map(|pid| Box::new(pid) as _));
         add("r.resource = ?", text(&self.resource));
@@ -183,6 +186,52 @@ impl Reader {
         Export { reader: self, filter, after: 0, page: Vec::new().into_iter(), done: false }
     }
 
+    /// What a run's statements spent since a time in seconds of the Unix epoch, by the minute: each with the second that
+    /// its minute began in. It counts as [`of_record`](interceptor_core::policy::spent::of_record) does.
+    pub fn spent(&self, run: RunId, since: i64) -> Result<Vec<(i64, Spent)>, StoreError> {
+        let mut minutes = Vec::new();
+        for schema in ["disk", "main"] {
+            if schema == "disk" && !self.disk {
+                continue;
+            }
+            let rows = "coalesce(o.rows, p.rows, 0)";
+            let sql = format!(
+                "SELECT r.at / 60000000 AS minute, sum({rows}),
+                 sum(CASE WHEN r.verbs LIKE '% data.insert %' OR r.verbs LIKE '% data.update %'
+                     OR r.verbs LIKE '% data.delete %' THEN {rows} ELSE 0 END),
+                 sum(r.phase IN ('query', 'execute')), sum(coalesce(o.bytes, p.bytes, 0)) {}
+                 AND r.run = ?1 AND r.author = 'agent' AND r.allowed AND r.at >= ?2 GROUP BY minute ORDER BY minute",
+                self.records_in(schema)
+            );
+            let mut statement = self.connection.prepare_cached(&sql)?;
+            let since = since.saturating_mul(1_000_000);
+            let found = statement.query_map(rusqlite::params![run.to_string(), since], |row| {
+                let (Number(rows), Number(changed)) = (row.get(1)?, row.get(2)?);
+                let (Number(statements), Number(bytes)) = (row.get(3)?, row.get(4)?);
+                Ok((row.get::<_, i64>(0)? * 60, Spent { rows, changed, statements, bytes }))
+            })?;
+            minutes.extend(found.collect::<Result<Vec<_>, _>>()?);
+        }
+        Ok(minutes)
+    }
+
+    /// The records of one of the two schemas with their outcomes, as the end of a query.
+    fn records_in(&self, schema: &str) -> String {
+        // The outcome may be newer than the index on disk: it is looked for in memory too.
+        let outcomes = if self.disk { "disk" } else { "main" };
+        let within = match schema {
+            "disk" => format!(
+                "r.segment >= {} AND (r.segment, r.offset) < ({}, {})",
+                self.from.segment, self.to.segment, self.to.offset
+            ),
+            _ => "true".to_owned(),
+        };
+        format!(
+            "FROM {schema}.record r LEFT JOIN main.outcome o ON o.request = r.seq
+             LEFT JOIN {outcomes}.outcome p ON p.request = r.seq WHERE {within}"
+        )
+    }
+
     fn hits(&self, conditions: Vec<Condition>, oldest: bool, limit: usize) -> Result<Vec<Hit>, StoreError> {
         let mut hits = Vec::new();
         let (schemas, order) = if oldest { (["disk", "main"], "ASC") } else { (["main", "disk"], "DESC") };
@@ -203,20 +252,10 @@ impl Reader {
         limit: usize,
     ) -> Result<Vec<Hit>, StoreError> {
         let terms: String = conditions.iter().map(|(sql, _)| format!(" AND ({sql})")).collect();
-        // The outcome may be newer than the index on disk: it is looked for in memory too.
-        let outcomes = if self.disk { "disk" } else { "main" };
-        let within = match schema {
-            "disk" => format!(
-                "r.segment >= {} AND (r.segment, r.offset) < ({}, {})",
-                self.from.segment, self.to.segment, self.to.offset
-            ),
-            _ => "true".to_owned(),
-        };
         let sql = format!(
             "SELECT r.seq, r.segment, r.offset, coalesce(o.segment, p.segment), coalesce(o.offset, p.offset)
-             FROM {schema}.record r LEFT JOIN main.outcome o ON o.request = r.seq
-             LEFT JOIN {outcomes}.outcome p ON p.request = r.seq
-             WHERE {within}{terms} ORDER BY r.seq {order} LIMIT {limit}"
+             {}{terms} ORDER BY r.seq {order} LIMIT {limit}",
+            self.records_in(schema)
         );
         let mut statement = self.connection.prepare_cached(&sql)?;
         let rows =

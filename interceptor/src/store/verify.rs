@@ -49,6 +49,8 @@ pub struct Report {
     pub lines: u64,
     /// Lines that retention removed.
     pub retired: u64,
+    /// Lines that the verifier's own checkpoint covers, where only what came since was read.
+    pub since: Option<u64>,
     /// How far it is proven.
     pub proven: Option<Proven>,
     /// Lines behind the newest good checkpoint: chained, but whoever can write the files could have changed them.
@@ -86,6 +88,46 @@ pub fn verify(dir: &Path, key: &LogKey, known: Option<&str>) -> Result<Report, S
         check.segment(number, &path)?;
     }
     Ok(check.finish())
+}
+
+/// Verifies what came since `note`, a checkpoint that the verifier kept, up to the newest line. Of what stands before it
+/// only the end of one segment is read: its tree must be the one that was signed.
+pub fn verify_since(dir: &Path, key: &LogKey, note: &str) -> Result<Report, StoreError> {
+    const KEPT: &str = "the checkpoint you kept";
+    let mut check = Check::new(key);
+    check.read_checkpoints(dir)?;
+    let Some(checkpoint) = Checkpoint::verify(note, key) else {
+        check.fault(KEPT, "its signature is not this log's");
+        return Ok(check.finish());
+    };
+    let size = checkpoint.size;
+    check.expect(KEPT, checkpoint);
+    let segments = segment::list(dir)?;
+    let begin = segments.iter().rposition(|(_, path)| lines_before(path).is_some_and(|lines| lines < size));
+    let Some(begin) = begin else {
+        check.fault(
+            KEPT,
+            format!("no segment reaches back to line {size}: it was removed, by retention or by somebody"),
+        );
+        return Ok(check.finish());
+    };
+    // That earlier segments are passed over, or were removed, is no fault: the checkpoint stands for them.
+    check.told = segments.get(begin).map_or(1, |(number, _)| *number);
+    check.report.since = Some(size);
+    for (number, path) in segments.iter().skip(begin) {
+        check.segment(*number, path)?;
+    }
+    Ok(check.finish())
+}
+
+/// How many lines stand before a segment, as its header says.
+fn lines_before(path: &Path) -> Option<u64> {
+    let mut lines = Lines::open(path, 0).ok()?;
+    let found = lines.next().ok()??;
+    match line::parse(line::split(found.bytes)?.1).ok()? {
+        Parsed::Header(header) => Some(header.lines),
+        Parsed::Line(_) => None,
+    }
 }
 
 struct Check {

@@ -7,11 +7,13 @@
 )]
 
 mod agent_sdk;
+mod budget;
 mod bypass;
 mod clients;
 mod crash;
 mod credentials;
 mod hidden;
 mod operate;
+mod past;
 mod rude;
 mod support;

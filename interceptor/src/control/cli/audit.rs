@@ -15,14 +15,15 @@ use interceptor_core::{
 };
 
 use super::{
+    checkpoint, ocsf,
     output::{Failure, Printer, Tone, clock, when},
-    records,
+    records, session,
 };
 use crate::{
     control::api::{self, Request},
     helper::Accounts,
     places::Places,
-    store::{self, Filter, FullRecord, LogKey, Reader, StoreError, verify},
+    store::{self, Filter, FullRecord, LogKey, NotALogKey, Reader, StoreError, verify, verify_since},
 };
 
 /// What to do with it.
@@ -70,9 +71,17 @@ pub(super) enum Command {
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
         /// A checkpoint that was kept elsewhere: the record must contain it.
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", conflicts_with = "since")]
         checkpoint: Option<PathBuf>,
+        /// A checkpoint that was kept elsewhere: only what came since is read and verified.
+        #[arg(long, value_name = "FILE")]
+        since: Option<PathBuf>,
     },
+    /// Checkpoints to keep elsewhere.
+    #[command(subcommand)]
+    Checkpoint(checkpoint::Command),
+    /// Show one session from its beginning: what was asked, decided, and what came of it.
+    Replay(session::Options),
     /// Build the index for searching anew from the record itself. The daemon must not be running.
     Reindex,
 }
@@ -82,6 +91,8 @@ pub(super) enum Command {
 pub(super) enum Form {
     /// One JSON object a line.
     Jsonl,
+    /// One OCSF event a line: Datastore Activity, Authentication, Network and DNS Activity.
+    Ocsf,
     /// Comma-separated, with a heading; text that a spreadsheet would execute is quoted.
     Csv,
 }
@@ -179,12 +190,21 @@ pub(super) fn run(places: &Places, printer: &Printer, command: Command) -> Resul
             search(places, printer, &Filter { author, ..filter.filter() }, limit)
         }
         Command::Export { filter, format } => export(places, printer, filter, format),
-        Command::Verify { key, checkpoint } => check(places, printer, key, checkpoint),
+        Command::Verify { key, checkpoint, since } => {
+            let kept = match (checkpoint, since) {
+                (_, Some(since)) => Kept::Since(since),
+                (Some(checkpoint), None) => Kept::Contained(checkpoint),
+                (None, None) => Kept::Nothing,
+            };
+            check(places, printer, key, &kept)
+        }
+        Command::Checkpoint(command) => checkpoint::run(places, printer, &command),
+        Command::Replay(options) => session::replay(places, printer, &options),
         Command::Reindex => reindex(places, printer),
     }
 }
 
-fn open(places: &Places) -> Result<Reader, Failure> {
+pub(super) fn open(places: &Places) -> Result<Reader, Failure> {
     let folder = places.audit();
     match fs::metadata(&folder) {
         Ok(_) => Reader::open(&folder).map_err(|error| match error {
@@ -210,7 +230,7 @@ fn no_record(places: &Places) -> Failure {
     ))
 }
 
-fn find(places: &Places, id: RecordId) -> Result<FullRecord, Failure> {
+pub(super) fn find(places: &Places, id: RecordId) -> Result<FullRecord, Failure> {
     open(places)?.record(id).map_err(|error| Failure::of(&error))?.ok_or_else(|| {
         Failure::no(format!("there is no record {id}; `interceptor audit tail` shows the newest"))
     })
@@ -322,38 +342,55 @@ fn export(places: &Places, printer: &Printer, filters: Filters, form: Form) -> R
         let record = record.map_err(|error| Failure::of(&error))?;
         match form {
             Form::Jsonl => printer.json(&record)?,
+            Form::Ocsf => printer.json(&ocsf::event(&record))?,
             Form::Csv => printer.line(&records::csv(&record))?,
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn check(
-    places: &Places,
-    printer: &Printer,
-    key: Option<PathBuf>,
-    checkpoint: Option<PathBuf>,
-) -> Result<ExitCode, Failure> {
-    let read = |path: &PathBuf| {
-        fs::read_to_string(path)
-            .map_err(|error| Failure::usage(format!("{} cannot be read: {error}", path.display())))
-    };
+/// What the verifier kept elsewhere.
+enum Kept {
+    Nothing,
+    /// The record must contain this checkpoint.
+    Contained(PathBuf),
+    /// Only what came since this checkpoint is verified.
+    Since(PathBuf),
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    fs::read_to_string(path)
+        .map_err(|error| Failure::usage(format!("{} cannot be read: {error}", path.display())))
+}
+
+/// A log's public key.
+pub(super) fn log_key(path: &Path) -> Result<LogKey, Failure> {
+    read(path)?.trim().parse().map_err(|error: NotALogKey| Failure::of(&error))
+}
+
+fn check(places: &Places, printer: &Printer, key: Option<PathBuf>, kept: &Kept) -> Result<ExitCode, Failure> {
     let folder = places.audit();
     if !folder.exists() {
         return Err(no_record(places));
     }
-    let text = read(&key.unwrap_or_else(|| folder.join("log.pub")))?;
-    let key: LogKey = text.trim().parse().map_err(|error| Failure::of(&error))?;
-    let known = checkpoint.as_ref().map(read).transpose()?;
-    let report = verify(&folder, &key, known.as_deref()).map_err(|error| Failure::of(&error))?;
+    let key = log_key(&key.unwrap_or_else(|| folder.join("log.pub")))?;
+    let report = match kept {
+        Kept::Nothing => verify(&folder, &key, None),
+        Kept::Contained(note) => verify(&folder, &key, Some(&read(note)?)),
+        Kept::Since(note) => verify_since(&folder, &key, &read(note)?),
+    };
+    let report = report.map_err(|error| Failure::of(&error))?;
     if printer.is_json() {
         printer.json(&serde_json::json!({
-            "good": report.is_good(), "log": report.log, "first": report.first_seq, "last": report.last_seq,
+            "good": report.is_good(), "log": report.log, "since": report.since, "first": report.first_seq, "last": report.last_seq,
             "proven": report.proven.map(|proven| proven.seq), "unproven_lines": report.unproven,
             "faults": report.faults.iter().map(|fault| format!("{}: {}", fault.place, fault.what)).collect::<Vec<_>>(),
         }))?;
     } else {
         printer.field("log", &report.log)?;
+        if let Some(since) = report.since {
+            printer.field("since", &format!("line {since}, where the checkpoint you kept ends"))?;
+        }
         printer.field("entries", &format!("{} lines, up to entry {}", report.lines, report.last_seq))?;
         match report.proven {
             Some(proven) => printer.field(

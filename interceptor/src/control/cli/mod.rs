@@ -2,12 +2,18 @@
 
 mod audit;
 mod ca;
+mod checkpoint;
 mod doctor;
 mod init;
+mod ocsf;
 mod output;
+mod past;
 mod policy;
 mod records;
+mod replay;
 mod runs;
+mod session;
+mod suggest;
 
 use std::{io, path::PathBuf, process::ExitCode};
 

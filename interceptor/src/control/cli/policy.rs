@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
 use interceptor_core::{
-    model::{AgentName, ResourceName, StatementFacts},
+    model::{AgentName, ResourceName, Spent, StatementFacts},
     policy::{
         Policy,
         expect::{self, Case, Catalogue, On},
@@ -13,7 +13,10 @@ use interceptor_core::{
     sql,
 };
 
-use super::output::{Failure, Printer, Tone};
+use super::{
+    output::{Failure, Printer, Tone},
+    replay, suggest,
+};
 use crate::{
     config::{Folder, Trust},
     gate::now_us,
@@ -43,6 +46,12 @@ pub(super) enum Command {
         /// The statement.
         sql: String,
     },
+    /// Propose the least rules that permit what was recorded, with the verdicts to expect of them.
+    Suggest(suggest::Options),
+    /// Judge past records again under a candidate policy, and list the verdicts that would change.
+    ///
+    /// Exit code 1 if any would. The facts are the record's; no database is asked.
+    Replay(replay::Options),
 }
 
 /// Which folder.
@@ -58,6 +67,8 @@ pub(super) fn run(places: &Places, printer: &Printer, command: Command) -> Resul
     match command {
         Command::Check(place) => check(printer, &read(places, &place)?),
         Command::Test(place) => test(printer, &read(places, &place)?),
+        Command::Suggest(options) => suggest::suggest(places, printer, &options),
+        Command::Replay(options) => replay::replay(places, printer, &options),
         Command::Explain { folder, agent, resource, tables, sql } => {
             let rules = load(&read(places, &folder)?)?;
             let case = Case {
@@ -67,6 +78,7 @@ pub(super) fn run(places: &Places, printer: &Printer, command: Command) -> Resul
                 action: None,
                 on: On::default(),
                 approvals: BTreeMap::new(),
+                spent: Spent::default(),
                 now: now_us() / 1_000_000,
             };
             let guessed = tables.is_empty();
@@ -87,7 +99,7 @@ pub(super) fn run(places: &Places, printer: &Printer, command: Command) -> Resul
     }
 }
 
-fn read(places: &Places, place: &Where) -> Result<Folder, Failure> {
+pub(super) fn read(places: &Places, place: &Where) -> Result<Folder, Failure> {
     let read = match &place.folder {
         Some(folder) => Folder::read(folder, Trust::Candidate),
         None => Folder::in_force(places),
@@ -95,7 +107,7 @@ fn read(places: &Places, place: &Where) -> Result<Folder, Failure> {
     read.map_err(|error| Failure::of(&error))
 }
 
-fn load(folder: &Folder) -> Result<Policy, Failure> {
+pub(super) fn load(folder: &Folder) -> Result<Policy, Failure> {
     folder.load().map(|rules| rules.policy).map_err(|error| Failure::no(crate::telemetry::chain(&error)))
 }
 

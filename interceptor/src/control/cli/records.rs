@@ -224,10 +224,15 @@ pub(super) fn ended(outcome: &OutcomeRecord) -> String {
     let mut parts = vec![status_word(outcome.status).to_owned()];
     parts
         .extend(outcome.rows.map(|rows| if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") }));
-    parts.extend(outcome.latency_us.map(|us| format!("{}.{} ms", us / 1000, us % 1000 / 100)));
+    parts.extend(outcome.latency_us.map(took));
     parts.extend(outcome.code.clone());
     parts.extend(outcome.message.clone());
     parts.join(", ")
+}
+
+/// A duration in words.
+pub(super) fn took(us: u64) -> String {
+    format!("{}.{} ms", us / 1000, us % 1000 / 100)
 }
 
 fn ended_tone(status: OutcomeStatus) -> Tone {

@@ -101,6 +101,101 @@ fn a_tail_without_a_checkpoint_is_said_to_be_unproven() {
     assert_eq!(report.unproven, 2, "the tail is chained only, and the report says so");
 }
 
+/// A store of several segments, its key, and a checkpoint from the middle of it.
+fn in_segments() -> (Place, LogKey, SignedCheckpoint) {
+    let place = Place::new();
+    let config = Config { checkpoint_lines: 3, segment_bytes: 4096, ..config() };
+    let (mut writer, _) = place.writer_with(config);
+    let producer = place.producer();
+    for n in 0..40 {
+        commit(&producer, &format!("SELECT {n}"));
+        writer.drain().unwrap();
+    }
+    let key = writer.public_key();
+    let all = checkpoints(&place.audit(), &key).unwrap();
+    let middle = all[all.len() / 2].clone();
+    assert!(segment::list(&place.audit()).unwrap().len() > 3);
+    (place, key, middle)
+}
+
+/// The place of the line that a checkpoint ends with: a segment's path, and the line's index in it.
+fn last_covered(place: &Place, size: u64) -> (PathBuf, usize) {
+    let mut before = 0;
+    for (_, path) in segment::list(&place.audit()).unwrap() {
+        let count = fs::read_to_string(&path).unwrap().lines().count() as u64;
+        if before + count >= size {
+            return (path, usize::try_from(size - before - 1).unwrap());
+        }
+        before += count;
+    }
+    panic!("fewer lines than {size}");
+}
+
+#[test]
+fn what_came_since_a_checkpoint_is_verified_without_what_stands_before_it() {
+    let (place, key, middle) = in_segments();
+    let whole = verify(&place.audit(), &key, None).unwrap();
+    let report = verify_since(&place.audit(), &key, &middle.note).unwrap();
+    assert!(report.is_good(), "{report:?}");
+    assert_eq!(report.since, Some(middle.checkpoint.size));
+    assert_eq!((report.proven, report.lines, report.unproven), (whole.proven, whole.lines, whole.unproven));
+    // The segments before it are not even needed.
+    let (path, _) = last_covered(&place, middle.checkpoint.size);
+    for (_, earlier) in segment::list(&place.audit()).unwrap().into_iter().filter(|(_, at)| *at < path) {
+        fs::remove_file(earlier).unwrap();
+    }
+    let report = verify_since(&place.audit(), &key, &middle.note).unwrap();
+    assert!(report.is_good(), "{report:?}");
+    // But the one that it ends in is.
+    fs::remove_file(path).unwrap();
+    assert!(!verify_since(&place.audit(), &key, &middle.note).unwrap().is_good());
+}
+
+#[test]
+fn each_way_to_change_what_came_since_a_checkpoint_shows() {
+    type Change = fn(&Place, (PathBuf, usize));
+    fn edit(path: &Path, at: usize, change: impl FnOnce(&mut Vec<String>, usize)) {
+        let mut lines: Vec<String> = fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect();
+        change(&mut lines, at);
+        fs::write(path, lines.join("\n") + "\n").unwrap();
+    }
+    let changes: [(&str, Change); 5] = [
+        ("an edit of the last line that it covers", |_, (path, at)| {
+            edit(&path, at, |lines, at| lines[at] = lines[at].replace("\"entry\":", "\"entry\": "));
+        }),
+        ("an edit of the last line of all", |place, _| {
+            let (_, path) = segment::list(&place.audit()).unwrap().pop().unwrap();
+            let last = fs::read_to_string(&path).unwrap().lines().count() - 1;
+            edit(&path, last, |lines, at| lines[at] = lines[at].replace("\"entry\":", "\"entry\": "));
+        }),
+        ("everything since cut off, and the checkpoints with it", |place, (path, at)| {
+            edit(&path, at, |lines, at| lines.truncate(at));
+            for (_, later) in segment::list(&place.audit()).unwrap().into_iter().filter(|(_, p)| *p > path) {
+                fs::remove_file(later).unwrap();
+            }
+            fs::remove_file(place.audit().join("checkpoints")).unwrap();
+        }),
+        ("a later segment removed", |place, (path, _)| {
+            let segments = segment::list(&place.audit()).unwrap();
+            let later = segments.into_iter().map(|(_, at)| at).find(|at| *at > path).unwrap();
+            fs::remove_file(later).unwrap();
+        }),
+        ("a record of another log in its place", |place, _| {
+            let (other, _, _) = in_segments();
+            for part in ["segments", "checkpoints"] {
+                let (from, to) = (other.audit().join(part), place.audit().join(part));
+                assert!(Command::new("cp").arg("-rfT").args([from, to]).status().unwrap().success());
+            }
+        }),
+    ];
+    for (what, change) in changes {
+        let (place, key, middle) = in_segments();
+        change(&place, last_covered(&place, middle.checkpoint.size));
+        let report = verify_since(&place.audit(), &key, &middle.note).unwrap();
+        assert!(!report.is_good(), "{what}: {report:?}");
+    }
+}
+
 #[test]
 fn a_signing_key_that_others_can_read_is_refused() {
     use std::os::unix::fs::PermissionsExt;
