@@ -430,8 +430,8 @@ impl PostgresDecoder {
 
     /// What is needed before these can be judged. `firm` is false where a name's meaning hangs on answers that have
     /// not come: a look-up then also waits for them.
-    fn need(&self, items: &[Expanded<'_>], firm: bool) -> Need {
-        let question = action::question(items);
+    fn need(&mut self, items: &[Expanded<'_>], firm: bool) -> Need {
+        let mut question = action::question(items);
         let now = self.moment();
         if firm && self.turns.is_proven() {
             if !action::needs_catalogue(items) {
@@ -464,6 +464,7 @@ impl PostgresDecoder {
                 "looking its names up would fix the transaction's snapshot; run a query first".to_owned(),
             );
         }
+        self.known.refresh(&mut question, now);
         Need::Enquire(question)
     }
 
