@@ -361,7 +361,7 @@ impl PostgresDecoder {
     }
 
     /// A prepared statement, and what is needed to judge it.
-    fn bound_statement(&self, name: &str) -> (Found<Prepared>, Need) {
+    fn bound_statement(&mut self, name: &str) -> (Found<Prepared>, Need) {
         let found = self.names.statements.find(name, self.segment_op);
         let (text, statements) = match &found.value {
             Some(prepared) => {
