@@ -10,6 +10,8 @@ use interceptor_core::sql::{Answer, Besides, Function, Name, Question, Relation}
 
 /// How much a session keeps, by a rough count of its bytes.
 const MAX_WEIGHT: usize = 256 << 10;
+/// How many names are asked for at once, beyond which what has grown old is not asked for again by the way.
+const MAX_REFRESHED: usize = 64;
 
 /// When something was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +41,37 @@ struct Scope {
     besides: Arc<Besides>,
 }
 
+/// One fact.
+#[derive(Debug)]
+struct Fact<T> {
+    asked: Moment,
+    /// Whether it has been needed since.
+    used: bool,
+    value: T,
+}
+
+impl<T: Clone> Fact<T> {
+    fn new(asked: Moment, value: T) -> Self {
+        Self { asked, used: false, value }
+    }
+
+    fn get(&mut self, now: Moment) -> Option<T> {
+        self.used |= self.asked.holds(now);
+        self.asked.holds(now).then(|| self.value.clone())
+    }
+
+    /// Whether it was needed lately, and nothing but time and others' changes speak against it.
+    fn has_grown_old(&self, now: Moment) -> bool {
+        self.used && self.asked.changes == now.changes && !self.asked.holds(now)
+    }
+}
+
 /// Answers to look-ups.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     scope: Option<(Moment, Scope)>,
-    relations: HashMap<Name, (Moment, Relation)>,
-    functions: HashMap<Name, (Moment, Function)>,
+    relations: HashMap<Name, Fact<Relation>>,
+    functions: HashMap<Name, Fact<Function>>,
     weight: usize,
     /// The last look-up brought nothing.
     failed: Option<(Moment, String)>,
@@ -52,19 +79,19 @@ pub(super) struct Known {
 
 impl Known {
     /// The answer to `question`, if all of it is known `now`.
-    pub(super) fn answer(&self, question: &Question, now: Moment) -> Option<Answer> {
+    pub(super) fn answer(&mut self, question: &Question, now: Moment) -> Option<Answer> {
         let (asked, scope) = self.scope.as_ref()?;
         if !asked.holds(now) {
             return None;
         }
-        let relations = question.relations.iter().map(|name| {
-            let (asked, relation) = self.relations.get(name)?;
-            asked.holds(now).then(|| (name.clone(), relation.clone()))
-        });
-        let functions = question.functions.iter().map(|name| {
-            let (asked, function) = self.functions.get(name)?;
-            asked.holds(now).then(|| (name.clone(), function.clone()))
-        });
+        let relations = question
+            .relations
+            .iter()
+            .map(|name| Some((name.clone(), self.relations.get_mut(name)?.get(now)?)));
+        let functions = question
+            .functions
+            .iter()
+            .map(|name| Some((name.clone(), self.functions.get_mut(name)?.get(now)?)));
         Some(Answer {
             database: scope.database.clone(),
             role: scope.role.clone(),
@@ -73,6 +100,21 @@ impl Known {
             relations: relations.collect::<Option<_>>()?,
             functions: functions.collect::<Option<_>>()?,
         })
+    }
+
+    /// Adds to a question that is to be asked what was needed lately and has grown old: one look-up then serves the
+    /// statements that follow.
+    pub(super) fn refresh(&self, question: &mut Question, now: Moment) {
+        let asked = question.relations.len().saturating_add(question.functions.len());
+        let room = MAX_REFRESHED.saturating_sub(asked);
+        let old = |fact: &Fact<Relation>| fact.has_grown_old(now);
+        let relations = self.relations.iter().filter(|(_, fact)| old(fact)).map(|(name, _)| name.clone());
+        question.relations.extend(relations.take(room));
+        let room =
+            MAX_REFRESHED.saturating_sub(question.relations.len().saturating_add(question.functions.len()));
+        let old = |fact: &Fact<Function>| fact.has_grown_old(now);
+        let functions = self.functions.iter().filter(|(_, fact)| old(fact)).map(|(name, _)| name.clone());
+        question.functions.extend(functions.take(room));
     }
 
     /// Why the look-up that was made just before brought nothing.
@@ -99,8 +141,10 @@ impl Known {
         self.weight = self.weight.saturating_add(weight);
         let Answer { database, role, search_path, relations, functions, besides } = answer;
         self.scope = Some((asked, Scope { database, role, search_path, besides }));
-        self.relations.extend(relations.into_iter().map(|(name, relation)| (name, (asked, relation))));
-        self.functions.extend(functions.into_iter().map(|(name, function)| (name, (asked, function))));
+        let relations = relations.into_iter().map(|(name, relation)| (name, Fact::new(asked, relation)));
+        self.relations.extend(relations);
+        let functions = functions.into_iter().map(|(name, function)| (name, Fact::new(asked, function)));
+        self.functions.extend(functions);
     }
 }
 
@@ -165,6 +209,21 @@ mod tests {
         known.learn(at(0, 2, 8), Ok(answer(&["c"])));
         assert!(known.answer(&question(&["a", "c"]), at(0, 2, 8)).is_none(), "one part is too old");
         assert!(known.answer(&question(&["c"]), at(0, 3, 8)).is_some());
+    }
+
+    #[test]
+    fn what_was_needed_lately_is_asked_again_with_the_next_question() {
+        let mut known = Known::default();
+        known.learn(at(0, 1, 7), Ok(answer(&["a", "b", "c"])));
+        assert!(known.answer(&question(&["a", "b"]), at(0, 2, 7)).is_some());
+        let mut next = question(&["d"]);
+        known.refresh(&mut next, at(0, 2, 7));
+        assert_eq!(next, question(&["d"]), "nothing is old yet");
+        known.refresh(&mut next, at(0, 3, 8));
+        assert_eq!(next, question(&["a", "b", "d"]));
+        let mut next = question(&["d"]);
+        known.refresh(&mut next, at(1, 3, 8));
+        assert_eq!(next, question(&["d"]), "names may mean something else now");
     }
 
     #[test]
