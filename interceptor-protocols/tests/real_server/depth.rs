@@ -31,6 +31,10 @@ create operator === (leftarg = int, rightarg = int, function = same);
 create schema other;
 create function other.less(int, int) returns boolean language sql as 'select true';
 create operator other.< (leftarg = int, rightarg = int, function = other.less);
+create role clerk;
+create schema clerk authorization clerk;
+create table clerk.parent (id int);
+alter table clerk.parent owner to clerk;
 create extension file_fdw;
 create server files foreign data wrapper file_fdw;
 create foreign table far (a text) server files options (filename '/dev/null');
@@ -75,6 +79,25 @@ const TABLE: &[(&str, &str)] = &[
     ("SET search_path TO other, public", "session.change =search_path"),
     ("SELECT 1 < 3", "function.call less()"),
     ("SET search_path TO public", "session.change =search_path"),
+    ("BEGIN", "transaction *"),
+    ("SET LOCAL search_path TO other, public", "session.change =search_path"),
+    ("SELECT 1 < 4", "function.call less()"),
+    ("COMMIT", "transaction *"),
+    ("SELECT 1 < 5", "data.read *"),
+    ("SELECT set_config('search_path', 'other, public', false)", "session.change *"),
+    ("SELECT 1 < 6", "function.call less()"),
+    ("RESET search_path", "session.change =search_path"),
+    ("SELECT 1 < 7", "data.read *"),
+    ("SET search_path TO other, public", "session.change =search_path"),
+    ("DISCARD ALL", "session.change *"),
+    ("SELECT 1 < 8", "data.read *"),
+    ("SET ROLE clerk", "session.change =role"),
+    ("SELECT 'theirs' FROM parent", "data.read clerk.parent"),
+    ("RESET ROLE", "session.change =role"),
+    ("SELECT 'ours' FROM parent", "data.read parent"),
+    ("SET SESSION AUTHORIZATION clerk", "session.change =session_authorization"),
+    ("SELECT 'theirs again' FROM parent", "data.read clerk.parent"),
+    ("RESET SESSION AUTHORIZATION", "session.change =session_authorization"),
     // Last: they concern every statement.
     ("CREATE DOMAIN small AS int CHECK (f(VALUE) > 0)", "function.call f(), schema.create type:small"),
     ("SELECT count(1) FROM parent", "data.read parent, function.call f()"),
@@ -125,4 +148,23 @@ fn what_happens_besides_is_told() {
         assert_eq!(action.text, *text);
         assert_eq!(effects(action), *expected, "{text}: {:?}", action.facts.unknown);
     }
+}
+
+#[test]
+fn a_thousand_statements_cost_a_look_up_for_each_new_fact() {
+    let cluster = Cluster::start();
+    let (port, log) = listen(0, cluster.port);
+    let mut script = "create table one (a int);\ncreate table two (a int);\n".to_owned();
+    for number in 0..250 {
+        script.push_str(&format!(
+            "begin;\nupdate one set a = a + {number} where a = {number};\n\
+             insert into two values ({number});\ncommit;\n"
+        ));
+    }
+    let said = psql(port, &script);
+    let log = log.lock().unwrap();
+    assert_eq!(log.actions.len(), 1002, "{said}");
+    assert!(log.actions.iter().all(|action| action.facts.unknown.is_none()));
+    // Where each table goes, and then what each name means.
+    assert_eq!(log.gate, 4);
 }
