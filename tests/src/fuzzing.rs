@@ -47,6 +47,10 @@ fn frames(data: &[u8]) {
     let ours = postgres::frames(data);
     let mut rest = BytesMut::from(data);
     for n in 0.. {
+        // It would make room for as much as a length says.
+        if rest.get(1..5).is_some_and(|length| length > &[0, 16, 0, 0][..]) {
+            return;
+        }
         let (tag, before) = (rest.first().copied(), rest.len());
         match Message::parse(&mut rest) {
             Ok(Some(_)) => {

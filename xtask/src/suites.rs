@@ -118,14 +118,6 @@ const SOURCES: &[Source] = &[
     },
 ];
 
-impl Arguments {
-    /// One suite, chosen by a number: the slice of a run that has no time for all.
-    pub(crate) fn slice(number: usize) -> Self {
-        let name = SOURCES.get(number % SOURCES.len()).map(|source| source.name.to_owned());
-        Self { tls: false, tests: Vec::new(), names: name.into_iter().collect() }
-    }
-}
-
 /// Installs and runs the suites one by one; all are run even when one differs.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let known = || SOURCES.iter().map(|source| source.name).collect::<Vec<_>>().join(", ");
