@@ -124,6 +124,17 @@ pub struct Opening {
     pub parameters: Vec<(String, String)>,
     /// The protocol version that the client asked for, as the protocol encodes it.
     pub version: u32,
+    /// What becomes of the session once it is open.
+    pub then: Inspection,
+}
+
+/// Whether what a session carries is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inspection {
+    /// Each exchange is judged.
+    Full,
+    /// It is relayed as it comes: what was judged is that.
+    None,
 }
 
 /// What names a session to be cancelled, as we gave it to the client.

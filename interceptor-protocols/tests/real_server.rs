@@ -25,6 +25,10 @@ use interceptor_core::{
 mod copy;
 #[path = "real_server/depth.rs"]
 mod depth;
+#[path = "real_server/large.rs"]
+mod large;
+#[path = "real_server/names.rs"]
+mod names;
 
 struct Written(ExchangeDigest);
 
@@ -126,7 +130,7 @@ fn serve(mut client: TcpStream, server: u16, epoch: Arc<Epoch>, log: &Mutex<Log>
                 };
                 match step {
                     Step::Wait | Step::Hold => break,
-                    Step::Pass(bytes) => upstream.as_mut().unwrap().write_all(&bytes).unwrap(),
+                    Step::Pass(bytes) => write_all(upstream.as_mut().unwrap(), &bytes),
                     Step::Reply(bytes) => client.write_all(&bytes).unwrap(),
                     Step::Open(opening) => {
                         let mut stream = TcpStream::connect(("127.0.0.1", server)).unwrap();

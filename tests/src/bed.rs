@@ -68,6 +68,7 @@ hostssl all md5_user   127.0.0.1/32   md5
 hostssl all clear_user 127.0.0.1/32   password
 hostssl all cert_user  127.0.0.1/32   cert
 hostssl all all        127.0.0.1/32   scram-sha-256
+hostssl replication all 127.0.0.1/32  scram-sha-256
 host    all all        127.0.0.1/32   reject
 ";
 

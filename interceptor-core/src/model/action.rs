@@ -62,6 +62,9 @@ pub enum Verb {
     /// Relay a resource without inspecting it.
     #[serde(rename = "pass")]
     Pass,
+    /// Speak the replication protocol, which is relayed without being inspected.
+    #[serde(rename = "replicate")]
+    Replicate,
     /// Look up a name.
     #[serde(rename = "resolve")]
     Resolve,
@@ -72,7 +75,7 @@ pub enum Verb {
 
 impl Verb {
     /// Every verb, in the order of the schema.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Connect,
         Self::DataRead,
         Self::DataInsert,
@@ -92,6 +95,7 @@ impl Verb {
         Self::Notify,
         Self::Cancel,
         Self::Pass,
+        Self::Replicate,
         Self::Resolve,
         Self::Unknown,
     ];
@@ -118,6 +122,7 @@ impl Verb {
             Self::Notify => "notify",
             Self::Cancel => "cancel",
             Self::Pass => "pass",
+            Self::Replicate => "replicate",
             Self::Resolve => "resolve",
             Self::Unknown => "unknown",
         }

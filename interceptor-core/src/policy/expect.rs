@@ -269,7 +269,7 @@ fn phase(verb: Verb) -> Phase {
     match verb {
         Verb::Connect => Phase::Connect,
         Verb::Cancel => Phase::Cancel,
-        Verb::Pass => Phase::Pass,
+        Verb::Pass | Verb::Replicate => Phase::Pass,
         Verb::Resolve => Phase::Resolve,
         _ => Phase::Query,
     }

@@ -429,7 +429,7 @@ fn what_is_suggested_allows_it() {
     let empty = policy("");
     for verb in Verb::ALL {
         for target in &targets {
-            let only_resource = matches!(verb, Verb::Connect | Verb::Cancel | Verb::Pass);
+            let only_resource = matches!(verb, Verb::Connect | Verb::Cancel | Verb::Pass | Verb::Replicate);
             let target = match verb {
                 Verb::Resolve => &Target::Name("db.internal".into()),
                 _ if only_resource => &Target::Resource,

@@ -50,11 +50,10 @@ pub(super) fn is_harmless_besides(oid: u32) -> bool {
 /// What a built-in function that is not harmless does, where a better word is known than "is called".
 pub(super) fn verb_of(name: &str) -> Verb {
     const RUNS_SQL: [&str; 5] = ["query_to_", "table_to_", "schema_to_", "database_to_", "cursor_to_"];
-    const REACHES: [&str; 22] = [
+    const REACHES: [&str; 21] = [
         "dblink",
-        "lo_",
-        "loread",
-        "lowrite",
+        "lo_export",
+        "lo_import",
         "pg_backup_",
         "pg_copy_",
         "pg_create_",

@@ -15,6 +15,7 @@ mod guard;
 mod kinds;
 mod lexer;
 mod names;
+mod number;
 mod readings;
 mod redact;
 mod schema;
@@ -34,6 +35,7 @@ pub use analyze::analyze;
 pub use facts::{batch_facts, executed, facts, needs_answer, question, shifts_names};
 pub use fuzz::fuzz;
 pub use guard::{MAX_BYTES, MAX_CHAIN, MAX_DEPTH, MAX_NESTING, MAX_TOKENS};
+pub use number::{called, parameters};
 pub use readings::Readings;
 pub use redact::{redact, without_literals};
 

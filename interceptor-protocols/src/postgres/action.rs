@@ -212,8 +212,9 @@ impl Local {
         if matches!(statement.kind, StatementKind::Declare | StatementKind::Close)
             && let Some(name) = cursor(text, statement)
         {
-            // Reading a cursor in the batch that declares it would need the batch's own text: not known.
-            self.cursors.insert(name, None);
+            let declared = (statement.kind == StatementKind::Declare)
+                .then(|| text.get(statement.range.clone()).unwrap_or_default().to_owned());
+            self.cursors.insert(name, declared.map(|text| Arc::new(Reading::of(text))));
         }
     }
 }

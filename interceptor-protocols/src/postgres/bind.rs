@@ -12,6 +12,8 @@ use super::frame::{Fields, Malformed};
 pub(super) const MAX_VALUES: usize = 1024;
 /// How many bytes of one value are told.
 const MAX_VALUE: usize = 1024;
+/// How many bytes of one value are needed to tell it.
+pub(super) const KEPT_OF_VALUE: usize = 2 * MAX_VALUE;
 /// How many bytes of all values are told.
 pub(super) const MAX_TEXT: usize = 64 << 10;
 /// How deep arrays are followed.
@@ -22,40 +24,97 @@ const MAX_DEPTH: usize = 4;
 pub(super) struct Bind {
     pub(super) portal: String,
     pub(super) statement: String,
+    pub(super) given: Given,
+}
+
+/// One FunctionCall message.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// The function's number.
+    pub(super) function: u32,
+    given: Given,
+}
+
+/// Values with their formats.
+#[derive(Debug)]
+pub(super) struct Given {
     formats: Vec<i16>,
-    values: Vec<Option<Bytes>>,
-    omitted: usize,
+    pub(super) values: Vec<Option<Value>>,
+    /// How many more there are.
+    pub(super) omitted: usize,
+}
+
+/// One value, or its beginning.
+#[derive(Debug, Clone)]
+pub(super) struct Value {
+    /// At least its first [`KEPT_OF_VALUE`] bytes, as long as there is room for them.
+    pub(super) head: Bytes,
+    /// Its length.
+    pub(super) length: usize,
 }
 
 /// Reads a Bind message's body.
 pub(super) fn read(mut fields: Fields) -> Result<Bind, Malformed> {
     let portal = fields.name()?;
     let statement = fields.name()?;
-    let formats = (0..fields.count()?).map(|_| fields.i16()).collect::<Result<Vec<_>, _>>()?;
-    if formats.iter().any(|format| !matches!(format, 0 | 1)) {
-        return Err(Malformed);
-    }
-    let count = fields.count()?;
-    let mut values = Vec::new();
-    for place in 0..count {
-        let value = fields.value()?;
-        if place < MAX_VALUES {
-            values.push(value);
-        }
-    }
+    let given = given(&mut fields)?;
     for _ in 0..fields.count()? {
         fields.i16()?;
     }
     fields.end()?;
-    if formats.len() > 1 && formats.len() != count {
-        return Err(Malformed);
+    Ok(Bind { portal, statement, given })
+}
+
+/// Reads a FunctionCall message's body.
+pub(super) fn read_call(mut fields: Fields) -> Result<Call, Malformed> {
+    let function = fields.u32()?;
+    let given = given(&mut fields)?;
+    fields.i16()?;
+    fields.end()?;
+    Ok(Call { function, given })
+}
+
+fn given(fields: &mut Fields) -> Result<Given, Malformed> {
+    let (mut given, count) = Given::begin(fields)?;
+    for place in 0..count {
+        let value = fields.value()?;
+        if place < MAX_VALUES {
+            given.values.push(value.map(|head| Value { length: head.len(), head }));
+        }
     }
-    Ok(Bind { portal, statement, formats, omitted: count.saturating_sub(values.len()), values })
+    given.omitted = count.saturating_sub(given.values.len());
+    Ok(given)
 }
 
 impl Bind {
     /// The values, where `types` are the statement's parameter types as far as they are known.
     pub(super) fn values(&self, types: &[u32]) -> Vec<BindValue> {
+        self.given.values(types)
+    }
+}
+
+impl Call {
+    /// The values, where `types` are the function's parameter types as far as they are known.
+    pub(super) fn values(&self, types: &[u32]) -> Vec<BindValue> {
+        self.given.values(types)
+    }
+}
+
+impl Given {
+    /// Reads the formats, and how many values follow.
+    pub(super) fn begin(fields: &mut Fields) -> Result<(Self, usize), Malformed> {
+        let formats = (0..fields.count()?).map(|_| fields.i16()).collect::<Result<Vec<_>, _>>()?;
+        if formats.iter().any(|format| !matches!(format, 0 | 1)) {
+            return Err(Malformed);
+        }
+        let count = fields.count()?;
+        if formats.len() > 1 && formats.len() != count {
+            return Err(Malformed);
+        }
+        Ok((Self { formats, values: Vec::new(), omitted: 0 }, count))
+    }
+
+    fn values(&self, types: &[u32]) -> Vec<BindValue> {
         let mut left = MAX_TEXT;
         let mut out: Vec<_> = self
             .values
@@ -83,14 +142,14 @@ impl Bind {
     }
 }
 
-fn tell(r#type: u32, binary: bool, value: Option<&Bytes>, left: usize) -> BindValue {
+fn tell(r#type: u32, binary: bool, value: Option<&Value>, left: usize) -> BindValue {
     let name = name(r#type).map_or_else(|| r#type.to_string(), str::to_owned);
     let Some(value) = value else { return BindValue { r#type: name, value: None, cut_from: None } };
     let limit = MAX_VALUE.min(left);
     // Fixed-size binary values are small; only a value that is cut anyway is looked at in part.
-    let head = value.slice(..value.len().min(limit.saturating_mul(2)));
+    let head = value.head.slice(..value.head.len().min(limit.saturating_mul(2)));
     let decoded = if binary { decode(r#type, &head, MAX_DEPTH) } else { text(&head) };
-    let whole = head.len() == value.len();
+    let whole = head.len() == value.length;
     let mut told = match decoded {
         Some(told) => told,
         None if !whole && !binary => String::from_utf8_lossy(&head).into_owned(),
@@ -103,7 +162,7 @@ fn tell(r#type: u32, binary: bool, value: Option<&Bytes>, left: usize) -> BindVa
     BindValue {
         r#type: name,
         value: Some(told),
-        cut_from: cut.then(|| u64::try_from(value.len()).unwrap_or(u64::MAX)),
+        cut_from: cut.then(|| u64::try_from(value.length).unwrap_or(u64::MAX)),
     }
 }
 

@@ -15,13 +15,17 @@ use interceptor_core::{
 };
 
 use super::{
-    action::{self, Change, Expanded, Portal, Prepared, Reading},
+    action::{self, Change, Expanded, Prepared, Reading},
     asked::{Asked, What},
     bind::{self, Bind},
     copy::CopyIn,
     decode::{PostgresDecoder, State},
-    frame::{self, Fields, MAX_BIND, MAX_SMALL, MAX_TEXT, Malformed},
+    facts,
+    frame::{self, Fields, MAX_BIND, MAX_CALL, MAX_SMALL, MAX_TEXT, Malformed},
+    large::LargeBind,
     lookup::{self, PREFIX},
+    names::Found,
+    part::{Part, Way},
     queue::{Entry, Gate, Kind},
     startup::{self, First},
     turn::{self, Turn},
@@ -30,11 +34,34 @@ use super::{
 /// A frame that is being judged.
 #[derive(Debug)]
 pub(super) enum Work {
-    Query { frame: Bytes, reading: Arc<Reading> },
-    Parse { frame: Bytes, name: String, reading: Arc<Reading>, types: Vec<u32> },
-    Bind { frame: Bytes, bind: Bind },
-    Execute { frame: Bytes, portal: String },
-    Function { frame: Bytes },
+    Query {
+        frame: Bytes,
+        reading: Arc<Reading>,
+    },
+    Parse {
+        frame: Bytes,
+        name: String,
+        reading: Arc<Reading>,
+        types: Vec<u32>,
+    },
+    Bind {
+        frame: Bytes,
+        bind: Bind,
+    },
+    /// The beginning of a Bind, and how much of it is to follow.
+    LargeBind {
+        first: Bytes,
+        large: Box<LargeBind>,
+        left: usize,
+    },
+    Execute {
+        frame: Bytes,
+        portal: String,
+    },
+    Function {
+        frame: Bytes,
+        call: bind::Call,
+    },
 }
 
 /// What is known for judging.
@@ -88,6 +115,7 @@ impl PostgresDecoder {
             First::Session(wish) => {
                 let wish = *wish;
                 self.state = State::Opening;
+                self.database.clone_from(&wish.claimed.database);
                 let number = self.number();
                 self.asked = Some(Asked { number, what: What::Open, turn: Turn::Nothing, snapshot: false });
                 Ok(Step::Open(Opening {
@@ -95,13 +123,14 @@ impl PostgresDecoder {
                     claimed: wish.claimed,
                     parameters: wish.parameters,
                     version: wish.version,
+                    then: wish.then,
                 }))
             }
         }
     }
 
     fn next(&mut self, input: &mut BytesMut) -> Result<Step, DecodeError> {
-        if let Some(step) = self.part(input) {
+        if let Some(step) = self.part(input)? {
             return Ok(step);
         }
         match self.copy_in() {
@@ -113,7 +142,9 @@ impl PostgresDecoder {
         let Some(head) = head else { return Ok(Step::Wait) };
         let limit = match head.tag {
             b'Q' | b'P' => MAX_TEXT,
-            b'B' | b'F' => MAX_BIND,
+            // It is read as it passes.
+            b'B' => usize::MAX,
+            b'F' => MAX_CALL,
             b'E' | b'D' | b'C' | b'H' | b'S' | b'X' => MAX_SMALL,
             // Such as what was under way when the COPY failed. The server would pass it over.
             b'd' | b'c' | b'f' => return Ok(self.drop_message(head, input)),
@@ -131,16 +162,23 @@ impl PostgresDecoder {
                 head.total
             )));
         }
-        if input.len() < head.total {
+        let is_large = head.tag == b'B' && head.total > MAX_BIND;
+        let wanted = if is_large { MAX_BIND } else { head.total };
+        if input.len() < wanted {
             return Ok(Step::Wait);
         }
         if self.queue.is_full() {
             return Err(DecodeError::client("too many messages without waiting for an answer"));
         }
-        let frame = input.split_to(head.total).freeze();
+        let frame = input.split_to(wanted).freeze();
         let malformed =
             |_: Malformed| DecodeError::client(format!("a malformed {:?} message", char::from(head.tag)));
         match head.tag {
+            b'B' if is_large => {
+                let large = Box::new(read_large(&frame).map_err(malformed)?);
+                let left = head.total.saturating_sub(wanted);
+                self.judge(Work::LargeBind { first: frame, large, left })
+            }
             b'Q' | b'P' | b'B' | b'E' | b'F' => {
                 let work = read(head.tag, frame).map_err(malformed)?;
                 self.judge(work)
@@ -195,13 +233,20 @@ impl PostgresDecoder {
             Work::Bind { .. } | Work::Execute { .. } if self.refused_in == Some(self.segment) => {
                 Ok(Step::Pass(Bytes::new()))
             }
+            Work::LargeBind { left, .. } if self.refused_in == Some(self.segment) => Ok(self.drop_rest(left)),
             Work::Bind { frame, bind } => self.judge_bind(frame, bind),
+            Work::LargeBind { first, large, left } => self.judge_large_bind(first, large, left),
             Work::Execute { frame, portal } => self.judge_execute(frame, portal),
-            Work::Function { frame } => {
-                let why = "a function call by number is not spoken yet; use SELECT";
-                Ok(self.ask_unknown(What::Function, Phase::Execute, "", Vec::new(), why, frame))
-            }
+            Work::Function { frame, call } => Ok(self.judge_function(frame, call)),
         }
+    }
+
+    /// A call by number means the same whatever the search path is: nothing is looked up.
+    fn judge_function(&mut self, frame: Bytes, call: bind::Call) -> Step {
+        let (facts, types) = facts::called(call.function, &self.database);
+        let turn = if facts.unknown.is_some() { Turn::Catalogue } else { Turn::Nothing };
+        let action = Action { phase: Phase::Execute, text: String::new(), binds: call.values(types), facts };
+        self.ask(What::Function, vec![action], frame, turn, true)
     }
 
     fn judge_query(&mut self, work: Work) -> Result<Step, DecodeError> {
@@ -279,7 +324,45 @@ impl PostgresDecoder {
     /// A Bind runs nothing that its statement was not judged for at Parse; its values are judged with its Execute.
     /// The look-up for that comes before the Bind where it can, so that it stays outside the pipeline.
     fn judge_bind(&mut self, frame: Bytes, bind: Bind) -> Result<Step, DecodeError> {
-        let found = self.names.statements.find(&bind.statement, self.segment_op);
+        let (found, need) = self.bound_statement(&bind.statement);
+        if let Need::Enquire(question) = need {
+            return Ok(self.enquire(question, Work::Bind { frame, bind }));
+        }
+        let Some(prepared) = found.value.filter(|_| found.firm) else {
+            let why = "no prepared statement of that name is known on this session";
+            return Ok(self.ask_unknown(What::Bind, Phase::Execute, "", bind.values(&[]), why, frame));
+        };
+        self.bound(bind, &prepared);
+        Ok(Step::Pass(frame))
+    }
+
+    /// The same for one that is read as it passes. One that would have to be held whole to be judged is not taken.
+    fn judge_large_bind(
+        &mut self,
+        first: Bytes,
+        large: Box<LargeBind>,
+        left: usize,
+    ) -> Result<Step, DecodeError> {
+        let (found, need) = self.bound_statement(large.statement());
+        if let Need::Enquire(question) = need {
+            return Ok(self.enquire(question, Work::LargeBind { first, large, left }));
+        }
+        match found.value.filter(|_| found.firm) {
+            Some(prepared) => {
+                self.part = Some(Part { left, way: Way::Bound(large, prepared) });
+                Ok(Step::Pass(first))
+            }
+            // The server passes it over.
+            None if self.skips_now() => Ok(self.drop_rest(left)),
+            None => Err(DecodeError::client(format!(
+                "a Bind of more than {MAX_BIND} bytes of a statement that this session is not known to have prepared",
+            ))),
+        }
+    }
+
+    /// A prepared statement, and what is needed to judge it.
+    fn bound_statement(&mut self, name: &str) -> (Found<Prepared>, Need) {
+        let found = self.names.statements.find(name, self.segment_op);
         let (text, statements) = match &found.value {
             Some(prepared) => {
                 (prepared.reading.text.as_str(), prepared.reading.statements.as_deref().unwrap_or_default())
@@ -289,18 +372,7 @@ impl PostgresDecoder {
         let expansion = self.names.expand(text, statements, self.segment_op);
         let need = self.need(&expansion.items, expansion.firm && found.firm);
         drop(expansion);
-        if let Need::Enquire(question) = need {
-            return Ok(self.enquire(question, Work::Bind { frame, bind }));
-        }
-        let Some(prepared) = found.value.filter(|_| found.firm) else {
-            let why = "no prepared statement of that name is known on this session";
-            return Ok(self.ask_unknown(What::Bind, Phase::Execute, "", bind.values(&[]), why, frame));
-        };
-        let portal = Portal { reading: prepared.reading.clone(), binds: bind.values(&prepared.types) };
-        let changes = self.plan(Change::Bind(bind.portal, portal));
-        self.queue.push(Entry::new(Kind::Bind(changes), None));
-        self.piping = true;
-        Ok(Step::Pass(frame))
+        (found, need)
     }
 
     fn judge_execute(&mut self, frame: Bytes, name: String) -> Result<Step, DecodeError> {
@@ -438,6 +510,14 @@ fn own_name(name: String) -> Result<String, Malformed> {
     if name.starts_with(PREFIX) { Err(Malformed) } else { Ok(name) }
 }
 
+/// Reads the beginning of a Bind.
+fn read_large(first: &Bytes) -> Result<LargeBind, Malformed> {
+    let large = LargeBind::begin(Fields::of(first).rest())?;
+    own_name(large.portal().to_owned())?;
+    own_name(large.statement().to_owned())?;
+    Ok(large)
+}
+
 fn read(tag: u8, frame: Bytes) -> Result<Work, Malformed> {
     let mut fields = Fields::of(&frame);
     Ok(match tag {
@@ -465,7 +545,7 @@ fn read(tag: u8, frame: Bytes) -> Result<Work, Malformed> {
             fields.end()?;
             Work::Execute { frame, portal }
         }
-        _ => Work::Function { frame },
+        _ => Work::Function { frame, call: bind::read_call(fields)? },
     })
 }
 

@@ -6,7 +6,7 @@
 //! flushed. While it copies in, the server passes over Flush and Sync: here they end, so that it does not matter
 //! whether it still reads when they would arrive. Nothing is gathered.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     protocol::{DecodeError, Step},
     sql::CopyStream,
@@ -15,6 +15,7 @@ use interceptor_core::{
 use super::{
     decode::{PostgresDecoder, State},
     frame::{self, Head, MAX_COPY_END},
+    part::{Part, Way},
     queue::{Entry, Kind},
     upstream::unexpected,
 };
@@ -39,15 +40,6 @@ pub(super) enum CopyIn {
     MayBegin,
     /// Data.
     Open,
-}
-
-/// What is left of a client's message that is taken in parts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    /// It goes upstream as it comes.
-    Passed(usize),
-    /// It goes nowhere.
-    Dropped(usize),
 }
 
 impl Entry {
@@ -113,29 +105,6 @@ impl PostgresDecoder {
         }
     }
 
-    /// Goes on with a message that is taken in parts; `None` where there is none.
-    pub(super) fn part(&mut self, input: &mut BytesMut) -> Option<Step> {
-        let (Part::Passed(left) | Part::Dropped(left)) = self.part?;
-        let here = left.min(input.len());
-        if here == 0 {
-            return Some(Step::Wait);
-        }
-        let rest = left.saturating_sub(here);
-        let is_passed = matches!(self.part, Some(Part::Passed(_)));
-        self.part = (rest > 0).then_some(if is_passed { Part::Passed(rest) } else { Part::Dropped(rest) });
-        let bytes = input.split_to(here).freeze();
-        Some(Step::Pass(if is_passed { bytes } else { Bytes::new() }))
-    }
-
-    /// Takes a message that goes nowhere, of which the head is there.
-    pub(super) fn drop_message(&mut self, head: Head, input: &mut BytesMut) -> Step {
-        let here = head.total.min(input.len());
-        input.advance(here);
-        let rest = head.total.saturating_sub(here);
-        self.part = (rest > 0).then_some(Part::Dropped(rest));
-        Step::Pass(Bytes::new())
-    }
-
     /// Messages while the server copies in: as many whole ones as are there, and the beginning of another.
     pub(super) fn copy_data(&mut self, input: &mut BytesMut) -> Result<Step, DecodeError> {
         let mut ready = 0_usize;
@@ -149,7 +118,7 @@ impl PostgresDecoder {
                     ready = ready.saturating_add(here);
                     self.count_copied(head.total);
                     if here < head.total {
-                        self.part = Some(Part::Passed(head.total.saturating_sub(here)));
+                        self.part = Some(Part { left: head.total.saturating_sub(here), way: Way::Passed });
                         break;
                     }
                 }

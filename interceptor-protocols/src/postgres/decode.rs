@@ -15,10 +15,10 @@ use super::{
     action::{Change, Session},
     asked::Asked,
     client::Work,
-    copy::Part,
     frame::Writer,
     known::{Known, Moment},
     meter::Meter,
+    part::Part,
     queue::{Changes, Planned, Queue},
     refuse,
     turn::Turns,
@@ -53,6 +53,8 @@ pub(super) struct PostgresDecoder {
     pub(super) enquiring: bool,
     pub(super) queue: Queue,
     pub(super) names: Session,
+    /// The database that the client named.
+    pub(super) database: String,
     /// The transaction status that the server told last.
     pub(super) status: u8,
     /// The server passes messages over until the next Sync.
@@ -100,6 +102,7 @@ impl PostgresDecoder {
             enquiring: false,
             queue: Queue::default(),
             names: Session::default(),
+            database: String::new(),
             status: b'I',
             skipping: false,
             piping: false,

@@ -31,6 +31,11 @@ pub(super) fn facts(statement: &Statement, answer: &Answer) -> StatementFacts {
     sql::facts(statement, answer)
 }
 
+/// What a call of the function with this number does, and the types of its parameters as far as they are known.
+pub(super) fn called(number: u32, database: &str) -> (StatementFacts, &'static [u32]) {
+    (sql::called(number, database), sql::parameters(number))
+}
+
 /// What a statement does that runs another, whose facts are `inner`.
 pub(super) fn running(own: StatementFacts, inner: StatementFacts) -> StatementFacts {
     sql::executed(own, Some(inner))
@@ -59,7 +64,8 @@ fn words(text: &str) -> Option<Vec<String>> {
         rest = skip_blank(rest)?;
         let Some(first) = rest.chars().next() else { return Some(words) };
         if words.len() >= MAX_WORDS {
-            // A DECLARE is as long as its query.
+            // A DECLARE is as long as its query; its name stands at the beginning.
+            words.push(String::new());
             return Some(words);
         }
         let length = match first {
@@ -67,7 +73,8 @@ fn words(text: &str) -> Option<Vec<String>> {
             c if c.is_alphabetic() || c == '_' => {
                 rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$')).unwrap_or(rest.len())
             }
-            c if c.is_ascii_digit() || matches!(c, '+' | '-') => 1,
+            c if c.is_ascii_digit() => rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len()),
+            '+' | '-' => 1,
             // Something else: only the words before it are told, and none of them is the last.
             _ => {
                 words.push(String::new());
@@ -144,6 +151,8 @@ mod tests {
         );
         assert_eq!(name(StatementKind::Fetch, "FETCH ALL FROM c -- x").as_deref(), Some("c"));
         assert_eq!(name(StatementKind::Fetch, "move relative -3 c").as_deref(), Some("c"));
+        assert_eq!(name(StatementKind::Fetch, "FETCH 99999999999 FROM c").as_deref(), Some("c"));
+        assert_eq!(name(StatementKind::Fetch, "FETCH - - - - - - - - - - - 1 FROM c").as_deref(), Some(""));
         assert_eq!(name(StatementKind::Close, "close c").as_deref(), Some("c"));
         assert_eq!(name(StatementKind::Fetch, "FETCH U&\"\\0063\""), None);
         assert_eq!(name(StatementKind::Fetch, "FETCH FROM /* c"), None);

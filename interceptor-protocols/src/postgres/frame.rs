@@ -9,8 +9,10 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 pub(super) const MAX_STARTUP: usize = 10_000;
 /// The largest Query or Parse message. Texts beyond what the SQL guard reads are refused long before.
 pub(super) const MAX_TEXT: usize = 1 << 20;
-/// The largest Bind message.
-pub(super) const MAX_BIND: usize = 16 << 20;
+/// The largest FunctionCall message.
+pub(super) const MAX_CALL: usize = 16 << 20;
+/// The largest Bind message that is taken whole. All names and formats of a larger one are within as many bytes.
+pub(super) const MAX_BIND: usize = 132 << 10;
 /// The largest of the small client messages.
 pub(super) const MAX_SMALL: usize = 1 << 10;
 /// The largest message at the end of COPY data, as the server itself has it.

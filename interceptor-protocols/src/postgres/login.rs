@@ -7,7 +7,10 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
     model::Principal,
-    protocol::{CancelKey, Challenge, DecodeError, Greeting, Login, LoginStep, Opening, Proof, UpstreamTls},
+    protocol::{
+        CancelKey, Challenge, DecodeError, Greeting, Inspection, Login, LoginStep, Opening, Proof,
+        UpstreamTls,
+    },
 };
 
 use zeroize::Zeroizing;
@@ -333,6 +336,7 @@ pub(super) fn fuzz(data: &[u8]) {
             claimed: Principal::default(),
             parameters: Vec::new(),
             version: VERSION_3_0,
+            then: Inspection::Full,
         };
         let mut login = PostgresLogin::new(&Principal::default(), &opening, tls);
         let mut input = BytesMut::new();

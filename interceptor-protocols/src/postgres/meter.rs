@@ -174,7 +174,8 @@ impl PostgresDecoder {
                 if self.status != b'T' {
                     return Ok(Fate::Pass);
                 }
-                if !self.queue.is_empty() {
+                // Nor can anything be put into the middle of a message.
+                if !self.queue.is_empty() || self.part.is_some() {
                     return Err(DecodeError::client(
                         "something was sent behind a statement whose answer was cut, in a transaction that has failed",
                     ));

@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     model::{Action, Effect, Phase, Principal, StatementFacts, Target, Verb},
-    protocol::{CancelKey, DecodeError},
+    protocol::{CancelKey, DecodeError, Inspection},
 };
 
 use super::frame::{Fields, MAX_STARTUP, Malformed};
@@ -42,6 +42,7 @@ pub(super) struct Wish {
     pub(super) parameters: Vec<(String, String)>,
     pub(super) version: u32,
     pub(super) action: Action,
+    pub(super) then: Inspection,
 }
 
 /// Takes the first packet from `input` once it is whole.
@@ -122,8 +123,14 @@ fn session(mut fields: Fields, version: u32) -> Result<Wish, DecodeError> {
     for (name, value) in &parameters {
         judge(name, value, &mut facts)?;
     }
-    let action = Action { phase: Phase::Connect, text: String::new(), binds: Vec::new(), facts };
-    Ok(Wish { claimed, parameters, version, action })
+    let replicates = facts.effects.iter().any(|effect| effect.verb == Verb::Replicate);
+    let (phase, text, then) = if replicates {
+        (Phase::Pass, "uninspected: replication", Inspection::None)
+    } else {
+        (Phase::Connect, "", Inspection::Full)
+    };
+    let action = Action { phase, text: text.to_owned(), binds: Vec::new(), facts };
+    Ok(Wish { claimed, parameters, version, action, then })
 }
 
 /// UTF8 by any of its names. SQL_ASCII is what libpq asks for in the C locale: it means no conversion, and is
@@ -142,10 +149,8 @@ fn judge(name: &str, value: &str, facts: &mut StatementFacts) -> Result<(), Deco
     match name.as_str() {
         "application_name" | "client_encoding" | "datestyle" | "timezone" | "extra_float_digits"
         | "intervalstyle" => {}
-        "replication" if !is_off(value) => {
-            return Err(DecodeError::client("replication is not spoken yet; connect without `replication`"));
-        }
-        "replication" => {}
+        "replication" if is_off(value) => {}
+        "replication" => add(Verb::Replicate, Target::Resource, facts),
         "options" => {
             for (name, value) in options(value) {
                 judge_option(&name, &value, facts)?;
@@ -171,11 +176,15 @@ fn judge_option(name: &str, value: &str, facts: &mut StatementFacts) -> Result<(
         | "standard_conforming_strings" => return Ok(()),
         _ => {}
     }
-    let effect = Effect { verb: Verb::SessionChange, target: Target::Setting(name.to_owned()) };
+    add(Verb::SessionChange, Target::Setting(name.to_owned()), facts);
+    Ok(())
+}
+
+fn add(verb: Verb, target: Target, facts: &mut StatementFacts) {
+    let effect = Effect { verb, target };
     if !facts.effects.contains(&effect) {
         facts.effects.push(effect);
     }
-    Ok(())
 }
 
 /// The server takes any unambiguous beginning of these words.

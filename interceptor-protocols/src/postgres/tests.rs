@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
-    model::{Action, OutcomeStatus, Principal, RecordId, Target, Verb},
+    model::{Action, OutcomeStatus, Phase, Principal, RecordId, Target, Verb},
     permit::{Denial, Held},
     protocol::{
-        CancelKey, Challenge, DecodeError, Decoder, Done, Epoch, Greeting, LoginStep, Opening, Proof,
-        Protocol, Refusal, Side, Step, UpstreamTls,
+        CancelKey, Challenge, DecodeError, Decoder, Done, Epoch, Greeting, Inspection, LoginStep, Opening,
+        Proof, Protocol, Refusal, Side, Step, UpstreamTls,
     },
 };
 
@@ -93,6 +93,16 @@ fn query(text: &str) -> Bytes {
     message(b'Q', |out| put_text(out, text))
 }
 
+/// A FunctionCall with one binary parameter.
+fn call(function: u32) -> Bytes {
+    message(b'F', |out| {
+        out.put_u32(function);
+        out.put_slice(&[0, 1, 0, 1, 0, 1]);
+        put_value(out, Some(&7_u32.to_be_bytes()));
+        out.put_u16(1);
+    })
+}
+
 fn ready(status: u8) -> Bytes {
     message(b'Z', |out| out.put_u8(status))
 }
@@ -150,7 +160,6 @@ fn what_would_change_how_texts_are_read_is_refused_at_start_up() {
         ("options", "-c client_encoding=GBK"),
         ("options", "-c standard_conforming_strings=off"),
         ("standard_conforming_strings", "FALSE"),
-        ("replication", "database"),
     ] {
         assert!(open(&[("user", "a"), (name, value)]).is_err(), "{name}={value}");
     }
@@ -158,6 +167,24 @@ fn what_would_change_how_texts_are_read_is_refused_at_start_up() {
         assert!(open(&[("user", "a"), ("client_encoding", value)]).is_ok(), "{value}");
     }
     assert!(open(&[("database", "a")]).is_err(), "no user");
+}
+
+#[test]
+fn replication_is_judged_as_such_and_then_not_inspected() {
+    for (value, replicates) in [
+        ("true", true),
+        ("database", true),
+        ("ON", true),
+        ("1", true),
+        ("off", false),
+        ("f", false),
+        ("0", false),
+    ] {
+        let opening = open(&[("user", "a"), ("replication", value)]).expect("an opening");
+        let facts = &opening.held.actions()[0].facts;
+        assert_eq!(facts.effects.iter().any(|effect| effect.verb == Verb::Replicate), replicates, "{value}");
+        assert_eq!(opening.then == Inspection::None, replicates, "{value}");
+    }
 }
 
 #[test]
@@ -406,8 +433,70 @@ fn unknown_names_are_unknown() {
     let mut decoder = session();
     assert!(why(&asked(&mut decoder, &query("FETCH ALL FROM nobody")).actions()[0]).contains("no cursor"));
     let mut decoder = session();
-    assert!(why(&asked(&mut decoder, b"F\0\0\0\x04").actions()[0]).contains("function call"));
+    assert!(why(&asked(&mut decoder, &call(16_400)).actions()[0]).contains("number 16400"));
     assert!(decoder.refuse(1, &denial()).client.ends_with(&ready(b'I')));
+}
+
+#[test]
+fn a_call_by_number_is_judged_by_its_function_with_its_values() {
+    let mut decoder = session();
+    let held = asked(&mut decoder, &call(953));
+    let [action] = held.actions() else { panic!("{held:?}") };
+    let Target::Function(function) = &action.facts.effects[0].target else { panic!("{action:?}") };
+    assert_eq!((action.phase, action.facts.effects[0].verb), (Phase::Execute, Verb::FunctionCall));
+    assert_eq!((&*function.schema, &*function.name, function.oid), ("pg_catalog", "lo_close", Some(953)));
+    assert_eq!(action.binds[0].value.as_deref(), Some("7"));
+    decoder.sent(held.number());
+    let answer = [message(b'V', |out| put_value(out, Some(&[0; 4]))), ready(b'I')].concat();
+    let (bytes, done) = upstream(&mut decoder, &answer);
+    assert_eq!((bytes.len(), done[0].status), (answer.len(), OutcomeStatus::Completed));
+    let mut short = BytesMut::from(&b"F\0\0\0\x08\0\0\x03\xb9"[..]);
+    assert!(decoder.step(Side::Client, &mut short).is_err());
+}
+
+#[test]
+fn a_large_bind_passes_as_it_comes_and_is_told() {
+    let mut decoder = session();
+    let held = asked(&mut decoder, &message(b'P', |out| out.put_slice(b"\0SELECT $1\0\0\0")));
+    decoder.sent(held.number());
+    let (portal, statement, formats) = (b"\0", b"\0", [0, 0, 0, 1]);
+    let mut head = BytesMut::from(&[&portal[..], statement, &formats].concat()[..]);
+    let length = 300_000_000_u32;
+    head.put_u32(length);
+    let total = 4 + u32::try_from(head.len()).expect("short") + length + 2;
+    let mut input = BytesMut::from(&b"B"[..]);
+    input.put_u32(total);
+    input.put_slice(&head);
+    let mut left = usize::try_from(length).expect("64 bits");
+    let mut passed = 0;
+    while left > 0 {
+        let part = left.min(1 << 20);
+        input.put_slice(&vec![b'x'; part]);
+        left -= part;
+        if left == 0 {
+            input.put_slice(&[0, 0]);
+        }
+        loop {
+            match decoder.step(Side::Client, &mut input).expect("a step") {
+                Step::Pass(bytes) => passed += bytes.len(),
+                Step::Wait => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(input.is_empty());
+    }
+    assert_eq!(passed, usize::try_from(total).expect("64 bits") + 1);
+    let held = asked(&mut decoder, &message(b'E', |out| out.put_slice(&[0; 5])));
+    let bind = &held.actions()[0].binds[0];
+    assert_eq!((bind.value.as_deref(), bind.cut_from), (Some(&*"x".repeat(1024)), Some(length.into())));
+}
+
+#[test]
+fn a_large_bind_of_nothing_known_is_not_taken() {
+    let mut decoder = session();
+    let mut input = BytesMut::from(&b"B\x10\0\0\0\0nobody\0"[..]);
+    input.put_slice(&vec![0; 200_000]);
+    assert!(decoder.step(Side::Client, &mut input).is_err());
 }
 
 #[test]

@@ -36,22 +36,22 @@ fn psql_copies() {
 }
 
 /// One message of a raw client's.
-fn raw(tag: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn raw(tag: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).unwrap();
     [&[tag][..], &length.to_be_bytes(), body].concat()
 }
 
-fn raw_query(text: &str) -> Vec<u8> {
+pub(crate) fn raw_query(text: &str) -> Vec<u8> {
     raw(b'Q', format!("{text}\0").as_bytes())
 }
 
 /// Parse, Bind and Execute of a text without parameters.
-fn raw_extended(text: &str) -> Vec<u8> {
+pub(crate) fn raw_extended(text: &str) -> Vec<u8> {
     [raw(b'P', format!("\0{text}\0\0\0").as_bytes()), raw(b'B', &[0; 8]), raw(b'E', &[0; 5])].concat()
 }
 
 /// Reads messages up to one with this tag.
-fn raw_until(stream: &mut TcpStream, tag: u8) -> Vec<(char, String)> {
+pub(crate) fn raw_until(stream: &mut TcpStream, tag: u8) -> Vec<(char, String)> {
     let mut messages = Vec::new();
     loop {
         let mut head = [0; 5];
@@ -66,13 +66,8 @@ fn raw_until(stream: &mut TcpStream, tag: u8) -> Vec<(char, String)> {
 }
 
 /// What a raw client gets that sends each of `script` and waits for the message that is named behind it.
-fn raw_session(port: u16, script: &[(Vec<u8>, u8)]) -> Vec<(char, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let start = b"\0\x03\0\0user\0postgres\0database\0postgres\0client_encoding\0UTF8\0\0";
-    let length = u32::try_from(start.len() + 4).unwrap();
-    stream.write_all(&[&length.to_be_bytes()[..], start].concat()).unwrap();
-    let _ = raw_until(&mut stream, b'Z');
+pub(crate) fn raw_session(port: u16, script: &[(Vec<u8>, u8)]) -> Vec<(char, String)> {
+    let mut stream = raw_open(port);
     let mut all = Vec::new();
     for (bytes, awaited) in script {
         stream.write_all(bytes).unwrap();
@@ -82,6 +77,17 @@ fn raw_session(port: u16, script: &[(Vec<u8>, u8)]) -> Vec<(char, String)> {
     let left = stream.read(&mut [0; 1]).unwrap();
     assert_eq!(left, 0, "nothing comes behind {all:?}");
     all
+}
+
+/// Opens a raw client's session.
+pub(crate) fn raw_open(port: u16) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let start = b"\0\x03\0\0user\0postgres\0database\0postgres\0client_encoding\0UTF8\0\0";
+    let length = u32::try_from(start.len() + 4).unwrap();
+    stream.write_all(&[&length.to_be_bytes()[..], start].concat()).unwrap();
+    let _ = raw_until(&mut stream, b'Z');
+    stream
 }
 
 /// Scripts in which a COPY ends well, badly, early, late, or not at all.

@@ -120,7 +120,7 @@ impl PolicyGate {
             }
         };
         let mut denial = Settled::new(Mode::Enforce, vec![judgement]).denial(subject, record.as_slice());
-        denial.hint = "The answer ends here, and a transaction has failed. Do not retry it unchanged; the operator sees why"
+        denial.hint = "The answer ends here; an open transaction has failed. Do not retry it unchanged; the operator sees why"
             .to_owned()
             + &record.map_or_else(|| ".".to_owned(), |id| format!(" with `interceptor why {id}`."));
         Err((denial, reason))

@@ -16,7 +16,7 @@ use interceptor_core::{
     Held, Login, LoginStep, Protocol,
     inventory::{Reach, Resource, Tls, Upstream},
     model::{AgentIdentity, Principal, ResourceName},
-    protocol::{CancelKey, DecodeError, Greeting, Opening, UpstreamTls},
+    protocol::{CancelKey, DecodeError, Greeting, Inspection, Opening, UpstreamTls},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -326,5 +326,6 @@ fn nothing_asked(principal: &Principal) -> Opening {
         claimed: principal.clone(),
         parameters: Vec::new(),
         version: 0,
+        then: Inspection::Full,
     }
 }

@@ -1,5 +1,5 @@
-//! Relaying without looking: for a resource that policy passes by name, and for a run that an operator released.
-//! Both are recorded as what they are, with the bytes that went each way.
+//! Relaying without looking: for a resource that policy passes by name, for a replication that it permits, and for a
+//! run that an operator released. All are recorded as what they are, with the bytes that went each way.
 
 use std::{
     sync::{
@@ -74,7 +74,7 @@ pub(super) async fn pass(
         Verdict::Allow(permit) => permit,
         Verdict::Deny(denial) => return Err(denial),
     };
-    let mut account = Account { ledger: Ledger::new(gate.producer().clone()), counts: Arc::default() };
+    let mut account = Account::new(Ledger::new(gate.producer().clone()), 0);
     account.ledger.sent(0, permit.records());
     if held.release(permit).is_err() {
         return Ok(());
@@ -84,13 +84,13 @@ pub(super) async fn pass(
         biased;
         ending = told.wait() => (OutcomeStatus::Completed, Some(ending.denial().message)),
         () = overdue => (OutcomeStatus::Completed, Some("the operator's release ended".to_owned())),
-        ended = copy(target, &mut client, counts) => ended,
+        ended = dial_and_copy(target, &mut client, counts) => ended,
     };
     account.end(status, why.as_deref());
     Ok(())
 }
 
-async fn copy(
+async fn dial_and_copy(
     target: &dial::Target,
     client: &mut Stream,
     counts: Arc<Counts>,
@@ -99,25 +99,48 @@ async fn copy(
         Ok(upstream) => upstream,
         Err(error) => return (OutcomeStatus::Failed, Some(telemetry::chain(&error))),
     };
+    copy(client, upstream, counts).await
+}
+
+async fn copy(client: &mut Stream, upstream: Stream, counts: Arc<Counts>) -> (OutcomeStatus, Option<String>) {
     let mut counted = Counted { inner: upstream, counts };
     let copied = copy_bidirectional(client, &mut counted).await;
     (OutcomeStatus::Completed, copied.err().map(|error| error.to_string()))
 }
 
+/// Copies both ways between a client and an upstream that its judged and recorded exchange `number` has opened, until
+/// an end. Both are closed by being dropped.
+pub(super) async fn relay(mut client: Stream, upstream: Stream, ledger: Ledger, number: u64, mut told: Told) {
+    let mut account = Account::new(ledger, number);
+    let counts = account.counts.clone();
+    let (status, why) = tokio::select! {
+        biased;
+        ending = told.wait() => (OutcomeStatus::Completed, Some(ending.denial().message)),
+        ended = copy(&mut client, upstream, counts) => ended,
+    };
+    account.end(status, why.as_deref());
+}
+
 /// The outcome that a passed connection owes, with the bytes that went each way, whatever ends it.
 struct Account {
     ledger: Ledger,
+    number: u64,
     counts: Arc<Counts>,
 }
 
 impl Account {
+    /// Of the exchange `number` in `ledger`.
+    fn new(ledger: Ledger, number: u64) -> Self {
+        Self { ledger, number, counts: Arc::default() }
+    }
+
     /// Only the first end counts.
     fn end(&mut self, status: OutcomeStatus, why: Option<&str>) {
         let (sent, received) =
             (self.counts.sent.load(Ordering::Relaxed), self.counts.received.load(Ordering::Relaxed));
         let why = why.map(|why| format!("; {why}")).unwrap_or_default();
         let text = format!("{sent} bytes sent, {received} received{why}");
-        self.ledger.ended_whole(0, status, received, Some(text));
+        self.ledger.ended_whole(self.number, status, received, Some(text));
     }
 }
 

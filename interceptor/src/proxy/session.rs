@@ -10,7 +10,7 @@ use interceptor_core::{
         Action, Author, Connection, OutcomeStatus, Phase, Principal, Session, StatementFacts,
         SyntheticAddress, Target, Verb,
     },
-    protocol::{CancelKey, DecodeError, Opening},
+    protocol::{CancelKey, DecodeError, Greeting, Inspection, Opening},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -18,6 +18,7 @@ use super::{
     Proxy,
     budget::{Budget, Cancelling},
     dial::{DialError, Opened},
+    opaque,
     registry::{Ending, OpenSession, Registered, Told},
     relay::{End, Legs, Relay, fresh_key},
     stream::Stream,
@@ -193,6 +194,13 @@ impl Caller<'_> {
             dialled = self.proxy.dialler.open(self.resource, self.protocol, agent, &principal, &opening) => dialled,
         };
         match dialled {
+            Ok(opened) if opening.then == Inspection::None => {
+                self.greet(decoder, &mut client, &opened.greeting, &registered).await?;
+                let client = Prefixed::new(client_input.freeze(), client);
+                let upstream = Prefixed::new(opened.input.freeze(), opened.stream);
+                opaque::relay(Box::new(client), Box::new(upstream), ledger, number, told).await;
+                Ok(())
+            }
             Ok(opened) => {
                 ledger.ended_whole(number, OutcomeStatus::Completed, 0, None);
                 self.relay(decoder, client, client_input, opened, session, &registered, told, ledger).await
@@ -219,10 +227,7 @@ impl Caller<'_> {
         told: Told,
         ledger: Ledger,
     ) -> Result<(), StartError> {
-        let given = fresh_key()?;
-        registered.keyed(given.clone(), opened.greeting.cancel.clone());
-        let hello = decoder.opened(&opened.greeting, &given);
-        write(&mut client, &hello).await?;
+        self.greet(decoder, &mut client, &opened.greeting, registered).await?;
         let legs = Legs { client, client_input, upstream: opened.stream, upstream_input: opened.input };
         let budget = self.budget(&session, opened.greeting.cancel);
         let relay = Relay { session, gate: self.proxy.gate.clone(), ledger, turn: self.turn, budget };
@@ -236,6 +241,19 @@ impl Caller<'_> {
             End::Internal(what) => tracing::error!(connection = %self.connection.id, "{what}"),
         }
         Ok(())
+    }
+
+    /// Tells the client that its session is open.
+    async fn greet(
+        &self,
+        decoder: &mut dyn Decoder,
+        client: &mut Stream,
+        greeting: &Greeting,
+        registered: &Registered,
+    ) -> Result<(), StartError> {
+        let given = fresh_key()?;
+        registered.keyed(given.clone(), greeting.cancel.clone());
+        write(client, &decoder.opened(greeting, &given)).await
     }
 
     /// The session's budget. What it cancels is the gate's own exchange, and recorded as such.

@@ -15,5 +15,6 @@ mod credentials;
 mod hidden;
 mod operate;
 mod past;
+mod protocol;
 mod rude;
 mod support;

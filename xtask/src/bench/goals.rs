@@ -110,7 +110,7 @@ const GOALS: &[Goal] = &[
         |m, t| m.middle("durability", "prepared, 8 clients, pipelines of 50", t, "records on disk"),
         None,
     ),
-    goal("the hook of a captured connect, us", [3.0, 1.0], 2, |m, t| hook(m, t), None),
+    goal("the hook of a captured connect, us", [3.0, 1.0], 2, hook, None),
     goal(
         "hooks on an uncaptured connect, us",
         [0.5, 0.2],
@@ -199,7 +199,7 @@ mod tests {
                 "values": [memory]}])
         };
         for (memory, verdict) in [(10.0, "aim"), (20.0, "reached"), (31.0, "missed")] {
-            let table = table(&Measured::read(rest(memory)).expect("well-formed"));
+            let table = table(&serde_json::from_value(rest(memory)).expect("well-formed"));
             assert!(table.contains(verdict), "{memory}: {table}");
         }
     }

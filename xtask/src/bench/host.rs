@@ -2,21 +2,22 @@
 
 use std::{fs, process::Command};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 /// Facts of this host and its tools.
-pub(crate) fn facts() -> Value {
-    json!({
-        "kernel": first_line("uname", &["-srm"]),
-        "processor": field("/proc/cpuinfo", "model name"),
-        "processors": std::thread::available_parallelism().map_or(0, usize::from),
-        "memory": field("/proc/meminfo", "MemTotal"),
-        "distribution": field_of("/etc/os-release", "PRETTY_NAME", '='),
-        "compiler": first_line("rustc", &["--version"]),
-        "pgbench": first_line("pgbench", &["--version"]),
-        "commit": first_line("git", &["describe", "--always", "--dirty"]),
-        "load": fs::read_to_string("/proc/loadavg").unwrap_or_default().trim(),
-    })
+pub(crate) fn facts() -> Map<String, Value> {
+    let processors = std::thread::available_parallelism().map_or(0, usize::from);
+    let facts = [
+        ("kernel", first_line("uname", &["-srm"])),
+        ("processor", format!("{processors} of {}", field("/proc/cpuinfo", "model name"))),
+        ("memory", field("/proc/meminfo", "MemTotal")),
+        ("distribution", field_of("/etc/os-release", "PRETTY_NAME", '=')),
+        ("compiler", first_line("rustc", &["--version"])),
+        ("clients", first_line("pgbench", &["--version"])),
+        ("commit", first_line("git", &["describe", "--always", "--dirty"])),
+        ("load at the end", fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned()),
+    ];
+    facts.into_iter().map(|(name, fact)| (name.to_owned(), Value::String(fact))).collect()
 }
 
 /// The first line that a program prints; empty where it cannot be asked.

@@ -1,14 +1,14 @@
 //! What the story measured, and what follows from it: medians, and ratios of values from the same round.
 
-use anyhow::{Context, Result};
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 
 /// Everything that was measured.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(transparent)]
 pub(crate) struct Measured(Vec<Measurement>);
 
 /// One quantity of one target under one load, a value for each round.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Measurement {
     /// The part of the bench.
     pub(crate) part: String,
@@ -32,11 +32,6 @@ pub(crate) struct Middle {
 }
 
 impl Measured {
-    /// Reads the story's output.
-    pub(crate) fn read(values: Value) -> Result<Self> {
-        Ok(Self(serde_json::from_value(values).context("what was measured")?))
-    }
-
     /// All measurements of a part, in the order in which they were made.
     pub(crate) fn part<'a>(&'a self, part: &'a str) -> impl Iterator<Item = &'a Measurement> {
         self.0.iter().filter(move |one| one.part == part)
@@ -123,9 +118,9 @@ mod tests {
     #[test]
     fn ratios_are_of_the_same_round() {
         let one = |target, values: [f64; 3]| serde_json::json!({"part": "p", "load": "l", "target": target, "quantity": "q", "unit": "u", "values": values});
-        let measured =
-            Measured::read(Value::Array(vec![one("a", [1.0, 4.0, 9.0]), one("b", [2.0, 8.0, 9.0])]));
-        let ratio = measured.expect("well-formed").ratio("p", "l", "q", ["a", "b"]).expect("measured");
+        let values = serde_json::json!([one("a", [1.0, 4.0, 9.0]), one("b", [2.0, 8.0, 9.0])]);
+        let measured: Measured = serde_json::from_value(values).expect("well-formed");
+        let ratio = measured.ratio("p", "l", "q", ["a", "b"]).expect("measured");
         assert_eq!(ratio.median, 0.5);
     }
 }

@@ -7,10 +7,11 @@ mod page;
 mod plot;
 mod table;
 
-use std::{fs, process::Stdio};
+use std::{fs, path::PathBuf, process::Stdio};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::{
     cargo::{as_root, cargo, shown, succeed, target},
@@ -27,13 +28,40 @@ pub(crate) struct Arguments {
     /// Only this part; may be given several times
     #[arg(long, value_name = "PART")]
     only: Vec<String>,
+    /// Measures nothing: takes what an earlier run left in this bench.json
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["full", "only"])]
+    from: Option<PathBuf>,
     /// Writes what was measured into docs/performance.md
     #[arg(long)]
     page: bool,
 }
 
-/// Builds, measures, and shows.
+/// Measures, or takes what was measured before, and shows it.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let report: Report = match &arguments.from {
+        Some(file) => serde_json::from_slice(&fs::read(file).with_context(|| format!("{}", file.display()))?)
+            .with_context(|| format!("{} is no report of this task", file.display()))?,
+        None => measure(arguments)?,
+    };
+    let text = page::text(&report);
+    println!("{text}");
+    if arguments.page {
+        page::write(&workspace()?.join("docs"), &text, &report.measured)?;
+    }
+    Ok(())
+}
+
+/// Everything about one run of the story.
+#[derive(Deserialize, Serialize)]
+pub(crate) struct Report {
+    /// The command line.
+    pub(crate) command: String,
+    /// Where it ran.
+    pub(crate) host: Map<String, Value>,
+    pub(crate) measured: Measured,
+}
+
+fn measure(arguments: &Arguments) -> Result<Report> {
     setup::bench()?;
     println!("building for release (the first time takes some minutes)");
     let mut build = cargo()?;
@@ -42,30 +70,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         build.args(["--bin", program]);
     }
     succeed(&mut build)?;
+    let mut command = "cargo xtask bench".to_owned();
     let mut story = as_root(&target()?.join("release/interceptor-bench"));
     if arguments.full {
         story.arg("--full");
+        command += " --full";
     }
     story.args(&arguments.only);
+    arguments.only.iter().for_each(|part| command += &format!(" --only {part}"));
     let line = shown(&story);
     let output = story.stderr(Stdio::inherit()).output().with_context(|| line.clone())?;
     ensure!(output.status.success(), "`{line}` failed: {}", output.status);
-    let values: Value = serde_json::from_slice(&output.stdout).context("what was measured")?;
-    let host = host::facts();
-    let mut command = "cargo xtask bench".to_owned();
-    if arguments.full {
-        command += " --full";
-    }
-    arguments.only.iter().for_each(|part| command += &format!(" --only {part}"));
-    let report = json!({ "command": command, "host": host, "measured": values });
+    let measured = serde_json::from_slice(&output.stdout).context("what was measured")?;
+    let report = Report { command, host: host::facts(), measured };
     let file = target()?.join("bench.json");
     fs::write(&file, serde_json::to_string_pretty(&report)?)?;
-    let measured = Measured::read(values)?;
-    let text = page::text(&measured, &host, &command);
-    println!("{text}");
-    if arguments.page {
-        page::write(&workspace()?.join("docs"), &text, &measured)?;
-    }
-    println!("\neverything that was measured: {}", file.display());
-    Ok(())
+    println!("everything that was measured: {}\n", file.display());
+    Ok(report)
 }

@@ -3,9 +3,8 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
-use serde_json::Value;
 
-use super::{goals, measured::Measured, plot, table};
+use super::{Report, goals, measured::Measured, plot, table};
 
 const BEGIN: &str = "<!-- begin: measured, written by `cargo xtask bench --page` -->\n";
 const END: &str = "<!-- end: measured -->\n";
@@ -24,10 +23,11 @@ const TABLES: &[(&str, &str)] = &[
 ];
 
 /// All of it, as Markdown.
-pub(crate) fn text(measured: &Measured, host: &Value, command: &str) -> String {
+pub(crate) fn text(report: &Report) -> String {
+    let Report { command, host, measured } = report;
     let mut text = format!("`{command}`, on:\n\n");
-    for (name, fact) in host.as_object().into_iter().flatten() {
-        text += &format!("- {name}: {}\n", fact.as_str().map_or_else(|| fact.to_string(), str::to_owned));
+    for (name, fact) in host {
+        text += &format!("- {name}: {}\n", fact.as_str().unwrap_or_default());
     }
     text += &format!("\n### Goals\n\n{}", goals::table(measured));
     let throughput = table::throughput(measured);

@@ -68,9 +68,10 @@ mod tests {
     #[test]
     fn a_bar_is_as_long_as_its_ratio() {
         let one = |target, rate: f64| json!({"part": PART, "load": "l", "target": target, "quantity": "rate", "unit": "tx/s", "values": [rate]});
-        let measured = Measured::read(json!([one("relay", 100.0), one("audit", 50.0)])).expect("well-formed");
+        let measured: Measured =
+            serde_json::from_value(json!([one("relay", 100.0), one("audit", 50.0)])).expect("well-formed");
         let picture = throughput(&measured).expect("something was measured");
         assert!(picture.contains("width=\"210.0\""), "{picture}");
-        assert!(throughput(&Measured::read(json!([])).expect("well-formed")).is_none());
+        assert!(throughput(&serde_json::from_value(json!([])).expect("well-formed")).is_none());
     }
 }

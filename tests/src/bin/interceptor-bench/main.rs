@@ -44,8 +44,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// Which parts there are, and how each is measured.
-const PARTS: &[(&str, fn(Extent, &mut Measured) -> Result<()>)] = &[
+/// Measures a part.
+type Part = fn(Extent, &mut Measured) -> Result<()>;
+
+/// Which parts there are, by name.
+const PARTS: &[(&str, Part)] = &[
     ("throughput", |extent, measured| throughput::part(Layout::OneCore, extent, measured)),
     ("large", large::part),
     ("connects", connects::part),
