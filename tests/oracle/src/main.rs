@@ -127,7 +127,9 @@ fn compare(text: &str, tree: &str) -> Finding {
     let (relations, functions) = ours(&statement);
     let hidden: BTreeSet<String> = after(tree, "CommonTableExpr { ctename: ").collect();
     // A row type is a relation to the parser and a type to us; what FOR UPDATE OF names are aliases.
-    let types = tree.contains("CompositeTypeStmt");
+    // SET CONSTRAINTS names constraints.
+    let typed = |(_, reference): &(_, Reference)| matches!(reference, Reference::Other { kind, .. } if kind == "type");
+    let types = tree.contains("ConstraintsSetStmt") || statement.effects.iter().any(typed);
     for (schema, name) in range_vars(&without_locked(tree)) {
         let cte = schema.is_empty() && hidden.contains(&name);
         let schema = if schema == "pg_temp" { String::new() } else { schema };
