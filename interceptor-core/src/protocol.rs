@@ -314,6 +314,8 @@ pub enum LoginStep {
         code: String,
         /// The upstream's message.
         message: String,
+        /// Its error as it came, where it is about what the client asked for, not about who we are.
+        answer: Option<Bytes>,
     },
 }
 

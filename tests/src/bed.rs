@@ -113,6 +113,7 @@ pub struct Bed {
     release: Release,
     settings: Vec<(String, String)>,
     access: String,
+    port: Option<u16>,
 }
 
 impl Bed {
@@ -132,9 +133,21 @@ impl Bed {
         self
     }
 
+    /// At this port, which clients insist on.
+    pub fn at(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
     /// Lets `role` in without TLS and without any proof, where neither is what is looked at.
-    pub fn open_to(mut self, role: &str) -> Self {
-        self.access += &format!("host all {role} 127.0.0.1/32 trust\n");
+    pub fn open_to(self, role: &str) -> Self {
+        self.admit(&format!("host all {role} 127.0.0.1/32 trust"))
+    }
+
+    /// With a line of pg_hba.conf before the usual ones.
+    pub fn admit(mut self, line: &str) -> Self {
+        self.access += line;
+        self.access.push('\n');
         self
     }
 
@@ -168,7 +181,7 @@ impl Bed {
             folder,
             programs,
             user,
-            port: free_port(),
+            port: self.port.unwrap_or_else(free_port),
             server: None,
             secret: random_text(24),
             settings: self.settings,

@@ -14,6 +14,7 @@
 pub mod audit;
 pub mod bed;
 pub mod certificates;
+pub mod fuzzing;
 pub mod installation;
 pub mod leaks;
 pub mod model_api;

@@ -61,14 +61,18 @@ pub(crate) fn as_root(program: &Path) -> Command {
     command
 }
 
+/// The target that rustc builds for when none is named.
+pub(crate) fn host() -> Result<String> {
+    let output = Command::new("rustc").arg("-vV").output().context("rustc -vV")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let host = text.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
+    Ok(host.to_owned())
+}
+
 /// Makes cargo run what it built as root: `sudo` when this process is not.
 pub(crate) fn elevate_tests(command: &mut Command) -> Result<()> {
     if !is_root() {
-        let output = Command::new("rustc").arg("-vV").output().context("rustc -vV")?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let host =
-            text.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
-        let variable = format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace('-', "_"));
+        let variable = format!("CARGO_TARGET_{}_RUNNER", host()?.to_uppercase().replace('-', "_"));
         command.env(
             variable,
             "sudo --preserve-env=PATH,INTERCEPTOR_BIN,INTERCEPTOR_SLICE,NO_COLOR,RUST_BACKTRACE",

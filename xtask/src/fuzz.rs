@@ -1,59 +1,153 @@
-//! `cargo xtask fuzz`: every target's corpus replayed, then mutated for a while. Each target runs in a process of its
-//! own, so that an abort or a hang is seen and its input is kept.
+//! `cargo xtask fuzz`: every target's corpus replayed, then mutated for a while, blindly or guided by coverage. Each
+//! target runs in a process of its own, so that an abort or a hang is seen and its input is kept.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    cargo::{cargo, succeed, target},
+    cargo::{cargo, host, shown, succeed, target},
     workspace,
 };
 
-/// For how long, and what.
+/// For how long, how, and what.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Seconds of mutation for each target
     #[arg(long, default_value_t = 15)]
     seconds: u64,
+    /// An hour for each target
+    #[arg(long, conflicts_with = "seconds")]
+    long: bool,
     /// Where mutation begins; the same seed gives the same inputs
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// What makes the inputs
+    #[arg(long, value_enum, default_value_t = Engine::Mutation)]
+    engine: Engine,
     /// Only this target
     target: Option<String>,
 }
 
+/// What makes the inputs.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Engine {
+    /// Our own: quick to build, repeatable, blind
+    Mutation,
+    /// LLVM's, guided by what an input reaches; builds everything again, instrumented
+    Libfuzzer,
+}
+
+/// A target and its dictionary, as the harness lists them.
+struct Target {
+    name: String,
+    dictionary: String,
+}
+
+/// The longest input that libFuzzer makes, and what one input may take; our own engine has its own.
+const LIMITS: [&str; 3] = ["-max_len=65536", "-timeout=20", "-rss_limit_mb=4096"];
+
+/// What makes rustc's code tell libFuzzer what it reaches.
+const INSTRUMENTED: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1";
+
 /// Builds the harness and runs its targets one by one; all are run even when one fails.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     succeed(cargo()?.args(["build", "--workspace", "--bins"]))?;
-    let harness = target()?.join("debug/interceptor-fuzz");
-    let listed =
-        Command::new(&harness).arg("list").output().with_context(|| format!("{}", harness.display()))?;
-    let listed = String::from_utf8(listed.stdout).context("the harness's list")?;
-    let wanted: Vec<&str> =
-        listed.lines().filter(|name| arguments.target.as_deref().is_none_or(|only| only == *name)).collect();
-    ensure!(
-        !wanted.is_empty(),
-        "no such target; there are: {}",
-        listed.lines().collect::<Vec<_>>().join(", ")
-    );
+    let targets = targets()?;
+    let is_wanted = |target: &&Target| arguments.target.as_deref().is_none_or(|only| only == target.name);
+    let wanted: Vec<&Target> = targets.iter().filter(is_wanted).collect();
+    let names = || targets.iter().map(|target| target.name.as_str()).collect::<Vec<_>>().join(", ");
+    ensure!(!wanted.is_empty(), "no such target; there are: {}", names());
+    let seconds = if arguments.long { 3600 } else { arguments.seconds };
+    let instrumented = match arguments.engine {
+        Engine::Mutation => None,
+        Engine::Libfuzzer => Some(instrumented()?),
+    };
     let mut failed = Vec::new();
-    for name in wanted {
-        let corpus = workspace()?.join("fuzz/corpus").join(name);
-        let current = target()?.join(format!("fuzz-{name}.input"));
-        fs::write(&current, b"")?;
-        let mut command = Command::new(&harness);
-        command.args(["run", name, &arguments.seconds.to_string(), &arguments.seed.to_string()]);
-        let status = command.arg(&corpus).arg(&current).status()?;
-        if !status.success() {
-            let kept = keep(&current, &corpus)?;
-            eprintln!("{name}: {status}; its input is kept as {kept}");
-            failed.push(name.to_owned());
+    for target in wanted {
+        let good = match &instrumented {
+            None => mutate(target, seconds, arguments.seed)?,
+            Some(program) => guide(program, target, seconds, arguments.seed)?,
+        };
+        if !good {
+            failed.push(target.name.as_str());
         }
-        let _ = fs::remove_file(&current);
     }
     ensure!(failed.is_empty(), "targets that failed: {}", failed.join(", "));
     Ok(())
+}
+
+fn harness() -> Result<PathBuf> {
+    Ok(target()?.join("debug/interceptor-fuzz"))
+}
+
+fn targets() -> Result<Vec<Target>> {
+    let harness = harness()?;
+    let listed =
+        Command::new(&harness).arg("list").output().with_context(|| format!("{}", harness.display()))?;
+    let listed = String::from_utf8(listed.stdout).context("the harness's list")?;
+    let words = |line: &str| {
+        let (name, dictionary) = line.split_once(' ')?;
+        Some(Target { name: name.to_owned(), dictionary: dictionary.to_owned() })
+    };
+    listed.lines().map(words).collect::<Option<_>>().context("the harness's list")
+}
+
+fn corpus(name: &str) -> Result<PathBuf> {
+    Ok(workspace()?.join("fuzz/corpus").join(name))
+}
+
+/// Runs a target with our own engine; gives whether it lived.
+fn mutate(Target { name, .. }: &Target, seconds: u64, seed: u64) -> Result<bool> {
+    let corpus = corpus(name)?;
+    let current = target()?.join(format!("fuzz-{name}.input"));
+    fs::write(&current, b"")?;
+    let mut command = Command::new(harness()?);
+    command.args(["run", name, &seconds.to_string(), &seed.to_string()]).arg(&corpus).arg(&current);
+    let status = command.status()?;
+    if !status.success() {
+        let kept = keep(&current, &corpus)?;
+        eprintln!("{name}: {status}; its input is kept as {kept}");
+    }
+    let _ = fs::remove_file(&current);
+    Ok(status.success())
+}
+
+/// Builds everything again with instrumentation, into a folder of its own.
+fn instrumented() -> Result<PathBuf> {
+    let folder = target()?.join("fuzz");
+    let host = host()?;
+    let mut command = cargo()?;
+    command.args(["build", "--package", "interceptor-tests", "--features", "libfuzzer"]);
+    // With a target named, what cargo runs while it builds is not instrumented.
+    command.args(["--bin", "interceptor-libfuzzer", "--target", &host, "--target-dir"]).arg(&folder);
+    succeed(command.env("RUSTFLAGS", INSTRUMENTED))?;
+    Ok(folder.join(host).join("debug/interceptor-libfuzzer"))
+}
+
+/// Runs a target under libFuzzer, which leaves what it died of in the corpus and goes on from what earlier runs
+/// found; gives whether it lived.
+fn guide(program: &Path, Target { name, dictionary }: &Target, seconds: u64, seed: u64) -> Result<bool> {
+    let corpus = corpus(name)?;
+    let found = target()?.join("fuzz/found").join(name);
+    fs::create_dir_all(&found)?;
+    let dictionary = workspace()?.join("fuzz/dictionaries").join(format!("{dictionary}.dict"));
+    let mut command = Command::new(program);
+    command.env("INTERCEPTOR_FUZZ", name).args(LIMITS);
+    command.args([format!("-max_total_time={seconds}"), format!("-seed={seed}")]);
+    command.arg(format!("-dict={}", dictionary.display()));
+    command.arg(format!("-artifact_prefix={}/", corpus.display()));
+    let status = command.args([&found, &corpus]).status().with_context(|| shown(&command))?;
+    if !status.success() {
+        eprintln!("{name}: {status}; its input is kept in {}", corpus.display());
+    }
+    Ok(status.success())
 }
 
 /// Moves the input that a target died of into the corpus, where every later replay meets it.

@@ -8,6 +8,7 @@ mod demo;
 mod elf;
 mod fuzz;
 mod setup;
+mod suites;
 mod test;
 mod tidy;
 
@@ -38,6 +39,8 @@ enum Task {
     Bench(bench::Arguments),
     /// Replays every fuzz corpus, then mutates it
     Fuzz(fuzz::Arguments),
+    /// Runs the drivers' own test suites direct and captured, and compares
+    Suites(suites::Arguments),
     /// Builds the kernel programs into `interceptor-ebpf/prebuilt/`
     BuildEbpf(build_ebpf::Arguments),
 }
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Suites(arguments) => suites::run(&arguments),
         Task::BuildEbpf(arguments) => build_ebpf::run(&arguments),
     };
     match done {

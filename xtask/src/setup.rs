@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use crate::cargo::{as_root, is_root, shown, succeed, target};
 
 /// Python's clients, with their versions.
-const PYTHON: &[&str] = &["psycopg[binary]==3.3.9", "asyncpg==0.32.0", "pg8000==1.31.6"];
+const PYTHON: &[&str] = &["psycopg[binary]==3.3.9", "asyncpg==0.32.0", "pg8000==1.31.6", "alembic==1.18.4"];
 
 /// Node's clients, with their versions, and the newest server. The agent's own package carries its program.
 const NODE: &[&str] = &["pg@8.23.1", "@anthropic-ai/claude-agent-sdk@0.3.330", NEWEST_POSTGRES];
@@ -98,6 +98,13 @@ pub(crate) fn clients() -> Result<()> {
     })
 }
 
+/// Packages of the distribution's, for a task that needs more than the tests do.
+pub(crate) fn packages(wanted: &[&str]) -> Result<()> {
+    let _lock = lock()?;
+    let missing = wanted.iter().copied().filter(|package| !is_installed(package)).collect::<Vec<_>>();
+    install(&missing)
+}
+
 /// All that the bench needs: [`base`], and what it measures with.
 pub(crate) fn bench() -> Result<()> {
     base()?;
@@ -131,7 +138,7 @@ pub(crate) fn bench() -> Result<()> {
 }
 
 /// Makes `folder` with `make` unless it was made for the same `wanted` before.
-fn once(folder: &Path, wanted: &[&str], make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub(crate) fn once(folder: &Path, wanted: &[&str], make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let mark = folder.join("made-of");
     let text = wanted.join("\n");
     if fs::read_to_string(&mark).is_ok_and(|made| made == text) {
@@ -174,6 +181,12 @@ fn install(packages: &[&str]) -> Result<()> {
 
 fn parent() -> &'static str {
     CREATE_CLUSTER.rsplit_once('/').map_or("/etc", |(folder, _)| folder)
+}
+
+fn is_installed(package: &str) -> bool {
+    let mut query = Command::new("dpkg-query");
+    query.args(["--show", "--showformat=${db:Status-Status}", package]).stderr(Stdio::null());
+    query.output().is_ok_and(|said| said.stdout == b"installed")
 }
 
 fn has_postgres() -> bool {

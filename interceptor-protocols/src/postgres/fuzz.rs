@@ -1,16 +1,16 @@
-//! Entries for the fuzzer: any bytes on either side. They return nothing; a panic, an abort or a decoder that makes
-//! no progress is the finding.
+//! Entries for the fuzzer: any bytes on either side. They return nothing; a panic, an abort, a decoder that makes no
+//! progress, that depends on how its input was cut, or that sends on other bytes than it took, is the finding.
 
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
-    model::Spent,
-    permit::Denial,
-    protocol::{CancelKey, Decoder, Epoch, Greeting, Side, Step},
+    model::{Action, ExchangeDigest, Spent},
+    permit::{Denial, Held},
+    protocol::{CancelKey, DecodeError, Decoder, Done, Epoch, Greeting, Side, Step},
 };
 
-use super::decode::PostgresDecoder;
+use super::{decode::PostgresDecoder, frame};
 
 /// How many steps one input may take, several to a byte: more means no progress.
 fn budget(data: &[u8]) -> usize {
@@ -29,33 +29,113 @@ fn opened() -> PostgresDecoder {
     decoder
 }
 
-/// Gives one side `data` until it waits, errs, or closes; the other side stays silent. Every second exchange is
-/// refused.
-fn drive(decoder: &mut PostgresDecoder, side: Side, data: &[u8]) {
-    let mut input = BytesMut::from(data);
-    for turn in 0..budget(data) {
-        let step = decoder.step(side, &mut input);
-        let held = match step {
-            Ok(Step::Ask(held) | Step::Enquire(held)) => held,
-            Ok(Step::Open(opening)) => {
-                let _ = decoder.refuse(opening.held.number(), &denial());
-                return;
+/// Which exchanges are permitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Permitted {
+    All,
+    EverySecond,
+}
+
+/// All that a decoder did with one side's bytes.
+#[derive(Debug, Default, PartialEq)]
+struct Seen {
+    /// Sent on without a question, or to the client.
+    passed: Vec<u8>,
+    replied: Vec<u8>,
+    asked: Vec<(ExchangeDigest, Vec<Action>)>,
+    done: Vec<Done>,
+    /// Why it stopped, unless it only waits.
+    end: Option<String>,
+}
+
+/// Gives one side `data`, `cut` bytes at a time, until it waits, errs, or closes; the other side stays silent.
+fn drive(decoder: &mut PostgresDecoder, side: Side, data: &[u8], cut: usize, permitted: Permitted) -> Seen {
+    let mut seen = Seen::default();
+    let mut input = BytesMut::new();
+    let mut steps = budget(data);
+    // How much of the client's bytes was sent on, and how much was taken.
+    let (mut forwarded, mut fed) = (0, 0);
+    for part in data.chunks(cut) {
+        input.put_slice(part);
+        fed += part.len();
+        while seen.end.is_none() {
+            steps = steps.checked_sub(1).expect("the decoder makes no progress");
+            let step = decoder.step(side, &mut input);
+            let taken = fed.saturating_sub(input.len());
+            let sent = match step {
+                Ok(Step::Wait) => break,
+                Ok(Step::Pass(bytes)) => {
+                    seen.passed.put_slice(&bytes);
+                    Held::new(0, Vec::new(), bytes).digest()
+                }
+                Ok(Step::Ask(held)) => {
+                    let digest = held.digest();
+                    seen.asked.push((digest, held.actions().to_vec()));
+                    if permitted == Permitted::All || held.number() % 2 == 0 {
+                        decoder.sent(held.number());
+                    } else {
+                        let _ = decoder.refuse(held.number(), &denial());
+                    }
+                    digest
+                }
+                other => {
+                    if matches!(other, Ok(Step::Reply(_))) {
+                        forwarded = taken;
+                    }
+                    seen.other(decoder, other);
+                    continue;
+                }
+            };
+            let came = data.get(forwarded..taken).unwrap_or_default();
+            if side == Side::Client && permitted == Permitted::All {
+                assert!(is_what_came(came, sent), "what is sent on is what came");
             }
-            Ok(Step::Wait | Step::Hold | Step::Close(_) | Step::Cancel(_)) | Err(_) => return,
+            forwarded = taken;
+        }
+    }
+    seen
+}
+
+/// Whether what was sent on is `came` but for messages that may be dropped before it: what is said of a COPY.
+fn is_what_came(mut came: &[u8], sent: ExchangeDigest) -> bool {
+    while Held::new(0, Vec::new(), Bytes::copy_from_slice(came)).digest() != sent {
+        match frame::head(came) {
+            // Of one that is not whole yet, what is there is dropped.
+            Ok(Some(head)) if b"dcfSH".contains(&head.tag) => {
+                came = came.get(head.total..).unwrap_or_default()
+            }
+            _ => return false,
+        }
+    }
+    true
+}
+
+impl Seen {
+    /// Notes a step that sends nothing of the client's on.
+    fn other(&mut self, decoder: &mut PostgresDecoder, step: Result<Step, DecodeError>) {
+        match step {
+            Ok(Step::Enquire(held)) => {
+                self.asked.push((held.digest(), held.actions().to_vec()));
+                decoder.sent(held.number());
+            }
+            Ok(Step::Reply(bytes)) => self.replied.put_slice(&bytes),
+            Ok(Step::Answer { bytes, done }) => {
+                self.passed.put_slice(&bytes);
+                self.done.extend(done);
+            }
+            Ok(Step::StartTls(_)) => {}
             Ok(Step::Pause { .. }) => {
                 let _ = decoder.stop(&denial());
                 decoder.allow(Spent::UNLIMITED);
-                continue;
             }
-            Ok(_) => continue,
-        };
-        if turn % 2 == 0 {
-            decoder.sent(held.number());
-        } else {
-            let _ = decoder.refuse(held.number(), &denial());
+            Ok(Step::Open(opening)) => {
+                let _ = decoder.refuse(opening.held.number(), &denial());
+                self.end = Some("opened".to_owned());
+            }
+            Ok(other) => self.end = Some(format!("{other:?}")),
+            Err(error) => self.end = Some(error.to_string()),
         }
     }
-    assert!(input.is_empty(), "the decoder makes no progress");
 }
 
 /// A session in which the server copies in.
@@ -75,23 +155,60 @@ fn copying() -> PostgresDecoder {
 
 /// The client's side: `data` as a connection's first bytes, as bytes within a session, and while the server copies in.
 pub fn fuzz_client(data: &[u8]) {
-    drive(&mut PostgresDecoder::new(Arc::new(Epoch::new(|| 0))), Side::Client, data);
-    drive(&mut opened(), Side::Client, data);
-    drive(&mut copying(), Side::Client, data);
+    let whole = data.len().max(1);
+    let mut new = PostgresDecoder::new(Arc::new(Epoch::new(|| 0)));
+    drive(&mut new, Side::Client, data, whole, Permitted::EverySecond);
+    drive(&mut opened(), Side::Client, data, whole, Permitted::All);
+    drive(&mut copying(), Side::Client, data, whole, Permitted::All);
+    same_however_cut(opened, Side::Client, data, Permitted::EverySecond);
+}
+
+/// Gives `data` to two new decoders, whole and cut: as it says itself, so that mutation finds the ways.
+fn same_however_cut(new: fn() -> PostgresDecoder, side: Side, data: &[u8], permitted: Permitted) {
+    let cut = data.last().map_or(1, |byte| usize::from(byte % 16).saturating_add(1));
+    let mut whole = drive(&mut new(), side, data, data.len().max(1), permitted);
+    let mut cut = drive(&mut new(), side, data, cut, permitted);
+    if whole.end.is_some() {
+        // What came together with the fault may end with it.
+        let passed = whole.passed.len().min(cut.passed.len());
+        let done = whole.done.len().min(cut.done.len());
+        for seen in [&mut whole, &mut cut] {
+            seen.passed.truncate(passed);
+            seen.done.truncate(done);
+        }
+    }
+    assert_eq!(whole, cut, "the same however it is cut");
 }
 
 /// The upstream's side: `data` as answers to a session in which something of each kind is under way, and as the
-/// answers to a log-in; once more with an answer that is cut.
+/// answers to a log-in; once more with an answer that a budget ends.
 pub fn fuzz_upstream(data: &[u8]) {
+    let mut bounded = under_way();
+    bounded.allow(Spent { rows: 1, ..Spent::UNLIMITED });
+    drive(&mut bounded, Side::Upstream, data, data.len().max(1), Permitted::All);
+    same_however_cut(under_way, Side::Upstream, data, Permitted::All);
+    super::login::fuzz(data);
+}
+
+/// A session with a query and a pipeline under way.
+fn under_way() -> PostgresDecoder {
+    let mut decoder = opened();
     let mut client = BytesMut::new();
     client.put_slice(b"Q\0\0\0\x0dSELECT 1\0");
     client.put_slice(b"Q\0\0\0\x1eCOPY (SELECT 1) TO STDOUT\0");
     client.put_slice(b"P\0\0\0\x10\0SELECT 1\0\0\0B\0\0\0\x0c\0\0\0\0\0\0\0\0D\0\0\0\x06P\0E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04");
-    for rows in [u64::MAX, 1] {
-        let mut decoder = opened();
-        drive(&mut decoder, Side::Client, &client);
-        decoder.allow(Spent { rows, ..Spent::UNLIMITED });
-        drive(&mut decoder, Side::Upstream, data);
+    drive(&mut decoder, Side::Client, &client, client.len(), Permitted::All);
+    decoder
+}
+
+/// How the messages in `data` are framed: type and total length of each, up to what is malformed or not whole.
+pub fn frames(data: &[u8]) -> Vec<(u8, usize)> {
+    let mut rest = data;
+    let mut found = Vec::new();
+    while let Ok(Some(head)) = frame::head(rest) {
+        let Some(next) = rest.get(head.total..) else { break };
+        found.push((head.tag, head.total));
+        rest = next;
     }
-    super::login::fuzz(data);
+    found
 }

@@ -104,16 +104,25 @@ impl PostgresLogin {
             )),
             Some(b'E') => match whole(input)? {
                 None => Ok(LoginStep::Wait),
-                Some((_, message)) => Ok(self.refused(message.slice(5.min(message.len())..))),
+                Some((_, message)) => Ok(self.refused(&message)),
             },
             Some(_) => Err(DecodeError::upstream("no PostgreSQL answer to the TLS request")),
         }
     }
 
-    fn refused(&mut self, body: Bytes) -> LoginStep {
+    fn refused(&mut self, error: &Bytes) -> LoginStep {
+        let ErrorFields { code, message, .. } = ErrorFields::read(error.slice(5.min(error.len())..));
+        let for_the_client = match self.state {
+            // Logged in: what is wrong now is the database or a parameter, which the client chose. 28 is the class of
+            // what may not log in.
+            State::Settle => !code.starts_with("28"),
+            // Starting up or shutting down, and too many connections: clients try again.
+            State::Authenticate => ["57P03", "53300"].contains(&code.as_str()),
+            // Before TLS anybody may have said it.
+            State::AskTls | State::AwaitTls | State::Send | State::Proving | State::Over => false,
+        };
         self.state = State::Over;
-        let ErrorFields { code, message, .. } = ErrorFields::read(body);
-        LoginStep::Refused { code, message }
+        LoginStep::Refused { code, message, answer: for_the_client.then(|| error.clone()) }
     }
 
     fn authenticate(&mut self, body: Bytes) -> Result<Option<LoginStep>, DecodeError> {
@@ -237,7 +246,7 @@ impl PostgresLogin {
     fn message(&mut self, tag: u8, message: &Bytes) -> Result<Option<LoginStep>, DecodeError> {
         let body = message.slice(5.min(message.len())..);
         match (tag, self.state) {
-            (b'E', _) => Ok(Some(self.refused(body))),
+            (b'E', _) => Ok(Some(self.refused(message))),
             (b'v', State::Authenticate) => {
                 let version = Fields::new(body)
                     .u32()

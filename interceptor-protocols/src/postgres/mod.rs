@@ -36,7 +36,7 @@ mod upstream;
 #[cfg(test)]
 mod tests;
 
-pub use fuzz::{fuzz_client, fuzz_upstream};
+pub use fuzz::{frames, fuzz_client, fuzz_upstream};
 
 /// The protocol.
 #[derive(Debug, Clone, Copy)]

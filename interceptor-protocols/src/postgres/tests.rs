@@ -270,6 +270,39 @@ fn an_upstream_without_tls_is_not_spoken_to() {
     assert!(error.to_string().contains("offers no TLS"));
 }
 
+/// What the client asked for is the client's to know; what is wrong with our credential is not.
+#[test]
+fn an_upstream_that_refuses_is_quoted_only_where_it_speaks_of_the_client() {
+    let answered = |code: &str, accepted: bool| {
+        let mut login = Postgres.login(
+            &Principal::default(),
+            &open(&[("user", "a")]).expect("an opening"),
+            UpstreamTls::Plaintext,
+        );
+        let mut input = BytesMut::new();
+        let _ = login.step(&mut input);
+        if accepted {
+            input.put_slice(&message(b'R', |out| out.put_u32(0)));
+            assert!(matches!(login.step(&mut input), Ok(LoginStep::Prove(Challenge::Nothing))));
+            let _ = login.prove(Proof::Accepted);
+        }
+        let said = message(b'E', |out| {
+            out.put_u8(b'C');
+            put_text(out, code);
+            out.put_u8(0);
+        });
+        input.put_slice(&said);
+        let Ok(LoginStep::Refused { answer, .. }) = login.step(&mut input) else { panic!("a refusal") };
+        assert!(answer.as_ref().is_none_or(|answer| *answer == said));
+        answer.is_some()
+    };
+    assert!(answered("3D000", true), "a database that does not exist");
+    assert!(answered("57P03", false), "a server that starts up");
+    assert!(!answered("28P01", false), "our password");
+    assert!(!answered("3D000", false), "before it knows us");
+    assert!(!answered("28000", true), "a role that may not log in");
+}
+
 #[test]
 fn a_newer_client_is_told_what_is_spoken() {
     let mut decoder = PostgresDecoder::new(still());

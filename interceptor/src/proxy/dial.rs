@@ -99,6 +99,8 @@ pub enum DialError {
         code: String,
         /// The upstream's message.
         message: String,
+        /// Its error as it came, where the client may see it.
+        answer: Option<Bytes>,
     },
 }
 
@@ -217,7 +219,9 @@ impl Dialler {
                     login.prove(proof)?
                 }
                 LoginStep::Ready(greeting) => return Ok(Opened { stream, input, greeting }),
-                LoginStep::Refused { code, message } => return Err(DialError::Refused { code, message }),
+                LoginStep::Refused { code, message, answer } => {
+                    return Err(DialError::Refused { code, message, answer });
+                }
             };
         }
     }

@@ -543,13 +543,22 @@ pub(super) async fn say(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) ->
     stream.shutdown().await
 }
 
-/// A fresh cancel key for a client: nothing in it tells anything of the upstream's.
-pub(super) fn fresh_key() -> io::Result<CancelKey> {
-    let mut process = [0; 4];
+/// A fresh cancel key for a client. Its process is the upstream's, by which sessions know themselves and who notified
+/// them; its secret tells nothing of the upstream's.
+pub(super) fn fresh_key(theirs: Option<&CancelKey>) -> io::Result<CancelKey> {
+    let random =
+        |bytes: &mut [u8]| getrandom::fill(bytes).map_err(|error| io::Error::other(error.to_string()));
+    let process = match theirs {
+        Some(key) => key.process,
+        None => {
+            let mut process = [0; 4];
+            random(&mut process)?;
+            u32::from_be_bytes(process) & 0x7fff_ffff
+        }
+    };
     let mut secret = vec![0; 4];
-    getrandom::fill(&mut process).map_err(|error| io::Error::other(error.to_string()))?;
-    getrandom::fill(&mut secret).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(CancelKey { process: u32::from_be_bytes(process) & 0x7fff_ffff, secret: secret.into() })
+    random(&mut secret)?;
+    Ok(CancelKey { process, secret: secret.into() })
 }
 
 #[cfg(test)]

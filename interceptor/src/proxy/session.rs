@@ -209,7 +209,10 @@ impl Caller<'_> {
                 tracing::warn!(resource = %self.resource.name, "{}", telemetry::chain(&error));
                 let message = telemetry::chain(&error);
                 ledger.ended_whole(number, OutcomeStatus::Failed, 0, Some(message));
-                let word = decoder.farewell(&unreachable_upstream(&error, record.map(|id| id.to_string())));
+                let word = match error {
+                    DialError::Refused { answer: Some(answer), .. } => answer,
+                    other => decoder.farewell(&unreachable_upstream(&other, record.map(|id| id.to_string()))),
+                };
                 last(&mut client, &word).await
             }
         }
@@ -251,7 +254,7 @@ impl Caller<'_> {
         greeting: &Greeting,
         registered: &Registered,
     ) -> Result<(), StartError> {
-        let given = fresh_key()?;
+        let given = fresh_key(greeting.cancel.as_ref())?;
         registered.keyed(given.clone(), greeting.cancel.clone());
         write(client, &decoder.opened(greeting, &given)).await
     }

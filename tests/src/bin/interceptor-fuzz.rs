@@ -12,82 +12,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use interceptor_tests::fuzzing::{self, TARGETS};
 use memmap2::MmapMut;
 use nix::sys::resource::{Resource, setrlimit};
-
-type Target = fn(&[u8]);
-
-/// Every target, by name. The corpus of each is the folder of that name in `fuzz/corpus`.
-const TARGETS: &[(&str, Target)] = &[
-    ("sql", interceptor_core::sql::fuzz),
-    ("policy", interceptor_core::policy::fuzz),
-    ("postgres-client", interceptor_protocols::postgres::fuzz_client),
-    ("postgres-upstream", interceptor_protocols::postgres::fuzz_upstream),
-    ("helper", interceptor::helper::messages::fuzz),
-];
-
-/// What mutation strews in: words and bytes that decoders branch on.
-const WORDS: &[&[u8]] = &[
-    b"\0",
-    b"\0\0\0\0",
-    b"\0\0\0\x04",
-    b"\0\0\0\x08",
-    b"\x7f\xff\xff\xff",
-    b"\xff\xff\xff\xff",
-    b"\x80\0\0\0",
-    b"\x04\xd2\x16\x2f",
-    b"\x04\xd2\x16\x2e",
-    b"\x04\xd2\x16\x30",
-    b"\0\x03\0\0",
-    b"\0\x03\0\x02",
-    b"SELECT ",
-    b"FROM ",
-    b"ONLY ",
-    b"/*",
-    b"*/",
-    b"--",
-    b"$$",
-    b"$a$",
-    b"E'\\",
-    b"U&\"",
-    b"UESCAPE '!'",
-    b"';",
-    b";",
-    b"(",
-    b")",
-    b"WITH x AS ",
-    b"DROP TABLE ",
-    b"PREPARE p AS ",
-    b"DO ",
-    b"COPY t FROM STDIN",
-    b"::",
-    b"permit(",
-    b"forbid(",
-    b"when{",
-    b"@hold(\"",
-    b"principal",
-    b"{\"",
-    b"\":",
-    b"[",
-    b"]",
-    b"\\u0000",
-    b"null",
-    b"Q",
-    b"P",
-    b"B",
-    b"E",
-    b"S",
-    b"D",
-    b"C",
-    b"H",
-    b"X",
-    b"Z",
-    b"T",
-    b"R",
-    b"\xc0\x80",
-    b"\xed\xa0\x80",
-    b"\xe2\x80\xae",
-];
 
 /// How long one input may take. Debug builds on a shared machine are slow: what is looked for is a hang.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -110,20 +37,21 @@ fn perform(arguments: &[String]) -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["list"] => {
-            TARGETS.iter().for_each(|(name, _)| println!("{name}"));
+            TARGETS.iter().for_each(|target| println!("{} {}", target.name, target.dictionary));
             Ok(())
         }
         ["run", name, seconds, seed, corpus, file] => {
-            let (_, target) = TARGETS.iter().find(|(known, _)| known == name).context("no such target")?;
+            let target = fuzzing::target(name).context("no such target")?;
+            let words = fuzzing::words(target.words);
             setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY)?;
             let seeds = seeds(Path::new(corpus))?;
-            let mut bench = Bench::new(*target, Path::new(file))?;
+            let mut bench = Bench::new(target.run, Path::new(file))?;
             seeds.iter().for_each(|seed| bench.try_one(seed));
             let mut chance = Chance(seed.parse::<u64>()?.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
             let end = Instant::now() + Duration::from_secs(seconds.parse()?);
             let mut tried = 0_u64;
             while Instant::now() < end {
-                bench.try_one(&mutate(&seeds, &mut chance));
+                bench.try_one(&mutate(&seeds, &words, &mut chance));
                 tried += 1;
             }
             println!("{name}: {} of the corpus replayed, {tried} mutations, no crash", seeds.len());
@@ -144,7 +72,7 @@ fn seeds(folder: &Path) -> Result<Vec<Vec<u8>>> {
 
 /// Where inputs are tried: kept in the mapping and timed.
 struct Bench {
-    target: Target,
+    target: fn(&[u8]),
     file: MmapMut,
 }
 
@@ -152,7 +80,7 @@ struct Bench {
 static BEGUN: AtomicU64 = AtomicU64::new(0);
 
 impl Bench {
-    fn new(target: Target, file: &Path) -> Result<Self> {
+    fn new(target: fn(&[u8]), file: &Path) -> Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(file)?;
         file.set_len(8 + LONGEST as u64)?;
         // SAFETY: the file is this process's own until it ends; nobody else truncates or writes it.
@@ -203,7 +131,7 @@ impl Chance {
 }
 
 /// A seed with one to eight things done to it.
-fn mutate(seeds: &[Vec<u8>], chance: &mut Chance) -> Vec<u8> {
+fn mutate(seeds: &[Vec<u8>], words: &[Vec<u8>], chance: &mut Chance) -> Vec<u8> {
     let mut input = seeds[chance.below(seeds.len())].clone();
     for _ in 0..=chance.below(8) {
         let at = chance.below(input.len() + 1);
@@ -213,7 +141,7 @@ fn mutate(seeds: &[Vec<u8>], chance: &mut Chance) -> Vec<u8> {
             1 if at < input.len() => input[at] = chance.next().to_le_bytes()[0],
             2 => drop(input.drain(at..end.max(at))),
             3 => {
-                let word = WORDS[chance.below(WORDS.len())];
+                let word = &words[chance.below(words.len())];
                 drop(input.splice(at..at, word.iter().copied()));
             }
             4 => {
@@ -233,7 +161,7 @@ fn mutate(seeds: &[Vec<u8>], chance: &mut Chance) -> Vec<u8> {
                 input[at..at + 4].copy_from_slice(&length.to_be_bytes());
             }
             _ => {
-                let word = WORDS[chance.below(WORDS.len())];
+                let word = &words[chance.below(words.len())];
                 let end = (at + word.len()).min(input.len());
                 drop(input.splice(at..end.max(at), word.iter().copied()));
             }

@@ -1,61 +1,9 @@
 """Breaks PostgreSQL's protocol in every way it knows, and prints what came of each; then waits for its answers."""
 import os
-import socket
-import ssl
 import struct
 import sys
 
-HOST, PORT = "db.internal", 5432
-trust = ssl.create_default_context()
-
-
-def message(kind, body=b""):
-    return kind + struct.pack(">I", len(body) + 4) + body
-
-
-def startup(version=196608, **settings):
-    body = struct.pack(">I", version)
-    body += b"".join(key.encode() + b"\0" + value.encode() + b"\0" for key, value in settings.items()) + b"\0"
-    return struct.pack(">I", len(body) + 4) + body
-
-
-def dial(secure=True):
-    s = socket.create_connection((HOST, PORT), 10)
-    s.settimeout(20)
-    if secure:
-        s.sendall(struct.pack(">II", 8, 80877103))
-        assert s.recv(1) == b"S"
-        s = trust.wrap_socket(s, server_hostname=HOST)
-    return s
-
-
-def drain(s):
-    heard = b""
-    try:
-        while chunk := s.recv(65536):
-            heard += chunk
-            if len(heard) > 1 << 20:
-                break
-    except (TimeoutError, socket.timeout):
-        return heard, "still open"
-    except OSError as error:
-        return heard, type(error).__name__
-    return heard, "closed"
-
-
-def session():
-    s = dial()
-    s.sendall(startup(user="whoever", database="orders"))
-    heard = b""
-    while b"Z\0\0\0\x05" not in heard:
-        chunk = s.recv(65536)
-        if not chunk:
-            raise OSError(f"closed at log-in: {heard!r}")
-        heard += chunk
-        if heard[:1] == b"R" and heard[8:9] == b"\x03" and b"p" not in heard[:1]:
-            s.sendall(message(b"p", b"whatever\0"))
-            heard = b""
-    return s
+from wire import dial, drain, message, session, startup
 
 
 def first(secure, payload):

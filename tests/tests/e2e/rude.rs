@@ -20,6 +20,7 @@ fn broken_protocol_is_an_error_to_the_guilty_side() {
     let bed = Bed::start();
     let installation = Setup::of(&bed).start();
     let before = installation.roles();
+    installation.script("wire.py", include_str!("../clients/wire.py"));
     let script = installation.script("rude.py", include_str!("../clients/rude.py"));
     // "A message that never ends" waits for its time; it needs the script's patience, not ours.
     let finished =
@@ -52,6 +53,7 @@ fn a_hostile_statement_does_not_stop_its_neighbours() {
          \x20       try: TRIALS[name]()\n\
          \x20       except Exception as error: print(error, flush=True)\n",
     );
+    installation.script("wire.py", include_str!("../clients/wire.py"));
     installation.script("rude.py", include_str!("../clients/rude.py"));
     let mut job = Job::start(installation.captured("release-bot", &["/usr/bin/python3", &hostile]), "");
     wait_until("the hostile one to begin", PATIENCE, || !installation.records().with("SELECT").is_empty());

@@ -1,0 +1,126 @@
+//! The record held against the server's own log: every statement that the server began to carry out has exactly one
+//! record, and what is recorded as completed was carried out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use interceptor_tests::{Exchange, Records};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// What the comparison came to.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    /// How many statements of the agent's the server logged; a Query message counts as one.
+    pub(crate) logged: usize,
+    /// How many of them are recorded.
+    pub(crate) recorded: usize,
+    /// Statements that the server saw more often than the record says, with both counts.
+    pub(crate) missing: Vec<String>,
+    /// Statements that the record says were completed more often than the server saw them, with both counts.
+    pub(crate) unseen: Vec<String>,
+    /// The gate's own statements: logged, and recorded.
+    pub(crate) own: (usize, usize),
+}
+
+/// What a statement is known by on both sides.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    /// A Query message, by its digest: a text with a password in it is not recorded as it was.
+    Query(String),
+    /// An Execute, by its text.
+    Execute(String),
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    logged: usize,
+    sent: usize,
+    completed: usize,
+    text: String,
+}
+
+impl Account {
+    /// Holds `records` against `log`, the server's log in JSON.
+    pub(crate) fn of(log: &str, records: &Records) -> Self {
+        let mut account = Self::default();
+        let mut counts: BTreeMap<Key, Counts> = BTreeMap::new();
+        for (key, text) in log.lines().filter_map(logged) {
+            if text.starts_with("/* interceptor:") {
+                account.own.0 += 1;
+            } else {
+                let entry = counts.entry(key).or_default();
+                entry.logged += 1;
+                entry.text = text;
+            }
+        }
+        account.own.1 = records.0.iter().filter(|exchange| exchange.is_gates_own()).count();
+        for exchange in records.agents().filter(|exchange| exchange.allowed()) {
+            let Some(key) = recorded(exchange) else { continue };
+            let entry = counts.entry(key).or_default();
+            entry.sent += 1;
+            entry.completed += usize::from(exchange.status() == "completed");
+            if entry.text.is_empty() {
+                entry.text = exchange.statement().to_owned();
+            }
+        }
+        for Counts { logged, sent, completed, text } in counts.values() {
+            account.logged += logged;
+            account.recorded += logged.min(sent);
+            if logged > sent {
+                account.missing.push(format!("logged {logged} times, recorded {sent}: {text}"));
+            }
+            if completed > logged {
+                account.unseen.push(format!("completed {completed} times, logged {logged}: {text}"));
+            }
+        }
+        account
+    }
+
+    /// Whether record and log agree.
+    pub(crate) fn agrees(&self) -> bool {
+        self.missing.is_empty() && self.unseen.is_empty() && self.own.0 <= self.own.1
+    }
+}
+
+/// The statement that a line of the log says was begun for a client over TCP.
+fn logged(line: &str) -> Option<(Key, String)> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    if line.get("remote_host")?.as_str()? != "127.0.0.1" {
+        return None;
+    }
+    let message = line.get("message")?.as_str()?;
+    let (kind, text) =
+        message.split_once(": ").or_else(|| message.strip_suffix(':').map(|kind| (kind, "")))?;
+    let key = match kind {
+        "statement" => {
+            let mut frame = vec![b'Q'];
+            frame.extend_from_slice(&u32::try_from(text.len() + 5).ok()?.to_be_bytes());
+            frame.extend_from_slice(text.as_bytes());
+            frame.push(0);
+            Key::Query(hex::encode(Sha256::digest(&frame)))
+        }
+        _ if kind.starts_with("execute ") => Key::Execute(text.to_owned()),
+        _ => return None,
+    };
+    Some((key, text.to_owned()))
+}
+
+/// What a record says was sent; the first of a Query message's statements stands for all.
+fn recorded(exchange: &Exchange) -> Option<Key> {
+    match exchange.phase() {
+        "query" if exchange.at("/request/place/0") == 0 => {
+            Some(Key::Query(exchange.at("/request/frame_sha256").as_str()?.to_owned()))
+        }
+        "execute" => Some(Key::Execute(exchange.statement().to_owned())),
+        _ => None,
+    }
+}
+
+/// The hashes of the texts that observing let through though nobody understood them.
+pub(crate) fn unread(records: &Records) -> BTreeSet<String> {
+    let unread = records.agents().filter(|exchange| {
+        let would_be = exchange.at("/request/verdict/would_be");
+        !would_be.is_null() && would_be != "allowed"
+    });
+    unread.map(|exchange| hex::encode(Sha256::digest(exchange.statement()))).collect()
+}

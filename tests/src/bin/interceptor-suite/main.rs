@@ -1,0 +1,138 @@
+//! A driver's own test suite, direct and captured, each against a server of its own: the same tests must fail, and
+//! each statement in the captured server's log must have its record.
+//!
+//! `interceptor-suite NAME FOLDER plain|tls [TEST...]`: FOLDER is where `cargo xtask suites` put the suite. The captured half is
+//! done twice, as an installation begins: observed, where the record tells which texts nobody understands, then with
+//! policy in force and these texts permitted one by one. A test that ends differently is tried once more, alone, on
+//! both sides.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on must fail loudly"
+)]
+
+mod account;
+mod interrupt;
+mod side;
+mod suite;
+mod tally;
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    account::Account,
+    side::{Capture, Side},
+    suite::{Suite, Variant},
+    tally::{Difference, Tally},
+};
+
+fn main() -> ExitCode {
+    interrupt::listen();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match perform(&arguments.iter().map(String::as_str).collect::<Vec<_>>()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("interceptor-suite: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn perform(arguments: &[&str]) -> Result<bool> {
+    let [name, folder, variant, only @ ..] = arguments else {
+        bail!("usage: interceptor-suite NAME FOLDER plain|tls [TEST...]")
+    };
+    let suite = suite::find(name).context("no such suite")?;
+    let variant = Variant::parse(variant).context("the variants are plain and tls")?;
+    let title = format!("{name}, {}", variant.name());
+    if variant == Variant::Tls && !suite.speaks_tls {
+        println!("{title}: left out, its tests cannot be told to use TLS");
+        return Ok(true);
+    }
+    let start = |capture| Side::start(suite, variant, Path::new(folder), capture);
+    let direct = start(Capture::None);
+    let expected = direct.run(only);
+    let observed = start(Capture::Observed);
+    let differ = Differ::between(only, (&direct, &expected), &observed);
+    let records = observed.records();
+    let unread = account::unread(&records);
+    let observed = Report { name: "observed", differ, account: Account::of(&observed.finish(), &records) };
+    let enforced = start(Capture::Enforced(&unread));
+    let differ = Differ::between(only, (&direct, &expected), &enforced);
+    let records = enforced.records();
+    let enforced = Report { name: "enforced", differ, account: Account::of(&enforced.finish(), &records) };
+    println!("\n{title}: {} texts that cannot be read were permitted one by one", unread.len());
+    println!(
+        "  {:<9} {:>6} {:>6} {:>7} {:>8} {:>9}",
+        "", "passed", "failed", "skipped", "logged", "recorded"
+    );
+    println!("  {:<9} {expected}", "direct");
+    let reports = [observed, enforced];
+    reports.iter().for_each(Report::row);
+    Ok(reports.iter().map(|report| report.explain(suite)).fold(true, |all, good| all && good))
+}
+
+/// How the tests of a captured side ended, seen from the direct one.
+struct Differ {
+    tally: Tally,
+    /// Twice, once of it alone.
+    still: Vec<Difference>,
+    /// Only the first time.
+    settled: Vec<Difference>,
+}
+
+impl Differ {
+    fn between(only: &[&str], (direct, expected): (&Side, &Tally), captured: &Side) -> Self {
+        let tally = captured.run(only);
+        let (mut still, mut settled) = (Vec::new(), expected.differences(&tally));
+        let names: Vec<String> = settled.iter().map(|difference| difference.name.clone()).collect();
+        if !names.is_empty() {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            still = direct.run(&names).differences(&captured.run(&names));
+            settled.retain(|difference| still.iter().all(|other| other.name != difference.name));
+        }
+        Self { tally, still, settled }
+    }
+}
+
+/// What came of a captured side.
+struct Report {
+    name: &'static str,
+    differ: Differ,
+    account: Account,
+}
+
+impl Report {
+    fn row(&self) {
+        let Self { name, differ, account } = self;
+        println!("  {name:<9} {} {:>8} {:>9}", differ.tally, account.logged, account.recorded);
+    }
+
+    /// Says what differs; gives whether nothing does but what is meant to.
+    fn explain(&self, suite: &Suite) -> bool {
+        let Self { name, differ, account } = self;
+        for difference in &differ.settled {
+            println!("  {name}: {difference}; the same when tried alone");
+        }
+        let mut good = account.agrees();
+        for difference in &differ.still {
+            match suite.by_design.iter().find(|(name, _)| *name == difference.name) {
+                Some((_, why)) => println!("  {name}: {difference}, by design: {why}"),
+                None => {
+                    println!("  {name}: DIFFERS: {difference}");
+                    good = false;
+                }
+            }
+        }
+        for fault in account.missing.iter().chain(&account.unseen) {
+            println!("  {name}: RECORD: {fault}");
+        }
+        let (logged, recorded) = account.own;
+        println!("  {name}: of the gate's own statements {logged} were logged, {recorded} recorded");
+        good
+    }
+}

@@ -1,0 +1,197 @@
+//! The suites: what each needs of the server, how it is started, and where it may end differently.
+
+use std::path::Path;
+
+/// Whether the client speaks TLS to us, and we to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Variant {
+    /// Neither.
+    Plain,
+    /// Both.
+    Tls,
+}
+
+impl Variant {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        [Self::Plain, Self::Tls].into_iter().find(|variant| variant.name() == name)
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Tls => "tls",
+        }
+    }
+}
+
+/// Where the server is for a test.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Address<'a> {
+    pub(crate) host: &'a str,
+    pub(crate) port: u16,
+    pub(crate) password: &'a str,
+}
+
+/// What runs the tests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Runner {
+    /// pytest with these arguments, in the suite's own environment of Python.
+    Pytest(&'static [&'static str]),
+    /// A test program of Rust's, left in the suite's folder.
+    Libtest,
+}
+
+/// A suite.
+#[derive(Debug)]
+pub(crate) struct Suite {
+    pub(crate) name: &'static str,
+    pub(crate) runner: Runner,
+    /// The folders that the tests are in, copied to where they run.
+    pub(crate) files: &'static [&'static str],
+    /// The environment that tells the tests where the server is.
+    pub(crate) environment: fn(Address<'_>) -> Vec<(&'static str, String)>,
+    /// Whether the environment can tell the tests to use TLS.
+    pub(crate) speaks_tls: bool,
+    /// A port that the tests insist on, on loopback.
+    pub(crate) port: Option<u16>,
+    /// Who may log in how, as in pg_hba.conf: on both sides the same.
+    pub(crate) access: &'static [&'static str],
+    /// Settings of the server's.
+    pub(crate) settings: &'static [(&'static str, &'static str)],
+    /// Done to the server before.
+    pub(crate) prepare: &'static [(&'static str, &'static str)],
+    /// Tests that are left out on both sides, and why.
+    pub(crate) left_out: &'static [(&'static str, &'static str)],
+    /// Tests that end differently by design, and why.
+    pub(crate) by_design: &'static [(&'static str, &'static str)],
+}
+
+/// The suite of that name.
+pub(crate) fn find(name: &str) -> Option<&'static Suite> {
+    SUITES.iter().find(|suite| suite.name == name)
+}
+
+fn libpq(address: Address<'_>) -> Vec<(&'static str, String)> {
+    vec![
+        ("PGHOST", address.host.to_owned()),
+        ("PGPORT", address.port.to_string()),
+        ("PGUSER", "postgres".to_owned()),
+        ("PGDATABASE", "postgres".to_owned()),
+        ("PGPASSWORD", address.password.to_owned()),
+    ]
+}
+
+fn psycopg2(address: Address<'_>) -> Vec<(&'static str, String)> {
+    let mut environment = libpq(address);
+    environment.push(("PSYCOPG2_TESTDB", "postgres".to_owned()));
+    environment
+}
+
+/// Everybody by SCRAM, also without TLS.
+const SCRAM: &[&str] = &["host all all 127.0.0.1/32 scram-sha-256"];
+
+const NOBODY_LISTENS: &str =
+    "in a run every connection is taken, and one that leads nowhere is closed, not refused";
+
+const SUITES: &[Suite] = &[
+    Suite {
+        name: "pg8000",
+        // Its benchmarks measure, once is enough to see that they work; its tests of log-ins want servers of their own.
+        runner: Runner::Pytest(&[
+            "test/dbapi",
+            "test/legacy",
+            "test/native",
+            "--ignore-glob=*/auth",
+            "--benchmark-disable",
+        ]),
+        files: &["test"],
+        environment: libpq,
+        speaks_tls: false,
+        port: None,
+        access: SCRAM,
+        settings: &[("max_prepared_transactions", "10")],
+        prepare: &[("postgres", "CREATE EXTENSION hstore")],
+        left_out: &[],
+        by_design: &[
+            ("test/dbapi/test_connection.py::test_internet_socket_connection_refused", NOBODY_LISTENS),
+            ("test/legacy/test_connection.py::test_internet_socket_connection_refused", NOBODY_LISTENS),
+            ("test/native/test_connection.py::test_internet_socket_connection_refused", NOBODY_LISTENS),
+        ],
+    },
+    Suite {
+        name: "asyncpg",
+        runner: Runner::Pytest(&["tests"]),
+        files: &["tests"],
+        environment: libpq,
+        speaks_tls: true,
+        port: None,
+        access: SCRAM,
+        settings: &[],
+        prepare: &[],
+        left_out: &[],
+        by_design: &[],
+    },
+    Suite {
+        name: "psycopg2",
+        runner: Runner::Pytest(&["tests"]),
+        files: &["tests"],
+        environment: psycopg2,
+        speaks_tls: true,
+        port: None,
+        access: SCRAM,
+        settings: &[("max_prepared_transactions", "10")],
+        prepare: &[("postgres", "CREATE EXTENSION hstore")],
+        left_out: &[],
+        by_design: &[],
+    },
+    Suite {
+        name: "tokio-postgres",
+        runner: Runner::Libtest,
+        files: &[],
+        // Its tests know where their server is, and as whom they log in.
+        environment: |_| Vec::new(),
+        speaks_tls: false,
+        port: Some(5433),
+        access: &[
+            "host all pass_user 127.0.0.1/32 password",
+            "host all md5_user 127.0.0.1/32 md5",
+            "host all scram_user 127.0.0.1/32 scram-sha-256",
+            "hostssl all ssl_user 127.0.0.1/32 trust",
+            "host all ssl_user 127.0.0.1/32 reject",
+            "host all postgres 127.0.0.1/32 trust",
+        ],
+        settings: &[],
+        prepare: &[
+            ("postgres", "CREATE ROLE pass_user LOGIN PASSWORD 'password'"),
+            ("postgres", "SET password_encryption = 'md5'; ALTER ROLE md5_user PASSWORD 'password'"),
+            ("postgres", "CREATE ROLE scram_user LOGIN PASSWORD 'password'; CREATE ROLE ssl_user LOGIN"),
+            ("postgres", "CREATE EXTENSION hstore; CREATE EXTENSION citext; CREATE EXTENSION ltree"),
+        ],
+        left_out: &[],
+        by_design: &[],
+    },
+    Suite {
+        name: "sqlalchemy",
+        runner: Runner::Pytest(&["test/dialect/postgresql", "--dburi=postgresql+psycopg2:///postgres"]),
+        files: &["test", "lib", "pyproject.toml", "setup.cfg"],
+        environment: libpq,
+        speaks_tls: true,
+        port: None,
+        access: SCRAM,
+        settings: &[
+            ("max_prepared_transactions", "10"),
+            ("default_text_search_config", "pg_catalog.english"),
+        ],
+        prepare: &[
+            ("postgres", "CREATE SCHEMA test_schema; CREATE SCHEMA test_schema_2"),
+            ("postgres", "CREATE EXTENSION hstore; CREATE EXTENSION citext"),
+        ],
+        left_out: &[],
+        by_design: &[],
+    },
+];
+
+/// The Python of a suite.
+pub(crate) fn python(folder: &Path) -> String {
+    folder.join("venv/bin/python").display().to_string()
+}
