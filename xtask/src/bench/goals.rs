@@ -171,6 +171,8 @@ pub(crate) fn table(measured: &Measured) -> String {
         let verdict = match (meets(aim), meets(least)) {
             (true, _) => "aim",
             (false, true) => "reached",
+            // Nothing is said that the next run may say otherwise.
+            (false, false) if (middle.median - least).abs() <= 2.0 * middle.spread => "unclear",
             (false, false) => "missed",
         };
         let rival = goal.rival.and_then(|rival| (goal.reached)(measured, rival));

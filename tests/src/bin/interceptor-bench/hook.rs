@@ -40,8 +40,9 @@ pub(crate) fn part(extent: Extent, measured: &mut Measured) -> Result<()> {
                 let before = before.get(&program).copied().unwrap_or_default();
                 let time = after.time.saturating_sub(before.time) as f64 / 1e3;
                 let runs = after.runs.saturating_sub(before.runs) as f64;
-                measured.add(place, &format!("time in {program}"), "us", time / connects);
+                // Programs that run now and then are in the sum alone.
                 if runs >= connects / 2.0 {
+                    measured.add(place, &format!("time in {program}"), "us", time / connects);
                     measured.add(place, &format!("a run of {program}"), "us", time / runs);
                 }
                 // What is told of processes runs for every process of the host, connect or not.
