@@ -135,7 +135,7 @@ impl PostgresDecoder {
         }
         match self.copy_in() {
             CopyIn::None => {}
-            CopyIn::MayBegin => return Ok(if input.is_empty() { Step::Wait } else { Step::Hold }),
+            CopyIn::MayBegin => return Ok(if input.is_empty() { Step::Wait } else { self.hold() }),
             CopyIn::Open => return self.copy_data(input),
         }
         let head = frame::head(input).map_err(|_| DecodeError::client("a message of impossible length"))?;

@@ -20,6 +20,9 @@ use super::{
     upstream::unexpected,
 };
 
+/// A Flush, which a server that copies in passes over.
+pub(super) const FLUSH: &[u8] = b"H\0\0\0\x04";
+
 /// A COPY that the server has begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Copying {
@@ -102,6 +105,18 @@ impl PostgresDecoder {
             Some(Entry { copying: Some(Copying::In), .. }) => CopyIn::Open,
             Some(entry) if entry.may_copy_in() && !self.skips_now() => CopyIn::MayBegin,
             _ => CopyIn::None,
+        }
+    }
+
+    /// The client's next message waits until the server has said whether it copies in. What is known to copy says so at
+    /// once; what could not be read may be anything, whose end the server keeps to itself until it is told to flush.
+    pub(super) fn hold(&mut self) -> Step {
+        match self.queue.last_mut() {
+            Some(Entry { kind: Kind::Execute { opaque: true, .. }, flushed: flushed @ false, .. }) => {
+                *flushed = true;
+                Step::Pass(Bytes::from_static(FLUSH))
+            }
+            _ => Step::Hold,
         }
     }
 

@@ -10,7 +10,7 @@ use interceptor_core::{
     protocol::{CancelKey, DecodeError, Decoder, Done, Epoch, Greeting, Side, Step},
 };
 
-use super::{decode::PostgresDecoder, frame};
+use super::{copy::FLUSH, decode::PostgresDecoder, frame};
 
 /// How many steps one input may take, several to a byte: more means no progress.
 fn budget(data: &[u8]) -> usize {
@@ -96,8 +96,12 @@ fn drive(decoder: &mut PostgresDecoder, side: Side, data: &[u8], cut: usize, per
     seen
 }
 
-/// Whether what was sent on is `came` but for messages that may be dropped before it: what is said of a COPY.
+/// Whether what was sent on is `came` but for messages that may be dropped before it: what is said of a COPY; or a Flush
+/// of our own.
 fn is_what_came(mut came: &[u8], sent: ExchangeDigest) -> bool {
+    if sent == Held::new(0, Vec::new(), Bytes::from_static(FLUSH)).digest() {
+        return true;
+    }
     while Held::new(0, Vec::new(), Bytes::copy_from_slice(came)).digest() != sent {
         match frame::head(came) {
             // Of one that is not whole yet, what is there is dropped.

@@ -22,6 +22,8 @@ pub(super) struct Entry {
     pub(super) replaced: Option<Bytes>,
     /// The COPY under way.
     pub(super) copying: Option<Copying>,
+    /// The server has been told to send what it has to say of it.
+    pub(super) flushed: bool,
     /// Rows and bytes of the place under way.
     pub(super) rows: u64,
     pub(super) bytes: u64,
@@ -106,7 +108,7 @@ pub(super) struct Queue {
 impl Entry {
     /// An entry for a message that was judged, or not (`None`).
     pub(super) fn new(kind: Kind, exchange: Option<u64>) -> Self {
-        Self { kind, exchange, replaced: None, copying: None, rows: 0, bytes: 0 }
+        Self { kind, exchange, replaced: None, copying: None, flushed: false, rows: 0, bytes: 0 }
     }
 }
 
@@ -125,6 +127,10 @@ impl Queue {
 
     pub(super) fn last(&self) -> Option<&Entry> {
         self.entries.back()
+    }
+
+    pub(super) fn last_mut(&mut self) -> Option<&mut Entry> {
+        self.entries.back_mut()
     }
 
     pub(super) fn pop(&mut self) -> Option<Entry> {

@@ -170,6 +170,33 @@ fn a_command_in_the_middle_of_a_copy_ends_the_session() {
     }
 }
 
+/// The server keeps the end of an Execute to itself until a Sync or Flush, and a Sync behind what may be a COPY is held.
+#[test]
+fn what_could_not_be_read_is_flushed_before_its_sync_is_held() {
+    let mut decoder = session();
+    for (tag, body) in [(b'P', &b"\0SELECT $$\0\0\0"[..]), (b'B', &[0; 8]), (b'E', &[0; 5])] {
+        let mut input = BytesMut::from(&message(tag, |out| out.put_slice(body))[..]);
+        loop {
+            match decoder.step(Side::Client, &mut input).expect("a step") {
+                Step::Ask(held) => decoder.sent(held.number()),
+                // The judge of names is no part of this.
+                Step::Enquire(held) => drop(decoder.refuse(held.number(), &denial())),
+                Step::Pass(_) => {}
+                Step::Wait => break,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let mut input = BytesMut::from(&sync()[..]);
+    let step = decoder.step(Side::Client, &mut input).expect("a step");
+    assert!(matches!(&step, Step::Pass(bytes) if **bytes == *b"H\0\0\0\x04"), "{step:?}");
+    assert!(is_held(&mut decoder, &sync()), "once is enough");
+    for tag in [b'1', b'2', b'I'] {
+        let _ = upstream(&mut decoder, &message(tag, |_| {}));
+    }
+    assert_eq!(passed(&mut decoder, &sync()), sync());
+}
+
 #[test]
 fn nothing_is_held_where_no_copy_can_begin() {
     for text in ["SELECT 1", "COPY t TO STDOUT", "COPY t FROM '/tmp/x'", "COPY t FROM PROGRAM 'x'"] {
