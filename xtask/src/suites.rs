@@ -244,12 +244,12 @@ fn rust(folder: &Path, package: &Path, test: &str, features: &[&str]) -> Result<
         build.current_dir(&source).stderr(Stdio::inherit()).output().with_context(|| shown(&build))?;
     ensure!(output.status.success(), "`{}` failed", shown(&build));
     let lines = String::from_utf8(output.stdout).context("cargo's messages")?;
-    let program = lines.lines().filter_map(|line| {
+    let mut program = lines.lines().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
         let is_test = message.pointer("/target/kind/0")?.as_str()? == "test";
         is_test.then(|| Some(message.get("executable")?.as_str()?.to_owned()))?
     });
-    let program = program.last().context("cargo built no test program")?;
+    let program = program.next_back().context("cargo built no test program")?;
     fs::copy(program, folder.join("tests")).context("the test program")?;
     fs::remove_dir_all(folder.join("target")).context("what it was built from")
 }

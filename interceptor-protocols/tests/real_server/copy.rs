@@ -90,8 +90,11 @@ pub(crate) fn raw_open(port: u16) -> TcpStream {
     stream
 }
 
+/// A name, and messages with the answer that each waits for.
+type Session = (&'static str, Vec<(Vec<u8>, u8)>);
+
 /// Scripts in which a COPY ends well, badly, early, late, or not at all.
-fn copies() -> Vec<(&'static str, Vec<(Vec<u8>, u8)>)> {
+fn copies() -> Vec<Session> {
     let q = raw_query;
     let x = raw_extended;
     let d = |text: &str| raw(b'd', text.as_bytes());

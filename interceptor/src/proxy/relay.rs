@@ -291,7 +291,7 @@ impl Relay<'_> {
                 Event::Told(ending) => return End::Told(ending),
                 Event::Judged(author, held, verdict) => {
                     let settled =
-                        self.settle(&mut **decoder, client, upstream, &mut wheel, author, held, verdict);
+                        self.settle(&mut **decoder, client, upstream, &mut wheel, (author, held, verdict));
                     if let Err(end) = settled {
                         return end;
                     }
@@ -361,7 +361,7 @@ impl Relay<'_> {
             if held.actions().len() <= BATCH
                 && let Some(verdict) = self.gate.judge_now(&held, author)
             {
-                self.settle(&mut **decoder, client, upstream, wheel, author, held, verdict)?;
+                self.settle(&mut **decoder, client, upstream, wheel, (author, held, verdict))?;
             } else {
                 wheel.judging = Some(self.judge(held, author));
                 return Ok(());
@@ -464,9 +464,7 @@ impl Relay<'_> {
         client: &mut Leg,
         upstream: &mut Leg,
         wheel: &mut Wheel,
-        author: Author,
-        held: Held,
-        verdict: Verdict,
+        (author, held, verdict): (Author, Held, Verdict),
     ) -> Result<(), End> {
         let number = held.number();
         match verdict {
