@@ -179,7 +179,7 @@ fn the_shipped_policies_say_what_their_tables_expect() {
         }
         folders += 1;
     }
-    assert_eq!(folders, 3);
+    assert_eq!(folders, 5);
 }
 
 #[test]
