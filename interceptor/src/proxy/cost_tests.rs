@@ -31,8 +31,7 @@ use crate::gate::{
     tests::{Bed, session},
 };
 
-/// The most allocations of one exchange. None of them is the relay's, the gate's or the journal's: the decoder makes an
-/// action and what it owes of each text.
+/// The most allocations of one exchange. The decoder still makes an action, and what it owes, of each text.
 const MOST: u64 = 40;
 
 /// How many exchanges make it warm, and how many are counted.
