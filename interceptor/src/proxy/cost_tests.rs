@@ -31,8 +31,8 @@ use crate::gate::{
     tests::{Bed, session},
 };
 
-/// The most allocations of one exchange. The decoder still makes an action, and what it owes, of each text.
-const MOST: u64 = 40;
+/// The most allocations of one exchange, as counted. The decoder still makes an action, and what it owes, of each text.
+const MOST: u64 = 17;
 
 /// How many exchanges make it warm, and how many are counted.
 const EACH: u64 = 40;
