@@ -1,5 +1,7 @@
 //! An exchange in protocol-neutral form: what policy judges and what the record keeps.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 /// What an effect does. Each is one Cedar action of the same name ([`Verb::as_str`]).
@@ -311,12 +313,12 @@ pub struct BindValue {
 /// An exchange, or one statement of a batch, in protocol-neutral form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Action {
+    /// What it does. Shared by all that mean the same.
+    pub facts: Arc<StatementFacts>,
     /// The form it came in.
     pub phase: Phase,
     /// The exact text. Empty where the exchange has none.
     pub text: String,
     /// Bind values, in order.
     pub binds: Vec<BindValue>,
-    /// What it does.
-    pub facts: StatementFacts,
 }

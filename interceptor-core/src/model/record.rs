@@ -32,7 +32,8 @@ pub enum Entry {
     Event(EventRecord),
 }
 
-/// What was asked, by whom, and what was decided. What is the same in all requests of a session stands first.
+/// What was asked, by whom, and what was decided. What is the same in all requests of a session stands first, then what
+/// is the same each time that a statement is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestRecord {
     /// The run.
@@ -55,18 +56,18 @@ pub struct RequestRecord {
     pub protocol: String,
     /// Who the session is upstream.
     pub principal: Principal,
+    /// What was decided.
+    pub verdict: VerdictRecord,
+    /// The statement, with its facts and bind values.
+    pub action: Action,
     /// When, in microseconds of the Unix epoch.
     pub at: i64,
     /// Who wrote the statement.
     pub author: Author,
-    /// The statement, with its facts and bind values.
-    pub action: Action,
     /// SHA-256 of the frame that the statement stood in, in hexadecimal.
     pub frame_sha256: String,
     /// The statement's place in its frame, from 0, and how many there are.
     pub place: (u32, u32),
-    /// What was decided.
-    pub verdict: VerdictRecord,
 }
 
 /// What the gate decided.

@@ -3,7 +3,7 @@
 //! Here too nothing is read or asked of a server: the catalogue stands in the table, and how SQL is analysed is the
 //! caller's to say.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -260,7 +260,8 @@ impl Case {
             // Nothing judged would read as everything allowed.
             return Err("the text has no statement".to_owned());
         }
-        let action = |facts| Action { phase, text: text.to_owned(), binds: Vec::new(), facts };
+        let action =
+            |facts| Action { phase, text: text.to_owned(), binds: Vec::new(), facts: Arc::new(facts) };
         Ok(facts.into_iter().map(action).collect())
     }
 }

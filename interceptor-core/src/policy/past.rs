@@ -97,7 +97,8 @@ pub(super) mod tests {
                 phase: Phase::Query,
                 text: "a text".to_owned(),
                 binds: Vec::new(),
-                facts: StatementFacts { effects, ..StatementFacts::single(Verb::DataRead, Target::Resource) },
+                facts: StatementFacts { effects, ..StatementFacts::single(Verb::DataRead, Target::Resource) }
+                    .into(),
             },
             frame_sha256: String::new(),
             place: (0, 1),

@@ -10,11 +10,12 @@ use std::{
 
 use interceptor_core::{
     model::{Action, BindValue, Phase, SessionChange, StatementFacts, StatementKind, Target, Unknown, Verb},
-    sql::{Answer, Question, Reference, Relation, Statement},
+    sql::{Answer, Meaning, Question, Reference, Relation, Statement},
 };
 
 use super::{
     facts,
+    known::Moment,
     names::{Names, Weighed},
     queue::Place,
     turn::{self, Turn, is_plain},
@@ -251,20 +252,37 @@ pub(super) fn question(items: &[Expanded<'_>]) -> Question {
     question
 }
 
-/// The actions of these statements. `known` is the catalogue's answer to [`question`], or why there is none;
-/// `undecided` is what the transaction under way has turned.
+/// What the facts of statements are joined from.
+#[derive(Debug)]
+pub(super) enum Basis {
+    /// The facts themselves, of the only statement: they were joined before.
+    Told(Arc<StatementFacts>),
+    /// The catalogue's answer to [`question`], as if it had been asked in that moment.
+    Answer(Answer, Moment),
+    /// Why there is no answer.
+    Nothing(String),
+}
+
+/// The actions of these statements. `undecided` is what the transaction under way has turned.
 pub(super) fn actions(
     phase: Phase,
     text: &str,
     items: &[Expanded<'_>],
-    known: Result<&Answer, &str>,
+    basis: &Basis,
     binds: &[BindValue],
     undecided: Turn,
 ) -> Vec<Action> {
     if items.is_empty() {
         return unknown(phase, text, binds.to_vec(), "there is no statement in it");
     }
-    let mut known = known;
+    let mut known = match basis {
+        Basis::Told(facts) => {
+            let (text, binds) = (bare(text).to_owned(), binds.to_vec());
+            return vec![Action { phase, text, binds, facts: facts.clone() }];
+        }
+        Basis::Answer(answer, _) => Ok(answer),
+        Basis::Nothing(why) => Err(why.as_str()),
+    };
     // Names that an earlier statement of the same text makes: they may hide what the catalogue said.
     let mut made = BTreeSet::new();
     let mut begin = 0;
@@ -292,15 +310,19 @@ pub(super) fn actions(
             let end = if count == items.len() { text.len() } else { item.statement.range.end };
             let own = text.get(begin..end).unwrap_or(text);
             begin = end;
-            let own = own.trim_matches(|c: char| c == ';' || c.is_whitespace());
-            Action { phase, text: own.to_owned(), binds: binds.to_vec(), facts }
+            Action { phase, text: bare(own).to_owned(), binds: binds.to_vec(), facts: Arc::new(facts) }
         })
         .collect()
 }
 
+/// A statement's text without what only separates it from others.
+fn bare(text: &str) -> &str {
+    text.trim_matches(|c: char| c == ';' || c.is_whitespace())
+}
+
 /// The one action of something that could not be understood.
 pub(super) fn unknown(phase: Phase, text: &str, binds: Vec<BindValue>, why: &str) -> Vec<Action> {
-    vec![Action { phase, text: text.to_owned(), binds, facts: StatementFacts::unknown(why) }]
+    vec![Action { phase, text: text.to_owned(), binds, facts: Arc::new(StatementFacts::unknown(why)) }]
 }
 
 fn item_facts(item: &Expanded<'_>, known: Result<&Answer, &str>) -> StatementFacts {
@@ -391,6 +413,11 @@ impl Expanded<'_> {
             made.contains(&name.name)
                 && !known.is_some_and(|answer| matches!(answer.relations.get(name), Some(Relation::Missing)))
         })
+    }
+
+    /// What it means, where that is all there is to it.
+    pub(super) fn meaning(&self) -> Option<&Arc<Meaning>> {
+        self.behind.is_none().then_some(&self.statement.meaning)
     }
 
     /// The statement itself.

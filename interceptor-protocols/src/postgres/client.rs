@@ -15,7 +15,7 @@ use interceptor_core::{
 };
 
 use super::{
-    action::{self, Change, Expanded, Prepared, Reading},
+    action::{self, Basis, Change, Expanded, Prepared, Reading},
     asked::{Asked, What},
     bind::{self, Bind},
     copy::CopyIn,
@@ -64,10 +64,9 @@ pub(super) enum Work {
     },
 }
 
-/// What is known for judging.
+/// What is needed for judging.
 enum Need {
-    Have(Answer),
-    Lack(String),
+    Nothing(Basis),
     Enquire(Question),
 }
 
@@ -245,7 +244,8 @@ impl PostgresDecoder {
     fn judge_function(&mut self, frame: Bytes, call: bind::Call) -> Step {
         let (facts, types) = facts::called(call.function, &self.database);
         let turn = if facts.unknown.is_some() { Turn::Catalogue } else { Turn::Nothing };
-        let action = Action { phase: Phase::Execute, text: String::new(), binds: call.values(types), facts };
+        let (binds, facts) = (call.values(types), Arc::new(facts));
+        let action = Action { phase: Phase::Execute, text: String::new(), binds, facts };
         self.ask(What::Function, vec![action], frame, turn, true)
     }
 
@@ -263,18 +263,17 @@ impl PostgresDecoder {
             (None, Ok(statements)) => statements,
         };
         let expansion = self.names.expand(&reading.text, statements, self.segment_op);
-        let known = match self.need(&expansion.items, expansion.firm) {
+        let basis = match self.need(&expansion.items, expansion.firm) {
             Need::Enquire(question) => {
                 drop(expansion);
                 return Ok(self.enquire(question, Work::Query { frame, reading }));
             }
-            Need::Have(answer) => Ok(answer),
-            Need::Lack(why) => Err(why),
+            Need::Nothing(basis) => basis,
         };
-        let known = known.as_ref().map_err(String::as_str);
         let items = &expansion.items;
         let undecided = self.turns.undecided();
-        let actions = action::actions(Phase::Query, &reading.text, items, known, &[], undecided);
+        let actions = action::actions(Phase::Query, &reading.text, items, &basis, &[], undecided);
+        self.tell(items, &basis, &actions);
         let places = items.iter().map(|item| item.place(&reading.text)).collect();
         let turn = turn::of_all(items, &actions, undecided);
         let what = What::Query { places, opaque: items.is_empty() };
@@ -300,24 +299,18 @@ impl PostgresDecoder {
         }
         let statements = reading.statements.as_deref().unwrap_or_default();
         let expansion = self.names.expand(&reading.text, statements, self.segment_op);
-        let known = match self.need(&expansion.items, expansion.firm) {
+        let basis = match self.need(&expansion.items, expansion.firm) {
             Need::Enquire(question) => {
                 drop(expansion);
                 return Ok(self.enquire(question, Work::Parse { frame, name, reading, types }));
             }
-            Need::Have(answer) => Ok(answer),
-            Need::Lack(why) => Err(why),
+            Need::Nothing(basis) => basis,
         };
-        let known = known.as_ref().map_err(String::as_str);
-        let actions = action::actions(
-            Phase::Prepare,
-            &reading.text,
-            &expansion.items,
-            known,
-            &[],
-            self.turns.undecided(),
-        );
-        let snapshot = expansion.items.iter().any(|item| action::takes_snapshot(item.statement()));
+        let items = &expansion.items;
+        let undecided = self.turns.undecided();
+        let actions = action::actions(Phase::Prepare, &reading.text, items, &basis, &[], undecided);
+        self.tell(items, &basis, &actions);
+        let snapshot = items.iter().any(|item| action::takes_snapshot(item.statement()));
         Ok(self.ask(what, actions, frame, Turn::Nothing, snapshot))
     }
 
@@ -393,13 +386,12 @@ impl PostgresDecoder {
         };
         let expansion = self.names.expand(&reading.text, statements, self.segment_op);
         let need = self.need(&expansion.items, expansion.firm && firm);
-        let known = match need {
+        let basis = match need {
             Need::Enquire(question) => {
                 drop(expansion);
                 return Ok(self.enquire(question, Work::Execute { frame, portal: name }));
             }
-            Need::Have(answer) => Ok(answer),
-            Need::Lack(why) => Err(why),
+            Need::Nothing(basis) => basis,
         };
         let why = match (&self.unreadable, &reading.statements) {
             (Some(why), _) => Some(why.clone()),
@@ -415,10 +407,10 @@ impl PostgresDecoder {
             drop(expansion);
             return Ok(self.ask_unknown(what, Phase::Execute, &reading.text, binds, &why, frame));
         }
-        let known = known.as_ref().map_err(String::as_str);
         let items = &expansion.items;
         let undecided = self.turns.undecided();
-        let actions = action::actions(Phase::Execute, &reading.text, items, known, &binds, undecided);
+        let actions = action::actions(Phase::Execute, &reading.text, items, &basis, &binds, undecided);
+        self.tell(items, &basis, &actions);
         let turn = turn::of_all(items, &actions, undecided);
         let snapshot = items.iter().any(|item| action::takes_snapshot(item.statement()));
         let changes = items.iter().flat_map(|item| item.changes(&reading.text)).collect();
@@ -431,41 +423,52 @@ impl PostgresDecoder {
     /// What is needed before these can be judged. `firm` is false where a name's meaning hangs on answers that have
     /// not come: a look-up then also waits for them.
     fn need(&mut self, items: &[Expanded<'_>], firm: bool) -> Need {
-        let mut question = action::question(items);
         let now = self.moment();
-        if firm && self.turns.is_proven() {
+        let lack = |why: &str| Need::Nothing(Basis::Nothing(why.to_owned()));
+        let proven = firm && self.turns.is_proven();
+        if proven
+            && let [item] = items
+            && let Some(facts) = item.meaning().and_then(|meaning| self.known.facts(meaning, now))
+        {
+            return Need::Nothing(Basis::Told(facts));
+        }
+        let mut question = action::question(items);
+        if proven {
             if !action::needs_catalogue(items) {
-                return Need::Have(Answer::default());
+                return Need::Nothing(Basis::Answer(Answer::default(), now));
             }
-            if let Some(answer) = self.known.answer(&question, now) {
-                return Need::Have(answer);
+            if let Some((answer, asked)) = self.known.answer(&question, now) {
+                return Need::Nothing(Basis::Answer(answer, asked));
             }
         }
         if let Some(why) = self.known.failure(now) {
-            return Need::Lack(why.to_owned());
+            return lack(why);
         }
         if self.skips_now() {
-            return Need::Lack(
-                "an earlier message of the same pipeline failed, so its names cannot be looked up".to_owned(),
-            );
+            return lack("an earlier message of the same pipeline failed, so its names cannot be looked up");
         }
         if question.relations.len().saturating_add(question.functions.len()) > lookup::MAX_NAMES {
-            return Need::Lack(format!("it has more than {} names", lookup::MAX_NAMES));
+            return lack(&format!("it has more than {} names", lookup::MAX_NAMES));
         }
         let settled = self.is_settled();
         if settled && self.status == b'E' {
-            return Need::Lack(
-                "the transaction has failed, so names cannot be looked up; ROLLBACK first".to_owned(),
-            );
+            return lack("the transaction has failed, so names cannot be looked up; ROLLBACK first");
         }
         let outside = settled && self.status == b'I';
         if !outside && !self.snapshot && !items.iter().any(|item| action::takes_snapshot(item.statement())) {
-            return Need::Lack(
-                "looking its names up would fix the transaction's snapshot; run a query first".to_owned(),
-            );
+            return lack("looking its names up would fix the transaction's snapshot; run a query first");
         }
         self.known.refresh(&mut question, now);
         Need::Enquire(question)
+    }
+
+    /// Keeps what the catalogue's answer made of a statement, for the next time that its like is asked.
+    fn tell(&mut self, items: &[Expanded<'_>], basis: &Basis, actions: &[Action]) {
+        if let ([item], [action], Basis::Answer(_, asked)) = (items, actions, basis)
+            && let Some(meaning) = item.meaning()
+        {
+            self.known.tell(meaning, *asked, &action.facts);
+        }
     }
 
     fn enquire(&mut self, question: Question, work: Work) -> Step {

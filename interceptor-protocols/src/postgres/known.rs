@@ -4,12 +4,20 @@
 //! then only within the stretch of messages that it was asked in, where the locks of what was parsed keep it true,
 //! or within the same epoch of the resource. What is kept is bounded.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
-use interceptor_core::sql::{Answer, Besides, Function, Name, Question, Relation};
+use interceptor_core::{
+    model::StatementFacts,
+    sql::{Answer, Besides, Function, Meaning, Name, Question, Relation},
+};
 
 /// How much a session keeps, by a rough count of its bytes.
 const MAX_WEIGHT: usize = 256 << 10;
+/// Of how many meanings a session keeps the facts.
+const MAX_TOLD: usize = 64;
 /// How many names are asked for at once, beyond which what has grown old is not asked for again by the way.
 const MAX_REFRESHED: usize = 64;
 
@@ -55,9 +63,10 @@ impl<T: Clone> Fact<T> {
         Self { asked, used: false, value }
     }
 
-    fn get(&mut self, now: Moment) -> Option<T> {
+    /// Its value, and when it was asked.
+    fn get(&mut self, now: Moment) -> Option<(T, Moment)> {
         self.used |= self.asked.holds(now);
-        self.asked.holds(now).then(|| self.value.clone())
+        self.asked.holds(now).then(|| (self.value.clone(), self.asked))
     }
 
     /// Whether it was needed lately, and nothing but time and others' changes speak against it.
@@ -66,9 +75,21 @@ impl<T: Clone> Fact<T> {
     }
 }
 
+/// What a statement of one meaning does by the answers that there are.
+#[derive(Debug)]
+struct Told {
+    /// Held, so that its address is nobody else's.
+    _meaning: Arc<Meaning>,
+    facts: Arc<StatementFacts>,
+    /// Until when the answers hold.
+    asked: Moment,
+}
+
 /// Answers to look-ups.
 #[derive(Debug, Default)]
 pub(super) struct Known {
+    /// What was made of them, by the meaning's address. A new answer empties it.
+    told: HashMap<usize, Told>,
     scope: Option<(Moment, Scope)>,
     relations: HashMap<Name, Fact<Relation>>,
     functions: HashMap<Name, Fact<Function>>,
@@ -78,28 +99,56 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// The answer to `question`, if all of it is known `now`.
-    pub(super) fn answer(&mut self, question: &Question, now: Moment) -> Option<Answer> {
+    /// The answer to `question`, if all of it is known `now`, and a moment that it was asked in as it were: it holds
+    /// for as long as what was asked then does.
+    pub(super) fn answer(&mut self, question: &Question, now: Moment) -> Option<(Answer, Moment)> {
         let (asked, scope) = self.scope.as_ref()?;
         if !asked.holds(now) {
             return None;
         }
-        let relations = question
-            .relations
-            .iter()
-            .map(|name| Some((name.clone(), self.relations.get_mut(name)?.get(now)?)));
-        let functions = question
-            .functions
-            .iter()
-            .map(|name| Some((name.clone(), self.functions.get_mut(name)?.get(now)?)));
-        Some(Answer {
+        // What holds in its stretch alone makes all of it do so.
+        let mut whole = Moment { epoch: asked.epoch.filter(|_| asked.epoch == now.epoch), ..now };
+        let mut part = |asked: Moment| {
+            if asked.epoch != now.epoch {
+                whole.epoch = None;
+            }
+        };
+        let mut relations = BTreeMap::new();
+        for name in &question.relations {
+            let (relation, asked) = self.relations.get_mut(name)?.get(now)?;
+            part(asked);
+            relations.insert(name.clone(), relation);
+        }
+        let mut functions = BTreeMap::new();
+        for name in &question.functions {
+            let (function, asked) = self.functions.get_mut(name)?.get(now)?;
+            part(asked);
+            functions.insert(name.clone(), function);
+        }
+        let answer = Answer {
             database: scope.database.clone(),
             role: scope.role.clone(),
             search_path: scope.search_path.clone(),
             besides: scope.besides.clone(),
-            relations: relations.collect::<Option<_>>()?,
-            functions: functions.collect::<Option<_>>()?,
-        })
+            relations,
+            functions,
+        };
+        Some((answer, whole))
+    }
+
+    /// What a statement that means this does, if that has been told and the answers still hold `now`.
+    pub(super) fn facts(&self, meaning: &Arc<Meaning>, now: Moment) -> Option<Arc<StatementFacts>> {
+        let told = self.told.get(&address(meaning))?;
+        told.asked.holds(now).then(|| told.facts.clone())
+    }
+
+    /// A statement that means this does that, by an answer that was asked in that moment.
+    pub(super) fn tell(&mut self, meaning: &Arc<Meaning>, asked: Moment, facts: &Arc<StatementFacts>) {
+        if self.told.len() >= MAX_TOLD {
+            self.told.clear();
+        }
+        let told = Told { _meaning: meaning.clone(), facts: facts.clone(), asked };
+        self.told.insert(address(meaning), told);
     }
 
     /// Adds to a question that is to be asked what was needed lately and has grown old: one look-up then serves the
@@ -126,6 +175,7 @@ impl Known {
     /// Takes what a look-up brought that was asked at a moment.
     pub(super) fn learn(&mut self, asked: Moment, answer: Result<Answer, String>) {
         self.failed = None;
+        self.told.clear();
         let answer = match answer {
             Ok(answer) => answer,
             Err(why) => {
@@ -146,6 +196,10 @@ impl Known {
         let functions = functions.into_iter().map(|(name, function)| (name, Fact::new(asked, function)));
         self.functions.extend(functions);
     }
+}
+
+fn address(meaning: &Arc<Meaning>) -> usize {
+    Arc::as_ptr(meaning).addr()
 }
 
 /// About how many bytes an answer takes. What replaces something is counted besides it: the sum only grows until
@@ -209,6 +263,42 @@ mod tests {
         known.learn(at(0, 2, 8), Ok(answer(&["c"])));
         assert!(known.answer(&question(&["a", "c"]), at(0, 2, 8)).is_none(), "one part is too old");
         assert!(known.answer(&question(&["c"]), at(0, 3, 8)).is_some());
+    }
+
+    #[test]
+    fn an_answer_of_several_ages_holds_for_as_long_as_the_oldest() {
+        let mut known = Known::default();
+        known.learn(at(0, 1, 7), Ok(answer(&["a"])));
+        known.learn(at(0, 1, 8), Ok(answer(&["b"])));
+        let holds = |known: &mut Known, names: &[&str], then| {
+            let (_, asked) = known.answer(&question(names), at(0, 1, 8)).expect("it holds now");
+            asked.holds(then)
+        };
+        assert!(holds(&mut known, &["b"], at(0, 2, 8)));
+        assert!(!holds(&mut known, &["b"], at(0, 2, 9)));
+        assert!(holds(&mut known, &["a", "b"], at(0, 1, 8)));
+        assert!(!holds(&mut known, &["a", "b"], at(0, 2, 8)), "one was asked before this epoch");
+    }
+
+    #[test]
+    fn what_was_made_of_an_answer_holds_no_longer_than_it() {
+        let meaning = interceptor_core::sql::analyze("SELECT 1").expect("it can be read")[0].meaning.clone();
+        let same = interceptor_core::sql::analyze("SELECT 1").expect("it can be read")[0].meaning.clone();
+        let facts = Arc::new(StatementFacts::unknown("any"));
+        let mut known = Known::default();
+        known.tell(&meaning, at(0, 1, 7), &facts);
+        assert!(known.facts(&meaning, at(0, 2, 7)).is_some_and(|told| Arc::ptr_eq(&told, &facts)));
+        assert!(known.facts(&same, at(0, 2, 7)).is_none(), "it is found by its address");
+        assert!(known.facts(&meaning, at(0, 2, 8)).is_none());
+        assert!(known.facts(&meaning, at(1, 1, 7)).is_none());
+        known.learn(at(0, 2, 8), Err("why".to_owned()));
+        assert!(known.facts(&meaning, at(0, 1, 7)).is_none());
+        for _ in 0..1000 {
+            let meaning =
+                interceptor_core::sql::analyze("SELECT 1").expect("it can be read")[0].meaning.clone();
+            known.tell(&meaning, at(0, 1, 7), &facts);
+        }
+        assert!(known.told.len() <= MAX_TOLD);
     }
 
     #[test]

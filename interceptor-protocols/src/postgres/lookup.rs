@@ -84,7 +84,8 @@ pub(super) fn request(number: u64, question: &Question, sync: bool) -> Request {
             has_where: true,
             has_limit: true,
             unknown: None,
-        },
+        }
+        .into(),
     };
     Request { bytes: out.finish(), action }
 }

@@ -1,42 +1,16 @@
-//! What the gate writes of a statement: its text as it may be written down, its facts, and the verdict.
+//! What the gate writes of a statement beside what was ruled: its text as it may be written down, and its values.
 //!
 //! Promise: no passwords, and at `metadata` neither literals nor bind values.
 
 use std::cell::RefCell;
 
-use interceptor_core::{
-    Held,
-    inventory::RecordLevel,
-    model::{Author, StatementFacts},
-    sql,
-};
-use serde_json::value::{RawValue, to_raw_value};
+use interceptor_core::{Held, inventory::RecordLevel, model::Author, sql};
 
-use super::{Settled, now_us};
-use crate::store::{RequestHead, Requests, Statement, What};
+use super::now_us;
+use crate::store::{RequestHead, RequestRuling, Requests, Statement, What};
 
 /// The most room that a thread keeps for entries, in bytes.
 const KEPT: usize = 64 * 1024;
-
-/// The facts and the verdict of one statement, as text.
-#[derive(Debug)]
-pub(super) struct Told {
-    facts: Box<RawValue>,
-    verdict: Box<RawValue>,
-}
-
-impl Told {
-    /// What was settled of the statement at `place`, by the policy with that hash.
-    pub(super) fn of(
-        settled: &Settled,
-        place: usize,
-        facts: &StatementFacts,
-        policy: &str,
-    ) -> Result<Self, serde_json::Error> {
-        let verdict = to_raw_value(&settled.record(place, policy))?;
-        Ok(Self { facts: to_raw_value(facts)?, verdict })
-    }
-}
 
 /// Writes the entry of the statement at `place` of `held`; an exchange without that statement has none.
 pub(super) fn write(
@@ -45,7 +19,7 @@ pub(super) fn write(
     held: &Held,
     author: Author,
     (place, level): (usize, RecordLevel),
-    told: &Told,
+    ruling: &RequestRuling,
 ) -> Result<(), serde_json::Error> {
     let Some(action) = held.actions().get(place) else { return Ok(()) };
     let (text, binds) = match level {
@@ -54,14 +28,13 @@ pub(super) fn write(
     };
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let what = What {
+        action: Statement { phase: action.phase, text: &text, binds },
         at: now_us(),
         author,
-        action: Statement { phase: action.phase, text: &text, binds, facts: &told.facts },
         frame_sha256: held.digest(),
         place: (count(place), count(held.actions().len())),
-        verdict: &told.verdict,
     };
-    requests.push(head, &what)
+    requests.push(head, ruling, &what)
 }
 
 /// Does `work` with room for entries that this thread keeps.

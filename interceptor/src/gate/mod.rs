@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use interceptor_core::{
     Denial, Held, Judgement, Permit, Verdict,
     inventory::{Inventory, RecordLevel, Resource},
-    model::{Action, Author, Mode, OutcomeStatus, RecordId, Spent, VerdictRecord, WouldBe},
+    model::{Action, Author, Mode, OutcomeStatus, RecordId, Spent, StatementFacts, VerdictRecord, WouldBe},
     permit::{Records, Rule},
     policy::{Asked, BECAUSE_OF_ANOTHER, Policy, WOULD, spent::is_statement},
 };
@@ -28,7 +28,7 @@ pub use session::SessionGate;
 pub use spent::{Tallies, Tally};
 pub use subject::Subject;
 
-use crate::store::{JournalError, Producer, Receipt, RequestHead, Requests};
+use crate::store::{JournalError, Producer, Receipt, RequestHead, RequestRuling, Requests};
 
 /// How many statements of a batch are judged before others get a turn.
 const GIVE_WAY: usize = 16;
@@ -267,8 +267,8 @@ impl PolicyGate {
             let mut requests = Requests::default();
             let level = level_of(rules, subject);
             for (place, action) in held.actions().iter().enumerate() {
-                let verdict = entries::Told::of(settled, place, &action.facts, rules.policy.hash())?;
-                entries::write(&mut requests, &head, held, author, (place, level), &verdict)?;
+                let ruling = settled.ruling(place, &action.facts, rules.policy.hash())?;
+                entries::write(&mut requests, &head, held, author, (place, level), &ruling)?;
             }
             Ok((head, requests))
         });
@@ -413,6 +413,16 @@ impl Settled {
             (Some(refused), Mode::Enforce) => refused.clone(),
         };
         Self { mode, each, judgement }
+    }
+
+    /// The part of the entry at `place` that says what was settled, by the policy with that hash, upon `facts`.
+    fn ruling(
+        &self,
+        place: usize,
+        facts: &StatementFacts,
+        policy: &str,
+    ) -> Result<RequestRuling, serde_json::Error> {
+        RequestRuling::new(&self.record(place, policy), facts)
     }
 
     /// What is written of the statement at `place`.

@@ -16,18 +16,14 @@ use futures::future::BoxFuture;
 use interceptor_core::{
     Gate, Held, Judgement, Verdict,
     inventory::RecordLevel,
-    model::{Action, Author, Mode, Phase, Session, Spent, StatementFacts},
+    model::{Action, Author, Mode, Phase, Spent, StatementFacts},
 };
 
 #[cfg(doc)]
 use interceptor_core::policy::Policy;
 
-use super::{
-    Durability, PolicyGate, Rules, Settled, Subject, ask,
-    entries::{self, Told},
-    level_of, mode_of, unrecorded,
-};
-use crate::store::RequestHead;
+use super::{Durability, PolicyGate, Rules, Settled, Subject, ask, entries, level_of, mode_of, unrecorded};
+use crate::store::{RequestHead, RequestRuling};
 
 /// How many answers a session remembers.
 const REMEMBERED: usize = 64;
@@ -36,7 +32,7 @@ const REMEMBERED: usize = 64;
 #[derive(Debug)]
 pub struct SessionGate {
     gate: Arc<PolicyGate>,
-    subject: Subject,
+    subject: Arc<Subject>,
     head: Option<RequestHead>,
     memory: Mutex<Memory>,
 }
@@ -55,17 +51,16 @@ struct Memory {
 #[derive(Debug)]
 struct Answer {
     phase: Phase,
-    facts: StatementFacts,
+    facts: Arc<StatementFacts>,
     settled: Settled,
-    told: Told,
+    ruling: RequestRuling,
     /// Whether it holds for all that is the same.
     steady: bool,
 }
 
 impl SessionGate {
-    /// The gate of `session`.
-    pub fn new(gate: Arc<PolicyGate>, session: &Session) -> Self {
-        let subject = Subject::of_session(session);
+    /// The gate of a session.
+    pub fn new(gate: Arc<PolicyGate>, subject: Arc<Subject>) -> Self {
         // Where it cannot be written, every exchange is refused on the long way round.
         let head = subject.head().ok();
         let memory = Mutex::new(Memory::of(gate.rules(), &subject));
@@ -111,8 +106,8 @@ impl Memory {
         let policy = &self.rules.policy;
         let steady = matches!(judgement, Judgement::Allowed { .. }) && policy.is_steady(&action.facts);
         let settled = Settled::new(self.mode, vec![judgement]);
-        let told = Told::of(&settled, 0, &action.facts, policy.hash()).ok()?;
-        Some(Answer { phase: action.phase, facts: action.facts.clone(), settled, told, steady })
+        let ruling = settled.ruling(0, &action.facts, policy.hash()).ok()?;
+        Some(Answer { phase: action.phase, facts: action.facts.clone(), settled, ruling, steady })
     }
 
     fn remember(&mut self, key: u64, answer: Arc<Answer>) {
@@ -138,7 +133,7 @@ impl Gate for SessionGate {
         }
         let (answer, level) = self.answer(action)?;
         let committed = entries::with_room(|requests| {
-            entries::write(requests, head, held, author, (0, level), &answer.told)?;
+            entries::write(requests, head, held, author, (0, level), &answer.ruling)?;
             self.gate.producer.commit(held.digest(), head, requests)
         });
         match committed {

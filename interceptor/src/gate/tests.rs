@@ -60,7 +60,7 @@ impl Bed {
 
     /// The gate as `session` meets it.
     fn session(&self, session: &Session) -> SessionGate {
-        SessionGate::new(self.gate.clone(), session)
+        SessionGate::new(self.gate.clone(), Arc::new(Subject::of_session(session)))
     }
 
     /// What the keeper makes of it: statements that were recorded, and how each ended, in the order of their ends.
@@ -132,7 +132,8 @@ pub(crate) fn held(number: u64, texts: &[&str], bytes: &str) -> Held {
         facts: StatementFacts::single(
             if text.starts_with("no") { Verb::DataDelete } else { Verb::DataRead },
             Target::Resource,
-        ),
+        )
+        .into(),
     };
     Held::new(number, texts.iter().map(action).collect(), bytes::Bytes::copy_from_slice(bytes.as_bytes()))
 }

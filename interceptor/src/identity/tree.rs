@@ -1,6 +1,6 @@
 //! The tree of captured processes.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use interceptor_core::model::{Ancestor, ExecutableDigest, ProcessFacts, RunId};
 
@@ -57,6 +57,8 @@ struct Node {
     argv: Vec<String>,
     children: usize,
     dead: bool,
+    /// What was last told of it.
+    told: Option<Arc<ProcessFacts>>,
 }
 
 /// All captured processes, and the dead ones that living ones descend from.
@@ -115,7 +117,17 @@ impl Tree {
 
     /// The facts of a process that connected. A process that was never seen has no argv and no ancestry, and says
     /// that it is late.
-    pub fn facts(&self, process: ProcessId, uid: u32, cgroup: String) -> ProcessFacts {
+    pub fn facts(&mut self, process: ProcessId, uid: u32, cgroup: String) -> Arc<ProcessFacts> {
+        let facts = self.facts_now(process, uid, cgroup);
+        let Some(node) = self.nodes.get_mut(&process) else { return Arc::new(facts) };
+        match &node.told {
+            // Connections of one process share them.
+            Some(told) if **told == facts => told.clone(),
+            _ => node.told.insert(Arc::new(facts)).clone(),
+        }
+    }
+
+    fn facts_now(&self, process: ProcessId, uid: u32, cgroup: String) -> ProcessFacts {
         let node = self.nodes.get(&process);
         ProcessFacts {
             pid: process.pid,

@@ -22,7 +22,7 @@ pub(super) type Cancelling = BoxFuture<'static, ()>;
 /// A session's view of its run's budget.
 pub(super) struct Budget {
     gate: Arc<PolicyGate>,
-    subject: Subject,
+    subject: Arc<Subject>,
     tally: Tally,
     cancel: Box<dyn Fn() -> Cancelling + Send + Sync>,
 }
@@ -31,7 +31,7 @@ impl Budget {
     /// The budget of `subject`'s run; `cancel` asks the upstream to stop what the session has under way.
     pub(super) fn new(
         gate: Arc<PolicyGate>,
-        subject: Subject,
+        subject: Arc<Subject>,
         cancel: Box<dyn Fn() -> Cancelling + Send + Sync>,
     ) -> Self {
         let tally = gate.tallies().of(subject.run.id);

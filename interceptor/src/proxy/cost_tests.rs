@@ -104,6 +104,7 @@ fn relay(drive: impl FnOnce(std::net::TcpStream, std::net::TcpStream) + Send + '
         let greeting = Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None };
         decoder.opened(&greeting, &fresh_key(None).unwrap());
         let session = session();
+        let subject = Arc::new(Subject::of_session(&session));
         let registry = Arc::new(Registry::default());
         let shown = OpenSession {
             connection: session.connection.id,
@@ -111,8 +112,8 @@ fn relay(drive: impl FnOnce(std::net::TcpStream, std::net::TcpStream) + Send + '
             resource: session.resource.clone(),
             since: 0,
         };
-        let (_registered, told) = registry.register(shown, Subject::of_session(&session), Vec::new());
-        let gate = Arc::new(SessionGate::new(bed.gate.clone(), &session));
+        let (_registered, told) = registry.register(shown, subject.clone(), Vec::new());
+        let gate = Arc::new(SessionGate::new(bed.gate.clone(), subject.clone()));
         let ledger = Ledger::new(bed.gate.producer().clone());
         let legs = Legs {
             client: relayed(near).into(),
@@ -122,7 +123,7 @@ fn relay(drive: impl FnOnce(std::net::TcpStream, std::net::TcpStream) + Send + '
         };
         let turn = Turn::default();
         let nothing = || -> Cancelling { Box::pin(std::future::ready(())) };
-        let budget = Budget::new(bed.gate.clone(), Subject::of_session(&session), Box::new(nothing));
+        let budget = Budget::new(bed.gate.clone(), subject, Box::new(nothing));
         WATCHED.set(true);
         let end = Relay { gate, ledger, turn: &turn, budget }.run(decoder, legs, told).await;
         WATCHED.set(false);

@@ -134,7 +134,7 @@ async fn handle(proxy: &Arc<Proxy>, run: &Arc<Run>, turn: &Turn, stream: TcpStre
         Ok(origin) => Arc::new(Connection {
             id: proxy.number(),
             run: run.clone(),
-            process: Arc::new(origin.process),
+            process: origin.process,
             client: ClientAddress(peer),
             destination: origin.destination,
             accepted_at: now_us(),
@@ -159,26 +159,27 @@ async fn handle(proxy: &Arc<Proxy>, run: &Arc<Run>, turn: &Turn, stream: TcpStre
         let left = u64::try_from(released.until - now_us()).unwrap_or(0);
         // At the release's end what it relayed ends with it.
         let within = Some(Duration::from_micros(left));
-        return pass(proxy, &connection, None, (Leave::Release, within), &target, stream).await;
+        return Box::pin(pass(proxy, &connection, None, (Leave::Release, within), &target, stream)).await;
     }
     match destination::find(&rules.inventory, connection.destination) {
         Destination::NameServer => {
             let subject = Subject { connection: Some(connection), ..nobody(run) };
-            let _ = names::serve_stream(stream.into(), &proxy.gate, &subject).await;
+            let _ = Box::pin(names::serve_stream(stream.into(), &proxy.gate, &subject)).await;
         }
-        Destination::Unknown(why) => unknown(proxy, &connection, &why, stream).await,
+        Destination::Unknown(why) => Box::pin(unknown(proxy, &connection, &why, stream)).await,
         Destination::Resource(resource) => {
             match resource.protocol.as_deref().and_then(interceptor_protocols::find) {
                 Some(protocol) => {
-                    let caller = Caller { proxy, connection: connection.clone(), resource, protocol, turn };
+                    let connection = connection.clone();
+                    let caller = Caller { proxy, connection, rules: &rules, resource, protocol, turn };
                     if let Err(error) = caller.serve(stream.into()).await {
-                        proxy.refused(&connection, &telemetry::chain(&error));
+                        proxy.refused(&caller.connection, &telemetry::chain(&error));
                     }
                 }
                 None => {
                     let target = dial::Target::of(resource);
                     let name = Some(resource.name.clone());
-                    pass(proxy, &connection, name, (Leave::Policy, None), &target, stream).await;
+                    Box::pin(pass(proxy, &connection, name, (Leave::Policy, None), &target, stream)).await;
                 }
             }
         }
@@ -207,11 +208,11 @@ async fn pass(
         phase: Phase::Pass,
         text: String::new(),
         binds: Vec::new(),
-        facts: StatementFacts::single(Verb::Pass, Target::Resource),
+        facts: StatementFacts::single(Verb::Pass, Target::Resource).into(),
     };
     // A released connection ends with its release, not with a change of policy.
     let opening = if leave == Leave::Release { Vec::new() } else { vec![opening] };
-    let (_registered, told) = proxy.registry.register(shown, subject.clone(), opening);
+    let (_registered, told) = proxy.registry.register(shown, Arc::new(subject.clone()), opening);
     // A refusal has no protocol to speak in: the connection closes, and the record says why.
     let passing = Passing { subject: &subject, leave, target, within };
     let _ = opaque::pass(&proxy.gate, passing, stream.into(), told).await;
@@ -229,7 +230,7 @@ async fn unknown(proxy: &Proxy, connection: &Arc<Connection>, why: &str, stream:
         phase: Phase::Connect,
         text: connection.destination.to_string(),
         binds: Vec::new(),
-        facts: StatementFacts::unknown(why),
+        facts: StatementFacts::unknown(why).into(),
     };
     let held = Held::new(0, vec![action], bytes::Bytes::new());
     let hint = "Only destinations that the operator named can be reached.";

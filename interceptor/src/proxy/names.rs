@@ -111,7 +111,7 @@ async fn answer(gate: &PolicyGate, subject: &Subject, query: Bytes) -> Option<Me
         phase: Phase::Resolve,
         text: format!("{} {name}", question.query_type()),
         binds: Vec::new(),
-        facts: StatementFacts::single(Verb::Resolve, Target::Name(name.clone())),
+        facts: StatementFacts::single(Verb::Resolve, Target::Name(name.clone())).into(),
     };
     let held = Held::new(0, vec![action], query);
     let rules = gate.rules();

@@ -63,7 +63,7 @@ pub(super) async fn pass(
             Leave::Release => format!("uninspected to {target}, released by an operator"),
         },
         binds: Vec::new(),
-        facts: StatementFacts::single(Verb::Pass, Target::Resource),
+        facts: StatementFacts::single(Verb::Pass, Target::Resource).into(),
     };
     let held = Held::new(0, vec![action], bytes::Bytes::new());
     let verdict = match leave {

@@ -50,7 +50,7 @@ pub struct Origin {
     /// Where it was going.
     pub destination: OriginalDestination,
     /// Who was asking.
-    pub process: ProcessFacts,
+    pub process: Arc<ProcessFacts>,
 }
 
 /// Asks for the path and digest of a process's executable; the answer comes to [`Origins::identified`].

@@ -83,7 +83,7 @@ pub struct OpenSession {
 #[derive(Debug)]
 struct Entry {
     shown: OpenSession,
-    subject: Subject,
+    subject: Arc<Subject>,
     opening: Vec<Action>,
     key: Option<(CancelKey, Option<CancelKey>)>,
     tell: watch::Sender<Option<Ending>>,
@@ -122,7 +122,7 @@ impl Registry {
     pub fn register(
         self: &Arc<Self>,
         shown: OpenSession,
-        subject: Subject,
+        subject: Arc<Subject>,
         opening: Vec<Action>,
     ) -> (Registered, Told) {
         let (tell, told) = watch::channel(None);
@@ -138,7 +138,7 @@ impl Registry {
         run: RunId,
         resource: &ResourceName,
         given: &CancelKey,
-    ) -> Option<(Subject, CancelKey)> {
+    ) -> Option<(Arc<Subject>, CancelKey)> {
         self.lock().values().find_map(|entry| match &entry.key {
             Some((key, Some(theirs)))
                 if entry.shown.run == run && entry.shown.resource == *resource && key == given =>

@@ -154,7 +154,8 @@ impl Rig {
     fn new(leaves: usize) -> Self {
         let bed = Bed::new(Durability::Process);
         let session = session();
-        let gate = SessionGate::new(bed.gate.clone(), &session);
+        let subject = Arc::new(Subject::of_session(&session));
+        let gate = SessionGate::new(bed.gate.clone(), subject.clone());
         let gate = Arc::new(Slow { gate, leave: Semaphore::new(leaves) });
         let registry = Arc::new(Registry::default());
         let shown = OpenSession {
@@ -163,7 +164,7 @@ impl Rig {
             resource: session.resource.clone(),
             since: 0,
         };
-        let (registered, told) = registry.register(shown, Subject::of_session(&session), Vec::new());
+        let (registered, told) = registry.register(shown, subject.clone(), Vec::new());
         let (client, near) = duplex(4096);
         let (upstream, far) = duplex(4096);
         let legs = Legs {
@@ -175,7 +176,7 @@ impl Rig {
         let ledger = Ledger::new(bed.gate.producer().clone());
         let judge: Arc<dyn Gate> = gate.clone();
         let nothing = || -> Cancelling { Box::pin(std::future::ready(())) };
-        let budget = Budget::new(bed.gate.clone(), Subject::of_session(&session), Box::new(nothing));
+        let budget = Budget::new(bed.gate.clone(), subject, Box::new(nothing));
         let relay = tokio::spawn(async move {
             let turn = Turn::default();
             let relay = Relay { gate: judge, ledger, turn: &turn, budget };

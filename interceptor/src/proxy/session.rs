@@ -25,7 +25,7 @@ use super::{
     turns::Turn,
 };
 use crate::{
-    gate::{Ledger, SessionGate, Subject, now_us},
+    gate::{Ledger, Rules, SessionGate, Subject, now_us},
     keeper::credentials,
     telemetry,
     tls::{
@@ -64,12 +64,27 @@ pub(super) struct Caller<'a> {
     pub proxy: &'a Arc<Proxy>,
     /// The connection.
     pub connection: Arc<Connection>,
-    /// Where it goes.
+    /// The rules in force when it was accepted.
+    pub rules: &'a Arc<Rules>,
+    /// Where it goes, by these rules.
     pub resource: &'a Resource,
     /// Its protocol.
     pub protocol: &'static dyn Protocol,
     /// The run's share of decoding time.
     pub turn: &'a Turn,
+}
+
+/// A session that is open upstream, and not yet for the client.
+struct Inspected {
+    decoder: Box<dyn Decoder>,
+    client: Stream,
+    client_input: BytesMut,
+    opened: Opened,
+    gate: Arc<SessionGate>,
+    subject: Arc<Subject>,
+    registered: Registered,
+    told: Told,
+    ledger: Ledger,
 }
 
 /// What a client asked for.
@@ -84,15 +99,20 @@ impl Caller<'_> {
     pub(super) async fn serve(&self, client: Stream) -> Result<(), StartError> {
         let mut decoder = self.protocol.open(self.proxy.epochs.of(self.resource));
         let mut input = BytesMut::new();
-        let started = tokio::time::timeout(START_UP, self.start(decoder.as_mut(), client, &mut input)).await;
+        // Boxed, here and below: what opening a session takes is given back before it is idle.
+        let start = Box::pin(self.start(decoder.as_mut(), client, &mut input));
+        let started = tokio::time::timeout(START_UP, start).await;
         let (wish, mut client) = started.map_err(|_| StartError::Slow)??;
         match wish {
             Wish::Nothing => Ok(()),
             Wish::Cancel(key) => {
-                self.cancel(&key).await;
+                Box::pin(self.cancel(&key)).await;
                 client.shutdown().await.map_err(StartError::Io)
             }
-            Wish::Session(opening) => self.open(decoder, client, input, opening).await,
+            Wish::Session(opening) => match Box::pin(self.open(decoder, client, input, opening)).await? {
+                Some(session) => self.relay(session).await,
+                None => Ok(()),
+            },
         }
     }
 
@@ -140,13 +160,15 @@ impl Caller<'_> {
         }
     }
 
+    /// Opens a session upstream. None where there is nothing left to do: it was refused, or it was relayed to its end
+    /// without being looked at.
     async fn open(
         &self,
         mut decoder: Box<dyn Decoder>,
         mut client: Stream,
         client_input: BytesMut,
         opening: Opening,
-    ) -> Result<(), StartError> {
+    ) -> Result<Option<Box<Inspected>>, StartError> {
         let agent = &self.connection.run.agent;
         // The keeper chooses by the same rule. Nobody's credential has no user, and opens nothing.
         let rules = self.proxy.gate.rules();
@@ -154,7 +176,7 @@ impl Caller<'_> {
         let user = chosen.map(|(.., credential)| credential.user.clone()).unwrap_or_default();
         let principal = Principal { user, ..opening.claimed.clone() };
         let session = self.session(principal.clone());
-        let subject = Subject::of_session(&session);
+        let subject = Arc::new(Subject::of_session(&session));
         // Registered before it is judged: a policy that changes in between still finds it.
         let (registered, mut told) = self.proxy.registry.register(
             OpenSession {
@@ -168,15 +190,15 @@ impl Caller<'_> {
         );
         // The start-up took its time: what was true at accept may not be any more.
         if !self.proxy.gate.knows_as(&subject, self.resource) {
-            return last(&mut client, &decoder.farewell(&Ending::Policy.denial())).await;
+            return last(&mut client, &decoder.farewell(&Ending::Policy.denial())).await.map(|()| None);
         }
         let number = opening.held.number();
-        let gate = Arc::new(SessionGate::new(self.proxy.gate.clone(), &session));
+        let gate = Arc::new(SessionGate::new(self.proxy.gate.clone(), subject.clone()));
         let permit = match gate.judge(&opening.held, Author::Agent).await {
             Verdict::Allow(permit) => permit,
             Verdict::Deny(denial) => {
                 let refusal = decoder.refuse(number, &denial);
-                return last(&mut client, &refusal.client).await;
+                return last(&mut client, &refusal.client).await.map(|()| None);
             }
         };
         let mut ledger = Ledger::new(self.proxy.gate.producer().clone());
@@ -190,7 +212,7 @@ impl Caller<'_> {
                 let denial = ending.denial();
                 let message = format!("before the log-in was done, {}", denial.message);
                 ledger.ended_whole(number, OutcomeStatus::Unknown, 0, Some(message));
-                return last(&mut client, &decoder.farewell(&denial)).await;
+                return last(&mut client, &decoder.farewell(&denial)).await.map(|()| None);
             }
             dialled = self.proxy.dialler.open(self.resource, self.protocol, agent, &principal, &opening) => dialled,
         };
@@ -200,12 +222,21 @@ impl Caller<'_> {
                 let client = Prefixed::new(client_input.freeze(), client);
                 let upstream = Prefixed::new(opened.input.freeze(), opened.stream);
                 opaque::relay(Stream::other(client), Stream::other(upstream), ledger, number, told).await;
-                Ok(())
+                Ok(None)
             }
             Ok(opened) => {
                 ledger.ended_whole(number, OutcomeStatus::Completed, 0, None);
-                self.relay(decoder, client, client_input, opened, &session, gate, &registered, told, ledger)
-                    .await
+                Ok(Some(Box::new(Inspected {
+                    decoder,
+                    client,
+                    client_input,
+                    opened,
+                    gate,
+                    subject,
+                    registered,
+                    told,
+                    ledger,
+                })))
             }
             Err(error) => {
                 tracing::warn!(resource = %self.resource.name, "{}", telemetry::chain(&error));
@@ -215,29 +246,22 @@ impl Caller<'_> {
                     DialError::Refused { answer: Some(answer), .. } => answer,
                     other => decoder.farewell(&unreachable_upstream(&other, record.map(|id| id.to_string()))),
                 };
-                last(&mut client, &word).await
+                last(&mut client, &word).await.map(|()| None)
             }
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of an open session, each used once")]
-    async fn relay(
-        &self,
-        mut decoder: Box<dyn Decoder>,
-        mut client: Stream,
-        client_input: BytesMut,
-        opened: Opened,
-        session: &Session,
-        gate: Arc<SessionGate>,
-        registered: &Registered,
-        told: Told,
-        ledger: Ledger,
-    ) -> Result<(), StartError> {
-        self.greet(decoder.as_mut(), &mut client, &opened.greeting, registered).await?;
+    async fn relay(&self, mut session: Box<Inspected>) -> Result<(), StartError> {
+        let greeting = &session.opened.greeting;
+        self.greet(session.decoder.as_mut(), &mut session.client, greeting, &session.registered).await?;
+        let Inspected { decoder, client, client_input, opened, gate, subject, registered, told, ledger } =
+            *session;
         let legs = Legs { client, client_input, upstream: opened.stream, upstream_input: opened.input };
-        let budget = self.budget(session, opened.greeting.cancel);
+        let budget = self.budget(subject, opened.greeting.cancel);
         let relay = Relay { gate, ledger, turn: self.turn, budget };
-        match relay.run(decoder, legs, told).await {
+        let end = relay.run(decoder, legs, told).await;
+        drop(registered);
+        match end {
             End::Closed => {}
             End::Told(ending) => tracing::debug!(connection = %self.connection.id, ?ending, "ended"),
             End::Io(side, error) => {
@@ -263,20 +287,20 @@ impl Caller<'_> {
     }
 
     /// The session's budget. What it cancels is the gate's own exchange, and recorded as such.
-    fn budget(&self, session: &Session, theirs: Option<CancelKey>) -> Budget {
-        let subject = Subject::of_session(session);
-        let (proxy, resource, protocol) =
-            (self.proxy.clone(), Arc::new(self.resource.clone()), self.protocol);
+    fn budget(&self, subject: Arc<Subject>, theirs: Option<CancelKey>) -> Budget {
+        let (proxy, rules, protocol) = (self.proxy.clone(), self.rules.clone(), self.protocol);
         let whom = subject.clone();
         let cancel = move || -> Cancelling {
-            let (proxy, resource, subject) = (proxy.clone(), resource.clone(), whom.clone());
-            match theirs.clone() {
-                Some(key) => Box::pin(async move {
-                    cancel(&proxy, &resource, protocol, &subject, &key, Author::Gate).await;
-                }),
-                // An upstream that gave no key cannot be asked; its answer is swallowed to its end.
-                None => Box::pin(std::future::ready(())),
-            }
+            let (proxy, rules, subject, theirs) =
+                (proxy.clone(), rules.clone(), whom.clone(), theirs.clone());
+            Box::pin(async move {
+                // By the rules that it was opened by: the key is for nobody else. An upstream that gave none cannot
+                // be asked; its answer is swallowed to its end.
+                let resource = subject.resource.as_ref().and_then(|name| rules.inventory.resources.get(name));
+                if let (Some(resource), Some(key)) = (resource, theirs) {
+                    cancel(&proxy, resource, protocol, &subject, &key, Author::Gate).await;
+                }
+            })
         };
         Budget::new(self.proxy.gate.clone(), subject, Box::new(cancel))
     }
@@ -328,7 +352,7 @@ async fn cancel(
         phase: Phase::Cancel,
         text: String::new(),
         binds: Vec::new(),
-        facts: StatementFacts::single(Verb::Cancel, Target::Resource),
+        facts: StatementFacts::single(Verb::Cancel, Target::Resource).into(),
     };
     let held = Held::new(0, vec![action], Bytes::copy_from_slice(&theirs.process.to_be_bytes()));
     let Verdict::Allow(permit) = proxy.gate.judge_for(subject, &held, author).await else { return };

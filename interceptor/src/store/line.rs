@@ -75,9 +75,9 @@ pub(super) fn write(seq: u64, body: &Body<'_>, out: &mut Vec<u8>) -> Option<()> 
     };
     match body {
         Body::Attach => return None,
-        Body::Request { text: [head, own], .. } => {
+        Body::Request { text: [head, ruling, own], .. } => {
             begin("request");
-            request::join(head.strip_prefix(b"{")?, own, out)?;
+            request::join([head.strip_prefix(b"{")?, ruling, own], out)?;
         }
         Body::Outcome { text, .. } => {
             begin("outcome");

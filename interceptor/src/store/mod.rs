@@ -32,7 +32,7 @@ pub use journal::{DEFAULT_SIZE, Journal, JournalError, Limits, MINIMUM_SIZE, Pro
 pub use line::Line;
 pub use reader::{Export, Filter, FullRecord, Reader};
 pub use recover::RecoveryReport;
-pub use request::{RequestHead, Requests, Statement, What, Who};
+pub use request::{RequestHead, RequestRuling, Requests, Statement, What, Who};
 pub use verify::{Fault, Proven, Report, verify, verify_since};
 pub use writer::Writer;
 

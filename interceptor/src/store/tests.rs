@@ -16,7 +16,6 @@ use interceptor_core::model::{
     StatementFacts, StatementKind, Target, Verb, VerdictRecord,
 };
 use interceptor_core::permit::{Committed, Records};
-use serde_json::value::to_raw_value;
 use tempfile::TempDir;
 
 use super::*;
@@ -47,23 +46,21 @@ fn written(requests: &[RequestRecord]) -> (RequestHead, Requests) {
     let head = head.unwrap();
     let mut written = Requests::default();
     for request in requests {
-        let (facts, verdict) = (to_raw_value(&request.action.facts), to_raw_value(&request.verdict));
+        let ruling = RequestRuling::new(&request.verdict, &request.action.facts).unwrap();
         let mut frame = [0; 32];
         hex::decode_to_slice(&request.frame_sha256, &mut frame).unwrap();
         let what = What {
-            at: request.at,
-            author: request.author,
             action: Statement {
                 phase: request.action.phase,
                 text: &request.action.text,
                 binds: &request.action.binds,
-                facts: &facts.unwrap(),
             },
+            at: request.at,
+            author: request.author,
             frame_sha256: ExchangeDigest(frame),
             place: request.place,
-            verdict: &verdict.unwrap(),
         };
-        written.push(&head, &what).unwrap();
+        written.push(&head, &ruling, &what).unwrap();
     }
     (head, written)
 }
@@ -98,7 +95,8 @@ pub(super) fn request(run: u64, text: &str, allowed: bool) -> RequestRecord {
                 has_where: true,
                 has_limit: false,
                 unknown: None,
-            },
+            }
+            .into(),
         },
         frame_sha256: "00".repeat(32),
         place: (0, 1),
@@ -199,15 +197,18 @@ fn an_entry_that_is_not_written_as_ours_are_is_set_aside() {
     let mut writer = place.writer();
     let producer = place.producer();
     let (head, mut written) = written(&[request(1, "SELECT 1", true)]);
+    let own = RequestRuling::new(&request(1, "", true).verdict, &request(1, "", true).action.facts).unwrap();
+    let own = String::from_utf8(own.json().to_vec()).unwrap();
     // White space, a field that is not ours, a line's end: all the same JSON, and none of them ours.
-    for verdict in [r#"{"allowed":true }"#, r#"{"allowed":true,"more":1}"#, "{\"allowed\":true\n}"] {
-        let facts = to_raw_value(&request(1, "", true).action.facts).unwrap();
-        let verdict = serde_json::value::RawValue::from_string(verdict.to_owned()).unwrap();
-        let action = Statement { phase: Phase::Query, text: "SELECT 1", binds: &[], facts: &facts };
-        let place = (0, 1);
-        let what =
-            What { at: 1, author: Author::Agent, action, frame_sha256: DIGEST, place, verdict: &verdict };
-        written.push(&head, &what).unwrap();
+    for (from, to) in [
+        (r#""allowed":true"#, r#""allowed":true "#),
+        (r#""allowed":true"#, r#""allowed":true,"more":1"#),
+        (r#""allowed":true"#, "\"allowed\":true\n"),
+    ] {
+        let ruling = RequestRuling::from_json(own.replacen(from, to, 1));
+        let action = Statement { phase: Phase::Query, text: "SELECT 1", binds: &[] };
+        let what = What { action, at: 1, author: Author::Agent, frame_sha256: DIGEST, place: (0, 1) };
+        written.push(&head, &ruling, &what).unwrap();
     }
     producer.commit(DIGEST, &head, &written).unwrap();
     assert_eq!(writer.drain().unwrap(), 2, "the mark of the producer and the first");

@@ -92,9 +92,10 @@ fn what_is_permitted_already_is_not_proposed_again() {
 fn what_is_not_understood_or_forbidden_is_left_out_and_said() {
     let rules = r#"@id("no-b") forbid (principal, action, resource is Table) when { resource.name == "b" };"#;
     let mut unread = record(&[]);
-    unread.action.facts = StatementFacts::unknown("no idea");
+    unread.action.facts = StatementFacts::unknown("no idea").into();
     let mut half = record(&[(Verb::DataRead, table("public.a"))]);
-    half.action.facts.unknown = Some(crate::model::Unknown("no idea either".to_owned()));
+    std::sync::Arc::make_mut(&mut half.action.facts).unknown =
+        Some(crate::model::Unknown("no idea either".to_owned()));
     let forbidden = record(&[(Verb::DataRead, table("public.c")), (Verb::DataRead, table("public.b"))]);
     let suggestion = suggest(&policy(rules), &[unread, half, forbidden]);
     assert_eq!((suggestion.count, suggestion.rules.as_str()), (0, ""));

@@ -331,7 +331,7 @@ mod tests {
                 phase,
                 text: "a text".to_owned(),
                 binds: Vec::new(),
-                facts: StatementFacts::single(verb, target),
+                facts: StatementFacts::single(verb, target).into(),
             },
             frame_sha256: String::new(),
             place: (0, 1),

@@ -15,12 +15,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     FRAME_HEADER, FrameHeader, Journal, JournalError, Kind, PAGE, Space, at, boot_tag, check, futex,
 };
-use crate::store::request::{WhatRead, joined};
+use crate::store::request::{RulingRead, WhatRead, join};
 
 /// Bytes of one group commit: more would make the first of them wait for the last.
 const GROUP: u64 = 1024 * 1024;
-/// Bytes of heads that are remembered.
-const MOST_HEADS: usize = 1024 * 1024;
+/// Bytes of parts of one kind that are remembered.
+const MOST_KNOWN: usize = 1024 * 1024;
 
 /// What a frame carries: what the keeper must know of it, and its text.
 #[derive(Debug)]
@@ -30,8 +30,8 @@ pub(in crate::store) enum Body<'a> {
     Request {
         run: RunId,
         allowed: bool,
-        /// What the session's requests share, and what is this one's own.
-        text: [&'a [u8]; 2],
+        /// What the session's requests share, what was ruled, and what is this one's own.
+        text: [&'a [u8]; 3],
     },
     Outcome {
         request: RecordId,
@@ -66,31 +66,41 @@ pub(in crate::store) struct Consumer {
     journal: Journal,
     tail: u64,
     epoch: Option<u64>,
-    heads: Heads,
-    /// Room to write a text again, to see that it is ours.
+    heads: Known<RunId>,
+    /// And whether they allowed it.
+    rulings: Known<bool>,
+    /// Room to put a text together, and to write it again to see that it is ours.
+    whole: Vec<u8>,
     again: Vec<u8>,
 }
 
-/// Heads of requests that were checked before, by their check: a session's is the same each time.
-#[derive(Debug, Default)]
-struct Heads {
-    known: HashMap<u64, (Box<[u8]>, RunId)>,
+/// Parts of requests that were checked before, with what the keeper must know of them: a session's head and a
+/// statement's ruling are the same each time.
+#[derive(Debug)]
+struct Known<T> {
+    parts: HashMap<u64, (Box<[u8]>, T)>,
     bytes: usize,
 }
 
-impl Heads {
-    fn run_of(&self, head: &[u8]) -> Option<RunId> {
-        let (known, run) = self.known.get(&check(&[], head))?;
-        (**known == *head).then_some(*run)
+impl<T> Default for Known<T> {
+    fn default() -> Self {
+        Self { parts: HashMap::new(), bytes: 0 }
+    }
+}
+
+impl<T: Copy> Known<T> {
+    fn get(&self, part: &[u8]) -> Option<T> {
+        let (known, what) = self.parts.get(&check([part]))?;
+        (**known == *part).then_some(*what)
     }
 
-    fn learn(&mut self, head: &[u8], run: RunId) {
-        if self.bytes.saturating_add(head.len()) > MOST_HEADS {
-            self.known.clear();
+    fn learn(&mut self, part: &[u8], what: T) {
+        if self.bytes.saturating_add(part.len()) > MOST_KNOWN {
+            self.parts.clear();
             self.bytes = 0;
         }
-        self.bytes = self.bytes.saturating_add(head.len());
-        self.known.insert(check(&[], head), (head.into(), run));
+        self.bytes = self.bytes.saturating_add(part.len());
+        self.parts.insert(check([part]), (part.into(), what));
     }
 }
 
@@ -98,18 +108,19 @@ impl Heads {
 struct Raw<'a> {
     header: FrameHeader,
     kind: Kind,
-    head: &'a [u8],
-    body: &'a [u8],
+    /// Head, ruling and the rest; the first two are empty but in requests.
+    text: [&'a [u8]; 3],
 }
 
 impl<'a> Raw<'a> {
     fn size(&self) -> u64 {
-        FRAME_HEADER + (self.head.len() + self.body.len()) as u64
+        FRAME_HEADER + self.text.iter().map(|part| part.len() as u64).sum::<u64>()
     }
 
-    /// The text of an entry that has no head.
+    /// The text of an entry that is no request.
     fn payload(&self) -> &'a [u8] {
-        self.body
+        let [_, _, own] = self.text;
+        own
     }
 }
 
@@ -171,7 +182,15 @@ impl Consumer {
     /// Takes the keeper's place at the journal.
     pub(in crate::store) fn new(journal: &Journal) -> Self {
         let tail = journal.map.word(at::TAIL).load(Ordering::Acquire);
-        Self { journal: journal.clone(), tail, epoch: None, heads: Heads::default(), again: Vec::new() }
+        Self {
+            journal: journal.clone(),
+            tail,
+            epoch: None,
+            heads: Known::default(),
+            rulings: Known::default(),
+            whole: Vec::new(),
+            again: Vec::new(),
+        }
     }
 
     pub(in crate::store) fn journal(&self) -> &Journal {
@@ -234,18 +253,24 @@ impl Consumer {
     }
 
     fn request<'g>(&mut self, raw: &Raw<'g>) -> Result<Body<'g>, JournalError> {
-        let Raw { head, body, .. } = *raw;
-        let own: WhatRead = self.ours(raw, body)?;
-        let run = match self.heads.run_of(head) {
-            Some(run) => run,
-            None => {
-                let whole = joined(head, body).ok_or_else(|| damaged("a request has no head"))?;
-                let request: RequestRecord = self.ours(raw, &whole)?;
-                self.heads.learn(head, request.run);
-                request.run
+        let [head, ruling, own] = raw.text;
+        let _: WhatRead = self.ours(raw, own)?;
+        let (run, allowed) = match (self.heads.get(head), self.rulings.get(ruling)) {
+            (Some(run), Some(allowed)) => (run, allowed),
+            // Both others being whole by themselves, what is left of the whole is the head and nothing else.
+            _ => {
+                let allowed = self.ours::<RulingRead>(raw, ruling)?.allowed();
+                let mut whole = std::mem::take(&mut self.whole);
+                whole.clear();
+                join(raw.text, &mut whole).ok_or_else(|| damaged("a request has no head"))?;
+                let RequestRecord { run, .. } = self.ours(raw, &whole)?;
+                self.whole = whole;
+                self.heads.learn(head, run);
+                self.rulings.learn(ruling, allowed);
+                (run, allowed)
             }
         };
-        Ok(Body::Request { run, allowed: own.verdict.allowed, text: [head, body] })
+        Ok(Body::Request { run, allowed, text: raw.text })
     }
 
     /// What `text` says, if it is byte for byte what our own writer makes of that.
@@ -356,11 +381,18 @@ fn next_raw<'a>(rest: &mut &'a [u8]) -> Result<Option<Raw<'a>>, JournalError> {
     let header = FrameHeader::from_bytes(header).ok_or_else(|| damaged("a frame has no header"))?;
     let kind = Kind::from_u32(header.kind).ok_or_else(|| damaged("a frame is of no known kind"))?;
     let Some((payload, after)) = after.split_at_checked(header.length as usize) else { return Ok(None) };
-    let shared = if kind == Kind::Request { header.head as usize } else { 0 };
-    let (head, body) = payload.split_at_checked(shared).ok_or_else(|| damaged("a head beyond its frame"))?;
-    if header.check != check(head, body) ^ header.mix() {
+    let (head, ruling) = match kind {
+        Kind::Request => (header.head as usize, header.ruling as usize),
+        Kind::Attach | Kind::Outcome | Kind::Event => (0, 0),
+    };
+    let split = payload.split_at_checked(head).and_then(|(head, rest)| {
+        let (ruling, own) = rest.split_at_checked(ruling)?;
+        Some([head, ruling, own])
+    });
+    let text = split.ok_or_else(|| damaged("a part beyond its frame"))?;
+    if header.check != check(text) ^ header.mix() {
         return Err(damaged("a frame does not match its checksum"));
     }
     *rest = after;
-    Ok(Some(Raw { header, kind, head, body }))
+    Ok(Some(Raw { header, kind, text }))
 }

@@ -38,7 +38,7 @@ pub const MINIMUM_SIZE: u64 = 256 * 1024;
 
 const PAGE: u64 = 4096;
 const MAGIC: u64 = u64::from_le_bytes(*b"intcptrj");
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Bytes before each payload.
 pub(super) const FRAME_HEADER: u64 = 40;
 /// No payload is shorter, so a ring of n bytes holds fewer than `n / SHORTEST_FRAME` entries.
@@ -310,13 +310,16 @@ struct FrameHeader {
     check: u64,
     /// How much of the payload is the head that a session's requests share; 0 but in requests.
     head: u32,
+    /// How much behind it is the ruling; 0 but in requests.
+    ruling: u32,
 }
 
 impl FrameHeader {
     /// Spreads the other fields over 64 bits. The check finds accidents (pages lost with the power), not malice.
     fn mix(&self) -> u64 {
         let fields = (u64::from(self.length) << 32) | u64::from(self.kind);
-        [fields, self.seq, self.epoch, u64::from(self.head)]
+        let parts = (u64::from(self.ruling) << 32) | u64::from(self.head);
+        [fields, self.seq, self.epoch, parts]
             .into_iter()
             .fold(MAGIC, |sum, field| (sum ^ field).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29))
     }
@@ -329,6 +332,7 @@ impl FrameHeader {
         bytes[16..24].copy_from_slice(&self.epoch.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.check.to_le_bytes());
         bytes[32..36].copy_from_slice(&self.head.to_le_bytes());
+        bytes[36..40].copy_from_slice(&self.ruling.to_le_bytes());
         bytes
     }
 
@@ -342,6 +346,7 @@ impl FrameHeader {
             epoch: word(16)?,
             check: word(24)?,
             head: half(32)?,
+            ruling: half(36)?,
         })
     }
 }
@@ -349,5 +354,5 @@ impl FrameHeader {
 /// A tag of this boot of the kernel; never 0 or 1.
 pub(super) fn boot_tag() -> io::Result<u64> {
     let id = std::fs::read("/proc/sys/kernel/random/boot_id")?;
-    Ok(check(&[], &id) | 2)
+    Ok(check([id.as_slice()]) | 2)
 }

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     EVENT_ROOM, FRAME_HEADER, FrameHeader, Journal, JournalError, Kind, OUTCOME_ROOM, Space, at, check, futex,
 };
-use crate::store::{RequestHead, Requests};
+use crate::store::{RequestHead, Requests, request::Parts};
 
 /// How often a waiting task looks again; the runtime's timer is no finer.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
@@ -88,23 +88,35 @@ struct Draft<'a> {
     kind: Kind,
     /// What a session's requests share; empty but in requests.
     head: &'a [u8],
-    body: &'a [u8],
+    /// What is the same each time that a statement is asked; empty but in requests.
+    ruling: &'a [u8],
+    own: &'a [u8],
     check: u64,
 }
 
 impl<'a> Draft<'a> {
     fn whole(kind: Kind, text: &'a [u8]) -> Self {
-        Self { kind, head: &[], body: text, check: check(&[], text) }
+        Self { kind, head: &[], ruling: &[], own: text, check: check([&[], &[], text]) }
+    }
+
+    fn length(&self) -> usize {
+        self.head.len() + self.ruling.len() + self.own.len()
     }
 
     fn size(&self) -> u64 {
-        FRAME_HEADER + (self.head.len() + self.body.len()) as u64
+        FRAME_HEADER + self.length() as u64
     }
 }
 
 /// The entries of `requests`.
 fn drafts<'a>(head: &'a RequestHead, requests: &'a Requests) -> impl Iterator<Item = Draft<'a>> {
-    requests.each().map(|(body, check)| Draft { kind: Kind::Request, head: &head.json, body, check })
+    requests.each().map(|Parts { ruling, own, check }| Draft {
+        kind: Kind::Request,
+        head: &head.json,
+        ruling,
+        own,
+        check,
+    })
 }
 
 impl Producer {
@@ -289,16 +301,17 @@ impl Producer {
         let (mut head, mut next) = (state.head, state.next);
         for draft in drafts {
             let mut header = FrameHeader {
-                length: (draft.head.len() + draft.body.len()) as u32,
+                length: draft.length() as u32,
                 kind: draft.kind as u32,
                 seq: next,
                 epoch: self.shared.epoch,
                 check: 0,
                 head: draft.head.len() as u32,
+                ruling: draft.ruling.len() as u32,
             };
             header.check = draft.check ^ header.mix();
             let mut place = head;
-            for part in [&header.to_bytes()[..], draft.head, draft.body] {
+            for part in [&header.to_bytes()[..], draft.head, draft.ruling, draft.own] {
                 map.put(place, part);
                 place = place.wrapping_add(part.len() as u64);
             }
