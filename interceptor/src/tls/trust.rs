@@ -12,8 +12,8 @@
 //! [`bundle_paths`], serves what reads it. A directory of hashed certificates (`SSL_CERT_DIR`) is left alone.
 
 use std::{
-    collections::HashSet,
-    fs::{self, File, OpenOptions},
+    collections::{HashMap, HashSet},
+    fs::{self, OpenOptions},
     io::{self, Read},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -106,6 +106,16 @@ pub fn files(ca_pem: &[u8], folder: &Path) -> io::Result<TrustFiles> {
 pub fn environment(files: &TrustFiles, existing: &[(String, String)]) -> Vec<(String, String)> {
     let value = |name: &str| existing.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
     let mut variables = Vec::new();
+    // Several variables mostly name one file, and mostly the host's own bundle.
+    let mut known: HashMap<PathBuf, Option<PathBuf>> = HashMap::new();
+    let mut own_and_ours = |own: &Path| {
+        let own = fs::canonicalize(own).ok()?;
+        let made = known.entry(own).or_insert_with_key(|own| {
+            let host = bundle_paths().first().is_some_and(|host| host == own);
+            if host { Some(files.bundle.clone()) } else { own_and_ours(files, own).ok() }
+        });
+        made.clone()
+    };
     for (name, effect) in VARIABLES {
         let own = value(name).filter(|value| !value.is_empty());
         let common = match effect {
@@ -114,11 +124,11 @@ pub fn environment(files: &TrustFiles, existing: &[(String, String)]) -> Vec<(St
         };
         let path = match own {
             Some("system") if name == LIBPQ => continue,
-            Some(own) => own_and_ours(files, Path::new(own)).unwrap_or_else(|_| common.clone()),
+            Some(own) => own_and_ours(Path::new(own)).unwrap_or_else(|| common.clone()),
             // npm takes either spelling; a second one is set only where the agent uses it.
             None if name == "npm_config_cafile" => continue,
             None if name == LIBPQ => value("HOME")
-                .and_then(|home| own_and_ours(files, &Path::new(home).join(".postgresql/root.crt")).ok())
+                .and_then(|home| own_and_ours(&Path::new(home).join(".postgresql/root.crt")))
                 .unwrap_or_else(|| common.clone()),
             None => common.clone(),
         };
@@ -140,7 +150,7 @@ pub fn bundle_paths() -> Vec<PathBuf> {
     found
 }
 
-/// A file with the certificates of `own` and our authority; named by its content, so that it is written once.
+/// A file with the certificates of `own` and our authority, named by its content.
 fn own_and_ours(files: &TrustFiles, own: &Path) -> io::Result<PathBuf> {
     let already = [&files.bundle, &files.authority];
     if already.contains(&&own.to_path_buf()) || own.parent() == Some(&files.folder) {
@@ -153,9 +163,7 @@ fn own_and_ours(files: &TrustFiles, own: &Path) -> io::Result<PathBuf> {
     let text = merged([&theirs, &read_bundle(&files.authority)?]);
     let digest = hex::encode(Sha256::digest(&text));
     let path = files.folder.join(format!("own-{digest:.16}.pem"));
-    if !path.exists() {
-        write_whole(&path, &text)?;
-    }
+    write_whole(&path, &text)?;
     Ok(path)
 }
 
@@ -195,11 +203,11 @@ fn merged<const N: usize>(lists: [&Vec<CertificateDer<'static>>; N]) -> String {
     text
 }
 
+/// Never half: others may be reading it. It is made anew each time, so that it need not outlive the power.
 fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     let unfinished = path.with_extension("new");
     fs::write(&unfinished, text)?;
     fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o644))?;
-    File::open(&unfinished)?.sync_all()?;
     fs::rename(&unfinished, path)
 }
 
