@@ -13,8 +13,8 @@ use nix::{
     cmsg_space,
     errno::Errno,
     sys::socket::{
-        AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, accept4, recvmsg,
-        sendmsg, socketpair,
+        AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, accept4, recv,
+        recvmsg, sendmsg, socketpair,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -163,7 +163,8 @@ fn send_on<S: Serialize>(
 }
 
 fn receive_on<R: DeserializeOwned>(socket: RawFd) -> Result<(R, Vec<OwnedFd>), ChannelError> {
-    let mut bytes = Zeroizing::new(vec![0; LIMIT]);
+    // No longer than the message: what held it is wiped, byte for byte.
+    let mut bytes = Zeroizing::new(vec![0; next_length(socket)?.min(LIMIT)]);
     let mut space = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
     let (length, truncated, descriptors) = loop {
         let mut parts = [IoSliceMut::new(&mut bytes)];
@@ -196,6 +197,18 @@ fn receive_on<R: DeserializeOwned>(socket: RawFd) -> Result<(R, Vec<OwnedFd>), C
     Ok((message, descriptors))
 }
 
+/// How long the next message is, which stays where it is.
+fn next_length(socket: RawFd) -> Result<usize, ChannelError> {
+    loop {
+        match recv(socket, &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC) {
+            Ok(length) => return Ok(length),
+            Err(Errno::EINTR) => {}
+            Err(Errno::ECONNRESET) => return Err(ChannelError::Closed),
+            Err(errno) => return Err(ChannelError::Io(errno.into())),
+        }
+    }
+}
+
 impl From<Errno> for ChannelError {
     fn from(errno: Errno) -> Self {
         Self::Io(errno.into())
@@ -222,7 +235,14 @@ mod tests {
         left.send(&"here".to_owned(), &[left.as_fd()]).expect("send");
         let (text, descriptors) = right.receive().expect("receive");
         assert_eq!((text.as_str(), descriptors.len()), ("here", 1));
-        drop((descriptors, left));
+        drop(descriptors);
+        let long = "x".repeat(LIMIT - 2);
+        left.send(&long, &[]).expect("send");
+        left.send(&"after it".to_owned(), &[]).expect("send");
+        assert_eq!(right.receive().expect("receive").0, long);
+        assert_eq!(right.receive().expect("receive").0, "after it");
+        assert!(matches!(left.send(&"x".repeat(LIMIT), &[]), Err(ChannelError::TooLong)));
+        drop(left);
         assert!(matches!(right.receive(), Err(ChannelError::Closed)));
     }
 }

@@ -7,13 +7,14 @@ use anyhow::bail;
 use crate::{
     channel::{Channel, ChannelError},
     config::{Folder, Settings},
+    gate::Durability,
     helper::{
         self,
         messages::{Attached, FromKeeper, ToKeeper},
     },
     keeper::{self, KeeperError, Role, secrets::SystemdCredentials},
     places::Places,
-    store::{Config, Journal, Reader, Writer},
+    store::{Config, Journal, Pace, Reader, Writer},
     telemetry,
 };
 
@@ -69,6 +70,10 @@ fn config(settings: &Settings) -> Config {
     Config {
         retention: Some(Duration::from_secs(u64::from(settings.retention_days) * DAY)),
         total_bytes: settings.store_mib * 1024 * 1024,
+        pace: match settings.durability {
+            Durability::Process => Pace::Easy,
+            Durability::Power => Pace::Prompt,
+        },
         ..Config::default()
     }
 }

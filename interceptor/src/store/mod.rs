@@ -93,6 +93,16 @@ impl StoreError {
     }
 }
 
+/// How soon after a group commit the next one begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// At once: permits wait for the disk.
+    Prompt,
+    /// After as long as the last one took: nobody waits, and a disk that is slow to sync does not take the processor
+    /// from those who are served.
+    Easy,
+}
+
 /// How the keeper's side behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -104,6 +114,8 @@ pub struct Config {
     pub checkpoint_every: Duration,
     /// The least time between two group commits.
     pub commit_interval: Duration,
+    /// Whether somebody waits for each.
+    pub pace: Pace,
     /// Sealed segments are kept at least so long; for ever when `None`.
     pub retention: Option<Duration>,
     /// All segments together; beyond it requests are refused.
@@ -122,6 +134,7 @@ impl Default for Config {
             checkpoint_lines: 1000,
             checkpoint_every: Duration::from_secs(10),
             commit_interval: Duration::from_millis(1),
+            pace: Pace::Prompt,
             retention: None,
             total_bytes: u64::MAX,
             free_warn: 1024 * MIB,

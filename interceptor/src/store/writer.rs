@@ -19,7 +19,7 @@ use interceptor_core::model::{Entry, EventKind, EventRecord, OutcomeRecord, Outc
 use nix::fcntl::Flock;
 
 use super::{
-    Config, JournalError, Space, StoreError,
+    Config, JournalError, Pace, Space, StoreError,
     checkpoint::{LogKey, Signing},
     index::IndexThread,
     journal::{Body, Consumer, Frame, Group},
@@ -30,6 +30,8 @@ use super::{
 
 /// How long the keeper sleeps at most: what it looks after by the clock waits no longer.
 const IDLE: Duration = Duration::from_millis(100);
+/// How long it rests at most between two commits.
+const LONGEST_REST: Duration = Duration::from_millis(20);
 /// How long it waits before it tries again to write.
 const RETRY: Duration = Duration::from_millis(250);
 /// How many damaged pieces are kept for inspection.
@@ -116,7 +118,7 @@ impl Writer {
             let began = Instant::now();
             match self.drain().and_then(|count| self.look_after().map(|()| count)) {
                 Ok(0) => self.consumer.sleep(IDLE),
-                Ok(_) => thread::sleep(self.config.commit_interval.saturating_sub(began.elapsed())),
+                Ok(_) => thread::sleep(self.rest(began.elapsed())),
                 Err(error @ (StoreError::NoSpace(_) | StoreError::Io { .. })) => {
                     tracing::error!(%error, "records cannot be written; requests are refused until they can");
                     thread::sleep(RETRY);
@@ -125,6 +127,16 @@ impl Writer {
             }
         }
         self.close()
+    }
+
+    /// How long to wait after a commit that took so long.
+    fn rest(&self, took: Duration) -> Duration {
+        let least = self.config.commit_interval.saturating_sub(took);
+        match self.config.pace {
+            Pace::Prompt => least,
+            // A disk that hangs must not make the journal run full.
+            Pace::Easy => least.max(took.min(LONGEST_REST)),
+        }
     }
 
     /// Writes what is left, signs it, and marks the journal as stopped in good order. The producer should be gone.
