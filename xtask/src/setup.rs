@@ -78,6 +78,9 @@ pub(crate) fn clients() -> Result<()> {
     if find("npm").is_none() {
         missing.push("npm");
     }
+    if find("strace").is_none() {
+        missing.push("strace");
+    }
     install(&missing)?;
     let folder = target()?.join("clients");
     once(&folder.join("venv"), PYTHON, |folder| {

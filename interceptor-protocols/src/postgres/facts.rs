@@ -44,12 +44,11 @@ pub(super) fn running(own: StatementFacts, inner: StatementFacts) -> StatementFa
 /// The cursor that DECLARE, FETCH, MOVE or CLOSE names, folded; `None` where it cannot be read for sure, and for
 /// CLOSE ALL.
 pub(super) fn cursor(kind: StatementKind, text: &str) -> Option<String> {
-    let words = words(text)?;
     match kind {
-        StatementKind::Declare => words.get(1).cloned(),
+        StatementKind::Declare => words(text)?.get(1).cloned(),
         // FETCH and MOVE end with the name, whatever stands before it.
-        StatementKind::Fetch if words.len() > 1 => words.last().cloned(),
-        StatementKind::Close => words.get(1).filter(|_| words.len() == 2).cloned(),
+        StatementKind::Fetch => words(text).filter(|words| words.len() > 1)?.pop(),
+        StatementKind::Close => words(text).filter(|words| words.len() == 2)?.pop(),
         _ => None,
     }
 }

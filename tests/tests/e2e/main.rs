@@ -10,6 +10,7 @@ mod agent_sdk;
 mod budget;
 mod bypass;
 mod clients;
+mod cost;
 mod crash;
 mod credentials;
 mod hidden;
