@@ -32,7 +32,7 @@ use crate::gate::{
 };
 
 /// The most allocations of one exchange, as counted. The decoder still makes an action, and what it owes, of each text.
-const MOST: u64 = 17;
+const MOST: u64 = 11;
 
 /// How many exchanges make it warm, and how many are counted.
 const EACH: u64 = 40;

@@ -17,9 +17,10 @@ const OF_A_RELAY: f64 = 6.0;
 fn workers(installation: &Installation) -> Vec<String> {
     let (_, proxy) = installation.roles().into_iter().find(|(role, _)| role == "proxy").expect("a proxy");
     let tasks = fs::read_dir(format!("/proc/{proxy}/task")).expect("a live process").flatten();
-    let names = tasks.map(|task| (task.file_name().to_string_lossy().into_owned(), task.path().join("comm")));
-    let serves = |comm| fs::read_to_string(comm).is_ok_and(|comm| comm.starts_with("worker-"));
-    names.filter(|(_, comm)| serves(comm)).map(|(thread, _)| thread).collect()
+    let serves = |task: &fs::DirEntry| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.starts_with("worker-"))
+    };
+    tasks.filter(serves).map(|task| task.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// How many system calls these threads make while one client asks `count` statements, one after the other.
