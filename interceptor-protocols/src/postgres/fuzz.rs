@@ -158,13 +158,23 @@ fn copying() -> PostgresDecoder {
     decoder
 }
 
-/// The client's side: `data` as a connection's first bytes, as bytes within a session, and while the server copies in.
+/// A session in which the server has ended a COPY with an error, so that data may still come.
+fn broken() -> PostgresDecoder {
+    let mut decoder = copying();
+    let mut failed = BytesMut::from(&b"E\0\0\0\x17SERROR\0C22P02\0Mno\0\0Z\0\0\0\x05I"[..]);
+    while let Ok(Step::Answer { .. }) = decoder.step(Side::Upstream, &mut failed) {}
+    decoder
+}
+
+/// The client's side: `data` as a connection's first bytes, as bytes within a session, while the server copies in, and
+/// after it has failed to.
 pub fn fuzz_client(data: &[u8]) {
     let whole = data.len().max(1);
     let mut new = PostgresDecoder::new(Arc::new(Epoch::new(|| 0)));
     drive(&mut new, Side::Client, data, whole, Permitted::EverySecond);
     drive(&mut opened(), Side::Client, data, whole, Permitted::All);
     drive(&mut copying(), Side::Client, data, whole, Permitted::All);
+    drive(&mut broken(), Side::Client, data, whole, Permitted::All);
     same_however_cut(opened, Side::Client, data, Permitted::EverySecond);
 }
 
@@ -185,13 +195,14 @@ fn same_however_cut(new: fn() -> PostgresDecoder, side: Side, data: &[u8], permi
     assert_eq!(whole, cut, "the same however it is cut");
 }
 
-/// The upstream's side: `data` as answers to a session in which something of each kind is under way, and as the
-/// answers to a log-in; once more with an answer that a budget ends.
+/// The upstream's side: `data` as answers to a session in which something of each kind is under way, while it copies in,
+/// and as the answers to a log-in; once more with an answer that a budget ends.
 pub fn fuzz_upstream(data: &[u8]) {
     let mut bounded = under_way();
     bounded.allow(Spent { rows: 1, ..Spent::UNLIMITED });
     drive(&mut bounded, Side::Upstream, data, data.len().max(1), Permitted::All);
     same_however_cut(under_way, Side::Upstream, data, Permitted::All);
+    same_however_cut(copying, Side::Upstream, data, Permitted::All);
     super::login::fuzz(data);
 }
 

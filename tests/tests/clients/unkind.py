@@ -160,6 +160,66 @@ def reads_late():
     sender.join()
 
 
+def copy_breaks():
+    """The server ends a COPY with an error, in either direction and by either protocol; then all goes on."""
+    out = "COPY (SELECT 1 / (150000 - n), 'broken out' FROM generate_series(1, 200000) AS n) TO STDOUT"
+    into = "COPY users (id, name, email) FROM STDIN /* broken in */"
+    wrong = message(b"d", b"1001\tann\ta@x\nno number\tben\tb@x\n")
+    more = message(b"d", b"1002\tcy\tc@x\n" * 5000) * 50 + message(b"c")
+    s = Session()
+
+    def ends(found, code, status=b"I"):
+        assert [fields(body)["C"] for kind, body in found if kind == b"E"] == [code], found[-3:]
+        assert found[-1] == (b"Z", status)
+        return b"".join(kind for kind, _ in found)
+
+    def extended(text):
+        return parse(text) + bind() + execute()
+
+    assert ends(s.query(out), "22012") == b"H" + b"d" * 149999 + b"EZ"
+    s.send(extended(out), SYNC)
+    assert ends(s.until(b"Z"), "22012") == b"12H" + b"d" * 149999 + b"EZ"
+    s.send(query(into))
+    assert s.next()[0] == b"G"
+    s.send(wrong, more)
+    assert ends(s.until(b"Z"), "22P02") == b"EZ"
+    assert s.rows("SELECT 'behind a broken COPY'") == ["behind a broken COPY"]
+    s.send(extended(into))
+    assert s.until(b"G")[-1][0] == b"G"
+    s.send(wrong, more, SYNC)
+    assert ends(s.until(b"Z"), "22P02") == b"EZ"
+    s.query("BEGIN")
+    s.send(query(into))
+    s.until(b"G")
+    s.send(wrong, more)
+    ends(s.until(b"Z"), "22P02", b"E")
+    ends(s.query("SELECT 1"), "25P02", b"E")
+    s.query("ROLLBACK")
+    assert s.rows("SELECT count(*) FROM users") == ["100"]
+    s.close()
+
+
+def copy_is_left():
+    """The server's session is ended from outside in the middle of a COPY, in either direction."""
+    endless = "COPY (SELECT repeat('l', 9000), 'left out', pg_sleep(0.02) FROM generate_series(1, 100000)) TO STDOUT"
+    other = Session()
+    for text, answer in (("COPY users (id, name, email) FROM STDIN /* left in */", b"G"), (endless, b"d")):
+        s = Session()
+        s.send(query(text))
+        s.until(answer)
+        if answer == b"G":
+            s.send(message(b"d", b"1003\tdan\td@x\n"))
+        other.query(f"SELECT pg_terminate_backend({struct.unpack('>I', s.key()[:4])[0]})")
+        said = s.until(b"E")[-1][1]
+        assert fields(said)["C"] == "57P01", said
+        try:
+            raise AssertionError(s.next())
+        except (EOFError, ConnectionError):
+            pass
+    assert other.rows("SELECT count(*) FROM users") == ["100"]
+    other.close()
+
+
 def is_left():
     """The server goes in the middle of a result."""
     s = Session()

@@ -72,6 +72,31 @@ fn what_nobody_does_comes_out_as_with_the_server() {
 }
 
 #[test]
+fn a_copy_that_the_server_ends_in_the_middle() {
+    let bed = Bed::start();
+    let installation = installation(&bed);
+    let before = installation.roles();
+    trials(&installation, &["copy_breaks", "copy_is_left"]).finish(PATIENCE).succeeded();
+    let records = installation.ended("left out");
+    for (mark, count, code) in [
+        ("broken out", 2, "22012"),
+        ("broken in", 3, "22P02"),
+        ("left in", 1, "57P01"),
+        ("left out", 1, "57P01"),
+    ] {
+        let ended: Vec<_> = records
+            .with(mark)
+            .into_iter()
+            .filter(|exchange| exchange.phase() != "prepare")
+            .map(|exchange| (exchange.status().to_owned(), exchange.at("/outcome/code").clone()))
+            .collect();
+        assert_eq!(ended.len(), count, "{mark}: {:#?}", records.brief());
+        assert!(ended.iter().all(|(_, said)| said == code), "{mark}: {ended:?}");
+    }
+    all_is_well(installation, &bed, &before);
+}
+
+#[test]
 fn torn_connections_and_a_storm_of_cancels_leave_nothing_behind() {
     let bed = Bed::start();
     let installation = installation(&bed);
