@@ -65,6 +65,7 @@ impl Catalogue {
             search_path: self.search_path.clone(),
             relations: question.relations.iter().map(|name| (name.clone(), self.relation(name))).collect(),
             functions: question.functions.iter().map(|name| (name.clone(), self.function(name))).collect(),
+            numbers: BTreeMap::new(),
             besides: Default::default(),
         }
     }
@@ -96,13 +97,10 @@ impl Catalogue {
 
     fn function(&self, name: &Name) -> Function {
         let exists = |name: &str| self.functions.iter().any(|function| function == name);
-        if let Some(found) = self.find(name, exists) {
-            return Function::User(self.object(&found));
-        }
         let own = name.schema.as_ref().is_none_or(|schema| schema == "pg_catalog");
-        match self.builtin.get(&name.name) {
-            Some(oids) if own => Function::BuiltIn { oids: oids.clone() },
-            _ => Function::Missing,
+        Function {
+            users: self.find(name, exists).map(|found| self.object(&found)).into_iter().collect(),
+            built_in: self.builtin.get(&name.name).filter(|_| own).cloned().unwrap_or_default(),
         }
     }
 }

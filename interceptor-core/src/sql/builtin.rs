@@ -75,9 +75,9 @@ pub(super) fn verb_of(name: &str) -> Verb {
     ];
     let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
     match name {
-        "set_config" => Verb::SessionChange,
         "pg_notify" => Verb::Notify,
-        "ts_stat" | "ts_rewrite" => Verb::Unknown,
+        // Where the text names the setting, that is told before anybody comes here.
+        "set_config" | "ts_stat" | "ts_rewrite" => Verb::Unknown,
         _ if begins(&RUNS_SQL) => Verb::Unknown,
         _ if begins(&REACHES) => Verb::ServerReach,
         _ => Verb::FunctionCall,

@@ -16,7 +16,7 @@ pub fn question(statements: &[Statement]) -> Question {
             Reference::Relation(name) => {
                 question.relations.insert(name.clone());
             }
-            Reference::Function(name) => {
+            Reference::Function(name) | Reference::SetConfig { function: name, .. } => {
                 question.functions.insert(name.clone());
             }
             Reference::Attribute(name) => {
@@ -60,24 +60,26 @@ pub fn facts(statement: &Statement, answer: &Answer) -> StatementFacts {
         join.effect(*verb, reference);
     }
     join.besides(statement);
-    let unknown = join.unknown;
-    let mut effects = join.effects;
-    if unknown.is_some() {
-        effects.push(Effect { verb: Verb::Unknown, target: Target::Resource });
-    }
-    if effects.is_empty() {
-        // `SELECT 1`, SHOW, FETCH: nothing but an answer to the client.
-        effects.push(Effect { verb: Verb::DataRead, target: Target::Resource });
-    }
-    let mut seen = BTreeSet::new();
-    effects.retain(|effect| seen.insert(effect.clone()));
     StatementFacts {
         kind: statement.kind,
-        effects,
         has_where: statement.has_where,
         has_limit: statement.has_limit,
-        unknown,
+        ..join.finish()
     }
+}
+
+/// What a call of `routine` does that no text names.
+pub(super) fn call(routine: &Routine, answer: &Answer) -> StatementFacts {
+    let mut join = Join { answer, effects: Vec::new(), unknown: None };
+    let object = &routine.object;
+    if !routine.built_in {
+        join.user_function(object);
+    } else if !object.oid.is_some_and(|oid| is_harmless(&[oid])) {
+        join.builtin(Verb::FunctionCall, &Name { schema: None, name: object.name.clone() });
+    }
+    // Its values are read as its parameters' types, and those may be domains.
+    answer.besides.conversions.iter().for_each(|routine| join.runs(routine));
+    join.finish()
 }
 
 /// The facts of a statement that executes a prepared one: its own, with those of the text it executes. `prepared`
@@ -163,6 +165,21 @@ fn reaches_children(verb: Verb) -> bool {
 }
 
 impl Join<'_> {
+    /// All that was gathered, as the facts of something that is no statement.
+    fn finish(self) -> StatementFacts {
+        let Self { mut effects, unknown, .. } = self;
+        if unknown.is_some() {
+            effects.push(Effect { verb: Verb::Unknown, target: Target::Resource });
+        }
+        if effects.is_empty() {
+            // `SELECT 1`, SHOW, FETCH: nothing but an answer to the client.
+            effects.push(Effect { verb: Verb::DataRead, target: Target::Resource });
+        }
+        let mut seen = BTreeSet::new();
+        effects.retain(|effect| seen.insert(effect.clone()));
+        StatementFacts { effects, unknown, ..StatementFacts::single(Verb::DataRead, Target::Resource) }
+    }
+
     fn not_understood(&mut self, reason: String) {
         self.unknown.get_or_insert(Unknown(reason));
     }
@@ -177,6 +194,7 @@ impl Join<'_> {
             Reference::Relation(name) => self.relation(verb, name),
             Reference::NewRelation(name) => self.new_relation(verb, name),
             Reference::Function(name) => self.function(verb, name),
+            Reference::SetConfig { function, setting } => self.set_config(verb, function, setting.as_deref()),
             Reference::Attribute(name) => self.attribute(name),
             Reference::Other { kind, name } => {
                 self.add(verb, Target::Other { kind: kind.clone(), name: name.clone() });
@@ -286,22 +304,35 @@ impl Join<'_> {
 
     fn function(&mut self, verb: Verb, name: &Name) {
         let answer = self.answer;
-        match answer.functions.get(name) {
-            Some(Function::BuiltIn { oids }) if is_harmless(oids) => {}
-            Some(Function::BuiltIn { .. }) => self.builtin(verb, name),
-            Some(Function::User(object)) => self.user_function(object),
-            Some(Function::Missing) if name.schema.is_none() && is_newer_grammar(&name.name) => {}
-            Some(Function::Missing) => {
-                let object = self.object(name.schema.clone().unwrap_or_default(), &name.name);
-                self.add(verb, Target::Function(object));
+        let Some(Function { users, built_in }) = answer.functions.get(name) else {
+            return self.not_understood(format!("the catalogue was not asked about {}", name.name));
+        };
+        users.iter().for_each(|object| self.user_function(object));
+        if !built_in.is_empty() {
+            if !is_harmless(built_in) {
+                self.builtin(verb, name);
             }
-            None => self.not_understood(format!("the catalogue was not asked about {}", name.name)),
+        } else if users.is_empty() && !(name.schema.is_none() && is_newer_grammar(&name.name)) {
+            let object = self.object(name.schema.clone().unwrap_or_default(), &name.name);
+            self.add(verb, Target::Function(object));
+        }
+    }
+
+    /// The server's own changes a setting, as SET does; a user's function of that name is like any other.
+    fn set_config(&mut self, verb: Verb, name: &Name, setting: Option<&str>) {
+        let answer = self.answer;
+        match (answer.functions.get(name), setting) {
+            (Some(Function { users, built_in }), Some(setting)) if !built_in.is_empty() => {
+                users.iter().for_each(|object| self.user_function(object));
+                self.add(Verb::SessionChange, Target::Setting(setting.to_owned()));
+            }
+            _ => self.function(verb, name),
         }
     }
 
     fn builtin(&mut self, verb: Verb, name: &Name) {
         match verb_of(&name.name) {
-            Verb::Unknown => self.not_understood(format!("what {} reads is not in the text", name.name)),
+            Verb::Unknown => self.not_understood(format!("what {} works on is not in the text", name.name)),
             Verb::FunctionCall => {
                 let object = self.object("pg_catalog".to_owned(), &name.name);
                 self.add(verb, Target::Function(object));
@@ -315,8 +346,7 @@ impl Join<'_> {
         let answer = self.answer;
         match answer.functions.get(&Name { schema: None, name: name.to_owned() }) {
             // No built-in function that takes a row does more than compute.
-            Some(Function::Missing | Function::BuiltIn { .. }) => {}
-            Some(Function::User(object)) => self.add(Verb::FunctionCall, Target::Function(object.clone())),
+            Some(Function { users, .. }) => users.iter().for_each(|object| self.user_function(object)),
             None => self.not_understood(format!("the catalogue was not asked about {name}")),
         }
     }

@@ -57,13 +57,17 @@ fn answer(statement: &Statement, found: bool) -> Answer {
         },
         false => Relation::Missing,
     };
-    let function = |name: &super::Name| if found { Function::User(object(name)) } else { Function::Missing };
+    let function = |name: &super::Name| Function {
+        users: found.then(|| object(name)).into_iter().collect(),
+        built_in: Vec::new(),
+    };
     Answer {
         database: "db".to_owned(),
         role: "agent".to_owned(),
         search_path: vec!["pg_catalog".to_owned(), "public".to_owned()],
         relations: asked.relations.iter().map(|name| (name.clone(), relation(name))).collect(),
         functions: asked.functions.iter().map(|name| (name.clone(), function(name))).collect(),
+        numbers: Default::default(),
         besides: Default::default(),
     }
 }

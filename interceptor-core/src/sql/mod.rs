@@ -35,7 +35,7 @@ pub use analyze::analyze;
 pub use facts::{batch_facts, executed, facts, needs_answer, question, shifts_names};
 pub use fuzz::fuzz;
 pub use guard::{MAX_BYTES, MAX_CHAIN, MAX_DEPTH, MAX_NESTING, MAX_TOKENS};
-pub use number::{called, parameters};
+pub use number::{called, calling, parameters};
 pub use readings::Readings;
 pub use redact::{redact, without_literals};
 
@@ -61,6 +61,14 @@ pub enum Reference {
     NewRelation(Name),
     /// A function that is called.
     Function(Name),
+    /// A function that is called under the name of the one that changes a setting, with the setting that the text
+    /// names, in lower case, if it does.
+    SetConfig {
+        /// Its name.
+        function: Name,
+        /// The setting.
+        setting: Option<String>,
+    },
     /// What stands behind a dot: a column, or the function of that name applied to the row before the dot.
     Attribute(String),
     /// An object of another kind.
@@ -147,6 +155,20 @@ pub struct Question {
     pub relations: BTreeSet<Name>,
     /// Functions.
     pub functions: BTreeSet<Name>,
+    /// Functions by their numbers.
+    pub numbers: BTreeSet<u32>,
+}
+
+impl Question {
+    /// How much is asked for.
+    pub fn len(&self) -> usize {
+        self.relations.len().saturating_add(self.functions.len()).saturating_add(self.numbers.len())
+    }
+
+    /// Whether nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// What the catalogue said, on the session's own connection with its own role and search path.
@@ -162,6 +184,8 @@ pub struct Answer {
     pub relations: BTreeMap<Name, Relation>,
     /// Each function asked for.
     pub functions: BTreeMap<Name, Function>,
+    /// Each function asked for by its number; none where there is none now.
+    pub numbers: BTreeMap<u32, Option<Numbered>>,
     /// What holds whatever was asked for.
     pub besides: Arc<Besides>,
 }
@@ -184,6 +208,15 @@ pub struct Routine {
     pub object: Object,
     /// Whether it is the server's own: in `pg_catalog`, with an OID below 16384.
     pub built_in: bool,
+}
+
+/// A function by its number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Numbered {
+    /// What it is.
+    pub routine: Routine,
+    /// The types of its parameters.
+    pub parameters: Vec<u32>,
 }
 
 /// What else happens when something is done to a relation.
@@ -227,16 +260,11 @@ pub enum Relation {
     Missing,
 }
 
-/// A function by the catalogue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Function {
-    /// Every function that the name could mean is built in (`pg_catalog`, OID below 16384); `oids` lists them.
-    BuiltIn {
-        /// All overloads.
-        oids: Vec<u32>,
-    },
-    /// Some function that the name could mean is not built in.
-    User(Object),
-    /// No such function now.
-    Missing,
+/// The functions that a name could mean, by its arguments. None where there is no such function now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Function {
+    /// Those that are not built in, each name once.
+    pub users: Vec<Object>,
+    /// Those that are built in (`pg_catalog`, OID below 16384): all overloads.
+    pub built_in: Vec<u32>,
 }

@@ -77,8 +77,8 @@ impl Kept {
     }
 }
 
-/// Whether nothing that is told of a statement hangs on the value of a literal in it. Names in literals (`nextval`),
-/// texts in literals (`PREPARE`, `DO`) and reasons that quote what was not understood do.
+/// Whether nothing that is told of a statement hangs on the value of a literal in it. Names in literals
+/// (`set_config`), texts in literals (`PREPARE`, `DO`) and reasons that quote what was not understood do.
 fn ignores_literals(meaning: &Meaning) -> bool {
     let kind = matches!(
         meaning.kind,
@@ -96,7 +96,8 @@ fn ignores_literals(meaning: &Meaning) -> bool {
             | StatementKind::Show
             | StatementKind::Transaction
     );
-    kind && meaning.unknown.is_none()
+    let names = |(_, reference): &(_, Reference)| matches!(reference, Reference::SetConfig { .. });
+    kind && meaning.unknown.is_none() && !meaning.effects.iter().any(names)
 }
 
 fn weight(meaning: &Meaning) -> usize {
@@ -106,6 +107,9 @@ fn weight(meaning: &Meaning) -> usize {
     let of_reference = |reference: &Reference| match reference {
         Reference::Resource => 0,
         Reference::Relation(name) | Reference::NewRelation(name) | Reference::Function(name) => of_name(name),
+        Reference::SetConfig { function, setting } => {
+            of_name(function).saturating_add(setting.as_ref().map_or(0, String::len))
+        }
         Reference::Attribute(name) | Reference::Setting(name) => name.len(),
         Reference::Other { kind, name } => kind.len().saturating_add(name.len()),
     };
@@ -140,6 +144,7 @@ mod tests {
         let readings = Readings::default();
         for text in [
             "PREPARE p AS SELECT 'x'",
+            "SELECT set_config('x', '1', false)",
             "DO 'x'",
             "SET search_path TO 'x'",
             "COPY t TO 'x'",

@@ -401,8 +401,24 @@ fn specials(draft: &mut Draft, node: &SyntaxNode) {
     if matches!(node.kind(), K::CREATE_TRIGGER | K::CREATE_EVENT_TRIGGER | K::CREATE_RULE) {
         draft.walk.not_understood("what a rule or trigger will do is not known when it is made");
     }
+    if node.kind() == K::IMPORT_FOREIGN_SCHEMA {
+        imported(draft, node);
+    }
     if node.kind() == K::DROP_OWNED {
         draft.walk.not_understood("what a role owns is not in the text");
+    }
+}
+
+/// The tables that IMPORT FOREIGN SCHEMA makes, which stand in the text only where it limits itself to some.
+fn imported(draft: &mut Draft, node: &SyntaxNode) {
+    let schema = child_of(node, K::INTO_SCHEMA).and_then(|into| child_of(&into, K::SCHEMA_REF));
+    let schema = schema.and_then(|schema| object_name(&schema));
+    let (Some(schema), Some(listed)) = (schema, child_of(node, K::LIMIT_TO_TABLES)) else {
+        return draft.walk.not_understood("which tables IMPORT FOREIGN SCHEMA makes is not in the text");
+    };
+    for table in listed.children() {
+        let made = |name| Reference::NewRelation(Name { schema: Some(schema.clone()), name });
+        draft.add(Verb::SchemaCreate, names::dotted(&table).map(made));
     }
 }
 

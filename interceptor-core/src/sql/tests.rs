@@ -18,6 +18,9 @@ fn effects(statement: &Statement) -> String {
                 Reference::Relation(name) => dotted(name),
                 Reference::NewRelation(name) => format!("+{}", dotted(name)),
                 Reference::Function(name) => format!("{}()", dotted(name)),
+                Reference::SetConfig { function, setting } => {
+                    format!("{}({})", dotted(function), setting.as_deref().unwrap_or("?"))
+                }
                 Reference::Attribute(name) => return format!(".{name}"),
                 Reference::Other { kind, name } => format!("{kind}:{name}"),
                 Reference::Setting(name) => format!("={name}"),
@@ -95,7 +98,8 @@ const TABLE: &[(&str, StatementKind, &str)] = &[
     ("EXPLAIN (COSTS off) EXECUTE p", StatementKind::Explain, ""),
     ("DO $$ BEGIN DROP TABLE t; END $$", StatementKind::Do, "unknown *"),
     ("CALL s.p(f())", StatementKind::Call, "function.call f(), function.call s.p()"),
-    ("SELECT set_config('search_path', 'x', false)", StatementKind::Select, "function.call set_config()"),
+    ("SELECT set_config('Role', 'x', false)", StatementKind::Select, "function.call set_config(role)"),
+    ("SELECT pg_catalog.set_config($1, f(), false)", StatementKind::Select, "function.call f(), function.call pg_catalog.set_config(?)"),
     ("SET LOCAL search_path TO a, b", StatementKind::Set, "session.change =search_path"),
     ("SET TIME ZONE 'UTC'", StatementKind::Set, "session.change =timezone"),
     ("SET ROLE x", StatementKind::Set, "session.change =role"),
@@ -126,7 +130,9 @@ const TABLE: &[(&str, StatementKind, &str)] = &[
     ("COMMENT ON TABLE t IS 'x'", StatementKind::Comment, "schema.alter t"),
     ("COMMENT ON COLUMN t.a IS 'x'", StatementKind::Comment, "schema.alter t"),
     ("SECURITY LABEL ON TABLE t IS 'x'", StatementKind::Alter, "access.change t"),
-    ("IMPORT FOREIGN SCHEMA x FROM SERVER s INTO y", StatementKind::Create, "schema.create foreign schema:x, server.reach *"),
+    ("IMPORT FOREIGN SCHEMA x FROM SERVER s INTO y", StatementKind::Create, "schema.create foreign schema:x, server.reach *, unknown *"),
+    ("IMPORT FOREIGN SCHEMA x EXCEPT (a) FROM SERVER s INTO y", StatementKind::Create, "schema.create foreign schema:x, server.reach *, unknown *"),
+    ("IMPORT FOREIGN SCHEMA x LIMIT TO (a, \"B\") FROM SERVER s INTO y", StatementKind::Create, "schema.create +y.B, schema.create +y.a, schema.create foreign schema:x, server.reach *"),
     ("CREATE USER MAPPING FOR a SERVER s OPTIONS (password 'x')", StatementKind::Create, "access.change user mapping:a, server.reach *"),
     ("CREATE SCHEMA s CREATE TABLE t (a int)", StatementKind::Create, "schema.create schema:s, unknown *"),
     ("CREATE SEQUENCE s OWNED BY t.a", StatementKind::Create, "schema.create +s"),
@@ -573,18 +579,24 @@ fn answer() -> Answer {
         consequences: Vec::new(),
         has_rules,
     };
+    let built_in = |oids: &[u32]| Function { users: Vec::new(), built_in: oids.to_vec() };
+    let users = |name: &str| Function { users: vec![object("public", name)], built_in: Vec::new() };
     let functions = [
-        ("upper", Function::BuiltIn { oids: vec![871] }),
-        ("set_config", Function::BuiltIn { oids: vec![2078] }),
-        ("nextval", Function::BuiltIn { oids: vec![1574] }),
-        ("lo_import", Function::BuiltIn { oids: vec![764, 767] }),
-        ("table_to_xml", Function::BuiltIn { oids: vec![2923] }),
-        ("pg_notify", Function::BuiltIn { oids: vec![3036] }),
-        ("mine", Function::User(object("public", "mine"))),
-        ("dblink", Function::User(object("public", "dblink"))),
-        ("id", Function::Missing),
-        ("gone", Function::Missing),
-        ("json_value", Function::Missing),
+        (
+            "twin",
+            Function { users: ["a", "b"].map(|schema| object(schema, "twin")).into(), built_in: vec![764] },
+        ),
+        ("upper", built_in(&[871])),
+        ("set_config", built_in(&[2078])),
+        ("nextval", built_in(&[1574])),
+        ("lo_import", built_in(&[764, 767])),
+        ("table_to_xml", built_in(&[2923])),
+        ("pg_notify", built_in(&[3036])),
+        ("mine", users("mine")),
+        ("dblink", users("dblink")),
+        ("id", Function::default()),
+        ("gone", Function::default()),
+        ("json_value", Function::default()),
     ];
     Answer {
         database: "db".to_owned(),
@@ -598,6 +610,7 @@ fn answer() -> Answer {
         ]
         .into(),
         functions: functions.map(|(text, function)| (name(text), function)).into(),
+        numbers: Default::default(),
         besides: Default::default(),
     }
 }
@@ -643,7 +656,17 @@ fn names_are_resolved_by_the_catalogue() {
         ("CREATE TABLE t (a int)", "schema.create app.t, schema.create public.t"),
         ("CREATE TABLE s.t (a int)", "schema.create s.t"),
         ("CREATE TEMP TABLE t (a int)", "schema.create pg_temp.t"),
-        ("SELECT set_config('search_path', 'x', false)", "session.change *"),
+        ("SELECT set_config('Search_Path', 'x', false)", "session.change =search_path"),
+        (
+            "SELECT set_config('role', $1, true), set_config('a.b', '', true)",
+            "session.change =a.b, session.change =role",
+        ),
+        ("SELECT set_config(n, '', false) FROM users", "data.read public.users, unknown *"),
+        ("SELECT set_config($1, '', false)", "unknown *"),
+        ("SELECT set_config('ro' || 'le', '', false)", "unknown *"),
+        ("SELECT set_config(E'r\\157le', '', false)", "unknown *"),
+        ("SELECT set_config(new_value => 'x', setting_name => 'role', is_local => true)", "unknown *"),
+        ("SELECT twin()", "function.call a.twin(), function.call b.twin(), function.call pg_catalog.twin()"),
         ("SELECT nextval('s')", "function.call pg_catalog.nextval()"),
         ("SELECT lo_import('/etc/passwd')", "server.reach *"),
         ("SELECT table_to_xml('users', true, false, '')", "unknown *"),

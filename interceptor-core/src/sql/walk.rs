@@ -318,22 +318,22 @@ impl Walk {
         self.reached.insert(node.text_range().start().into());
         let mut children = node.children();
         match children.next() {
-            Some(callee) => self.callee(&callee, stack),
+            Some(callee) => self.callee(node, &callee, stack),
             None => self.not_understood("a call has no name"),
         }
         stack.extend(children);
     }
 
-    fn callee(&mut self, callee: &SyntaxNode, stack: &mut Vec<SyntaxNode>) {
+    fn callee(&mut self, call: &SyntaxNode, callee: &SyntaxNode, stack: &mut Vec<SyntaxNode>) {
         use SyntaxKind::*;
         match callee.kind() {
             NAME_REF => {
                 let written = callee.text().to_string();
                 if GRAMMAR_WORDS.binary_search(&written.to_ascii_lowercase().as_str()).is_err() {
-                    self.function(callee);
+                    self.function(call, callee);
                 }
             }
-            FIELD_EXPR if is_dotted_name(callee) => self.function(callee),
+            FIELD_EXPR if is_dotted_name(callee) => self.function(call, callee),
             // SUBSTRING(a, b) and OVERLAY(a, b) without keywords are calls like any other.
             SUBSTRING_FN | OVERLAY_FN => {
                 self.named_function(if callee.kind() == OVERLAY_FN { "overlay" } else { "substring" });
@@ -353,8 +353,12 @@ impl Walk {
         }
     }
 
-    fn function(&mut self, node: &SyntaxNode) {
-        match names::parts(node).and_then(names::from_parts) {
+    fn function(&mut self, call: &SyntaxNode, callee: &SyntaxNode) {
+        match names::parts(callee).and_then(names::from_parts) {
+            Ok(function) if function.name == "set_config" => {
+                let setting = first_string(call).map(|name| name.to_ascii_lowercase());
+                self.add(Verb::FunctionCall, Reference::SetConfig { function, setting });
+            }
             Ok(name) => self.add(Verb::FunctionCall, Reference::Function(name)),
             Err(reason) => self.not_understood(reason),
         }
@@ -401,6 +405,16 @@ pub(super) fn child_of(node: &SyntaxNode, kind: SyntaxKind) -> Option<SyntaxNode
 /// Whether a token of a kind stands directly in `node`.
 pub(super) fn has_token(node: &SyntaxNode, kind: SyntaxKind) -> bool {
     node.children_with_tokens().any(|element| element.kind() == kind)
+}
+
+/// The first argument of a call, where that is a string in plain quotes with nothing in it to be decoded.
+fn first_string(call: &SyntaxNode) -> Option<String> {
+    let argument = child_of(call, SyntaxKind::ARG_LIST)?.children().next()?;
+    let literal = argument.children().next().filter(|part| part.kind() == SyntaxKind::LITERAL)?;
+    // Neither VARIADIC nor an argument's name stands before it, and nothing behind it.
+    let written = (literal.text_range() == argument.text_range()).then(|| literal.text().to_string())?;
+    let inside = written.strip_prefix('\'')?.strip_suffix('\'')?;
+    (!inside.contains(['\'', '\\'])).then(|| inside.to_owned())
 }
 
 fn is_dotted_name(node: &SyntaxNode) -> bool {

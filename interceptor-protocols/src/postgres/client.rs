@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
-    model::{Action, BindValue, Phase},
+    model::{Action, BindValue, Phase, StatementFacts},
     permit::Held,
     protocol::{DecodeError, Opening, Step},
     sql::{Answer, Question},
@@ -62,6 +62,17 @@ pub(super) enum Work {
         frame: Bytes,
         call: bind::Call,
     },
+}
+
+/// What judging needs to know.
+struct Wanted {
+    question: Question,
+    /// Whether it needs the catalogue at all.
+    catalogue: bool,
+    /// Whether what is judged takes a snapshot, so that a look-up before it changes nothing.
+    snapshot: bool,
+    /// Whether it is certain what is run.
+    firm: bool,
 }
 
 /// What is needed for judging.
@@ -240,11 +251,25 @@ impl PostgresDecoder {
         }
     }
 
-    /// A call by number means the same whatever the search path is: nothing is looked up.
+    /// A call by number. What large objects' functions do, and those that only compute, is known without a look-up,
+    /// whatever the search path is.
     fn judge_function(&mut self, frame: Bytes, call: bind::Call) -> Step {
-        let (facts, types) = facts::called(call.function, &self.database);
-        let turn = if facts.unknown.is_some() { Turn::Catalogue } else { Turn::Nothing };
-        let (binds, facts) = (call.values(types), Arc::new(facts));
+        let question = facts::calling(call.function);
+        let need = if question.is_empty() {
+            Need::Nothing(Basis::Answer(Answer::default(), self.moment()))
+        } else {
+            self.find(Wanted { question, catalogue: true, snapshot: true, firm: true })
+        };
+        let (facts, binds) = match need {
+            Need::Enquire(question) => return self.enquire(question, Work::Function { frame, call }),
+            Need::Nothing(Basis::Answer(answer, _)) => {
+                let (facts, types) = facts::called(call.function, &self.database, &answer);
+                (Arc::new(facts), call.values(types))
+            }
+            Need::Nothing(Basis::Told(facts)) => (facts, call.values(&[])),
+            Need::Nothing(Basis::Nothing(why)) => (Arc::new(StatementFacts::unknown(why)), call.values(&[])),
+        };
+        let turn = turn::of_call(&facts);
         let action = Action { phase: Phase::Execute, text: String::new(), binds, facts };
         self.ask(What::Function, vec![action], frame, turn, true)
     }
@@ -423,18 +448,27 @@ impl PostgresDecoder {
     /// What is needed before these can be judged. `firm` is false where a name's meaning hangs on answers that have
     /// not come: a look-up then also waits for them.
     fn need(&mut self, items: &[Expanded<'_>], firm: bool) -> Need {
-        let now = self.moment();
-        let lack = |why: &str| Need::Nothing(Basis::Nothing(why.to_owned()));
-        let proven = firm && self.turns.is_proven();
-        if proven
+        if firm
+            && self.turns.is_proven()
             && let [item] = items
-            && let Some(facts) = item.meaning().and_then(|meaning| self.known.facts(meaning, now))
+            && let Some(facts) = item.meaning().and_then(|meaning| self.known.facts(meaning, self.moment()))
         {
             return Need::Nothing(Basis::Told(facts));
         }
-        let mut question = action::question(items);
-        if proven {
-            if !action::needs_catalogue(items) {
+        self.find(Wanted {
+            question: action::question(items),
+            catalogue: action::needs_catalogue(items),
+            snapshot: items.iter().any(|item| action::takes_snapshot(item.statement())),
+            firm,
+        })
+    }
+
+    fn find(&mut self, wanted: Wanted) -> Need {
+        let Wanted { mut question, catalogue, snapshot, firm } = wanted;
+        let now = self.moment();
+        let lack = |why: &str| Need::Nothing(Basis::Nothing(why.to_owned()));
+        if firm && self.turns.is_proven() {
+            if !catalogue {
                 return Need::Nothing(Basis::Answer(Answer::default(), now));
             }
             if let Some((answer, asked)) = self.known.answer(&question, now) {
@@ -447,7 +481,7 @@ impl PostgresDecoder {
         if self.skips_now() {
             return lack("an earlier message of the same pipeline failed, so its names cannot be looked up");
         }
-        if question.relations.len().saturating_add(question.functions.len()) > lookup::MAX_NAMES {
+        if question.len() > lookup::MAX_NAMES {
             return lack(&format!("it has more than {} names", lookup::MAX_NAMES));
         }
         let settled = self.is_settled();
@@ -455,7 +489,7 @@ impl PostgresDecoder {
             return lack("the transaction has failed, so names cannot be looked up; ROLLBACK first");
         }
         let outside = settled && self.status == b'I';
-        if !outside && !self.snapshot && !items.iter().any(|item| action::takes_snapshot(item.statement())) {
+        if !outside && !self.snapshot && !snapshot {
             return lack("looking its names up would fix the transaction's snapshot; run a query first");
         }
         self.known.refresh(&mut question, now);

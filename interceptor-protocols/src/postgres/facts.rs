@@ -31,9 +31,14 @@ pub(super) fn facts(statement: &Statement, answer: &Answer) -> StatementFacts {
     sql::facts(statement, answer)
 }
 
-/// What a call of the function with this number does, and the types of its parameters as far as they are known.
-pub(super) fn called(number: u32, database: &str) -> (StatementFacts, &'static [u32]) {
-    (sql::called(number, database), sql::parameters(number))
+/// What must be looked up for a call of the function with this number.
+pub(super) fn calling(number: u32) -> Question {
+    sql::calling(number)
+}
+
+/// What such a call does, and the types of its parameters as far as they are known.
+pub(super) fn called<'a>(number: u32, database: &str, answer: &'a Answer) -> (StatementFacts, &'a [u32]) {
+    (sql::called(number, database, answer), sql::parameters(number, answer))
 }
 
 /// What a statement does that runs another, whose facts are `inner`.

@@ -11,7 +11,7 @@ use std::{
 
 use interceptor_core::{
     model::StatementFacts,
-    sql::{Answer, Besides, Function, Meaning, Name, Question, Relation},
+    sql::{Answer, Besides, Function, Meaning, Name, Numbered, Question, Relation},
 };
 
 /// How much a session keeps, by a rough count of its bytes.
@@ -93,6 +93,7 @@ pub(super) struct Known {
     scope: Option<(Moment, Scope)>,
     relations: HashMap<Name, Fact<Relation>>,
     functions: HashMap<Name, Fact<Function>>,
+    numbers: HashMap<u32, Fact<Option<Numbered>>>,
     weight: usize,
     /// The last look-up brought nothing.
     failed: Option<(Moment, String)>,
@@ -125,6 +126,12 @@ impl Known {
             part(asked);
             functions.insert(name.clone(), function);
         }
+        let mut numbers = BTreeMap::new();
+        for number in &question.numbers {
+            let (function, asked) = self.numbers.get_mut(number)?.get(now)?;
+            part(asked);
+            numbers.insert(*number, function);
+        }
         let answer = Answer {
             database: scope.database.clone(),
             role: scope.role.clone(),
@@ -132,6 +139,7 @@ impl Known {
             besides: scope.besides.clone(),
             relations,
             functions,
+            numbers,
         };
         Some((answer, whole))
     }
@@ -154,16 +162,18 @@ impl Known {
     /// Adds to a question that is to be asked what was needed lately and has grown old: one look-up then serves the
     /// statements that follow.
     pub(super) fn refresh(&self, question: &mut Question, now: Moment) {
-        let asked = question.relations.len().saturating_add(question.functions.len());
-        let room = MAX_REFRESHED.saturating_sub(asked);
+        let room = MAX_REFRESHED.saturating_sub(question.len());
         let old = |fact: &Fact<Relation>| fact.has_grown_old(now);
         let relations = self.relations.iter().filter(|(_, fact)| old(fact)).map(|(name, _)| name.clone());
         question.relations.extend(relations.take(room));
-        let room =
-            MAX_REFRESHED.saturating_sub(question.relations.len().saturating_add(question.functions.len()));
+        let room = MAX_REFRESHED.saturating_sub(question.len());
         let old = |fact: &Fact<Function>| fact.has_grown_old(now);
         let functions = self.functions.iter().filter(|(_, fact)| old(fact)).map(|(name, _)| name.clone());
         question.functions.extend(functions.take(room));
+        let room = MAX_REFRESHED.saturating_sub(question.len());
+        let old = |fact: &Fact<Option<Numbered>>| fact.has_grown_old(now);
+        let numbers = self.numbers.iter().filter(|(_, fact)| old(fact)).map(|(number, _)| *number);
+        question.numbers.extend(numbers.take(room));
     }
 
     /// Why the look-up that was made just before brought nothing.
@@ -189,12 +199,14 @@ impl Known {
             *self = Self::default();
         }
         self.weight = self.weight.saturating_add(weight);
-        let Answer { database, role, search_path, relations, functions, besides } = answer;
+        let Answer { database, role, search_path, relations, functions, numbers, besides } = answer;
         self.scope = Some((asked, Scope { database, role, search_path, besides }));
         let relations = relations.into_iter().map(|(name, relation)| (name, Fact::new(asked, relation)));
         self.relations.extend(relations);
         let functions = functions.into_iter().map(|(name, function)| (name, Fact::new(asked, function)));
         self.functions.extend(functions);
+        let numbers = numbers.into_iter().map(|(number, function)| (number, Fact::new(asked, function)));
+        self.numbers.extend(numbers);
     }
 }
 
@@ -214,12 +226,18 @@ fn weight(answer: &Answer) -> usize {
         }
         Relation::Missing => EACH,
     };
-    let of_function = |function: &Function| match function {
-        Function::BuiltIn { oids } => EACH.saturating_add(oids.len().saturating_mul(4)),
-        Function::User(_) | Function::Missing => EACH,
+    let of_function = |Function { users, built_in }: &Function| {
+        let users = EACH.saturating_mul(users.len().saturating_add(1));
+        users.saturating_add(built_in.len().saturating_mul(4))
+    };
+    let of_number = |function: &Option<Numbered>| {
+        let parameters = function.as_ref().map_or(0, |function| function.parameters.len());
+        EACH.saturating_add(parameters.saturating_mul(4))
     };
     let relations = answer.relations.values().map(of_relation);
-    relations.chain(answer.functions.values().map(of_function)).fold(EACH, usize::saturating_add)
+    let functions = answer.functions.values().map(of_function);
+    let numbers = answer.numbers.values().map(of_number);
+    relations.chain(functions).chain(numbers).fold(EACH, usize::saturating_add)
 }
 
 #[cfg(test)]

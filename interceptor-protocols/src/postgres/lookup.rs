@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
     model::{Action, BindValue, Effect, Object, Phase, StatementFacts, StatementKind, Target, Verb},
-    sql::{Answer, Besides, Consequence, Function, Name, Question, Relation, Routine, What},
+    sql::{Answer, Besides, Consequence, Function, Name, Numbered, Question, Relation, Routine, What},
 };
 
 use super::frame::{Fields, Malformed, Writer, put_text, put_value};
@@ -22,8 +22,10 @@ pub(super) const MAX_NAMES: usize = 512;
 const MAX_ROWS: usize = 8192;
 /// How many bytes an answer may have.
 const MAX_ANSWER: usize = 1 << 20;
-const TEXT_ARRAY: u32 = 1009;
+/// The types of its parameters.
+const PARAMETERS: [(u32, &str); 4] = [(1009, "text[]"), (1009, "text[]"), (1009, "text[]"), (1028, "oid[]")];
 const COLUMNS: usize = 7;
+const NO_NUMBER: &str = "the catalogue gave no number for a function or a type";
 
 /// The text of the look-up. What views, policies, defaults, checks and indexes name and run is taken from their stored
 /// trees, which, unlike `pg_depend`, name the system's own as well.
@@ -41,22 +43,22 @@ pub(super) fn request(number: u64, question: &Question, sync: bool) -> Request {
     let relations = array(question.relations.iter().map(|name| Some(written(name))));
     let schemas = array(question.functions.iter().map(|name| name.schema.clone()));
     let functions = array(question.functions.iter().map(|name| Some(name.name.clone())));
+    let numbers = array(question.numbers.iter().map(|number| Some(number.to_string())));
+    let values = [relations, schemas, functions, numbers];
     let name = format!("{PREFIX}{number}");
     let mut out = Writer::default();
     out.message(b'P', |out| {
         put_text(out, &name);
         put_text(out, TEXT);
-        out.put_u16(3);
-        [TEXT_ARRAY; 3].into_iter().for_each(|r#type| out.put_u32(r#type));
+        out.put_u16(4);
+        PARAMETERS.into_iter().for_each(|(oid, _)| out.put_u32(oid));
     });
     out.message(b'B', |out| {
         put_text(out, &name);
         put_text(out, &name);
         out.put_u16(0);
-        out.put_u16(3);
-        [&relations, &schemas, &functions]
-            .into_iter()
-            .for_each(|value| put_value(out, Some(value.as_bytes())));
+        out.put_u16(4);
+        values.iter().for_each(|value| put_value(out, Some(value.as_bytes())));
         out.put_u16(0);
     });
     out.message(b'E', |out| {
@@ -70,11 +72,15 @@ pub(super) fn request(number: u64, question: &Question, sync: bool) -> Request {
         });
     }
     out.message(if sync { b'S' } else { b'H' }, |_| {});
-    let value = |value: String| BindValue { r#type: "text[]".to_owned(), value: Some(value), cut_from: None };
+    let told = values.into_iter().zip(PARAMETERS).map(|(value, (_, name))| BindValue {
+        r#type: name.to_owned(),
+        value: Some(value),
+        cut_from: None,
+    });
     let action = Action {
         phase: Phase::Execute,
         text: TEXT.to_owned(),
-        binds: vec![value(relations), value(schemas), value(functions)],
+        binds: told.collect(),
         facts: StatementFacts {
             kind: StatementKind::Select,
             effects: vec![Effect {
@@ -190,7 +196,8 @@ impl Reader {
         let relations: Vec<&Name> = question.relations.iter().collect();
         let functions: Vec<&Name> = question.functions.iter().collect();
         answer.relations.extend(relations.iter().map(|name| ((*name).clone(), Relation::Missing)));
-        answer.functions.extend(functions.iter().map(|name| ((*name).clone(), Function::Missing)));
+        answer.functions.extend(functions.iter().map(|name| ((*name).clone(), Function::default())));
+        answer.numbers.extend(question.numbers.iter().map(|number| (*number, None)));
         // The session's own row comes first: objects need the database's name.
         for row in &self.rows {
             let [what, _, schema, ..] = row;
@@ -205,6 +212,7 @@ impl Reader {
                     besides.operators.entry(name.clone()).or_default().push(routine(row, &answer));
                 }
                 "f" => function(row, &functions, &mut answer)?,
+                "n" => numbered(row, &mut answer)?,
                 _ => return Err("the catalogue's answer has an unknown row".to_owned()),
             }
         }
@@ -326,13 +334,24 @@ fn function(row: &Row, names: &[&Name], answer: &mut Answer) -> Result<(), Strin
     let [_, place, _, _, oid, built_in, _] = row;
     let name = asked(place, names)?;
     let candidate = object(row, answer);
-    let now = answer.functions.entry(name.clone()).or_insert(Function::Missing);
-    let oid = oid.parse::<u32>().map_err(|_| "the catalogue gave no number for a function")?;
-    match now {
-        Function::User(_) => {}
-        _ if built_in != "true" => *now = Function::User(candidate),
-        Function::BuiltIn { oids } => oids.push(oid),
-        Function::Missing => *now = Function::BuiltIn { oids: vec![oid] },
+    let Function { users, built_in: own } = answer.functions.entry(name.clone()).or_default();
+    if built_in == "true" {
+        own.push(oid.parse().map_err(|_| NO_NUMBER)?);
+    } else if !users.iter().any(|user| (&user.schema, &user.name) == (&candidate.schema, &candidate.name)) {
+        users.push(candidate);
+    }
+    Ok(())
+}
+
+/// A function that was asked for by its number.
+fn numbered(row: &Row, answer: &mut Answer) -> Result<(), String> {
+    let [_, _, _, _, oid, _, types] = row;
+    let number = |text: &str| text.parse::<u32>().map_err(|_| NO_NUMBER.to_owned());
+    let parameters = types.split_ascii_whitespace().map(number).collect::<Result<_, _>>()?;
+    let function = Numbered { routine: routine(row, answer), parameters };
+    match answer.numbers.get_mut(&number(oid)?) {
+        Some(asked) => *asked = Some(function),
+        None => return Err("the catalogue answered what was not asked".to_owned()),
     }
     Ok(())
 }

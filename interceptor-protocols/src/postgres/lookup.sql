@@ -221,4 +221,12 @@ WHERE (f.s IS NULL AND s.nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_
    OR s.nspname OPERATOR(pg_catalog.=) f.s::pg_catalog.name
    OR (f.s OPERATOR(pg_catalog.=) 'pg_temp'::pg_catalog.text
      AND s.oid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())
+UNION ALL
+SELECT 'n'::pg_catalog.text, '0'::pg_catalog.text, s.nspname::pg_catalog.text, p.proname::pg_catalog.text,
+  p.oid::pg_catalog.text,
+  (s.nspname OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.name
+    AND p.oid OPERATOR(pg_catalog.<) '16384'::pg_catalog.oid)::pg_catalog.text, p.proargtypes::pg_catalog.text
+FROM pg_catalog.pg_proc p
+JOIN pg_catalog.pg_namespace s ON s.oid OPERATOR(pg_catalog.=) p.pronamespace
+WHERE p.oid OPERATOR(pg_catalog.=) ANY ($4::pg_catalog.oid[])
 LIMIT 8192

@@ -465,8 +465,6 @@ fn unknown_names_are_unknown() {
     assert!(why(&asked(&mut decoder, &execute).actions()[0]).contains("no portal"));
     let mut decoder = session();
     assert!(why(&asked(&mut decoder, &query("FETCH ALL FROM nobody")).actions()[0]).contains("no cursor"));
-    let mut decoder = session();
-    assert!(why(&asked(&mut decoder, &call(16_400)).actions()[0]).contains("number 16400"));
     assert!(decoder.refuse(1, &denial()).client.ends_with(&ready(b'I')));
 }
 

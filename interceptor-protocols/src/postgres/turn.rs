@@ -42,8 +42,31 @@ const QUIET_SETTINGS: [&str; 22] = [
 ];
 
 /// Built-in functions that are not harmless, and still define nothing and run nothing of anybody's.
-const QUIET_FUNCTIONS: [&str; 7] =
-    ["currval", "lastval", "nextval", "pg_sleep", "pg_sleep_for", "pg_sleep_until", "setval"];
+const QUIET_FUNCTIONS: [&str; 23] = [
+    "currval",
+    "lastval",
+    "lo_close",
+    "lo_creat",
+    "lo_create",
+    "lo_from_bytea",
+    "lo_get",
+    "lo_lseek",
+    "lo_lseek64",
+    "lo_open",
+    "lo_put",
+    "lo_tell",
+    "lo_tell64",
+    "lo_truncate",
+    "lo_truncate64",
+    "lo_unlink",
+    "loread",
+    "lowrite",
+    "nextval",
+    "pg_sleep",
+    "pg_sleep_for",
+    "pg_sleep_until",
+    "setval",
+];
 
 /// How far a change of what names mean reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -81,6 +104,14 @@ pub(super) fn of_all(items: &[Expanded<'_>], actions: &[Action], undecided: Turn
     })
 }
 
+/// What a call turns whose facts these are.
+pub(super) fn of_call(facts: &StatementFacts) -> Turn {
+    if facts.unknown.is_some() {
+        return Turn::Catalogue;
+    }
+    facts.effects.iter().map(of_effect).fold(Turn::Nothing, Turn::max)
+}
+
 fn of_effect(effect: &Effect) -> Turn {
     match (effect.verb, &effect.target) {
         (verb, _) if is_plain(verb) => Turn::Nothing,
@@ -91,7 +122,7 @@ fn of_effect(effect: &Effect) -> Turn {
         }
         (Verb::SessionChange, _) => Turn::Session,
         (Verb::FunctionCall, Target::Function(function))
-            if function.oid.is_none()
+            if function.oid.is_none_or(is_servers_own)
                 && function.schema == "pg_catalog"
                 && (QUIET_FUNCTIONS.binary_search(&function.name.as_str()).is_ok()
                     || is_advisory_lock(&function.name)) =>
@@ -115,6 +146,11 @@ pub(super) fn is_plain(verb: Verb) -> bool {
             | Verb::Transaction
             | Verb::Notify
     )
+}
+
+/// Whether a function with this number is there from the beginning.
+fn is_servers_own(oid: u32) -> bool {
+    oid < 16_384
 }
 
 fn is_advisory_lock(name: &str) -> bool {

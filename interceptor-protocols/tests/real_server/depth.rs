@@ -84,7 +84,7 @@ const TABLE: &[(&str, &str)] = &[
     ("SELECT 1 < 4", "function.call less()"),
     ("COMMIT", "transaction *"),
     ("SELECT 1 < 5", "data.read *"),
-    ("SELECT set_config('search_path', 'other, public', false)", "session.change *"),
+    ("SELECT set_config('search_path', 'other, public', false)", "session.change =search_path"),
     ("SELECT 1 < 6", "function.call less()"),
     ("RESET search_path", "session.change =search_path"),
     ("SELECT 1 < 7", "data.read *"),

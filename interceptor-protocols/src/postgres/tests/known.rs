@@ -45,9 +45,15 @@ impl Talk {
 
 /// A look-up's answer in which no name exists.
 fn nothing_found(isolation: &str, status: u8) -> Vec<u8> {
+    found(&[], isolation, status)
+}
+
+/// A look-up's answer with these rows.
+fn found(rows: &[[&str; 7]], isolation: &str, status: u8) -> Vec<u8> {
     let mut answer = BytesMut::new();
     answer.put_slice(&[message(b'1', |_| {}), message(b'2', |_| {})].concat());
-    for values in [["s", "0", "db", "role", "UTF8", "on", isolation], ["p", "1", "public", "", "", "", ""]] {
+    let session = [["s", "0", "db", "role", "UTF8", "on", isolation], ["p", "1", "public", "", "", "", ""]];
+    for values in session.iter().chain(rows) {
         answer.put_slice(&message(b'D', |out| {
             out.put_u16(7);
             values.iter().for_each(|value| put_value(out, Some(value.as_bytes())));
@@ -148,6 +154,45 @@ fn another_sessions_change_is_seen_when_it_is_sent_and_when_it_is_done() {
     assert_eq!(one.says("SELECT * FROM t"), 1);
     drop(other);
     assert_eq!(one.says("SELECT * FROM t"), 1);
+}
+
+#[test]
+fn a_number_is_looked_up_once_and_judged_as_a_name_is() {
+    let mut talk = Talk::new(still());
+    let mut calls = |number: u32, row: Option<[&str; 7]>| {
+        let mut step = client(&mut talk.decoder, &call(number));
+        if let Some(row) = row {
+            let Step::Enquire(held) = step else { panic!("{number}: {step:?}") };
+            assert!(
+                held.actions()[0].binds.iter().any(|bind| bind.value == Some(format!("{{\"{number}\"}}")))
+            );
+            talk.decoder.sent(held.number());
+            let rows = if row[4].is_empty() { &[][..] } else { &[row] };
+            let _ = upstream(&mut talk.decoder, &found(rows, "read committed", b'I'));
+            step = client(&mut talk.decoder, b"");
+        }
+        let Step::Ask(held) = step else { panic!("{number}: {step:?}") };
+        let action = held.actions()[0].clone();
+        talk.decoder.sent(held.number());
+        let answer = [message(b'V', |out| put_value(out, Some(&[0; 4]))), ready(b'I')].concat();
+        let _ = upstream(&mut talk.decoder, &answer);
+        action
+    };
+    let sleep = ["n", "0", "pg_catalog", "pg_sleep", "2626", "true", "23"];
+    for row in [Some(sleep), None] {
+        let action = calls(2626, row);
+        let [effect] = action.facts.effects.as_slice() else { panic!("{action:?}") };
+        assert!(matches!(&effect.target, Target::Function(function) if function.name == "pg_sleep"));
+        assert_eq!((effect.verb, action.binds[0].value.as_deref()), (Verb::FunctionCall, Some("7")));
+    }
+    assert_eq!(why(&calls(953, None)), "", "a large object's needs none");
+    let own = ["n", "0", "public", "mine", "16400", "false", "23"];
+    let action = calls(16_400, Some(own));
+    let Target::Function(function) = &action.facts.effects[0].target else { panic!("{action:?}") };
+    assert_eq!((&*function.schema, &*function.name, function.oid), ("public", "mine", Some(16_400)));
+    // It may have changed anything.
+    assert_eq!(why(&calls(2626, Some(sleep))), "");
+    assert!(why(&calls(16_401, Some([""; 7]))).contains("16401"));
 }
 
 #[test]
