@@ -201,6 +201,31 @@ fn packets_by_another_interface_are_dropped() {
     assert_eq!(stage.count(Counter::DroppedEgress), 1);
 }
 
+/// What a kernel does by itself with BBR, or where its administrator lets it: more than 64 KiB in one packet.
+#[test]
+fn segments_that_the_kernel_hands_on_in_one_piece_are_not_dropped() {
+    let stage = Stage::new();
+    let namespace = stage.namespace.file.try_clone().expect("namespace");
+    let larger = kernel_support::apart(move || {
+        nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");
+        let mut ip = std::process::Command::new("ip");
+        ip.args(["link", "set", "lo", "gso_max_size", "200000"]).status().expect("ip")
+    });
+    assert!(larger.success());
+    for (asked, listener) in
+        [("203.0.113.7:5432", &stage.namespace.tcp4), ("[2001:db8::7]:5432", &stage.namespace.tcp6)]
+    {
+        let playing = stage.act(&format!("upload {asked} 64"));
+        let (mut stream, _) = stage.accept_for(listener, asked);
+        let read = std::io::copy(&mut stream, &mut std::io::sink()).expect("all that is sent");
+        assert_eq!(read, 64 << 20, "{asked}");
+        stream.write_all(b"had").expect("write");
+        drop(stream);
+        assert_eq!(playing.says(), "had");
+        assert_eq!(stage.count(Counter::DroppedEgress), 0, "{asked}");
+    }
+}
+
 #[test]
 fn a_socket_from_before_the_run_has_no_way_out() {
     let stage = Stage::new();

@@ -34,6 +34,7 @@ fn number(text: &str) -> i32 {
 fn perform(words: &[&str]) -> io::Result<String> {
     match words {
         ["connect", to] => connect(&address(to)),
+        ["upload", to, megabytes] => upload(&address(to), number(megabytes)),
         ["fastopen", to] => fast_open(&address(to)),
         ["ask", to] => ask(&address(to), false),
         ["ask-connected", to] => ask(&address(to), true),
@@ -72,6 +73,18 @@ fn connect(to: &SocketAddr) -> io::Result<String> {
     let mut reply = String::new();
     stream.read_to_string(&mut reply)?;
     Ok(format!("{peer} {reply}"))
+}
+
+fn upload(to: &SocketAddr, megabytes: i32) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(to, Duration::from_secs(3))?;
+    let part = vec![b'u'; 1 << 20];
+    for _ in 0..megabytes {
+        stream.write_all(&part)?;
+    }
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply)?;
+    Ok(reply)
 }
 
 /// A socket of any kind.
