@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsStr,
+    fs,
     io::{Read, Write},
     os::unix::process::{CommandExt, ExitStatusExt},
     process::{Child, Command, ExitStatus, Stdio},
@@ -202,4 +203,11 @@ pub fn wait_until(what: &str, patience: Duration, mut condition: impl FnMut() ->
         assert!(Instant::now() < deadline, "waited {patience:?} in vain for: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The anonymous memory of a process, in bytes; nothing where it cannot be read.
+pub fn anonymous(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap_or("0");
+    line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap_or(0) * 1024
 }

@@ -13,7 +13,13 @@ use anyhow::{Context, Result, ensure};
 use crate::cargo::{as_root, is_root, shown, succeed, target};
 
 /// Python's clients, with their versions.
-const PYTHON: &[&str] = &["psycopg[binary]==3.3.9", "asyncpg==0.32.0", "pg8000==1.31.6", "alembic==1.18.4"];
+const PYTHON: &[&str] = &[
+    "psycopg[binary]==3.3.9",
+    "psycopg2-binary==2.9.13",
+    "asyncpg==0.32.0",
+    "pg8000==1.31.6",
+    "alembic==1.18.4",
+];
 
 /// Node's clients, with their versions, and the newest server. The agent's own package carries its program.
 const NODE: &[&str] = &["pg@8.23.1", "@anthropic-ai/claude-agent-sdk@0.3.330", NEWEST_POSTGRES];

@@ -1,5 +1,5 @@
 //! The fuzz targets under libFuzzer, which is guided by what an input reaches: `cargo xtask fuzz --engine libfuzzer`
-//! builds it with LLVM's instrumentation. The environment's `INTERCEPTOR_FUZZ` names the target.
+//! builds it with LLVM's instrumentation of our own code. The environment's `INTERCEPTOR_FUZZ` names the target.
 #![no_main]
 #![allow(clippy::expect_used, reason = "without a target there is nothing to do")]
 

@@ -13,6 +13,7 @@ mod clients;
 mod cost;
 mod crash;
 mod credentials;
+mod dump;
 mod hidden;
 mod migrations;
 mod operate;
