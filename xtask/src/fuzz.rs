@@ -2,15 +2,18 @@
 //! target runs in a process of its own, so that an abort or a hang is seen and its input is kept.
 
 use std::{
+    env,
+    ffi::OsString,
     fs,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitCode},
 };
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    cargo::{cargo, host, shown, succeed, target},
+    cargo::{cargo, shown, succeed, target},
     workspace,
 };
 
@@ -38,7 +41,7 @@ pub(crate) struct Arguments {
 enum Engine {
     /// Our own: quick to build, repeatable, blind
     Mutation,
-    /// LLVM's, guided by what an input reaches; builds everything again, instrumented
+    /// LLVM's, guided by what an input reaches of our own code; builds that again, instrumented
     Libfuzzer,
 }
 
@@ -51,10 +54,33 @@ struct Target {
 /// The longest input that libFuzzer makes, and what one input may take; our own engine has its own.
 const LIMITS: [&str; 3] = ["-max_len=65536", "-timeout=20", "-rss_limit_mb=4096"];
 
+/// Set where this program stands in for rustc.
+const STAND_IN: &str = "XTASK_STANDS_IN_FOR_RUSTC_TO_FUZZ";
+
 /// What makes rustc's code tell libFuzzer what it reaches.
-const INSTRUMENTED: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-    -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1";
+const INSTRUMENTED: [&str; 6] = [
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "-Ccodegen-units=1",
+];
+
+/// Cargo calls this program in the place of rustc for the workspace's own packages, so that they alone are built again.
+/// What cargo runs while it builds is left as it is.
+pub(crate) fn stand_in_for_rustc() -> Option<ExitCode> {
+    env::var_os(STAND_IN)?;
+    let mut arguments = env::args_os().skip(1);
+    let rustc = arguments.next()?;
+    let arguments: Vec<OsString> = arguments.collect();
+    let name = arguments.iter().skip_while(|argument| *argument != "--crate-name").nth(1);
+    let ours = name.and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("interceptor"));
+    let more = if ours { INSTRUMENTED.as_slice() } else { &[] };
+    let error = Command::new(&rustc).args(&arguments).args(more).exec();
+    eprintln!("error: running {}: {error}", rustc.display());
+    Some(ExitCode::FAILURE)
+}
 
 /// Builds the harness and runs its targets one by one; all are run even when one fails.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -119,23 +145,22 @@ fn mutate(Target { name, .. }: &Target, seconds: u64, seed: u64) -> Result<bool>
     Ok(status.success())
 }
 
-/// Builds everything again with instrumentation, into a folder of its own.
+/// Builds our own code again, instrumented.
 fn instrumented() -> Result<PathBuf> {
-    let folder = target()?.join("fuzz");
-    let host = host()?;
     let mut command = cargo()?;
-    command.args(["build", "--package", "interceptor-tests", "--features", "libfuzzer"]);
-    // With a target named, what cargo runs while it builds is not instrumented.
-    command.args(["--bin", "interceptor-libfuzzer", "--target", &host, "--target-dir"]).arg(&folder);
-    succeed(command.env("RUSTFLAGS", INSTRUMENTED))?;
-    Ok(folder.join(host).join("debug/interceptor-libfuzzer"))
+    command.args(["build", "--workspace", "--features", "interceptor-tests/libfuzzer"]);
+    command.args(["--bin", "interceptor-libfuzzer"]);
+    // The program that runs may have been replaced by the build before.
+    command.env("RUSTC_WORKSPACE_WRAPPER", target()?.join("debug/xtask")).env(STAND_IN, "1");
+    succeed(&mut command)?;
+    Ok(target()?.join("debug/interceptor-libfuzzer"))
 }
 
 /// Runs a target under libFuzzer, which leaves what it died of in the corpus and goes on from what earlier runs
 /// found; gives whether it lived.
 fn guide(program: &Path, Target { name, dictionary }: &Target, seconds: u64, seed: u64) -> Result<bool> {
     let corpus = corpus(name)?;
-    let found = target()?.join("fuzz/found").join(name);
+    let found = target()?.join("fuzz-found").join(name);
     fs::create_dir_all(&found)?;
     let dictionary = workspace()?.join("fuzz/dictionaries").join(format!("{dictionary}.dict"));
     let mut command = Command::new(program);
