@@ -7,6 +7,7 @@ mod cargo;
 mod demo;
 mod elf;
 mod fuzz;
+mod oracle;
 mod setup;
 mod suites;
 mod test;
@@ -39,6 +40,8 @@ enum Task {
     Bench(bench::Arguments),
     /// Replays every fuzz corpus, then mutates it
     Fuzz(fuzz::Arguments),
+    /// Holds the reading of SQL against PostgreSQL's own parser
+    Oracle,
     /// Runs the drivers' own test suites direct and captured, and compares
     Suites(suites::Arguments),
     /// Builds the kernel programs into `interceptor-ebpf/prebuilt/`
@@ -46,7 +49,7 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    if let Some(code) = build_ebpf::stand_in_for_rustc() {
+    if let Some(code) = build_ebpf::stand_in_for_rustc().or_else(fuzz::stand_in_for_rustc) {
         return code;
     }
     let done = match Arguments::parse().task {
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Oracle => oracle::run(),
         Task::Suites(arguments) => suites::run(&arguments),
         Task::BuildEbpf(arguments) => build_ebpf::run(&arguments),
     };
