@@ -4,7 +4,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Stdio},
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -70,7 +70,7 @@ const SOURCES: &[Source] = &[
             with: &["pytest-mock==3.15.1", "pytest-benchmark==5.1.0", "pytz==2025.2"],
             files: &["test"],
         },
-        distribution: &[],
+        distribution: &["python3-venv"],
     },
     Source {
         name: "asyncpg",
@@ -80,12 +80,12 @@ const SOURCES: &[Source] = &[
             with: &["uvloop==0.22.1", "distro==1.9.0"],
             files: &["tests"],
         },
-        distribution: &[],
+        distribution: &["python3-venv"],
     },
     Source {
         name: "psycopg2",
         origin: Origin::Python { package: "psycopg2==2.9.13", built: true, with: &[], files: &["tests"] },
-        distribution: &["libpq-dev", "python3-dev", "gcc"],
+        distribution: &["python3-venv", "libpq-dev", "python3-dev", "gcc"],
     },
     Source {
         name: "tokio-postgres",
@@ -114,51 +114,70 @@ const SOURCES: &[Source] = &[
             with: &["psycopg2-binary==2.9.13"],
             files: &["test", "pyproject.toml", "setup.cfg"],
         },
-        distribution: &[],
+        distribution: &["python3-venv"],
     },
 ];
 
-/// Installs and runs the suites one by one; all are run even when one differs.
+/// What came of a suite.
+pub(crate) struct Compared {
+    name: &'static str,
+    /// Whether it ends captured as it does direct.
+    pub(crate) equal: bool,
+}
+
+/// Whether client and server speak TLS, as `interceptor-suite` is told.
+const PLAIN: &str = "plain";
+const TLS: &str = "tls";
+
+/// Runs the suites that are named; all when none is.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let Arguments { tls, tests, names } = arguments;
     let known = || SOURCES.iter().map(|source| source.name).collect::<Vec<_>>().join(", ");
-    for name in &arguments.names {
+    for name in names {
         ensure!(
             SOURCES.iter().any(|source| source.name == name),
             "no suite {name:?}; there are: {}",
             known()
         );
     }
-    let wanted = |source: &&Source| {
-        arguments.names.is_empty() || arguments.names.iter().any(|name| name == source.name)
-    };
+    let wanted = |source: &&Source| names.is_empty() || names.iter().any(|name| name == source.name);
     setup::base()?;
-    succeed(cargo()?.args([
-        "build",
-        "--package",
-        "interceptor",
-        "--package",
-        "interceptor-tests",
-        "--bins",
-    ]))?;
-    let mut differ = Vec::new();
-    for source in SOURCES.iter().filter(wanted) {
-        if !compare(source, arguments)?.success() {
-            differ.push(source.name);
-        }
-    }
+    // As `cargo xtask test` builds it, so that neither builds it anew for the other.
+    succeed(cargo()?.args(["build", "--workspace", "--all-targets"]))?;
+    let variants = [if *tls { TLS } else { PLAIN }];
+    let compared = compare(SOURCES.iter().filter(wanted), &variants, tests)?;
+    let differ: Vec<_> = compared.iter().filter(|suite| !suite.equal).map(|suite| suite.name).collect();
     ensure!(differ.is_empty(), "suites that are not as direct: {}", differ.join(", "));
     Ok(())
 }
 
-/// Installs a suite and runs it on every side.
-fn compare(source: &Source, arguments: &Arguments) -> Result<ExitStatus> {
-    let folder = target()?.join("suites").join(source.name);
-    install(source, &folder)?;
-    let mut command = as_root(&target()?.join("debug/interceptor-suite"));
-    command.arg(source.name).arg(&folder).arg(if arguments.tls { "tls" } else { "plain" });
-    command.args(&arguments.tests);
-    command.env("INTERCEPTOR_BIN", target()?.join("debug/interceptor"));
-    command.status().with_context(|| shown(&command))
+/// Runs all suites, or the one that `slice` stands for, without TLS and with it. What they run was built before.
+pub(crate) fn long(slice: Option<u32>) -> Result<Vec<Compared>> {
+    let only = slice.map(|slice| slice as usize % SOURCES.len());
+    let sources = SOURCES.iter().enumerate().filter(|(at, _)| only.is_none_or(|only| only == *at));
+    compare(sources.map(|(_, source)| source), &[PLAIN, TLS], &[])
+}
+
+/// Installs and runs suites one by one; all are run even when one differs.
+fn compare(
+    sources: impl Iterator<Item = &'static Source>,
+    variants: &[&str],
+    tests: &[String],
+) -> Result<Vec<Compared>> {
+    let mut compared = Vec::new();
+    for source in sources {
+        let folder = target()?.join("suites").join(source.name);
+        install(source, &folder)?;
+        let mut equal = true;
+        for variant in variants {
+            let mut command = as_root(&target()?.join("debug/interceptor-suite"));
+            command.arg(source.name).arg(&folder).arg(variant).args(tests);
+            command.env("INTERCEPTOR_BIN", target()?.join("debug/interceptor"));
+            equal &= command.status().with_context(|| shown(&command))?.success();
+        }
+        compared.push(Compared { name: source.name, equal });
+    }
+    Ok(compared)
 }
 
 fn install(source: &Source, folder: &Path) -> Result<()> {

@@ -11,12 +11,13 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     cargo::{cargo, elevate_tests, shown, succeed, target},
     oracle, setup,
+    suites::{self, Compared},
 };
 
 /// What to test.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Runs what takes long, and only that
+    /// Runs what takes long, and only that: kills for minutes, and the drivers' own suites
     #[arg(long, conflicts_with = "filter")]
     long: bool,
     /// With --long: only the slice that this commit hash stands for
@@ -47,7 +48,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     elevate_tests(&mut command)?;
     let mut sum = Sum::default();
     let mut good = tell(&mut command, &mut sum)?;
-    if !arguments.long {
+    if arguments.long {
+        good &= sum.add_suites(&suites::long(slice)?);
+    } else {
         // Examples in the documentation need neither root nor a kernel.
         let mut examples = cargo()?;
         examples.args(["test", "--workspace", "--doc", "--quiet", "--"]).args(&arguments.filter);
@@ -87,7 +90,7 @@ fn tell(command: &mut Command, sum: &mut Sum) -> Result<bool> {
     Ok(child.wait()?.success())
 }
 
-/// The tests that take minutes. Other ignored tests are the inner halves of tests, of no use alone.
+/// The tests that take minutes, besides the drivers' suites. Other ignored tests are the inner halves of tests, of no use alone.
 const LONG: [&str; 2] = ["crash::the_record_survives_many_kills", "dump::a_gigabyte_is_dumped_and_restored"];
 
 /// Of so many slices, one has the oracle, whose parser takes minutes to build.
@@ -109,6 +112,14 @@ struct Sum {
 }
 
 impl Sum {
+    /// Adds the drivers' suites, each as one test; gives whether all end as direct.
+    fn add_suites(&mut self, suites: &[Compared]) -> bool {
+        let (equal, differ): (Vec<_>, Vec<_>) = suites.iter().partition(|suite| suite.equal);
+        self.passed += equal.len() as u64;
+        self.failed += differ.len() as u64;
+        differ.is_empty()
+    }
+
     /// Adds a line such as `test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; ...`.
     fn add(&mut self, line: &str) {
         let Some((_, counts)) = line.split_once("test result: ").and_then(|(_, rest)| rest.split_once(". "))

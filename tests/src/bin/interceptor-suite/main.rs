@@ -25,7 +25,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     account::Account,
     side::{Capture, Side},
-    suite::{Suite, Variant},
+    suite::{Suite, Tls, Variant},
     tally::{Difference, Tally},
 };
 
@@ -49,7 +49,7 @@ fn perform(arguments: &[&str]) -> Result<bool> {
     let suite = suite::find(name).context("no such suite")?;
     let variant = Variant::parse(variant).context("the variants are plain and tls")?;
     let title = format!("{name}, {}", variant.name());
-    if variant == Variant::Tls && !suite.speaks_tls {
+    if variant == Variant::Tls && suite.tls == Tls::Never {
         println!("{title}: left out, its tests cannot be told to use TLS");
         return Ok(true);
     }
@@ -74,7 +74,7 @@ fn perform(arguments: &[&str]) -> Result<bool> {
     let reports = [observed, enforced];
     reports.iter().for_each(Report::row);
     // Each is explained, the good ones behind a bad one too.
-    let bad = reports.iter().filter(|report| !report.explain(suite)).count();
+    let bad = reports.iter().filter(|report| !report.explain(suite, only)).count();
     Ok(bad == 0)
 }
 
@@ -114,20 +114,27 @@ impl Report {
         println!("  {name:<9} {} {:>8} {:>9}", differ.tally, account.logged, account.recorded);
     }
 
-    /// Says what differs; gives whether nothing does but what is meant to.
-    fn explain(&self, suite: &Suite) -> bool {
+    /// Says what differs; gives whether just that does which is meant to.
+    fn explain(&self, suite: &Suite, only: &[&str]) -> bool {
         let Self { name, differ, account } = self;
         for difference in &differ.settled {
             println!("  {name}: {difference}; the same when tried alone");
         }
         let mut good = account.agrees();
+        let declared = |test: &str| suite.by_design.iter().find(|(declared, _)| *declared == test);
         for difference in &differ.still {
-            match suite.by_design.iter().find(|(name, _)| *name == difference.name) {
+            match declared(&difference.name) {
                 Some((_, why)) => println!("  {name}: {difference}, by design: {why}"),
                 None => {
                     println!("  {name}: DIFFERS: {difference}");
                     good = false;
                 }
+            }
+        }
+        for (test, _) in suite.by_design.iter().filter(|(test, _)| only.is_empty() || only.contains(test)) {
+            if differ.still.iter().all(|difference| difference.name != *test) {
+                println!("  {name}: DECLARED to differ by design, and does not: {test}");
+                good = false;
             }
         }
         for fault in account.missing.iter().chain(&account.unseen) {

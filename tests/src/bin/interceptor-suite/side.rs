@@ -18,7 +18,7 @@ use nix::{sys::signal::Signal, unistd::User};
 
 use crate::{
     interrupt,
-    suite::{self, Address, Runner, Suite, Variant},
+    suite::{self, Address, Runner, Suite, Tls, Variant},
     tally::Tally,
 };
 
@@ -150,8 +150,12 @@ impl Side {
         words.extend(
             (self.suite.environment)(address).into_iter().map(|(name, value)| format!("{name}={value}")),
         );
-        if self.variant == Variant::Tls {
-            words.push("PGSSLMODE=require".to_owned());
+        if self.suite.tls == Tls::Told {
+            let mode = match self.variant {
+                Variant::Plain => "disable",
+                Variant::Tls => "require",
+            };
+            words.push(format!("PGSSLMODE={mode}"));
         }
         match self.suite.runner {
             Runner::Pytest(arguments) => {

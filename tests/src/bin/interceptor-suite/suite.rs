@@ -41,6 +41,17 @@ pub(crate) enum Runner {
     Libtest,
 }
 
+/// When the tests of a suite speak TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tls {
+    /// As `PGSSLMODE` says.
+    Told,
+    /// Whenever the server does, and nothing can tell them otherwise.
+    Offered,
+    /// Never.
+    Never,
+}
+
 /// A suite.
 #[derive(Debug)]
 pub(crate) struct Suite {
@@ -50,8 +61,8 @@ pub(crate) struct Suite {
     pub(crate) files: &'static [&'static str],
     /// The environment that tells the tests where the server is.
     pub(crate) environment: fn(Address<'_>) -> Vec<(&'static str, String)>,
-    /// Whether the environment can tell the tests to use TLS.
-    pub(crate) speaks_tls: bool,
+    /// When the tests speak TLS.
+    pub(crate) tls: Tls,
     /// A port that the tests insist on, on loopback.
     pub(crate) port: Option<u16>,
     /// Who may log in how, as in pg_hba.conf: on both sides the same.
@@ -62,7 +73,7 @@ pub(crate) struct Suite {
     pub(crate) prepare: &'static [(&'static str, &'static str)],
     /// Tests that are left out on both sides, and why.
     pub(crate) left_out: &'static [(&'static str, &'static str)],
-    /// Tests that end differently by design, and why.
+    /// Tests that end differently by design, and why. One that does not end differently is a fault, too.
     pub(crate) by_design: &'static [(&'static str, &'static str)],
 }
 
@@ -106,7 +117,7 @@ const SUITES: &[Suite] = &[
         ]),
         files: &["test"],
         environment: libpq,
-        speaks_tls: false,
+        tls: Tls::Offered,
         port: None,
         access: SCRAM,
         settings: &[("max_prepared_transactions", "10")],
@@ -123,7 +134,7 @@ const SUITES: &[Suite] = &[
         runner: Runner::Pytest(&["tests"]),
         files: &["tests"],
         environment: libpq,
-        speaks_tls: true,
+        tls: Tls::Told,
         port: None,
         access: SCRAM,
         settings: &[],
@@ -136,7 +147,7 @@ const SUITES: &[Suite] = &[
         runner: Runner::Pytest(&["tests"]),
         files: &["tests"],
         environment: psycopg2,
-        speaks_tls: true,
+        tls: Tls::Told,
         port: None,
         access: SCRAM,
         settings: &[("max_prepared_transactions", "10")],
@@ -150,7 +161,7 @@ const SUITES: &[Suite] = &[
         files: &[],
         // Its tests know where their server is, and as whom they log in.
         environment: |_| Vec::new(),
-        speaks_tls: false,
+        tls: Tls::Never,
         port: Some(5433),
         access: &[
             "host all pass_user 127.0.0.1/32 password",
@@ -175,7 +186,7 @@ const SUITES: &[Suite] = &[
         runner: Runner::Pytest(&["test/dialect/postgresql", "--dburi=postgresql+psycopg2:///postgres"]),
         files: &["test", "lib", "pyproject.toml", "setup.cfg"],
         environment: libpq,
-        speaks_tls: true,
+        tls: Tls::Told,
         port: None,
         access: SCRAM,
         settings: &[
