@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use interceptor_core::sql;
 use interceptor_tests::{Exchange, Records};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -27,7 +28,7 @@ pub(crate) struct Account {
 enum Key {
     /// A Query message, by its digest: a text with a password in it is not recorded as it was.
     Query(String),
-    /// An Execute, by its text.
+    /// An Execute, by its text as it may be recorded.
     Execute(String),
 }
 
@@ -67,9 +68,10 @@ impl Account {
             account.logged += logged;
             account.recorded += logged.min(sent);
             if logged > sent {
-                account.missing.push(format!("logged {logged} times, recorded {sent}: {text}"));
+                account.missing.push(format!("logged {logged} times, recorded {sent}: {}", brief(text)));
             }
             if completed > logged {
+                let text = brief(text);
                 account.unseen.push(format!("completed {completed} times, logged {logged}: {text}"));
             }
         }
@@ -80,6 +82,12 @@ impl Account {
     pub(crate) fn agrees(&self) -> bool {
         self.missing.is_empty() && self.unseen.is_empty() && self.own.0 <= self.own.1
     }
+}
+
+/// The beginning of a text.
+fn brief(text: &str) -> &str {
+    const MOST: usize = 200;
+    text.char_indices().nth(MOST).map_or(text, |(end, _)| text.get(..end).unwrap_or(text))
 }
 
 /// The statement that a line of the log says was begun for a client over TCP.
@@ -99,7 +107,11 @@ fn logged(line: &str) -> Option<(Key, String)> {
             frame.push(0);
             Key::Query(hex::encode(Sha256::digest(&frame)))
         }
-        _ if kind.starts_with("execute ") => Key::Execute(text.to_owned()),
+        // What is recorded of a statement is without the semicolon behind it.
+        _ if kind.starts_with("execute ") => {
+            let statement = text.trim_matches(|c: char| c == ';' || c.is_whitespace());
+            Key::Execute(sql::redact(statement).into_owned())
+        }
         _ => return None,
     };
     Some((key, text.to_owned()))

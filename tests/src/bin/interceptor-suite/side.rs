@@ -25,6 +25,9 @@ use crate::{
 /// How long a whole suite may take.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
+/// How long one test may take: many times what it takes direct on a machine that does nothing else.
+const EACH: Duration = Duration::from_secs(300);
+
 /// The policy: all that can be understood.
 const POLICY: &str = include_str!("../../../suites/10-everything.cedar");
 
@@ -163,7 +166,7 @@ impl Side {
                 let plugins =
                     ["-m", "pytest", "-q", "-p", "outcomes", "-p", "no:cacheprovider", "-p", "no:randomly"];
                 words.extend(plugins.map(str::to_owned));
-                words.extend(["--timeout=60".to_owned(), "--timeout-method=signal".to_owned()]);
+                words.extend([format!("--timeout={}", EACH.as_secs()), "--timeout-method=signal".to_owned()]);
                 let all = arguments.iter().filter(|word| only.is_empty() || word.starts_with('-'));
                 words.extend(all.map(|word| (*word).to_owned()));
             }
