@@ -22,6 +22,9 @@ pub(super) struct Asked {
     /// What sending it may change of what names mean afterwards.
     pub(super) turn: Turn,
     pub(super) snapshot: bool,
+    /// The server's error, where our look-up for it was cancelled: so was it, and the client is told, however it is
+    /// judged. What then goes upstream in its place cannot be carried out.
+    pub(super) cancelled: Option<Bytes>,
 }
 
 /// The kinds of what is asked.
@@ -36,10 +39,28 @@ pub(super) enum What {
     Gate(Box<Gate>),
 }
 
+impl What {
+    /// The message that stands in its place where it must fail.
+    pub(super) fn failing(&self, text: &str) -> Bytes {
+        match self {
+            Self::Query { .. } | Self::Function => refuse::failing_query(text),
+            // The client's own name: a server that refuses a Parse of the unnamed statement has dropped it.
+            Self::Parse { name, .. } => refuse::failing_parse(name, text),
+            Self::Bind | Self::Execute { .. } | Self::Open | Self::Gate(_) => {
+                refuse::failing_parse(&format!("{PREFIX}refused"), text)
+            }
+        }
+    }
+}
+
 impl PostgresDecoder {
     /// The relay has sent what it was asked about.
     pub(super) fn asked_was_sent(&mut self, asked: Asked) {
-        let Asked { number, what, turn, snapshot } = asked;
+        let Asked { number, what, turn, snapshot, cancelled } = asked;
+        if let Some(error) = cancelled {
+            self.push_failing(&what, Some(number), error);
+            return;
+        }
         self.turns.sent(turn);
         self.snapshot |= snapshot;
         let kind = match what {
@@ -94,36 +115,36 @@ impl PostgresDecoder {
         if !matches!(asked.what, What::Query { .. } | What::Function) {
             self.refused_in = Some(self.segment);
         }
+        let error = asked.cancelled.unwrap_or_else(|| refuse::refusal(denial));
         // Our own look-up has failed the pipeline, and the client has not been told: now it is, with the reason.
         if self.owed.take().is_some() {
-            return Refusal { client: refuse::refusal(denial), upstream: nothing };
+            return Refusal { client: error, upstream: nothing };
         }
-        let error = refuse::refusal(denial);
-        let (kind, upstream) = match asked.what {
-            What::Query { .. } | What::Function
-                if self.is_settled() && matches!(self.status, b'I' | b'E') =>
-            {
-                self.end_segment();
-                return Refusal { client: refuse::refusal_and_ready(denial, self.status), upstream: nothing };
-            }
+        if matches!(asked.what, What::Query { .. } | What::Function)
+            && self.is_settled()
+            && matches!(self.status, b'I' | b'E')
+        {
+            self.end_segment();
+            return Refusal { client: refuse::and_ready(&error, self.status), upstream: nothing };
+        }
+        self.push_failing(&asked.what, None, error);
+        Refusal { client: nothing, upstream: asked.what.failing(&refuse::text(denial)) }
+    }
+
+    /// What stands in the place of `what` goes upstream; its error there is `error` to the client.
+    fn push_failing(&mut self, what: &What, exchange: Option<u64>, error: Bytes) {
+        let kind = match what {
             What::Query { .. } | What::Function => {
                 self.end_segment();
-                let kind = Kind::Query { places: Vec::new(), at: 0, failed: false, opaque: true };
-                (kind, refuse::failing_query(denial))
+                Kind::Query { places: Vec::new(), at: 0, failed: false, opaque: true }
             }
-            // The client's own name: a server that refuses a Parse of the unnamed statement has dropped it.
-            What::Parse { name, .. } => {
+            What::Parse { .. } | What::Bind | What::Execute { .. } | What::Open | What::Gate(_) => {
                 self.piping = true;
-                (Kind::Parse(Changes::new()), refuse::failing_parse(&name, denial))
-            }
-            What::Bind | What::Execute { .. } | What::Open | What::Gate(_) => {
-                self.piping = true;
-                (Kind::Parse(Changes::new()), refuse::failing_parse(&format!("{PREFIX}refused"), denial))
+                Kind::Parse(Changes::new())
             }
         };
-        let mut entry = Entry::new(kind, None);
+        let mut entry = Entry::new(kind, exchange);
         entry.replaced = Some(error);
         self.queue.push(entry);
-        Refusal { client: nothing, upstream }
     }
 }

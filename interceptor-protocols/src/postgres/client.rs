@@ -27,6 +27,7 @@ use super::{
     names::Found,
     part::{Part, Way},
     queue::{Entry, Gate, Kind},
+    refuse,
     startup::{self, First},
     turn::{self, Turn},
 };
@@ -127,7 +128,13 @@ impl PostgresDecoder {
                 self.state = State::Opening;
                 self.database.clone_from(&wish.claimed.database);
                 let number = self.number();
-                self.asked = Some(Asked { number, what: What::Open, turn: Turn::Nothing, snapshot: false });
+                self.asked = Some(Asked {
+                    number,
+                    what: What::Open,
+                    turn: Turn::Nothing,
+                    snapshot: false,
+                    cancelled: None,
+                });
                 Ok(Step::Open(Opening {
                     held: Held::new(number, vec![wish.action], Bytes::new()),
                     claimed: wish.claimed,
@@ -519,13 +526,17 @@ impl PostgresDecoder {
         };
         self.work = Some(work);
         let what = What::Gate(Box::new(gate));
-        self.asked = Some(Asked { number, what, turn: Turn::Nothing, snapshot: !sync });
+        self.cancelled = None;
+        self.asked = Some(Asked { number, what, turn: Turn::Nothing, snapshot: !sync, cancelled: None });
         Step::Enquire(Held::new(number, vec![request.action], request.bytes))
     }
 
     fn ask(&mut self, what: What, actions: Vec<Action>, frame: Bytes, turn: Turn, snapshot: bool) -> Step {
         let number = self.number();
-        self.asked = Some(Asked { number, what, turn, snapshot });
+        let cancelled = self.cancelled.take().filter(|(segment, _)| *segment == self.segment);
+        let cancelled = cancelled.map(|(_, error)| error);
+        let frame = if cancelled.is_some() { what.failing(refuse::CANCELLED) } else { frame };
+        self.asked = Some(Asked { number, what, turn, snapshot, cancelled });
         Step::Ask(Held::new(number, actions, frame))
     }
 

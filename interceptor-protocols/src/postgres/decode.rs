@@ -81,6 +81,8 @@ pub(super) struct PostgresDecoder {
     pub(super) unreadable: Option<String>,
     /// An error that the client is owed because our own look-up broke its pipeline.
     pub(super) owed: Option<Bytes>,
+    /// The server's error to a look-up of ours that was cancelled, and the stretch of messages that it was for.
+    pub(super) cancelled: Option<(u64, Bytes)>,
     /// A client's message that is taken in parts.
     pub(super) part: Option<Part>,
     /// Bytes of an upstream message that are still to be passed on.
@@ -116,6 +118,7 @@ impl PostgresDecoder {
             refused_in: None,
             unreadable: None,
             owed: None,
+            cancelled: None,
             part: None,
             streaming: 0,
             gone: false,

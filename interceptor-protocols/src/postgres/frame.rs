@@ -146,6 +146,11 @@ impl Writer {
         self.headless(body);
     }
 
+    /// Puts a message that is written already.
+    pub(super) fn whole(&mut self, message: &[u8]) {
+        self.out.put_slice(message);
+    }
+
     /// Writes one message without a type, as at start-up.
     pub(super) fn headless(&mut self, body: impl FnOnce(&mut BytesMut)) {
         let start = self.out.len();

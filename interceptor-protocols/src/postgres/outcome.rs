@@ -17,6 +17,8 @@ use super::{
 
 /// The isolation level in which every statement has a snapshot of its own, and so sees the catalogue as it is.
 const READ_COMMITTED: &str = "read committed";
+/// `query_canceled`: by a cancel request, or by a timeout that the client has set.
+const QUERY_CANCELED: &str = "57014";
 
 impl PostgresDecoder {
     /// ParseComplete, BindComplete, CloseComplete.
@@ -86,7 +88,7 @@ impl PostgresDecoder {
         body: Bytes,
         done: &mut Vec<Done>,
     ) -> Result<Fate, DecodeError> {
-        let error = ErrorFields::read(body);
+        let error = ErrorFields::read(body.clone());
         if error.fatal {
             self.gone = true;
             if let Some(entry) = self.queue.front()
@@ -116,6 +118,9 @@ impl PostgresDecoder {
             // The end of an implicit transaction may fail, at its Sync.
             Kind::Sync => Ok(fate),
             Kind::Gate(gate) => {
+                if error.code == QUERY_CANCELED {
+                    self.cancelled = Some((self.segment, refuse::again(&body)));
+                }
                 gate.failed = Some((error.code, error.message));
                 if !gate.sync {
                     self.skipping = true;
@@ -206,7 +211,8 @@ impl PostgresDecoder {
                     ..end(exchange, 0, OutcomeStatus::Failed, bytes)
                 }));
                 if !gate.sync {
-                    self.owed = Some(refuse::lookup_failed(&message));
+                    let cancelled = self.cancelled.as_ref().map(|(_, error)| error.clone());
+                    self.owed = Some(cancelled.unwrap_or_else(|| refuse::lookup_failed(&message)));
                 }
                 self.learn(*gate, Err(format!("its names could not be looked up: {message}")));
             }

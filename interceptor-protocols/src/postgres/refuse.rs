@@ -42,11 +42,18 @@ pub(super) fn refusal(denial: &Denial) -> Bytes {
     out.finish()
 }
 
-/// The same for a simple query that never went upstream, with the session's own status.
-pub(super) fn refusal_and_ready(denial: &Denial, status: u8) -> Bytes {
+/// An error for a simple query that never went upstream, with the session's own status.
+pub(super) fn and_ready(error: &Bytes, status: u8) -> Bytes {
     let mut out = Writer::default();
-    error(&mut out, "ERROR", REFUSED, denial);
+    out.whole(error);
     out.message(b'Z', |out| out.put_u8(status));
+    out.finish()
+}
+
+/// The server's own error, of which this is the body.
+pub(super) fn again(body: &Bytes) -> Bytes {
+    let mut out = Writer::default();
+    out.message(b'E', |out| out.put_slice(body));
     out.finish()
 }
 
@@ -74,8 +81,11 @@ pub(super) fn lookup_failed(message: &str) -> Bytes {
     })
 }
 
+/// What stands for a statement that was cancelled before it was sent: no PostgreSQL can parse it.
+pub(super) const CANCELLED: &str = "interceptor: cancelled while its names were looked up";
+
 /// A text that no PostgreSQL can parse, naming the record in the server's log.
-fn text(denial: &Denial) -> String {
+pub(super) fn text(denial: &Denial) -> String {
     match denial.record {
         Some(record) => format!("interceptor: refused, record {record}"),
         None => "interceptor: refused".to_owned(),
@@ -83,9 +93,9 @@ fn text(denial: &Denial) -> String {
 }
 
 /// Instead of a Query or FunctionCall.
-pub(super) fn failing_query(denial: &Denial) -> Bytes {
+pub(super) fn failing_query(text: &str) -> Bytes {
     let mut out = Writer::default();
-    out.message(b'Q', |out| put_text(out, &text(denial)));
+    out.message(b'Q', |out| put_text(out, text));
     out.finish()
 }
 
@@ -98,17 +108,15 @@ pub(super) fn copy_fail() -> Bytes {
 
 /// What makes a transaction fail whose error the client has been told already.
 pub(super) fn failing_transaction() -> Bytes {
-    let mut out = Writer::default();
-    out.message(b'Q', |out| put_text(out, "interceptor: the transaction has failed, its answer was cut"));
-    out.finish()
+    failing_query("interceptor: the transaction has failed, its answer was cut")
 }
 
 /// Instead of a Parse of `name`, or, under a name of our own, of a Bind or Execute.
-pub(super) fn failing_parse(name: &str, denial: &Denial) -> Bytes {
+pub(super) fn failing_parse(name: &str, text: &str) -> Bytes {
     let mut out = Writer::default();
     out.message(b'P', |out| {
         put_text(out, name);
-        put_text(out, &text(denial));
+        put_text(out, text);
         out.put_i16(0);
     });
     out.finish()

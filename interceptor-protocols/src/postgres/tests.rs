@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 mod budget;
+mod cancelled;
 
 use std::sync::Arc;
 
