@@ -8,7 +8,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 /// The largest start-up packet, as the server itself has it.
 pub(super) const MAX_STARTUP: usize = 10_000;
 /// The largest Query or Parse message. Texts beyond what the SQL guard reads are refused long before.
-pub(super) const MAX_TEXT: usize = 1 << 20;
+pub(super) const MAX_TEXT: usize = 16 << 20;
 /// The largest FunctionCall message.
 pub(super) const MAX_CALL: usize = 16 << 20;
 /// The largest Bind message that is taken whole. All names and formats of a larger one are within as many bytes.
