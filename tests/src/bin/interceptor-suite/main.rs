@@ -3,8 +3,8 @@
 //!
 //! `interceptor-suite NAME FOLDER plain|tls [TEST...]`: FOLDER is where `cargo xtask suites` put the suite. The captured half is
 //! done twice, as an installation begins: observed, where the record tells which texts nobody understands, then with
-//! policy in force and these texts permitted one by one. A test that ends differently is tried once more, alone, on
-//! both sides.
+//! policy in force and these texts permitted one by one. Tests that end differently are tried once more, without the
+//! others, on both sides.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -21,6 +21,7 @@ mod tally;
 use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
+use interceptor_tests::Records;
 
 use crate::{
     account::Account,
@@ -53,18 +54,13 @@ fn perform(arguments: &[&str]) -> Result<bool> {
         println!("{title}: left out, its tests cannot be told to use TLS");
         return Ok(true);
     }
-    let start = |capture| Side::start(suite, variant, Path::new(folder), capture);
+    let start = |capture: Capture<'_>| Side::start(suite, variant, Path::new(folder), capture);
     let direct = start(Capture::None);
     let expected = direct.run(only);
-    let observed = start(Capture::Observed);
-    let differ = Differ::between(only, (&direct, &expected), &observed);
-    let records = observed.records();
+    direct.finish();
+    let (observed, records) = Report::of(Capture::Observed, only, &expected, &start);
     let unread = account::unread(&records);
-    let observed = Report { name: "observed", differ, account: Account::of(&observed.finish(), &records) };
-    let enforced = start(Capture::Enforced(&unread));
-    let differ = Differ::between(only, (&direct, &expected), &enforced);
-    let records = enforced.records();
-    let enforced = Report { name: "enforced", differ, account: Account::of(&enforced.finish(), &records) };
+    let (enforced, _) = Report::of(Capture::Enforced(&unread), only, &expected, &start);
     println!("\n{title}: {} texts that cannot be read were permitted one by one", unread.len());
     println!(
         "  {:<9} {:>6} {:>6} {:>7} {:>8} {:>9}",
@@ -78,51 +74,59 @@ fn perform(arguments: &[&str]) -> Result<bool> {
     Ok(bad == 0)
 }
 
-/// How the tests of a captured side ended, seen from the direct one.
-struct Differ {
+/// What came of a captured side, seen from the direct one.
+struct Report {
+    name: &'static str,
     tally: Tally,
-    /// Twice, once of it alone.
+    /// Tests that ended differently twice, once of it with no others but such before them.
     still: Vec<Difference>,
     /// Only the first time.
     settled: Vec<Difference>,
-}
-
-impl Differ {
-    fn between(only: &[&str], (direct, expected): (&Side, &Tally), captured: &Side) -> Self {
-        let tally = captured.run(only);
-        let (mut still, mut settled) = (Vec::new(), expected.differences(&tally));
-        let names: Vec<String> = settled.iter().map(|difference| difference.name.clone()).collect();
-        if !names.is_empty() {
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            still = direct.run(&names).differences(&captured.run(&names));
-            settled.retain(|difference| still.iter().all(|other| other.name != difference.name));
-        }
-        Self { tally, still, settled }
-    }
-}
-
-/// What came of a captured side.
-struct Report {
-    name: &'static str,
-    differ: Differ,
     account: Account,
 }
 
 impl Report {
+    /// Runs the tests behind `capture`, and those that end differently once more, on servers that nothing was done to.
+    fn of(
+        capture: Capture<'_>,
+        only: &[&str],
+        expected: &Tally,
+        start: &impl Fn(Capture<'_>) -> Side,
+    ) -> (Self, Records) {
+        let side = start(capture);
+        let tally = side.run(only);
+        let records = side.records();
+        let account = Account::of(&side.finish(), &records);
+        let (mut still, mut settled) = (Vec::new(), expected.differences(&tally));
+        let names: Vec<String> = settled.iter().map(|difference| difference.name.clone()).collect();
+        if !names.is_empty() {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let again = |capture: Capture<'_>| {
+                let side = start(capture);
+                let tally = side.run(&names);
+                side.finish();
+                tally
+            };
+            still = again(Capture::None).differences(&again(capture));
+            settled.retain(|difference| still.iter().all(|other| other.name != difference.name));
+        }
+        (Self { name: capture.name(), tally, still, settled, account }, records)
+    }
+
     fn row(&self) {
-        let Self { name, differ, account } = self;
-        println!("  {name:<9} {} {:>8} {:>9}", differ.tally, account.logged, account.recorded);
+        let Self { name, tally, account, .. } = self;
+        println!("  {name:<9} {tally} {:>8} {:>9}", account.logged, account.recorded);
     }
 
     /// Says what differs; gives whether just that does which is meant to.
     fn explain(&self, suite: &Suite, only: &[&str]) -> bool {
-        let Self { name, differ, account } = self;
-        for difference in &differ.settled {
-            println!("  {name}: {difference}; the same when tried alone");
+        let Self { name, still, settled, account, .. } = self;
+        for difference in settled {
+            println!("  {name}: {difference}; the same when tried again");
         }
         let mut good = account.agrees();
         let declared = |test: &str| suite.by_design.iter().find(|(declared, _)| *declared == test);
-        for difference in &differ.still {
+        for difference in still {
             match declared(&difference.name) {
                 Some((_, why)) => println!("  {name}: {difference}, by design: {why}"),
                 None => {
@@ -132,7 +136,7 @@ impl Report {
             }
         }
         for (test, _) in suite.by_design.iter().filter(|(test, _)| only.is_empty() || only.contains(test)) {
-            if differ.still.iter().all(|difference| difference.name != *test) {
+            if still.iter().all(|difference| difference.name != *test) {
                 println!("  {name}: DECLARED to differ by design, and does not: {test}");
                 good = false;
             }

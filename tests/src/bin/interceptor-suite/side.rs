@@ -46,7 +46,7 @@ pub(crate) enum Capture<'a> {
 }
 
 impl Capture<'_> {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::None => "direct",
             Self::Observed => "observed",
