@@ -252,13 +252,14 @@ fn rust(folder: &Path, package: &Path, test: &str, features: &[&str]) -> Result<
     let source = folder.join("source");
     fs::create_dir_all(folder)?;
     succeed(Command::new("cp").arg("-r").arg(package).arg(&source))?;
-    // It stands below our workspace and is no part of it.
     let manifest = source.join("Cargo.toml");
     let text = fs::read_to_string(&manifest).context("the package's manifest")?;
-    fs::write(&manifest, text + "\n[workspace]\n")?;
+    fs::write(&manifest, alone(&text)?)?;
     let mut build = cargo()?;
-    build.args(["test", "--locked", "--no-run", "--message-format=json", "--test", test]);
+    // Versions are as the package's own lock has them.
+    build.args(["test", "--no-run", "--message-format=json", "--test", test]);
     build.arg("--features").arg(features.join(",")).arg("--target-dir").arg(folder.join("target"));
+    build.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_INCREMENTAL", "0");
     let output =
         build.current_dir(&source).stderr(Stdio::inherit()).output().with_context(|| shown(&build))?;
     ensure!(output.status.success(), "`{}` failed", shown(&build));
@@ -271,4 +272,16 @@ fn rust(folder: &Path, package: &Path, test: &str, features: &[&str]) -> Result<
     let program = program.next_back().context("cargo built no test program")?;
     fs::copy(program, folder.join("tests")).context("the test program")?;
     fs::remove_dir_all(folder.join("target")).context("what it was built from")
+}
+
+/// The manifest of a package that stands below our workspace and is no part of it. Benches are left out: what they alone
+/// need would be built for the tests, too, and is much.
+fn alone(manifest: &str) -> Result<String> {
+    let mut manifest: toml::Table = manifest.parse().context("the package's manifest")?;
+    manifest.remove("bench");
+    if let Some(toml::Value::Table(needs)) = manifest.get_mut("dev-dependencies") {
+        needs.remove("criterion");
+    }
+    manifest.insert("workspace".to_owned(), toml::Value::Table(toml::Table::new()));
+    toml::to_string(&manifest).context("the package's manifest")
 }

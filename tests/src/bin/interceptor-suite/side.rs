@@ -233,14 +233,14 @@ fn install(suite: &Suite, bed: &RunningBed, variant: Variant, mode: &str, permit
         Variant::Tls => format!("{{ roots = {:?}, server_name = \"{HOST}\" }}", bed.roots()),
     };
     // Where the tests insist on a port of this host's, that is where they are met, and let in without a proof.
-    let (addresses, minimum) = match suite.port {
-        None => (String::new(), "scram-sha-256"),
-        Some(port) => (format!("\"127.0.0.1:{port}\", \"[::1]:{port}\""), "none"),
+    let (addresses, proof) = match suite.port {
+        None => (String::new(), "secret = { file = \"suite\" }\nminimum = \"scram-sha-256\""),
+        Some(port) => (format!("\"127.0.0.1:{port}\", \"[::1]:{port}\""), "minimum = \"none\""),
     };
     let resource = format!(
         "[resource.suite]\nprotocol = \"postgres\"\nhosts = [\"{HOST}\"]\nports = [5432]\nmode = \"{mode}\"\n\
          addresses = [{addresses}]\nupstream = \"127.0.0.1:{}\"\ndial = \"host\"\ntls = {tls}\n\n\
-         [[resource.suite.credential]]\nuser = \"postgres\"\nsecret = {{ file = \"suite\" }}\nminimum = \"{minimum}\"\n",
+         [[resource.suite.credential]]\nuser = \"postgres\"\n{proof}\n",
         bed.port()
     );
     Setup::empty()
