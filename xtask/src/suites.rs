@@ -35,7 +35,14 @@ struct Source {
     origin: Origin,
     /// What the distribution must give.
     distribution: &'static [&'static str],
+    /// How it can be run.
+    variants: &'static [&'static str],
 }
+
+/// Without TLS, as `interceptor-suite` is told.
+const PLAIN: &str = "plain";
+/// With TLS on both legs.
+const TLS: &str = "tls";
 
 enum Origin {
     /// A package of Python's, whose source distribution has the tests.
@@ -71,6 +78,7 @@ const SOURCES: &[Source] = &[
             files: &["test"],
         },
         distribution: &["python3-venv"],
+        variants: &[PLAIN, TLS],
     },
     Source {
         name: "asyncpg",
@@ -81,11 +89,13 @@ const SOURCES: &[Source] = &[
             files: &["tests"],
         },
         distribution: &["python3-venv"],
+        variants: &[PLAIN, TLS],
     },
     Source {
         name: "psycopg2",
         origin: Origin::Python { package: "psycopg2==2.9.13", built: true, with: &[], files: &["tests"] },
         distribution: &["python3-venv", "libpq-dev", "python3-dev", "gcc"],
+        variants: &[PLAIN, TLS],
     },
     Source {
         name: "tokio-postgres",
@@ -105,6 +115,7 @@ const SOURCES: &[Source] = &[
             ],
         },
         distribution: &[],
+        variants: &[PLAIN],
     },
     Source {
         name: "sqlalchemy",
@@ -115,19 +126,20 @@ const SOURCES: &[Source] = &[
             files: &["test", "pyproject.toml", "setup.cfg"],
         },
         distribution: &["python3-venv"],
+        variants: &[PLAIN, TLS],
     },
 ];
 
 /// What came of a suite.
 pub(crate) struct Compared {
-    name: &'static str,
+    /// Which, and how it was run.
+    what: String,
     /// Whether it ends captured as it does direct.
     pub(crate) equal: bool,
 }
 
-/// Whether client and server speak TLS, as `interceptor-suite` is told.
-const PLAIN: &str = "plain";
-const TLS: &str = "tls";
+/// A suite, and whether client and server speak TLS.
+type Run = (&'static Source, &'static str);
 
 /// Runs the suites that are named; all when none is.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -141,41 +153,37 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         );
     }
     let wanted = |source: &&Source| names.is_empty() || names.iter().any(|name| name == source.name);
+    let variant = if *tls { TLS } else { PLAIN };
     setup::base()?;
     // As `cargo xtask test` builds it, so that neither builds it anew for the other.
     succeed(cargo()?.args(["build", "--workspace", "--all-targets"]))?;
-    let variants = [if *tls { TLS } else { PLAIN }];
-    let compared = compare(SOURCES.iter().filter(wanted), &variants, tests)?;
-    let differ: Vec<_> = compared.iter().filter(|suite| !suite.equal).map(|suite| suite.name).collect();
+    let compared = compare(SOURCES.iter().filter(wanted).map(|source| (source, variant)), tests)?;
+    let differ: Vec<_> = compared.iter().filter(|suite| !suite.equal).map(|suite| &*suite.what).collect();
     ensure!(differ.is_empty(), "suites that are not as direct: {}", differ.join(", "));
     Ok(())
 }
 
-/// Runs all suites, or the one that `slice` stands for, without TLS and with it. What they run was built before.
+/// Runs all suites in each way they can be run, or the one of these that `slice` stands for. What they run was built
+/// before.
 pub(crate) fn long(slice: Option<u32>) -> Result<Vec<Compared>> {
-    let only = slice.map(|slice| slice as usize % SOURCES.len());
-    let sources = SOURCES.iter().enumerate().filter(|(at, _)| only.is_none_or(|only| only == *at));
-    compare(sources.map(|(_, source)| source), &[PLAIN, TLS], &[])
+    let variants = |source: &'static Source| source.variants.iter().map(move |variant| (source, *variant));
+    let runs: Vec<Run> = SOURCES.iter().flat_map(variants).collect();
+    let only = slice.map(|slice| slice as usize % runs.len());
+    let wanted = runs.into_iter().enumerate().filter(|(at, _)| only.is_none_or(|only| only == *at));
+    compare(wanted.map(|(_, run)| run), &[])
 }
 
 /// Installs and runs suites one by one; all are run even when one differs.
-fn compare(
-    sources: impl Iterator<Item = &'static Source>,
-    variants: &[&str],
-    tests: &[String],
-) -> Result<Vec<Compared>> {
+fn compare(runs: impl Iterator<Item = Run>, tests: &[String]) -> Result<Vec<Compared>> {
     let mut compared = Vec::new();
-    for source in sources {
+    for (source, variant) in runs {
         let folder = target()?.join("suites").join(source.name);
         install(source, &folder)?;
-        let mut equal = true;
-        for variant in variants {
-            let mut command = as_root(&target()?.join("debug/interceptor-suite"));
-            command.arg(source.name).arg(&folder).arg(variant).args(tests);
-            command.env("INTERCEPTOR_BIN", target()?.join("debug/interceptor"));
-            equal &= command.status().with_context(|| shown(&command))?.success();
-        }
-        compared.push(Compared { name: source.name, equal });
+        let mut command = as_root(&target()?.join("debug/interceptor-suite"));
+        command.arg(source.name).arg(&folder).arg(variant).args(tests);
+        command.env("INTERCEPTOR_BIN", target()?.join("debug/interceptor"));
+        let equal = command.status().with_context(|| shown(&command))?.success();
+        compared.push(Compared { what: format!("{}, {variant}", source.name), equal });
     }
     Ok(compared)
 }
