@@ -6,6 +6,7 @@
 //! Promises: nothing here does I/O, reads a clock, or knows tokio or aya; a [`Permit`] can be minted only
 //! here, and only with proof that the exchange's record is committed.
 
+pub mod approval;
 pub mod inventory;
 pub mod model;
 pub mod permit;
@@ -14,5 +15,5 @@ pub mod protocol;
 pub mod sql;
 pub mod text;
 
-pub use permit::{Committed, Denial, Gate, Held, Judgement, Permit, Verdict};
+pub use permit::{Client, Committed, Denial, Gate, Held, Judgement, Notice, Permit, Verdict};
 pub use protocol::{Decoder, Login, LoginStep, Protocol, Side, Step};

@@ -4,8 +4,11 @@
 //! permit is minted only from an allowing [`Judgement`] and a [`Committed`] record, and is consumed by use.
 //! Nothing here knows how records are stored or what a protocol looks like.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use bytes::Bytes;
 use futures_core::future::BoxFuture;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::model::{Action, Author, ExchangeDigest, RecordId};
@@ -17,6 +20,41 @@ pub struct Held {
     actions: Vec<Action>,
     bytes: Bytes,
     digest: ExchangeDigest,
+    circumstances: Circumstances,
+}
+
+/// What the meaning of an exchange hangs on besides its text, and whether its client can be kept waiting.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Circumstances {
+    /// As what its names were looked up, where they had to be.
+    pub naming: Option<Arc<Naming>>,
+    /// Settings that the session has made itself, each with a digest of what made it.
+    pub settings: Option<Arc<BTreeMap<String, String>>>,
+    /// Whether it can wait for a person.
+    pub waits: Waits,
+}
+
+/// What names mean hangs on this.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Naming {
+    /// The role.
+    pub role: String,
+    /// The schemas that are looked in.
+    pub search_path: Vec<String>,
+}
+
+/// Whether an exchange can wait for a person where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Waits {
+    /// There is no session yet, or the protocol has no words for it.
+    #[default]
+    Never,
+    /// A transaction is under way, which would keep its locks.
+    InTransaction,
+    /// The client asked to be told at once.
+    AskedNotTo,
+    /// It can.
+    Here,
 }
 
 impl Held {
@@ -24,7 +62,18 @@ impl Held {
     /// [`Done`](crate::protocol::Done) names the exchange again.
     pub fn new(number: u64, actions: Vec<Action>, bytes: Bytes) -> Self {
         let digest = ExchangeDigest(Sha256::digest(&bytes).into());
-        Self { number, actions, bytes, digest }
+        Self { number, actions, bytes, digest, circumstances: Circumstances::default() }
+    }
+
+    /// The same, under these circumstances.
+    #[must_use]
+    pub fn under(self, circumstances: Circumstances) -> Self {
+        Self { circumstances, ..self }
+    }
+
+    /// What its meaning hangs on besides its text.
+    pub fn circumstances(&self) -> &Circumstances {
+        &self.circumstances
     }
 
     /// The decoder's number for it.
@@ -180,10 +229,39 @@ pub struct Denial {
     pub hint: String,
 }
 
+/// Something to tell a client that waits, in words for the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// What it waits for.
+    pub message: String,
+    /// What to know or do meanwhile.
+    pub hint: String,
+}
+
+/// Why a client is not waited for any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GaveUp {
+    /// It is gone.
+    Left,
+    /// It asked for its exchange to be cancelled.
+    Cancelled,
+}
+
+/// The client of an exchange that waits for a person.
+pub trait Client: Send + Sync {
+    /// Tells it something.
+    fn tell(&self, notice: Notice);
+    /// Resolves when it does not wait any more.
+    fn gave_up(&self) -> BoxFuture<'_, GaveUp>;
+}
+
 /// What the gate says of an exchange.
 #[derive(Debug)]
 #[must_use]
 pub enum Verdict {
+    /// It waited, and people have approved it. Meanwhile what is known of it may have changed: it is to be looked at
+    /// anew and asked once more.
+    Again,
     /// It may be sent.
     Allow(Permit),
     /// It may not.
@@ -198,5 +276,6 @@ pub trait Gate: Send + Sync {
 
     /// Judges `held` by the policy in force (an exchange of the gate's own is recorded, and always allowed) and
     /// records it. A refused exchange's outcome is recorded here too; a permitted one's is the caller's to record.
-    fn judge<'a>(&'a self, held: &'a Held, author: Author) -> BoxFuture<'a, Verdict>;
+    /// `client` is whoever waits for it.
+    fn judge<'a>(&'a self, held: &'a Held, author: Author, client: &'a dyn Client) -> BoxFuture<'a, Verdict>;
 }

@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     model::{OutcomeStatus, Principal, Spent},
-    permit::{Denial, Held},
+    permit::{Denial, Held, Notice},
 };
 
 /// One of the two peers.
@@ -224,6 +224,11 @@ pub trait Decoder: Send {
     /// The exchange of the last `Open`, `Ask` or `Enquire` was refused; after an `Enquire` the client's side goes on
     /// without the answer.
     fn refuse(&mut self, number: u64, denial: &Denial) -> Refusal;
+    /// What is known for the exchange of the last `Ask` may not hold any more: nothing was sent, and the next step of
+    /// the client's side asks the same exchange anew.
+    fn again(&mut self, number: u64);
+    /// Words for the client that change nothing in its session; none where the stream is in the middle of something.
+    fn notice(&mut self, notice: &Notice) -> Option<Bytes>;
     /// What has passed to the client since this was last asked.
     fn passed(&mut self) -> Spent;
     /// How much more may pass before [`Step::Pause`].

@@ -13,8 +13,8 @@ use nix::{
     cmsg_space,
     errno::Errno,
     sys::socket::{
-        AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, accept4, recv,
-        recvmsg, sendmsg, socketpair,
+        AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixCredentials,
+        accept4, recv, recvmsg, sendmsg, socketpair,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -51,6 +51,15 @@ pub struct Channel<S, R> {
     kinds: PhantomData<fn(S) -> R>,
 }
 
+/// The process that sent a message, as the kernel names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sender {
+    /// Its number, in our pid namespace; 0 where it has none there.
+    pub pid: i32,
+    /// Its user.
+    pub uid: u32,
+}
+
 /// A connected pair.
 pub fn pair<A, B>() -> io::Result<(Channel<A, B>, Channel<B, A>)>
 where
@@ -80,7 +89,12 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
 
     /// Waits for one message.
     pub fn receive(&self) -> Result<(R, Vec<OwnedFd>), ChannelError> {
-        receive_on(self.socket.as_raw_fd())
+        receive_on(self.socket.as_raw_fd()).map(|received| (received.message, received.descriptors))
+    }
+
+    /// Waits for one message, and says who sent it where the socket asks the kernel for that (`SO_PASSCRED`).
+    pub fn receive_signed(&self) -> Result<(R, Option<Sender>), ChannelError> {
+        receive_on(self.socket.as_raw_fd()).map(|received| (received.message, received.sender))
     }
 
     /// Gives the channel to the running tokio runtime.
@@ -91,6 +105,12 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
 }
 
 impl<S, R> AsFd for Channel<S, R> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl<S, R> AsFd for AsyncChannel<S, R> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -119,6 +139,15 @@ impl<S: Serialize, R: DeserializeOwned> AsyncChannel<S, R> {
 
     /// Waits for one message.
     pub async fn receive(&self) -> Result<(R, Vec<OwnedFd>), ChannelError> {
+        self.receive_whole().await.map(|received| (received.message, received.descriptors))
+    }
+
+    /// Waits for one message, and says who sent it where the socket asks the kernel for that (`SO_PASSCRED`).
+    pub async fn receive_signed(&self) -> Result<(R, Option<Sender>), ChannelError> {
+        self.receive_whole().await.map(|received| (received.message, received.sender))
+    }
+
+    async fn receive_whole(&self) -> Result<Received<R>, ChannelError> {
         loop {
             let mut ready = self.socket.readable().await?;
             match receive_on(self.socket.as_raw_fd()) {
@@ -162,10 +191,18 @@ fn send_on<S: Serialize>(
     }
 }
 
-fn receive_on<R: DeserializeOwned>(socket: RawFd) -> Result<(R, Vec<OwnedFd>), ChannelError> {
+/// A message with what came along.
+struct Received<R> {
+    message: R,
+    descriptors: Vec<OwnedFd>,
+    sender: Option<Sender>,
+}
+
+fn receive_on<R: DeserializeOwned>(socket: RawFd) -> Result<Received<R>, ChannelError> {
     // No longer than the message: what held it is wiped, byte for byte.
     let mut bytes = Zeroizing::new(vec![0; next_length(socket)?.min(LIMIT)]);
-    let mut space = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
+    let mut space = cmsg_space!([RawFd; MAX_DESCRIPTORS], UnixCredentials);
+    let mut sender = None;
     let (length, truncated, descriptors) = loop {
         let mut parts = [IoSliceMut::new(&mut bytes)];
         match recvmsg::<()>(socket, &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
@@ -176,6 +213,8 @@ fn receive_on<R: DeserializeOwned>(socket: RawFd) -> Result<(R, Vec<OwnedFd>), C
                         // SAFETY: the kernel has just installed these descriptors for us, and nobody else knows
                         // their numbers.
                         descriptors.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+                    } else if let ControlMessageOwned::ScmCredentials(of) = control {
+                        sender = Some(Sender { pid: of.pid(), uid: of.uid() });
                     }
                 }
                 let cut = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
@@ -194,7 +233,7 @@ fn receive_on<R: DeserializeOwned>(socket: RawFd) -> Result<(R, Vec<OwnedFd>), C
     }
     let message =
         serde_json::from_slice(&bytes[..length]).map_err(|e| ChannelError::Malformed(e.to_string()))?;
-    Ok((message, descriptors))
+    Ok(Received { message, descriptors, sender })
 }
 
 /// How long the next message is, which stays where it is.

@@ -1,6 +1,7 @@
 //! The shell: everything that touches the world. `ARCHITECTURE.md` says what may know what.
 
 pub mod app;
+pub mod approval;
 pub mod channel;
 pub mod config;
 pub mod control;

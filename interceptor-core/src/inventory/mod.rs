@@ -9,6 +9,7 @@ mod identify;
 mod load;
 mod lookup;
 mod overlap;
+mod people;
 mod place;
 mod resource;
 #[cfg(test)]
@@ -20,7 +21,7 @@ pub use identify::{IdentifyError, Launch};
 pub use load::load;
 pub use lookup::Match;
 
-use crate::model::{AgentName, ResourceName};
+use crate::model::{AgentName, PersonName, ResourceName};
 
 /// The environment of a resource that names none, as policy sees it.
 pub const NO_ENV: &str = "none";
@@ -64,7 +65,9 @@ pub struct Inventory {
     pub agents: BTreeMap<AgentName, Agent>,
     /// Groups that rules may wait for, as `@hold` and `context.approvals` name them.
     pub approvers: Vec<String>,
-    /// SHA-256 of both texts, which goes into the policy's hash.
+    /// Who may approve, by name.
+    pub people: BTreeMap<PersonName, Person>,
+    /// SHA-256 of all texts, which goes into the policy's hash.
     pub digest: [u8; 32],
     /// Names and addresses, made ready for [`Inventory::by_destination`].
     index: lookup::Index,
@@ -97,6 +100,8 @@ pub struct Resource {
     pub record: RecordLevel,
     /// For how long what the catalogue said is taken for true, where a change made around us could not be seen.
     pub facts_max_age: Duration,
+    /// How long a statement may be kept waiting for a person on the wire; nothing means that none is.
+    pub hold_max: Duration,
     /// Whether denials are carried out.
     pub mode: crate::model::Mode,
     /// Where it stands: file and line.
@@ -235,6 +240,17 @@ pub struct Agent {
     pub hints: Vec<Hint>,
     /// Where it stands: file and line.
     pub at: (String, usize),
+}
+
+/// Somebody who may approve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Person {
+    /// Their name.
+    pub name: PersonName,
+    /// Their user on this host.
+    pub uid: u32,
+    /// Groups of approvers that they are in.
+    pub groups: Vec<String>,
 }
 
 /// A hint: all of its parts must fit.

@@ -29,6 +29,7 @@ struct RawResource {
     #[serde(default)]
     record: RawRecord,
     facts_max_age: Option<Spanned<String>>,
+    hold_max: Option<Spanned<String>>,
     tls: Option<Spanned<RawTls>>,
     keeps: Option<Spanned<Vec<String>>>,
     #[serde(default)]
@@ -124,6 +125,7 @@ fn resource(
             RawRecord::Binds => RecordLevel::Binds,
         },
         facts_max_age: facts_max_age(reader, raw.facts_max_age, inspected),
+        hold_max: hold_max(reader, raw.hold_max, inspected),
         mode: raw.mode,
         at: reader.place(at),
         name,
@@ -151,6 +153,24 @@ fn facts_max_age(reader: &mut Reader<'_>, raw: Option<Spanned<String>>, inspecte
     age.filter(|age| *age <= LONGEST_FACTS).unwrap_or_else(|| {
         reader.fault(at, "`facts_max_age` must be from `0s`, for which nothing is kept, to `1m`");
         USUAL_FACTS
+    })
+}
+
+/// No driver and no agent's tool waits for longer.
+const LONGEST_HOLD: Duration = Duration::from_secs(3600);
+/// What is usual: less than what most tools of agents wait.
+const USUAL_HOLD: Duration = Duration::from_secs(90);
+
+fn hold_max(reader: &mut Reader<'_>, raw: Option<Spanned<String>>, inspected: bool) -> Duration {
+    let Some(raw) = raw else { return USUAL_HOLD };
+    let at = raw.span().start;
+    if !inspected {
+        reader.fault(at, "`hold_max` has no effect on a resource without `protocol`: nothing in it is held");
+    }
+    let longest = raw.get_ref().parse::<jiff::SignedDuration>().ok().and_then(|time| time.try_into().ok());
+    longest.filter(|longest| *longest <= LONGEST_HOLD).unwrap_or_else(|| {
+        reader.fault(at, "`hold_max` must be from `0s`, where nothing waits on the wire, to `1h`");
+        USUAL_HOLD
     })
 }
 

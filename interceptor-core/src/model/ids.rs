@@ -85,6 +85,62 @@ name! {
     GroupName
 }
 
+name! {
+    /// Somebody who may approve, as `people.toml` lists them.
+    PersonName
+}
+
+/// A request for approval: `a` and ten hexadecimal digits, short enough to say aloud. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ApprovalId(u64);
+
+impl ApprovalId {
+    /// From 64 random bits, of which 40 are kept; checked for collision where it is made.
+    pub fn from_random(bits: u64) -> Self {
+        Self(bits & 0xff_ffff_ffff)
+    }
+}
+
+impl fmt::Display for ApprovalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a{:010x}", self.0)
+    }
+}
+
+/// Why a text is not a request for approval.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not an approval: it is `a` and ten hexadecimal digits, as `interceptor approvals list` prints it"
+)]
+pub struct NotAnApproval(pub String);
+
+impl FromStr for ApprovalId {
+    type Err = NotAnApproval;
+    fn from_str(text: &str) -> Result<Self, NotAnApproval> {
+        text.strip_prefix('a').and_then(forty_bits).map(Self).ok_or_else(|| NotAnApproval(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for ApprovalId {
+    type Error = NotAnApproval;
+    fn try_from(text: String) -> Result<Self, NotAnApproval> {
+        text.parse()
+    }
+}
+
+impl From<ApprovalId> for String {
+    fn from(id: ApprovalId) -> Self {
+        id.to_string()
+    }
+}
+
+/// The number that ten hexadecimal digits spell.
+fn forty_bits(digits: &str) -> Option<u64> {
+    let fits = digits.len() == 10 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    u64::from_str_radix(digits, 16).ok().filter(|_| fits)
+}
+
 /// One captured process tree, from capture to its last process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -116,11 +172,7 @@ pub struct NotARun(pub String);
 impl FromStr for RunId {
     type Err = NotARun;
     fn from_str(text: &str) -> Result<Self, NotARun> {
-        text.strip_prefix('r')
-            .filter(|digits| digits.len() == 10 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
-            .and_then(|digits| u64::from_str_radix(digits, 16).ok())
-            .map(Self)
-            .ok_or_else(|| NotARun(text.to_owned()))
+        text.strip_prefix('r').and_then(forty_bits).map(Self).ok_or_else(|| NotARun(text.to_owned()))
     }
 }
 

@@ -15,10 +15,13 @@ pub use action::{
 };
 pub use address::{ClientAddress, OriginalDestination, SyntheticAddress};
 pub use identity::{AgentIdentity, Ancestor, ExecutableDigest, Guarantee, Mode, ProcessFacts, Run};
-pub use ids::{AgentName, ConnectionId, ExchangeDigest, GroupName, RecordId, ResourceName, RuleId, RunId};
+pub use ids::{
+    AgentName, ApprovalId, ConnectionId, ExchangeDigest, GroupName, PersonName, RecordId, ResourceName,
+    RuleId, RunId,
+};
 pub use record::{
-    Author, Entry, EventKind, EventRecord, OutcomeRecord, OutcomeStatus, RequestRecord, VerdictRecord,
-    WouldBe,
+    ApprovalRecord, Author, Entry, EventKind, EventRecord, OutcomeRecord, OutcomeStatus, RequestRecord,
+    VerdictRecord, WouldBe,
 };
 pub use session::{Connection, Principal, Session};
 pub use spent::Spent;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, AgentIdentity, AgentName, ClientAddress, ConnectionId, Guarantee, Mode, OriginalDestination,
-    Principal, ProcessFacts, RecordId, ResourceName, RunId,
+    Action, AgentIdentity, AgentName, ApprovalId, ClientAddress, ConnectionId, Guarantee, Mode,
+    OriginalDestination, PersonName, Principal, ProcessFacts, RecordId, ResourceName, RunId,
 };
 
 /// Who wrote the statement.
@@ -89,6 +89,18 @@ pub struct VerdictRecord {
     pub policy: String,
     /// Approver groups that the exchange would have waited for.
     pub held_for: Vec<String>,
+    /// The request for approval that it waited for or went by, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalRecord>,
+}
+
+/// A request for approval, as far as it had come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalRecord {
+    /// The request.
+    pub id: ApprovalId,
+    /// Who had approved.
+    pub by: Vec<PersonName>,
 }
 
 /// A verdict that was not carried out.
@@ -179,6 +191,10 @@ pub enum EventKind {
     PolicyLoaded,
     /// A policy was refused and the one in force stays.
     PolicyRefused,
+    /// A person approved, or said no to, a request for approval.
+    Decided,
+    /// Requests for approval came to nothing: what they rested on changed.
+    Voided,
     /// A connection that never became a session, such as one to an unknown destination.
     ConnectionRefused,
     /// A connection to a listener of the run's own.

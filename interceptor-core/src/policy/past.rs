@@ -111,6 +111,7 @@ pub(super) mod tests {
                 said: None,
                 policy: String::new(),
                 held_for: Vec::new(),
+                approval: None,
             },
         }
     }

@@ -25,6 +25,10 @@ pub(super) struct Asked {
     /// The server's error, where our look-up for it was cancelled: so was it, and the client is told, however it is
     /// judged. What then goes upstream in its place cannot be carried out.
     pub(super) cancelled: Option<Bytes>,
+    /// The frame, to look at once more.
+    pub(super) frame: Bytes,
+    /// What sending it sets.
+    pub(super) sets: Vec<(String, String)>,
 }
 
 /// The kinds of what is asked.
@@ -56,12 +60,13 @@ impl What {
 impl PostgresDecoder {
     /// The relay has sent what it was asked about.
     pub(super) fn asked_was_sent(&mut self, asked: Asked) {
-        let Asked { number, what, turn, snapshot, cancelled } = asked;
+        let Asked { number, what, turn, snapshot, cancelled, sets, .. } = asked;
         if let Some(error) = cancelled {
             self.push_failing(&what, Some(number), error);
             return;
         }
         self.turns.sent(turn);
+        self.state_of_session.sent(sets);
         self.snapshot |= snapshot;
         let kind = match what {
             What::Open => return,
@@ -94,6 +99,7 @@ impl PostgresDecoder {
             }
             What::Execute { changes, copy, opaque } => {
                 self.piping = true;
+                self.state_of_session.worked(self.segment);
                 let changes = changes.into_iter().flat_map(|change| self.plan(change)).collect();
                 Kind::Execute { changes, copy, opaque }
             }

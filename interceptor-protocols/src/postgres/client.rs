@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     model::{Action, BindValue, Phase, StatementFacts},
-    permit::Held,
+    permit::{Held, Waits},
     protocol::{DecodeError, Opening, Step},
     sql::{Answer, Question},
 };
@@ -18,6 +18,7 @@ use super::{
     action::{self, Basis, Change, Expanded, Prepared, Reading},
     asked::{Asked, What},
     bind::{self, Bind},
+    circumstances,
     copy::CopyIn,
     decode::{PostgresDecoder, State},
     facts,
@@ -128,12 +129,15 @@ impl PostgresDecoder {
                 self.state = State::Opening;
                 self.database.clone_from(&wish.claimed.database);
                 let number = self.number();
+                self.state_of_session.begin(&wish.parameters);
                 self.asked = Some(Asked {
                     number,
                     what: What::Open,
                     turn: Turn::Nothing,
                     snapshot: false,
                     cancelled: None,
+                    frame: Bytes::new(),
+                    sets: Vec::new(),
                 });
                 Ok(Step::Open(Opening {
                     held: Held::new(number, vec![wish.action], Bytes::new()),
@@ -278,7 +282,7 @@ impl PostgresDecoder {
         };
         let turn = turn::of_call(&facts);
         let action = Action { phase: Phase::Execute, text: String::new(), binds, facts };
-        self.ask(What::Function, vec![action], frame, turn, true)
+        self.ask(What::Function, vec![action], frame, (turn, true))
     }
 
     fn judge_query(&mut self, work: Work) -> Result<Step, DecodeError> {
@@ -311,7 +315,7 @@ impl PostgresDecoder {
         let what = What::Query { places, opaque: items.is_empty() };
         let snapshot = items.iter().any(|item| action::takes_snapshot(item.statement()));
         drop(expansion);
-        Ok(self.ask(what, actions, frame, turn, snapshot))
+        Ok(self.ask(what, actions, frame, (turn, snapshot)))
     }
 
     fn judge_parse(&mut self, work: Work) -> Result<Step, DecodeError> {
@@ -343,7 +347,7 @@ impl PostgresDecoder {
         let actions = action::actions(Phase::Prepare, &reading.text, items, &basis, &[], undecided);
         self.tell(items, &basis, &actions);
         let snapshot = items.iter().any(|item| action::takes_snapshot(item.statement()));
-        Ok(self.ask(what, actions, frame, Turn::Nothing, snapshot))
+        Ok(self.ask(what, actions, frame, (Turn::Nothing, snapshot)))
     }
 
     /// A Bind runs nothing that its statement was not judged for at Parse; its values are judged with its Execute.
@@ -449,7 +453,7 @@ impl PostgresDecoder {
         let copy = items.iter().find_map(|item| item.statement().copy);
         let what = What::Execute { changes, copy, opaque: false };
         drop(expansion);
-        Ok(self.ask(what, actions, frame, turn, snapshot))
+        Ok(self.ask(what, actions, frame, (turn, snapshot)))
     }
 
     /// What is needed before these can be judged. `firm` is false where a name's meaning hangs on answers that have
@@ -527,17 +531,37 @@ impl PostgresDecoder {
         self.work = Some(work);
         let what = What::Gate(Box::new(gate));
         self.cancelled = None;
-        self.asked = Some(Asked { number, what, turn: Turn::Nothing, snapshot: !sync, cancelled: None });
+        self.asked = Some(Asked {
+            number,
+            what,
+            turn: Turn::Nothing,
+            snapshot: !sync,
+            cancelled: None,
+            frame: Bytes::new(),
+            sets: Vec::new(),
+        });
         Step::Enquire(Held::new(number, vec![request.action], request.bytes))
     }
 
-    fn ask(&mut self, what: What, actions: Vec<Action>, frame: Bytes, turn: Turn, snapshot: bool) -> Step {
+    fn ask(
+        &mut self,
+        what: What,
+        actions: Vec<Action>,
+        frame: Bytes,
+        (turn, snapshot): (Turn, bool),
+    ) -> Step {
         let number = self.number();
         let cancelled = self.cancelled.take().filter(|(segment, _)| *segment == self.segment);
         let cancelled = cancelled.map(|(_, error)| error);
         let frame = if cancelled.is_some() { what.failing(refuse::CANCELLED) } else { frame };
-        self.asked = Some(Asked { number, what, turn, snapshot, cancelled });
-        Step::Ask(Held::new(number, actions, frame))
+        let mut circumstances = self.circumstances(&what, &actions);
+        if cancelled.is_some() {
+            // Its client waits for nothing any more.
+            circumstances.waits = Waits::Never;
+        }
+        let sets = circumstances::sets(&actions);
+        self.asked = Some(Asked { number, what, turn, snapshot, cancelled, frame: frame.clone(), sets });
+        Step::Ask(Held::new(number, actions, frame).under(circumstances))
     }
 
     fn ask_unknown(
@@ -549,8 +573,14 @@ impl PostgresDecoder {
         why: &str,
         frame: Bytes,
     ) -> Step {
-        self.ask(what, action::unknown(phase, text, binds, why), frame, Turn::Catalogue, false)
+        self.ask(what, action::unknown(phase, text, binds, why), frame, (Turn::Catalogue, false))
     }
+}
+
+/// A frame that was judged, to be judged once more; none where it is not one of those that wait.
+pub(super) fn read_again(frame: Bytes) -> Option<Work> {
+    let tag = frame.first().copied().filter(|tag| matches!(tag, b'Q' | b'E' | b'F'))?;
+    read(tag, frame).ok()
 }
 
 /// A name that a client may use.

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     model::Spent,
-    permit::Denial,
+    permit::{Denial, Notice},
     protocol::{CancelKey, DecodeError, Decoder, Epoch, Greeting, Side, Step, Stopped},
 };
 
 use super::{
     action::{Change, Session},
     asked::Asked,
+    circumstances::StateOfSession,
     client::Work,
     frame::Writer,
     known::{Known, Moment},
@@ -77,6 +78,8 @@ pub(super) struct PostgresDecoder {
     pub(super) known: Known,
     /// The stretch in which a message was refused: the server passes over the rest of it for sure.
     pub(super) refused_in: Option<u64>,
+    /// What the session has set, and whether it can be kept waiting.
+    pub(super) state_of_session: StateOfSession,
     /// Why texts cannot be read any more: a setting that changes how.
     pub(super) unreadable: Option<String>,
     /// An error that the client is owed because our own look-up broke its pipeline.
@@ -116,6 +119,7 @@ impl PostgresDecoder {
             turns: Turns::new(epoch),
             known: Known::default(),
             refused_in: None,
+            state_of_session: StateOfSession::default(),
             unreadable: None,
             owed: None,
             cancelled: None,
@@ -277,6 +281,18 @@ impl Decoder for PostgresDecoder {
                 interceptor_core::protocol::Refusal { client: Bytes::new(), upstream: Bytes::new() }
             }
         }
+    }
+
+    fn again(&mut self, number: u64) {
+        match self.asked.take() {
+            Some(asked) if asked.number == number => self.look_again(asked),
+            other => self.asked = other,
+        }
+    }
+
+    fn notice(&mut self, notice: &Notice) -> Option<Bytes> {
+        let between = self.state == State::Session && self.streaming == 0;
+        between.then(|| refuse::notice(notice))
     }
 
     fn passed(&mut self) -> Spent {

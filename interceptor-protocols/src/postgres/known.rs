@@ -11,6 +11,7 @@ use std::{
 
 use interceptor_core::{
     model::StatementFacts,
+    permit::Naming,
     sql::{Answer, Besides, Function, Meaning, Name, Numbered, Question, Relation},
 };
 
@@ -44,8 +45,7 @@ impl Moment {
 #[derive(Debug)]
 struct Scope {
     database: String,
-    role: String,
-    search_path: Vec<String>,
+    naming: Arc<Naming>,
     besides: Arc<Besides>,
 }
 
@@ -134,14 +134,20 @@ impl Known {
         }
         let answer = Answer {
             database: scope.database.clone(),
-            role: scope.role.clone(),
-            search_path: scope.search_path.clone(),
+            role: scope.naming.role.clone(),
+            search_path: scope.naming.search_path.clone(),
             besides: scope.besides.clone(),
             relations,
             functions,
             numbers,
         };
         Some((answer, whole))
+    }
+
+    /// As what names are looked up, where that is known: nothing but what the session sends changes it.
+    pub(super) fn naming(&self, now: Moment) -> Option<Arc<Naming>> {
+        let (asked, scope) = self.scope.as_ref()?;
+        (asked.changes == now.changes).then(|| scope.naming.clone())
     }
 
     /// What a statement that means this does, if that has been told and the answers still hold `now`.
@@ -200,7 +206,8 @@ impl Known {
         }
         self.weight = self.weight.saturating_add(weight);
         let Answer { database, role, search_path, relations, functions, numbers, besides } = answer;
-        self.scope = Some((asked, Scope { database, role, search_path, besides }));
+        self.scope =
+            Some((asked, Scope { database, naming: Arc::new(Naming { role, search_path }), besides }));
         let relations = relations.into_iter().map(|(name, relation)| (name, Fact::new(asked, relation)));
         self.relations.extend(relations);
         let functions = functions.into_iter().map(|(name, function)| (name, Fact::new(asked, function)));

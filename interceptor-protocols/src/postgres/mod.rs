@@ -13,6 +13,7 @@ use interceptor_core::{
 mod action;
 mod asked;
 mod bind;
+mod circumstances;
 mod client;
 mod copy;
 mod decode;

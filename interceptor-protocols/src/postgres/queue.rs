@@ -150,6 +150,11 @@ impl Queue {
         self.entries.iter().any(Entry::ends_skipping)
     }
 
+    /// Whether nothing that is under way does anything, or ends a stretch.
+    pub(super) fn only_prepares(&self) -> bool {
+        self.entries.iter().all(|entry| entry.kind.only_prepares())
+    }
+
     /// The look-up that a failing server will pass over, if there is one.
     pub(super) fn take_skipped_gate(&mut self) -> Option<Entry> {
         let at = self.entries.iter().take_while(|entry| !entry.ends_skipping()).position(Entry::is_gate)?;

@@ -4,7 +4,7 @@
 //! replaced by can never be carried out.
 
 use bytes::{BufMut, Bytes};
-use interceptor_core::permit::Denial;
+use interceptor_core::permit::{Denial, Notice};
 
 use super::frame::{Writer, put_text};
 
@@ -33,6 +33,21 @@ fn error(out: &mut Writer, severity: &str, code: &str, denial: &Denial) {
         }
         out.put_u8(0);
     });
+}
+
+/// A NoticeResponse, which no client takes for the answer.
+pub(super) fn notice(notice: &Notice) -> Bytes {
+    let fields =
+        [(b'S', "NOTICE"), (b'V', "NOTICE"), (b'C', "00000"), (b'M', &notice.message), (b'H', &notice.hint)];
+    let mut out = Writer::default();
+    out.message(b'N', |out| {
+        for (field, text) in fields.into_iter().filter(|(_, text)| !text.is_empty()) {
+            out.put_u8(field);
+            put_text(out, text);
+        }
+        out.put_u8(0);
+    });
+    out.finish()
 }
 
 /// The error that tells the client of a refusal.

@@ -1,6 +1,9 @@
 //! The keeper role: opens the store, then serves the proxy until the helper ends it.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::bail;
 
@@ -12,9 +15,12 @@ use crate::{
         self,
         messages::{Attached, FromKeeper, ToKeeper},
     },
-    keeper::{self, KeeperError, Role, secrets::SystemdCredentials},
+    keeper::{self, Approvals, KeeperError, Role, secrets::SystemdCredentials},
     places::Places,
-    store::{Config, Journal, Pace, Reader, Writer},
+    store::{
+        Config, Journal, Pace, Reader, Writer,
+        docket::{Docket, Moment},
+    },
     telemetry,
 };
 
@@ -28,7 +34,9 @@ pub(super) fn run(places: &Places) -> anyhow::Result<()> {
             Attached::Peer => peer = Some(descriptor),
             Attached::Journal => journal = Some(descriptor),
             Attached::Credential(name) => credentials.push((name, descriptor)),
-            Attached::Control | Attached::Map => bail!("the helper gave the keeper what is the proxy's"),
+            Attached::Control | Attached::Approvals | Attached::Map => {
+                bail!("the helper gave the keeper what is the proxy's")
+            }
         }
     }
     let (Some(peer), Some(journal)) = (peer, journal) else { bail!("the helper gave too little") };
@@ -52,6 +60,7 @@ pub(super) fn run(places: &Places) -> anyhow::Result<()> {
                     .map_err(|error| telemetry::chain(&error))
             })
         },
+        approvals: approvals(places)?,
         writer: Box::new(move |stop| {
             helper.send(&FromKeeper::Up, &[]).map_err(|error| telemetry::chain(&error))?;
             writer.run(stop).map_err(|error| telemetry::chain(&error))
@@ -63,6 +72,23 @@ pub(super) fn run(places: &Places) -> anyhow::Result<()> {
         Err(error) => Err(error.into()),
         Ok(never) => match never {},
     }
+}
+
+/// The docket, which reads how an exchange ended from the record itself.
+fn approvals(places: &Places) -> anyhow::Result<Approvals> {
+    let audit = places.audit();
+    let docket = Mutex::new(Docket::open(&audit)?);
+    Ok(Box::new(move |question| {
+        // A panic elsewhere leaves a transaction undone, never half done.
+        let mut docket = docket.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = |id| {
+            let record = Reader::open(&audit)?.record(id)?;
+            Ok(record.and_then(|record| record.outcome).map(|outcome| outcome.status))
+        };
+        Moment::now()
+            .and_then(|now| docket.answer(question, &now, &outcome))
+            .map_err(|error| telemetry::chain(&error))
+    }))
 }
 
 fn config(settings: &Settings) -> Config {

@@ -1,5 +1,6 @@
 //! Wiring: the only place that builds everything. Roles and commands begin here.
 
+mod approvals;
 pub mod daemon;
 mod keeper;
 mod proxy;

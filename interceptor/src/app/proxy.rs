@@ -16,9 +16,11 @@ use interceptor_core::{
 };
 use tokio::sync::mpsc;
 
+use super::approvals;
 use crate::{
+    approval::Approvals,
     channel::{self, AsyncChannel, Channel},
-    config::{Folder, Settings},
+    config::{Folder, LocalApproval, Settings},
     control::api::{self, Answer, Envelope, Request},
     gate::{PolicyGate, Rules, now_us},
     helper::{
@@ -64,6 +66,7 @@ struct Handed {
     keeper: OwnedFd,
     journal: OwnedFd,
     control: OwnedFd,
+    approvals: OwnedFd,
     maps: Vec<OwnedFd>,
 }
 
@@ -72,12 +75,14 @@ impl Handed {
         if attached.len() != descriptors.len() {
             bail!("the helper sent {} descriptors for {}", descriptors.len(), attached.len());
         }
-        let (mut keeper, mut journal, mut control, mut maps) = (None, None, None, Vec::new());
+        let (mut keeper, mut journal, mut control, mut approvals, mut maps) =
+            (None, None, None, None, Vec::new());
         for (what, descriptor) in attached.into_iter().zip(descriptors) {
             match what {
                 Attached::Peer => keeper = Some(descriptor),
                 Attached::Journal => journal = Some(descriptor),
                 Attached::Control => control = Some(descriptor),
+                Attached::Approvals => approvals = Some(descriptor),
                 Attached::Map => maps.push(descriptor),
                 Attached::Credential(_) => bail!("the helper gave the proxy what is the keeper's"),
             }
@@ -86,20 +91,23 @@ impl Handed {
             keeper: keeper.context("the helper sent no channel to the keeper")?,
             journal: journal.context("the helper sent no journal")?,
             control: control.context("the helper sent no control socket")?,
+            approvals: approvals.context("the helper sent no approvers' socket")?,
             maps,
         })
     }
 }
 
-struct Daemon {
+pub(super) struct Daemon {
     places: Places,
     helper: Arc<AsyncChannel<FromProxy, ToProxy>>,
-    rules: Arc<ArcSwap<Rules>>,
-    proxy: Arc<Proxy>,
+    pub(super) rules: Arc<ArcSwap<Rules>>,
+    pub(super) proxy: Arc<Proxy>,
     workers: Workers,
     keeper: KeeperClient,
     journal: Journal,
     control: OwnedFd,
+    approvers: OwnedFd,
+    pub(super) local_approval: LocalApproval,
     tickets: Arc<Tickets>,
     reloading: tokio::sync::Mutex<()>,
     started_at: i64,
@@ -159,7 +167,12 @@ impl Daemon {
             }),
         )?;
         let proxy = Arc::new(Proxy {
-            gate: Arc::new(PolicyGate::new(rules.clone(), producer, settings.durability)),
+            gate: Arc::new(PolicyGate::new(
+                rules.clone(),
+                producer,
+                settings.durability,
+                Approvals::new(Arc::new(keeper.clone())),
+            )),
             origins,
             client_tls: Terminator::new(Arc::new(keeper.clone())),
             dialler: Dialler::new(keeper.clone()),
@@ -171,7 +184,7 @@ impl Daemon {
             next_connection: AtomicU64::new(u64::try_from(now_us()).unwrap_or(0)),
         });
         let places = places.clone();
-        let control = handed.control;
+        let (control, approvers) = (handed.control, handed.approvals);
         Ok(Self {
             places,
             helper,
@@ -181,6 +194,8 @@ impl Daemon {
             keeper,
             journal,
             control,
+            approvers,
+            local_approval: settings.local_approval(),
             tickets,
             reloading: tokio::sync::Mutex::default(),
             started_at: now_us(),
@@ -195,7 +210,9 @@ impl Daemon {
         daemon.proxy.event(None, EventKind::PolicyLoaded, policy);
         let beating = tokio::spawn(beat(daemon.clone()));
         let watching = tokio::spawn(watch(daemon.clone()));
+        daemon.void_approvals().await;
         let controlling = tokio::spawn(control(daemon.clone()));
+        let approving = tokio::spawn(approvals::serve(daemon.clone(), daemon.approvers.try_clone()?));
         daemon.helper.send(&FromProxy::Up, &[]).await?;
         tokio::select! {
             ended = daemon.listen() => ended,
@@ -203,6 +220,7 @@ impl Daemon {
             _ = beating => bail!("the heartbeat stopped"),
             _ = watching => bail!("the kernel side's events can no longer be read"),
             _ = controlling => bail!("the control socket can no longer be served"),
+            _ = approving => bail!("the approvers' socket can no longer be served"),
             // Without the keeper nothing can be proven or sealed: the helper starts us both again.
             () = daemon.keeper.gone() => bail!("the keeper is gone"),
         }
@@ -444,7 +462,27 @@ impl Daemon {
         self.proxy.dialler.forget();
         self.proxy.event(None, EventKind::PolicyLoaded, format!("policy {hash}"));
         self.proxy.judge_again(&before);
+        self.void_approvals().await;
         Answer::Done { text: format!("policy {hash} is in force") }
+    }
+}
+
+impl Daemon {
+    /// What was asked under another policy than the one in force means nothing any more.
+    async fn void_approvals(&self) {
+        let policy = self.rules.load().policy.hash().to_owned();
+        match self.proxy.gate.approvals().void(&policy).await {
+            Ok(0) => {}
+            Ok(count) => {
+                self.proxy.event(
+                    None,
+                    EventKind::Voided,
+                    format!("approvals that are void by policy {policy}: {count}"),
+                );
+            }
+            // They do not fit anything under this policy: what is approved has the policy's hash in it.
+            Err(error) => tracing::error!("approvals were not voided: {error}"),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use interceptor_core::{
     policy::Policy,
 };
 
-pub use settings::{Settings, SettingsError};
+pub use settings::{LocalApproval, Settings, SettingsError};
 
 use crate::{gate::Rules, places::Places};
 
@@ -70,6 +70,8 @@ pub struct Folder {
     pub resources: Source,
     /// `agents.toml`
     pub agents: Source,
+    /// `people.toml`, where there is one.
+    pub people: Option<Source>,
     /// `*.cedar`, by name.
     pub policies: Vec<Source>,
     /// `*.expect.toml`, by name.
@@ -104,6 +106,7 @@ impl Folder {
         Ok(Self {
             resources: source(&folder.join("resources.toml"), trust)?,
             agents: source(&folder.join("agents.toml"), trust)?,
+            people: people(&folder.join("people.toml"), trust)?,
             policies,
             expectations,
         })
@@ -122,7 +125,12 @@ impl Folder {
             .iter()
             .map(|protocol| KnownProtocol { name: protocol.name(), port: protocol.default_port() })
             .collect();
-        inventory::load(&self.resources, &self.agents, &protocols).map_err(RulesError::Inventory)
+        let inventory = inventory::load(&self.resources, &self.agents, &protocols);
+        let inventory = inventory.map_err(RulesError::Inventory)?;
+        match &self.people {
+            Some(people) => inventory.with_people(people).map_err(RulesError::Inventory),
+            None => Ok(inventory),
+        }
     }
 }
 
@@ -138,6 +146,11 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, RulesError> {
         .map_err(|error| RulesError::Read(folder.to_owned(), error))?;
     paths.sort();
     Ok(paths)
+}
+
+/// Nobody can approve where it is missing.
+fn people(path: &Path, trust: Trust) -> Result<Option<Source>, RulesError> {
+    if path.exists() { source(path, trust).map(Some) } else { Ok(None) }
 }
 
 fn source(path: &Path, trust: Trust) -> Result<Source, RulesError> {

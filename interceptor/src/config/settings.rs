@@ -17,6 +17,16 @@ pub enum SettingsError {
     Wrong(PathBuf, String),
 }
 
+/// Whether people may approve on this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LocalApproval {
+    /// From log-in sessions.
+    On,
+    /// Nobody may.
+    Off,
+}
+
 /// The daemon's settings.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
@@ -29,6 +39,8 @@ pub struct Settings {
     pub run_quota_mib: u64,
     /// How much the store may hold, in MiB; sealed segments beyond it are removed, oldest first.
     pub store_mib: u64,
+    /// Whether people may approve on this host, over its own socket; by default where no CI jobs run.
+    local_approval: Option<LocalApproval>,
     /// Sealed segments younger than this are kept in any case, in days.
     pub retention_days: u32,
 }
@@ -40,12 +52,20 @@ impl Default for Settings {
             journal_mib: 16,
             run_quota_mib: 1024,
             store_mib: 16 * 1024,
+            local_approval: None,
             retention_days: 90,
         }
     }
 }
 
 impl Settings {
+    /// Whether people may approve on this host. Where the daemon was started in a CI job, whoever is logged in is
+    /// likely to be the job.
+    pub fn local_approval(&self) -> LocalApproval {
+        let is_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
+        self.local_approval.unwrap_or(if is_ci { LocalApproval::Off } else { LocalApproval::On })
+    }
+
     /// Reads the installation's settings.
     pub fn read(places: &Places) -> Result<Self, SettingsError> {
         let path = places.configuration().join("interceptor.toml");

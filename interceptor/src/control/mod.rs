@@ -5,4 +5,6 @@
 //! daemon dead.
 
 pub mod api;
+pub mod approvals;
+pub mod caller;
 pub mod cli;

@@ -5,10 +5,12 @@
 
 mod clock;
 mod entries;
+mod hold;
 mod ledger;
 mod session;
 mod spent;
 mod subject;
+mod wanted;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -16,11 +18,16 @@ use arc_swap::ArcSwap;
 use interceptor_core::{
     Denial, Held, Judgement, Permit, Verdict,
     inventory::{Inventory, RecordLevel, Resource},
-    model::{Action, Author, Mode, OutcomeStatus, RecordId, Spent, StatementFacts, VerdictRecord, WouldBe},
+    model::{
+        Action, ApprovalRecord, Author, Mode, OutcomeStatus, RecordId, Spent, StatementFacts, VerdictRecord,
+        WouldBe,
+    },
     permit::{Records, Rule},
     policy::{Asked, BECAUSE_OF_ANOTHER, Policy, WOULD, spent::is_statement},
 };
 use tokio::time::Instant;
+
+use hold::Passed;
 
 pub use clock::now_us;
 pub use ledger::Ledger;
@@ -28,7 +35,10 @@ pub use session::SessionGate;
 pub use spent::{Tallies, Tally};
 pub use subject::Subject;
 
-use crate::store::{JournalError, Producer, Receipt, RequestHead, RequestRuling, Requests};
+use crate::{
+    approval::Approvals,
+    store::{JournalError, Producer, Receipt, RequestHead, RequestRuling, Requests},
+};
 
 /// How many statements of a batch are judged before others get a turn.
 const GIVE_WAY: usize = 16;
@@ -63,12 +73,31 @@ pub struct PolicyGate {
     producer: Producer,
     durability: Durability,
     tallies: Tallies,
+    approvals: Approvals,
+    passed: Passed,
 }
 
 impl PolicyGate {
     /// A gate over `rules`, which may be swapped at any time.
-    pub fn new(rules: Arc<ArcSwap<Rules>>, producer: Producer, durability: Durability) -> Self {
-        Self { rules, producer, durability, tallies: Tallies::default() }
+    pub fn new(
+        rules: Arc<ArcSwap<Rules>>,
+        producer: Producer,
+        durability: Durability,
+        approvals: Approvals,
+    ) -> Self {
+        Self {
+            rules,
+            producer,
+            durability,
+            tallies: Tallies::default(),
+            approvals,
+            passed: Passed::default(),
+        }
+    }
+
+    /// Requests for approval.
+    pub fn approvals(&self) -> &Approvals {
+        &self.approvals
     }
 
     /// The rules in force.
@@ -111,7 +140,10 @@ impl PolicyGate {
     ) -> Result<(), (Denial, String)> {
         let rules = self.rules();
         let judgement = match actions.get(place) {
-            Some(action) => ask(&rules, subject, action, (place, actions.len()), spent),
+            Some(action) => {
+                let approvals = self.passed.counts(record);
+                ask(&rules, subject, action, (place, actions.len()), spent, &approvals)
+            }
             None => Judgement::Denied {
                 rules: Vec::new(),
                 reason: "what it does is not known any more".to_owned(),
@@ -150,15 +182,28 @@ impl PolicyGate {
         mode == Mode::Observe
             || actions.iter().enumerate().all(|(place, action)| {
                 // A budget that is used up refuses statements; it does not end sessions.
-                let judgement = ask(&rules, subject, action, (place, actions.len()), Spent::default());
+                let judgement =
+                    ask(&rules, subject, action, (place, actions.len()), Spent::default(), &NOBODY);
                 matches!(judgement, Judgement::Allowed { .. })
             })
     }
 
-    /// Judges, records and permits `held` for `subject`.
+    /// Judges, records and permits `held` for `subject`, which waits for nobody.
     pub async fn judge_for(&self, subject: &Subject, held: &Held, author: Author) -> Verdict {
         let rules = self.rules();
-        let spent = self.spent(&rules, subject);
+        let judgements = self.judgements(&rules, subject, (held, author), &NOBODY).await;
+        self.settle(&rules, subject, held, author, judgements).await
+    }
+
+    /// What policy says of each statement, where so many people have approved.
+    async fn judgements(
+        &self,
+        rules: &Rules,
+        subject: &Subject,
+        (held, author): (&Held, Author),
+        approvals: &BTreeMap<String, u32>,
+    ) -> Vec<Judgement> {
+        let spent = self.spent(rules, subject);
         let mut judgements = Vec::with_capacity(held.actions().len());
         for (place, action) in held.actions().iter().enumerate() {
             if place > 0 && place % GIVE_WAY == 0 {
@@ -168,10 +213,10 @@ impl PolicyGate {
                 Author::Gate => {
                     Judgement::Allowed { rules: Vec::new(), reason: "the gate's own exchange".to_owned() }
                 }
-                Author::Agent => ask(&rules, subject, action, (place, held.actions().len()), spent),
+                Author::Agent => ask(rules, subject, action, (place, held.actions().len()), spent, approvals),
             });
         }
-        self.settle(&rules, subject, held, author, judgements).await
+        judgements
     }
 
     /// Records and permits what needs no rule, for `reason`: what the inventory itself answers, and what an operator
@@ -290,7 +335,7 @@ impl PolicyGate {
         let records = receipt.records();
         if let (Durability::Power, Some(newest)) = (self.durability, records.iter().last()) {
             // Refused, and recorded so, unless the disk has it in time: a caller that stops waiting included.
-            let unsent = Unsent { producer: &self.producer, records };
+            let unsent = Unsent { producer: &self.producer, records, why: None };
             self.producer.wait_synced(newest.0, deadline).await.map_err(|error| Denial {
                 record: Some(newest),
                 rule: "record".to_owned(),
@@ -312,7 +357,7 @@ impl PolicyGate {
     }
 
     fn record_refusals(&self, records: Records) {
-        drop(Unsent { producer: &self.producer, records });
+        drop(Unsent { producer: &self.producer, records, why: None });
     }
 }
 
@@ -329,6 +374,8 @@ fn unrecorded(error: &JournalError) -> Denial {
 struct Unsent<'a> {
     producer: &'a Producer,
     records: Records,
+    /// For the operator.
+    why: Option<String>,
 }
 
 impl Unsent<'_> {
@@ -341,7 +388,7 @@ impl Unsent<'_> {
 impl Drop for Unsent<'_> {
     fn drop(&mut self) {
         for request in self.records.iter() {
-            ledger::write(self.producer, request, OutcomeStatus::Refused, None);
+            ledger::write(self.producer, request, OutcomeStatus::Refused, self.why.as_deref());
         }
     }
 }
@@ -360,12 +407,16 @@ fn mode_of(rules: &Rules, subject: &Subject) -> Mode {
     if subject.run.mode == Mode::Observe || resource == Mode::Observe { Mode::Observe } else { Mode::Enforce }
 }
 
+/// Nobody has approved.
+const NOBODY: BTreeMap<String, u32> = BTreeMap::new();
+
 fn ask(
     rules: &Rules,
     subject: &Subject,
     action: &Action,
     (place, statements): (usize, usize),
     spent: Spent,
+    approvals: &BTreeMap<String, u32>,
 ) -> Judgement {
     rules.policy.judge(&Asked {
         run: &subject.run,
@@ -375,7 +426,7 @@ fn ask(
         action,
         statements,
         place,
-        approvals: &BTreeMap::new(),
+        approvals,
         spent,
         now: now_us() / 1_000_000,
     })
@@ -396,6 +447,7 @@ struct Settled {
     mode: Mode,
     each: Vec<Judgement>,
     judgement: Judgement,
+    approval: Option<ApprovalRecord>,
 }
 
 impl Settled {
@@ -412,7 +464,12 @@ impl Settled {
             },
             (Some(refused), Mode::Enforce) => refused.clone(),
         };
-        Self { mode, each, judgement }
+        Self { mode, each, judgement, approval: None }
+    }
+
+    /// The same, where it waits for this request or goes by it.
+    fn with(self, approval: ApprovalRecord) -> Self {
+        Self { approval: Some(approval), ..self }
     }
 
     /// The part of the entry at `place` that says what was settled, by the policy with that hash, upon `facts`.
@@ -449,6 +506,7 @@ impl Settled {
             said: rules.iter().find_map(|rule| rule.say.clone()),
             policy: policy.to_owned(),
             held_for: held_for.to_vec(),
+            approval: self.approval.clone(),
         }
     }
 
@@ -469,8 +527,8 @@ impl Settled {
                     format!("refused: on {resource} this waits for approval by {}", approvers.join(", "))
                 }),
                 hint: format!(
-                    "Nothing was executed. It would be held for {}, and this version cannot hold: ask the operator, \
-                     who sees it with `interceptor why {id}`.",
+                    "Nothing was executed. This cannot wait for {}: ask the operator, who sees it with \
+                     `interceptor why {id}`.",
                     approvers.join(", ")
                 ),
             },

@@ -14,7 +14,7 @@ use std::{
 use arc_swap::Guard;
 use futures::future::BoxFuture;
 use interceptor_core::{
-    Gate, Held, Judgement, Verdict,
+    Client, Gate, Held, Judgement, Verdict,
     inventory::RecordLevel,
     model::{Action, Author, Mode, Phase, Spent, StatementFacts},
 };
@@ -22,7 +22,9 @@ use interceptor_core::{
 #[cfg(doc)]
 use interceptor_core::policy::Policy;
 
-use super::{Durability, PolicyGate, Rules, Settled, Subject, ask, entries, level_of, mode_of, unrecorded};
+use super::{
+    Durability, NOBODY, PolicyGate, Rules, Settled, Subject, ask, entries, level_of, mode_of, unrecorded,
+};
 use crate::store::{RequestHead, RequestRuling};
 
 /// How many answers a session remembers.
@@ -102,7 +104,7 @@ impl Memory {
     }
 
     fn ask(&self, subject: &Subject, action: &Action, spent: Spent) -> Option<Answer> {
-        let judgement = ask(&self.rules, subject, action, (0, 1), spent);
+        let judgement = ask(&self.rules, subject, action, (0, 1), spent, &NOBODY);
         let policy = &self.rules.policy;
         let steady = matches!(judgement, Judgement::Allowed { .. }) && policy.is_steady(&action.facts);
         let settled = Settled::new(self.mode, vec![judgement]);
@@ -132,6 +134,9 @@ impl Gate for SessionGate {
             return None;
         }
         let (answer, level) = self.answer(action)?;
+        if matches!(answer.settled.judgement, Judgement::Held { .. }) {
+            return None;
+        }
         let committed = entries::with_room(|requests| {
             entries::write(requests, head, held, author, (0, level), &answer.ruling)?;
             self.gate.producer.commit(held.digest(), head, requests)
@@ -143,7 +148,7 @@ impl Gate for SessionGate {
         }
     }
 
-    fn judge<'a>(&'a self, held: &'a Held, author: Author) -> BoxFuture<'a, Verdict> {
-        Box::pin(self.gate.judge_for(&self.subject, held, author))
+    fn judge<'a>(&'a self, held: &'a Held, author: Author, client: &'a dyn Client) -> BoxFuture<'a, Verdict> {
+        Box::pin(self.gate.judge_waiting(&self.subject, held, author, client))
     }
 }

@@ -1,18 +1,27 @@
 //! The gate over a real journal: what is written in which order, and what is owed when somebody stops waiting.
 
-use std::time::Duration;
+use std::{sync::Mutex, time::Duration};
 
+use futures::future::BoxFuture;
 use interceptor_core::{
-    Gate as _,
+    Client, Gate as _, Notice,
+    approval::{Decision, Says, Standing, Uses},
     inventory::{self, KnownProtocol, Source},
     model::{
         AgentIdentity, ClientAddress, Connection, ConnectionId, Entry, Guarantee, OriginalDestination, Phase,
         ProcessFacts, RecordId, Run, RunId, Session, StatementFacts, Target, Verb,
     },
+    permit::{Circumstances, GaveUp, Waits},
 };
 
 use super::*;
-use crate::store::{Config, Journal, Limits, Reader, Writer};
+use crate::{
+    approval::Clerk,
+    store::{
+        Config, Journal, Limits, Reader, Writer,
+        docket::{self, Docket, Moment, Question},
+    },
+};
 
 const RESOURCES: &str = r#"
 [resource.orders]
@@ -41,6 +50,28 @@ fn rules(resources: &str) -> Rules {
     Rules { inventory, policy }
 }
 
+/// A docket without a keeper around it; no exchange has ended.
+pub(super) struct Desk(pub(super) Mutex<Docket>);
+
+impl Clerk for Desk {
+    fn ask(&self, question: Question) -> BoxFuture<'_, Result<docket::Answer, String>> {
+        let now = Moment::now().unwrap();
+        let answer = self.0.lock().unwrap().answer(question, &now, &|_| Ok(None));
+        Box::pin(std::future::ready(answer.map_err(|error| error.to_string())))
+    }
+}
+
+/// A client that says and hears nothing.
+pub(super) struct Quiet;
+
+impl Client for Quiet {
+    fn tell(&self, _: Notice) {}
+
+    fn gave_up(&self) -> BoxFuture<'_, GaveUp> {
+        Box::pin(std::future::pending())
+    }
+}
+
 /// A gate whose rules permit everything but deletes, over a journal of its own.
 pub(crate) struct Bed {
     folder: tempfile::TempDir,
@@ -54,7 +85,9 @@ impl Bed {
         let journal = Journal::create(&folder.path().join("journal"), 0).unwrap();
         let producer = Producer::attach(&journal, Limits::default(), []).unwrap();
         let rules = Arc::new(ArcSwap::from_pointee(rules(RESOURCES)));
-        let gate = Arc::new(PolicyGate::new(rules, producer, durability));
+        let docket = Desk(Mutex::new(Docket::open(folder.path()).unwrap()));
+        let approvals = Approvals::new(Arc::new(docket));
+        let gate = Arc::new(PolicyGate::new(rules, producer, durability, approvals));
         Self { folder, journal, gate }
     }
 
@@ -141,7 +174,8 @@ pub(crate) fn held(number: u64, texts: &[&str], bytes: &str) -> Held {
 #[tokio::test]
 async fn one_refused_statement_refuses_its_batch_and_each_is_recorded() {
     let bed = Bed::new(Durability::Process);
-    let verdict = bed.session(&session()).judge(&held(1, &["a", "no b", "c"], "x"), Author::Agent).await;
+    let verdict =
+        bed.session(&session()).judge(&held(1, &["a", "no b", "c"], "x"), Author::Agent, &Quiet).await;
     let Verdict::Deny(denial) = verdict else { panic!("{verdict:?}") };
     assert_eq!((denial.rule.as_str(), denial.message.as_str()), ("no-deletes", "rows stay"));
     let outcomes = bed.outcomes();
@@ -152,12 +186,12 @@ async fn one_refused_statement_refuses_its_batch_and_each_is_recorded() {
 #[tokio::test]
 async fn a_record_that_the_disk_never_gets_is_a_refusal_with_an_outcome() {
     let bed = Bed::new(Durability::Power);
-    let verdict = bed.session(&session()).judge(&held(1, &["a"], "a"), Author::Agent).await;
+    let verdict = bed.session(&session()).judge(&held(1, &["a"], "a"), Author::Agent, &Quiet).await;
     assert!(matches!(&verdict, Verdict::Deny(denial) if denial.rule == "record"), "{verdict:?}");
     assert_eq!(bed.gate.producer().open_requests(), 0);
     // A caller that stops waiting sends nothing either.
     let (gate, held) = (bed.session(&session()), held(2, &["b"], "b"));
-    let judged = gate.judge(&held, Author::Agent);
+    let judged = gate.judge(&held, Author::Agent, &Quiet);
     assert!(tokio::time::timeout(Duration::from_millis(50), judged).await.is_err());
     assert_eq!(bed.gate.producer().open_requests(), 0);
     let ends: Vec<_> = bed.outcomes().into_iter().map(|(text, status, _)| (text, status)).collect();
@@ -168,7 +202,9 @@ async fn a_record_that_the_disk_never_gets_is_a_refusal_with_an_outcome() {
 async fn an_outcome_is_written_once_whatever_ends_the_exchange() {
     let bed = Bed::new(Durability::Process);
     let one = held(1, &["a", "b"], "x");
-    let Verdict::Allow(permit) = bed.session(&session()).judge(&one, Author::Agent).await else { panic!() };
+    let Verdict::Allow(permit) = bed.session(&session()).judge(&one, Author::Agent, &Quiet).await else {
+        panic!()
+    };
     let mut ledger = Ledger::new(bed.gate.producer().clone());
     ledger.sent(1, permit.records());
     ledger.ended_whole(1, OutcomeStatus::Completed, 3, None);
@@ -186,7 +222,7 @@ async fn a_run_that_owes_many_outcomes_leaves_room_for_the_others() {
     let texts: Vec<&str> = all.iter().map(String::as_str).collect();
     let mut refused = None;
     for number in 0..50 {
-        let verdict = bed.session(&session()).judge(&held(number, &texts, "x"), Author::Agent).await;
+        let verdict = bed.session(&session()).judge(&held(number, &texts, "x"), Author::Agent, &Quiet).await;
         if let Verdict::Deny(denial) = verdict {
             refused = Some(denial);
             break;
@@ -198,7 +234,7 @@ async fn a_run_that_owes_many_outcomes_leaves_room_for_the_others() {
     let mut connection = (*neighbour.connection).clone();
     connection.run = Arc::new(Run { id: RunId::from_random(8), ..(*connection.run).clone() });
     neighbour.connection = Arc::new(connection);
-    let verdict = bed.session(&neighbour).judge(&held(1, &["a"], "a"), Author::Agent).await;
+    let verdict = bed.session(&neighbour).judge(&held(1, &["a"], "a"), Author::Agent, &Quiet).await;
     assert!(matches!(verdict, Verdict::Allow(_)), "{verdict:?}");
 }
 
@@ -229,6 +265,7 @@ fn a_yes_is_remembered_for_the_same_facts_and_the_same_rules_alone() {
             true
         }
         Some(Verdict::Deny(_)) => false,
+        Some(Verdict::Again) => panic!("it did not wait"),
         None => panic!("it need not wait"),
     };
     assert!(allowed(1, "a"));
@@ -256,4 +293,206 @@ async fn what_must_wait_decides_nothing_at_once() {
     assert!(gate.judge_now(&held(1, &["a", "b"], "a"), Author::Agent).is_none(), "a batch");
     assert!(gate.judge_now(&held(1, &["a"], "a"), Author::Gate).is_none(), "the gate's own");
     assert_eq!(bed.gate.producer().open_requests(), 0);
+}
+
+/// A client that notes what it hears, and leaves when it is told to.
+struct Noting {
+    heard: Mutex<Vec<Notice>>,
+    leaves: tokio::sync::Notify,
+}
+
+impl Client for Noting {
+    fn tell(&self, notice: Notice) {
+        self.heard.lock().unwrap().push(notice);
+    }
+
+    fn gave_up(&self) -> BoxFuture<'_, GaveUp> {
+        Box::pin(async {
+            self.leaves.notified().await;
+            GaveUp::Left
+        })
+    }
+}
+
+fn noting() -> Noting {
+    Noting { heard: Mutex::default(), leaves: tokio::sync::Notify::new() }
+}
+
+const HOLDS: &str = r#"
+@id("all")
+permit (principal, action in [Action::"connect", Action::"data.read", Action::"data.delete", Action::"function.call"], resource);
+@id("two-of-them")
+@hold("dba") @within("2s")
+forbid (principal, action in [Action::"data.delete", Action::"function.call"], resource)
+unless { context.approvals.dba >= 2 };
+"#;
+
+/// A bed whose rules hold what deletes for two of the DBAs.
+fn holding() -> Bed {
+    let bed = Bed::new(Durability::Process);
+    bed.gate.rules.store(Arc::new(held_rules(HOLDS)));
+    bed
+}
+
+fn held_rules(text: &str) -> Rules {
+    let before = rules(&format!("approvers = [\"dba\"]\n{RESOURCES}"));
+    let source = Source { file: "p.cedar".to_owned(), text: text.to_owned() };
+    let policy = Policy::load(&[source], &before.inventory).unwrap_or_else(|faults| panic!("{faults:#?}"));
+    Rules { policy, ..before }
+}
+
+fn waiting(number: u64, text: &str) -> Held {
+    let circumstances = Circumstances { waits: Waits::Here, ..Circumstances::default() };
+    held(number, &[text], text).under(circumstances)
+}
+
+impl Bed {
+    async fn newest(&self) -> Standing {
+        self.gate.approvals.list().await.unwrap().remove(0)
+    }
+
+    async fn says(&self, person: &str, says: Says) {
+        let decision =
+            Decision { person: person.parse().unwrap(), group: "dba".to_owned(), says, at: now_us() };
+        self.gate.approvals.decide(self.newest().await.id, decision).await.unwrap();
+    }
+
+    async fn told(&self, client: &Noting) {
+        while client.heard.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+const YES: Says = Says::Approve { uses: Uses::Once, seconds: 60 };
+
+#[tokio::test]
+async fn enough_people_let_it_go_once_and_not_before() {
+    let bed = holding();
+    let (gate, client) = (bed.session(&session()), noting());
+    let asked = waiting(1, "no more");
+    let judged = gate.judge(&asked, Author::Agent, &client);
+    let people = async {
+        bed.told(&client).await;
+        bed.says("bob", YES).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        bed.says("eve", YES).await;
+    };
+    let (verdict, ()) = tokio::join!(judged, people);
+    assert!(matches!(verdict, Verdict::Again), "{verdict:?}");
+    assert!(client.heard.lock().unwrap()[0].message.contains("waits for approval by dba"));
+    let asked = waiting(2, "no more");
+    let Verdict::Allow(permit) = gate.judge(&asked, Author::Agent, &client).await else { panic!() };
+    let mut ledger = Ledger::new(bed.gate.producer().clone());
+    ledger.sent(2, permit.records());
+    // It is under way or ended unseen: not again by the same approval.
+    let verdict = gate.judge(&waiting(3, "no more"), Author::Agent, &client).await;
+    assert!(
+        matches!(&verdict, Verdict::Deny(denial) if denial.message.contains("was used for record")),
+        "{verdict:?}"
+    );
+    drop(ledger);
+    let ends: Vec<_> =
+        bed.outcomes().into_iter().map(|(_, status, why)| (status, why.unwrap_or_default())).collect();
+    assert!(ends[0].1.contains("approved by bob and eve, and asked once more"), "{ends:?}");
+}
+
+#[tokio::test]
+async fn a_no_an_end_of_patience_and_a_client_that_leaves_are_refusals_with_outcomes() {
+    let bed = holding();
+    let (gate, client) = (bed.session(&session()), noting());
+    let no = Says::Deny { reason: "r\u{1b}[31m".to_owned(), suggestion: Some("SELECT 1".to_owned()) };
+    let asked = waiting(1, "no 1");
+    let (verdict, ()) = tokio::join!(gate.judge(&asked, Author::Agent, &client), async {
+        bed.told(&client).await;
+        bed.says("bob", no).await;
+    });
+    let Verdict::Deny(denial) = verdict else { panic!("{verdict:?}") };
+    assert!(denial.message.starts_with("denied by bob: r\\u{1b}[31m"), "{denial:?}");
+    assert!(denial.hint.contains("Suggested instead: SELECT 1"), "{denial:?}");
+    let late = waiting(2, "no 2");
+    let Verdict::Deny(denial) = gate.judge(&late, Author::Agent, &client).await else { panic!() };
+    assert!(denial.message.contains("not approved within 2 s"), "{denial:?}");
+    let (client, asked) = (noting(), waiting(3, "no 3"));
+    let (verdict, ()) = tokio::join!(gate.judge(&asked, Author::Agent, &client), async {
+        bed.told(&client).await;
+        client.leaves.notify_one();
+    });
+    assert!(matches!(verdict, Verdict::Deny(_)));
+    // Nobody waits, and then nobody is executed for, whatever is approved.
+    bed.says("bob", YES).await;
+    bed.says("eve", YES).await;
+    let gone = noting();
+    gone.leaves.notify_one();
+    let verdict = gate.judge(&waiting(4, "no 3"), Author::Agent, &gone).await;
+    assert!(
+        matches!(&verdict, Verdict::Deny(denial) if denial.message.contains("client had left")),
+        "{verdict:?}"
+    );
+    let whys: Vec<_> =
+        bed.outcomes().into_iter().map(|(_, status, why)| (status, why.unwrap_or_default())).collect();
+    assert!(whys.iter().all(|(status, _)| *status == OutcomeStatus::Refused), "{whys:?}");
+    assert!(whys[2].1.contains("its client left while it waited"), "{whys:?}");
+}
+
+#[tokio::test]
+async fn a_policy_that_changes_voids_what_waits() {
+    let bed = holding();
+    let (gate, client) = (bed.session(&session()), noting());
+    let asked = waiting(1, "no more");
+    let (verdict, ()) = tokio::join!(gate.judge(&asked, Author::Agent, &client), async {
+        bed.told(&client).await;
+        bed.gate.rules.store(Arc::new(held_rules(&HOLDS.replace(">= 2", ">= 1"))));
+        let policy = bed.gate.rules().policy.hash().to_owned();
+        assert_eq!(bed.gate.approvals.void(&policy).await, Ok(1));
+    });
+    assert!(
+        matches!(&verdict, Verdict::Deny(denial) if denial.message.contains("the policy changed")),
+        "{verdict:?}"
+    );
+}
+
+#[tokio::test]
+async fn only_preparing_does_not_wait_unless_binding_may_run_something() {
+    let bed = holding();
+    let gate = bed.session(&session());
+    let prepared = |number, verb| {
+        let action = Action {
+            phase: Phase::Prepare,
+            text: "p".to_owned(),
+            binds: Vec::new(),
+            facts: StatementFacts::single(verb, Target::Resource).into(),
+        };
+        Held::new(number, vec![action], bytes::Bytes::from_static(b"p"))
+    };
+    assert!(gate.judge_now(&prepared(1, Verb::DataDelete), Author::Agent).is_none());
+    let verdict = gate.judge(&prepared(1, Verb::DataDelete), Author::Agent, &Quiet).await;
+    assert!(matches!(verdict, Verdict::Allow(_)), "{verdict:?}");
+    let verdict = gate.judge(&prepared(2, Verb::FunctionCall), Author::Agent, &Quiet).await;
+    assert!(
+        matches!(&verdict, Verdict::Deny(denial) if denial.message.contains("as a simple query")),
+        "{verdict:?}"
+    );
+    assert!(bed.gate.approvals.list().await.unwrap().is_empty());
+}
+
+/// Keeps nothing.
+struct Broken;
+
+impl Clerk for Broken {
+    fn ask(&self, _: Question) -> BoxFuture<'_, Result<docket::Answer, String>> {
+        Box::pin(std::future::ready(Err("disk full".to_owned())))
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_is_refused() {
+    let mut bed = holding();
+    let approvals = Approvals::new(Arc::new(Broken));
+    let gate =
+        PolicyGate::new(bed.gate.rules.clone(), bed.gate.producer.clone(), Durability::Process, approvals);
+    bed.gate = Arc::new(gate);
+    let verdict = bed.session(&session()).judge(&waiting(1, "no more"), Author::Agent, &Quiet).await;
+    assert!(matches!(&verdict, Verdict::Deny(denial) if denial.message.contains("disk full")), "{verdict:?}");
+    assert_eq!(bed.outcomes()[0].1, OutcomeStatus::Refused);
 }

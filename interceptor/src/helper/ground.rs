@@ -13,7 +13,10 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
-    sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket},
+    sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, setsockopt, socket,
+        sockopt::PassCred,
+    },
     unistd::{Gid, Uid, User},
 };
 
@@ -169,6 +172,15 @@ pub(super) fn listener(path: &Path) -> Result<OwnedFd, GroundError> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed("chmod", path))?;
     listen(&made, Backlog::new(16).unwrap_or(Backlog::MAXCONN))
         .map_err(|errno| failed("listen at", path)(errno.into()))?;
+    Ok(made)
+}
+
+/// The same for approvers: anybody may connect, and the kernel says of each message who sent it.
+pub(super) fn approvers_listener(path: &Path) -> Result<OwnedFd, GroundError> {
+    let made = listener(path)?;
+    // Inherited by every connection.
+    setsockopt(&made, PassCred, &true).map_err(|errno| failed("listen at", path)(errno.into()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666)).map_err(failed("chmod", path))?;
     Ok(made)
 }
 

@@ -110,6 +110,8 @@ pub enum Attached {
     Journal,
     /// The operator's listening socket.
     Control,
+    /// The approvers' listening socket.
+    Approvals,
     /// A file of `$CREDENTIALS_DIRECTORY`, by name.
     Credential(String),
     /// A kernel map; the kernel side knows their order.

@@ -165,6 +165,7 @@ pub fn run(options: Options) -> Result<(), HelperError> {
     let handed = Handed {
         journal: journal(&places, accounts).map_err(HelperError::Journal)?,
         control: ground::listener(&places.control_socket())?,
+        approvals: ground::approvers_listener(&places.approvals_socket())?,
         maps: capture.descriptors().map_err(HelperError::Capture)?,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()

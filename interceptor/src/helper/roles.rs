@@ -49,6 +49,7 @@ pub struct Roles {
 pub(super) struct Handed {
     pub(super) journal: OwnedFd,
     pub(super) control: OwnedFd,
+    pub(super) approvals: OwnedFd,
     pub(super) maps: Vec<OwnedFd>,
 }
 
@@ -95,8 +96,9 @@ impl Pair {
             descriptors.push(file.as_fd());
         }
         self.to_keeper.send(&ToKeeper::Start { attached }, &descriptors).map_err(io::Error::other)?;
-        let mut attached = vec![Attached::Peer, Attached::Journal, Attached::Control];
-        let mut descriptors = vec![proxys, handed.journal.as_fd(), handed.control.as_fd()];
+        let mut attached = vec![Attached::Peer, Attached::Journal, Attached::Control, Attached::Approvals];
+        let mut descriptors =
+            vec![proxys, handed.journal.as_fd(), handed.control.as_fd(), handed.approvals.as_fd()];
         attached.extend(handed.maps.iter().map(|_| Attached::Map));
         descriptors.extend(handed.maps.iter().map(AsFd::as_fd));
         self.to_proxy.send(&ToProxy::Start { attached }, &descriptors).map_err(io::Error::other)
@@ -172,9 +174,9 @@ fn raise(limit: Resource, wanted: u64) -> io::Result<()> {
     Ok(setrlimit(limit, highest, highest)?)
 }
 
-/// Only what changes how a role logs.
+/// Only what changes how a role logs, and whether this is a host of CI jobs.
 fn kept(name: Option<&str>) -> bool {
-    matches!(name, Some("PATH" | "RUST_LOG" | "RUST_BACKTRACE" | "NO_COLOR" | "LANG" | "TZ"))
+    matches!(name, Some("PATH" | "CI" | "RUST_LOG" | "RUST_BACKTRACE" | "NO_COLOR" | "LANG" | "TZ"))
 }
 
 /// The helper's end of the proxy's life: what `main` of the proxy role begins with.

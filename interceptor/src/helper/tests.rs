@@ -108,7 +108,10 @@ fn proxy() {
     let Ok(channel) = proxy_channel() else { return };
     let channel = Arc::new(channel);
     let Ok((ToProxy::Start { attached }, _peer)) = channel.receive() else { return };
-    assert_eq!(attached, [Attached::Peer, Attached::Journal, Attached::Control, Attached::Map]);
+    assert_eq!(
+        attached,
+        [Attached::Peer, Attached::Journal, Attached::Control, Attached::Approvals, Attached::Map]
+    );
     channel.send(&FromProxy::Up, &[]).expect("send");
     while let Ok((message, descriptors)) = channel.receive() {
         let answer = match message {

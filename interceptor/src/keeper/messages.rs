@@ -14,6 +14,8 @@ use interceptor_core::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use zeroize::Zeroizing;
 
+use crate::store::docket;
+
 /// Bytes that are no secret; base64 on the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blob(pub Vec<u8>);
@@ -143,6 +145,8 @@ pub enum Ask {
         /// Since when.
         since: i64,
     },
+    /// Where requests for approval stand, and changes to them.
+    Approval(docket::Question),
     /// Make a certificate for the proxy's own key, towards agents.
     Mint {
         /// Which resource it will stand for.
@@ -249,6 +253,8 @@ pub enum Answer {
     },
     /// What was spent, with the times in seconds of the Unix epoch, oldest first.
     Spent(Vec<(i64, Spent)>),
+    /// To [`Ask::Approval`].
+    Approval(docket::Answer),
     /// No, in words for the operator: who is guilty, of what, and the mend. Never holds a secret.
     Refused(String),
 }

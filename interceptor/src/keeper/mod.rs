@@ -32,6 +32,7 @@ use interceptor_core::{
 use crate::{
     channel::{Channel, ChannelError},
     places::Places,
+    store::docket::{self, Question},
 };
 
 pub mod authority;
@@ -64,6 +65,9 @@ pub type Writer = Box<dyn FnOnce(&AtomicBool) -> Result<(), String> + Send>;
 
 /// What a run's statements spent since a time, as the record has it. The second seam to the store.
 pub type SpentSince = Box<dyn Fn(RunId, i64) -> Result<Vec<(i64, Spent)>, String> + Send + Sync>;
+
+/// Answers about requests for approval. The third seam to the store.
+pub type Approvals = Box<dyn Fn(Question) -> Result<docket::Answer, String> + Send + Sync>;
 
 /// How long the writer may take for what is left when the proxy is gone.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -106,6 +110,8 @@ pub struct Role {
     pub load: Load,
     /// How what was spent is read from the evidence.
     pub spent: SpentSince,
+    /// How requests for approval are kept.
+    pub approvals: Approvals,
     /// The writing of evidence, run on a thread of its own.
     pub writer: Writer,
 }
@@ -122,8 +128,8 @@ pub fn run(role: Role) -> Result<Infallible, KeeperError> {
     if !hardened.memory_locked {
         tracing::warn!("memory is not locked against swapping: start the daemon with LimitMEMLOCK=infinity");
     }
-    let Role { channel, places, systemd, load, spent, writer } = role;
-    let keeper = Arc::new(Keeper::new(places, systemd, load, spent)?);
+    let Role { channel, places, systemd, load, spent, approvals, writer } = role;
+    let keeper = Arc::new(Keeper::new(places, systemd, load, spent, approvals)?);
     let channel = Arc::new(channel);
     let (ended, end) = mpsc::channel();
     let stop = Arc::new(AtomicBool::new(false));
@@ -171,6 +177,7 @@ pub struct Keeper {
     places: Places,
     load: Load,
     spent: SpentSince,
+    approvals: Approvals,
     inventory: RwLock<Arc<Inventory>>,
     authority: Authority,
     secrets: Secrets,
@@ -190,12 +197,13 @@ impl Keeper {
         systemd: SystemdCredentials,
         load: Load,
         spent: SpentSince,
+        approvals: Approvals,
     ) -> Result<Self, KeeperError> {
         let inventory = load(&places).map_err(KeeperError::Inventory)?;
         let authority = Authority::ensure(&places.authority())?;
         let secrets = Secrets::new(places.credentials(), systemd);
         let inventory = RwLock::new(Arc::new(inventory));
-        Ok(Self { places, load, spent, inventory, authority, secrets, logins: Logins::default() })
+        Ok(Self { places, load, spent, approvals, inventory, authority, secrets, logins: Logins::default() })
     }
 
     /// Answers requests until the channel fails. Several threads may do it on one channel: packets stay whole.
@@ -249,6 +257,7 @@ impl Keeper {
                 Ok(Answer::Finished)
             }
             Ask::Spent { run, since } => (self.spent)(run, since).map(Answer::Spent),
+            Ask::Approval(question) => (self.approvals)(question).map(Answer::Approval),
             Ask::Mint { resource, names, public_key } => {
                 check_names(&inventory, &resource, &names)?;
                 let minted = self.authority.mint(&names, &public_key.0).map_err(|e| e.to_string())?;

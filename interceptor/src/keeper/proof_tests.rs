@@ -38,6 +38,7 @@ pub(in crate::keeper) fn inventory(tls: Tls, credentials: Vec<Credential>) -> In
         keeps: Vec::new(),
         record: RecordLevel::Binds,
         facts_max_age: Duration::ZERO,
+        hold_max: Duration::ZERO,
         mode: Mode::Enforce,
         at: ("resources.toml".to_owned(), 1),
     };

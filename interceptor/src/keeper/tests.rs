@@ -54,13 +54,18 @@ fn nothing_spent() -> SpentSince {
     Box::new(|_, _| Ok(Vec::new()))
 }
 
+fn nothing_asked() -> Approvals {
+    Box::new(|_| Ok(docket::Answer::All(Vec::new())))
+}
+
 fn serve(
     places: Places,
     inventory: impl Fn() -> Result<Inventory, String> + Send + Sync + 'static,
 ) -> KeeperClient {
     let load: Load = Box::new(move |_| inventory());
     let keeper = Arc::new(
-        Keeper::new(places, SystemdCredentials::default(), load, nothing_spent()).expect("a keeper"),
+        Keeper::new(places, SystemdCredentials::default(), load, nothing_spent(), nothing_asked())
+            .expect("a keeper"),
     );
     let (near, far) = crate::channel::pair::<Request, Reply>().expect("a channel");
     let far = Arc::new(far);
@@ -312,6 +317,7 @@ fn the_role() {
         systemd: SystemdCredentials::default(),
         load: Box::new(|_| Ok(Inventory::default())),
         spent: nothing_spent(),
+        approvals: nothing_asked(),
         writer: Box::new(move |stop| {
             while !stop.load(Ordering::Acquire) {
                 thread::sleep(Duration::from_millis(5));
@@ -344,6 +350,7 @@ fn the_role() {
             systemd: SystemdCredentials::default(),
             load,
             spent: nothing_spent(),
+            approvals: nothing_asked(),
             writer,
         });
         assert!(matches!(error, KeeperError::Writer(_)), "{error:?}");

@@ -16,6 +16,7 @@ mod listen;
 mod names;
 mod opaque;
 mod origin;
+mod patient;
 pub mod registry;
 mod relay;
 mod runs;

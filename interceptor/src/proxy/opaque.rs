@@ -73,6 +73,8 @@ pub(super) async fn pass(
     let permit = match verdict {
         Verdict::Allow(permit) => permit,
         Verdict::Deny(denial) => return Err(denial),
+        // What is relayed opaquely is asked once, and waits for nobody.
+        Verdict::Again => return Err(super::registry::Ending::Stopping.denial()),
     };
     let mut account = Account::new(Ledger::new(gate.producer().clone()), 0);
     account.ledger.sent(0, permit.records());

@@ -54,16 +54,46 @@ impl Ending {
 
 /// Waits for a session's ending.
 #[derive(Debug, Clone)]
-pub struct Told(watch::Receiver<Option<Ending>>);
+pub struct Told {
+    ending: watch::Receiver<Option<Ending>>,
+    cancels: Cancels,
+}
+
+/// Requests to cancel what waits for a person in a session, where the upstream knows nothing of it yet.
+#[derive(Debug, Clone, Default)]
+pub struct Cancels(Arc<watch::Sender<u64>>);
+
+impl Cancels {
+    /// Resolves when the client asks, from the first poll on.
+    pub async fn asked(&self) {
+        let mut cancels = self.0.subscribe();
+        // The sender is ours.
+        let _asked = cancels.changed().await;
+    }
+
+    /// Whether anything waited, which it does no more.
+    fn ask(&self) -> bool {
+        let waits = self.0.receiver_count() > 0;
+        if waits {
+            self.0.send_modify(|count| *count = count.wrapping_add(1));
+        }
+        waits
+    }
+}
 
 impl Told {
     /// Resolves when the session must end, and never otherwise. Cancel safe.
     pub async fn wait(&mut self) -> Ending {
-        match self.0.wait_for(Option::is_some).await {
+        match self.ending.wait_for(Option::is_some).await {
             Ok(ending) => ending.clone().unwrap_or(Ending::Stopping),
             // The entry is gone before its relay only when the daemon is going down.
             Err(_) => Ending::Stopping,
         }
+    }
+
+    /// Where the client asks for what waits in its session to be cancelled.
+    pub fn cancels(&self) -> Cancels {
+        self.cancels.clone()
     }
 }
 
@@ -87,6 +117,7 @@ struct Entry {
     opening: Vec<Action>,
     key: Option<(CancelKey, Option<CancelKey>)>,
     tell: watch::Sender<Option<Ending>>,
+    cancels: Cancels,
 }
 
 /// All open sessions.
@@ -125,10 +156,12 @@ impl Registry {
         subject: Arc<Subject>,
         opening: Vec<Action>,
     ) -> (Registered, Told) {
-        let (tell, told) = watch::channel(None);
+        let (tell, ending) = watch::channel(None);
+        let cancels = Cancels::default();
+        let told = Told { ending, cancels: cancels.clone() };
         let connection = shown.connection;
-        self.lock().insert(connection, Entry { shown, subject, opening, key: None, tell });
-        (Registered { registry: self.clone(), connection }, Told(told))
+        self.lock().insert(connection, Entry { shown, subject, opening, key: None, tell, cancels });
+        (Registered { registry: self.clone(), connection }, told)
     }
 
     /// The session and the upstream's key that `given` stands for, if a session of the same run at the same resource
@@ -146,6 +179,15 @@ impl Registry {
                 Some((entry.subject.clone(), theirs.clone()))
             }
             _ => None,
+        })
+    }
+
+    /// Cancels what waits for a person in the session that owns `given`; whether anything did. Then the upstream has
+    /// nothing to cancel.
+    pub fn cancel_wait(&self, run: RunId, resource: &ResourceName, given: &CancelKey) -> bool {
+        self.lock().values().any(|entry| {
+            let owns = entry.key.as_ref().is_some_and(|(key, _)| key == given);
+            owns && entry.shown.run == run && entry.shown.resource == *resource && entry.cancels.ask()
         })
     }
 

@@ -17,7 +17,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use interceptor_core::{
-    Decoder, Denial, Gate, Held, Side, Step, Verdict,
+    Decoder, Denial, Gate, Held, Notice, Side, Step, Verdict,
     model::{Author, Spent},
     protocol::{CancelKey, DecodeError, Done, Greeting, Refusal, Stopped},
 };
@@ -26,7 +26,8 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use super::{
     budget::{Budget, Cancelling},
     leg::{FULL, Leg},
-    registry::{Ending, Told},
+    patient::{Bedside, Patient},
+    registry::{Cancels, Ending, Told},
     stream::Stream,
     turns::{Room, Turn},
 };
@@ -85,6 +86,7 @@ pub(super) struct Relay<'a> {
 /// What is at the gate.
 struct Judging {
     author: Author,
+    bedside: Bedside,
     verdict: BoxFuture<'static, (Held, Verdict)>,
 }
 
@@ -94,6 +96,8 @@ enum Event {
     Told(Ending),
     /// A verdict.
     Judged(Author, Held, Verdict),
+    /// Something to tell a client that waits.
+    Notice(Notice),
     /// Bytes came, or went where that lets others come.
     Moved,
     /// There is room for a large message.
@@ -153,6 +157,18 @@ impl Wheel {
             && let Poll::Ready(ending) = told.poll(cx)
         {
             return Poll::Ready(Event::Told(ending));
+        }
+        // Before the verdict: nothing is done for a client that has left.
+        if self.judging.is_some()
+            && self.takes(client, upstream)
+            && let Poll::Ready(event) = receive(cx, Side::Client, client)
+        {
+            return Poll::Ready(event);
+        }
+        if let Some(judging) = &mut self.judging
+            && let Poll::Ready(Some(notice)) = judging.bedside.notices.poll_recv(cx)
+        {
+            return Poll::Ready(Event::Notice(notice));
         }
         if let Some(judging) = &mut self.judging
             && let Poll::Ready((held, verdict)) = judging.verdict.as_mut().poll(cx)
@@ -262,9 +278,10 @@ impl Relay<'_> {
         mut told: Told,
     ) -> End {
         let mut wheel = Wheel::default();
+        let cancels = told.cancels();
         let mut told = pin!(async move { told.wait().await });
         loop {
-            if let Err(end) = self.advance(decoder, client, upstream, &mut wheel).await {
+            if let Err(end) = self.advance(decoder, client, upstream, (&mut wheel, &cancels)).await {
                 return end;
             }
             if wheel.leaving && wheel.waits_for_nothing() && decoder.is_idle() {
@@ -275,6 +292,9 @@ impl Relay<'_> {
             }
             if let Err(end) = bounded(client, upstream) {
                 return end;
+            }
+            if let Some(judging) = wheel.judging.as_ref().filter(|_| !client.open) {
+                judging.bedside.left();
             }
             if !client.open && wheel.thirsty {
                 // Only now: what the client sent before it closed may have been waiting for a verdict.
@@ -297,6 +317,8 @@ impl Relay<'_> {
                     }
                 }
                 Event::Moved => {}
+                // In the middle of something else it is left out: another follows.
+                Event::Notice(notice) => client.out.push(decoder.notice(&notice).unwrap_or_default()),
                 Event::Room(room) => wheel.room = Some(room),
                 Event::Failed(side, error) => return End::Io(side, error),
             }
@@ -309,7 +331,7 @@ impl Relay<'_> {
         decoder: &mut Box<dyn Decoder>,
         client: &mut Leg,
         upstream: &mut Leg,
-        wheel: &mut Wheel,
+        (wheel, cancels): (&mut Wheel, &Cancels),
     ) -> Result<(), End> {
         (wheel.thirsty, wheel.more) = (false, false);
         for _ in 0..STEPS {
@@ -363,7 +385,7 @@ impl Relay<'_> {
             {
                 self.settle(&mut **decoder, client, upstream, wheel, (author, held, verdict))?;
             } else {
-                wheel.judging = Some(self.judge(held, author));
+                wheel.judging = Some(self.judge(held, author, cancels));
                 return Ok(());
             }
         }
@@ -444,7 +466,8 @@ impl Relay<'_> {
         }
     }
 
-    fn judge(&self, held: Held, author: Author) -> Judging {
+    fn judge(&self, held: Held, author: Author, cancels: &Cancels) -> Judging {
+        let (patient, bedside) = Patient::new(cancels.clone());
         let gate = self.gate.clone();
         let turn = (held.actions().len() > BATCH).then(|| self.turn.clone());
         let verdict = Box::pin(async move {
@@ -452,10 +475,10 @@ impl Relay<'_> {
                 Some(turn) => turn.take().await,
                 None => None,
             };
-            let verdict = gate.judge(&held, author).await;
+            let verdict = gate.judge(&held, author, &patient).await;
             (held, verdict)
         });
-        Judging { author, verdict }
+        Judging { author, bedside, verdict }
     }
 
     fn settle(
@@ -478,6 +501,8 @@ impl Relay<'_> {
                 decoder.sent(number);
                 wheel.enquiring = author == Author::Gate;
             }
+            Verdict::Again if client.open => decoder.again(number),
+            Verdict::Again => return Err(End::Closed),
             Verdict::Deny(denial) => {
                 let refusal = decoder.refuse(number, &denial);
                 client.out.push(refusal.client);
@@ -559,6 +584,12 @@ impl Decoder for Absent {
 
     fn refuse(&mut self, _: u64, _: &Denial) -> Refusal {
         Refusal { client: Bytes::new(), upstream: Bytes::new() }
+    }
+
+    fn again(&mut self, _: u64) {}
+
+    fn notice(&mut self, _: &Notice) -> Option<Bytes> {
+        None
     }
 
     fn passed(&mut self) -> Spent {

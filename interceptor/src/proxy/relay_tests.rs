@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use interceptor_core::{
+    Client,
     model::{OutcomeStatus, Spent},
     protocol::{Done, Greeting, Refusal, Stopped},
 };
@@ -101,6 +102,14 @@ impl Decoder for Lines {
         Refusal { client: format!("refused {}\n", denial.rule).into(), upstream: Bytes::new() }
     }
 
+    fn again(&mut self, _: u64) {
+        self.waiting = false;
+    }
+
+    fn notice(&mut self, notice: &Notice) -> Option<Bytes> {
+        Some(format!("notice {}\n", notice.message).into())
+    }
+
     fn passed(&mut self) -> Spent {
         Spent::default()
     }
@@ -131,10 +140,10 @@ impl Gate for Slow {
         None
     }
 
-    fn judge<'a>(&'a self, held: &'a Held, author: Author) -> BoxFuture<'a, Verdict> {
+    fn judge<'a>(&'a self, held: &'a Held, author: Author, client: &'a dyn Client) -> BoxFuture<'a, Verdict> {
         Box::pin(async move {
             self.leave.acquire().await.unwrap().forget();
-            self.gate.judge(held, author).await
+            self.gate.judge(held, author, client).await
         })
     }
 }

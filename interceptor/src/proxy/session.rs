@@ -19,6 +19,7 @@ use super::{
     budget::{Budget, Cancelling},
     dial::{DialError, Opened},
     opaque,
+    patient::Nobody,
     registry::{Ending, OpenSession, Registered, Told},
     relay::{End, Legs, Relay, fresh_key},
     stream::Stream,
@@ -194,11 +195,16 @@ impl Caller<'_> {
         }
         let number = opening.held.number();
         let gate = Arc::new(SessionGate::new(self.proxy.gate.clone(), subject.clone()));
-        let permit = match gate.judge(&opening.held, Author::Agent).await {
+        let permit = match gate.judge(&opening.held, Author::Agent, &Nobody).await {
             Verdict::Allow(permit) => permit,
             Verdict::Deny(denial) => {
                 let refusal = decoder.refuse(number, &denial);
                 return last(&mut client, &refusal.client).await.map(|()| None);
+            }
+            // Only what waits is asked again, and an opening does not.
+            Verdict::Again => {
+                let word = decoder.farewell(&Ending::Stopping.denial());
+                return last(&mut client, &word).await.map(|()| None);
             }
         };
         let mut ledger = Ledger::new(self.proxy.gate.producer().clone());
@@ -308,6 +314,9 @@ impl Caller<'_> {
     /// Forwards a cancel request of the session's own run. Like the server itself, it never answers.
     async fn cancel(&self, key: &CancelKey) {
         let run = self.connection.run.id;
+        if self.proxy.registry.cancel_wait(run, &self.resource.name, key) {
+            return;
+        }
         let Some((subject, theirs)) = self.proxy.registry.owner(run, &self.resource.name, key) else {
             self.proxy.refused(
                 &self.connection,

@@ -5,6 +5,7 @@
 //! Nothing here decides what may be sent, and nothing here may change a line once it is synced.
 
 mod checkpoint;
+pub mod docket;
 mod index;
 mod journal;
 mod line;

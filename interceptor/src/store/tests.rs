@@ -109,6 +109,7 @@ pub(super) fn request(run: u64, text: &str, allowed: bool) -> RequestRecord {
             said: None,
             policy: "p1".into(),
             held_for: vec![],
+            approval: None,
         },
     }
 }

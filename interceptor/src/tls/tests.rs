@@ -232,6 +232,7 @@ fn resource(tls: Tls) -> Resource {
         keeps: Vec::new(),
         record: RecordLevel::Binds,
         facts_max_age: Duration::ZERO,
+        hold_max: Duration::ZERO,
         mode: Mode::Enforce,
         at: ("resources.toml".to_owned(), 1),
     }

@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use interceptor_tests::{Bed, Finished, Installation, RunningBed, Setup, installation};
+use interceptor_tests::{
+    Bed, Finished, Installation, Job, Logins, RunningBed, Setup, installation, process::PATIENCE,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// An agent in Python.
@@ -62,7 +64,9 @@ fn main() -> ExitCode {
     };
     listen_for_interrupts();
     let mut story = Story::begin();
-    for chapter in [Story::database, Story::client, Story::ways_around, Story::kernel, Story::record] {
+    for chapter in
+        [Story::database, Story::client, Story::people, Story::ways_around, Story::kernel, Story::record]
+    {
         if !stopped() {
             chapter(&mut story);
         }
@@ -74,6 +78,7 @@ fn main() -> ExitCode {
 struct Story {
     bed: RunningBed,
     installation: Installation,
+    logins: Logins,
     good: bool,
 }
 
@@ -82,16 +87,27 @@ impl Story {
         heading("A database, and an agent that does not know its password");
         let bed = Bed::start();
         println!("PostgreSQL runs on 127.0.0.1:{}; agents will know it as db.internal:5432.", bed.port());
-        let installation = Setup::of(&bed).start();
+        let logins = Logins::of(&["bob"]);
+        let installation = Setup::empty()
+            .resource("approvers = [\"dba\"]\n")
+            .resource(&installation::orders(&bed, "app", "scram-sha-256"))
+            .credential("orders", bed.secret())
+            .people(&logins.people(&[("bob", "dba")]))
+            .policy("10-demo.cedar", installation::POLICY)
+            .policy("20-demo.cedar", HOLD)
+            .settings("local-approval = \"on\"")
+            .start();
         println!(
             "The daemon runs; its policy permits agents to read and write rows, and says in its own words:"
         );
-        for line in
-            installation::POLICY.lines().filter(|line| line.starts_with("@say") || line.starts_with("forbid"))
+        for line in installation::POLICY
+            .lines()
+            .chain(HOLD.lines())
+            .filter(|line| line.starts_with("@say") || line.starts_with("forbid"))
         {
             println!("    {line}");
         }
-        Self { bed, installation, good: true }
+        Self { bed, installation, logins, good: true }
     }
 
     /// Notes whether something went as the story says.
@@ -136,6 +152,33 @@ impl Story {
         let script = self.installation.script("agent.py", AGENT);
         let finished = self.captured(&[&python.display().to_string(), &script], "python3 agent.py");
         self.expect(finished.stdout.contains("refused:"), "the guarded table is refused");
+    }
+
+    fn people(&mut self) {
+        heading("A statement that waits for a person");
+        println!("\n$ sudo interceptor run --agent release-bot -- psql ... -c '{DELETE}'");
+        let words = ["psql", "-X", "-d", installation::DSN, "-c", DELETE];
+        let waiting = Job::start(self.installation.captured("release-bot", &words), "");
+        let id = self.installation.open_approval(DELETE);
+        println!("    (it waits; its client is told so. In a second terminal, bob logs in by ssh:)");
+        let shown = self.second_terminal(&["approvals", "show", &id]);
+        self.expect(shown.stdout.contains("deletes-wait"), "the request is shown whole");
+        let approved = self.second_terminal(&["approvals", "approve", &id]);
+        self.expect(approved.status.success(), "bob approves");
+        println!("\nIn the first terminal:");
+        let finished = waiting.finish(PATIENCE);
+        print(&finished);
+        self.expect(finished.stdout.contains("DELETE 1"), "the statement goes on by itself");
+        let alone = self.told(&["approvals", "approve", &id]);
+        self.expect(!alone.status.success(), "root without a session is nobody");
+    }
+
+    /// Runs a command of the product in a log-in session of bob's, and shows it.
+    fn second_terminal(&self, words: &[&str]) -> Finished {
+        println!("\nbob$ interceptor {}", words.join(" "));
+        let finished = self.logins.interceptor("bob", self.installation.root(), words);
+        print(&finished);
+        finished
     }
 
     fn ways_around(&mut self) {
@@ -186,7 +229,7 @@ impl Story {
     }
 
     fn end(self, keep: bool) -> ExitCode {
-        let Self { bed, installation, good } = self;
+        let Self { bed, installation, logins, good } = self;
         if keep {
             heading("Left running, as asked");
             let binary = interceptor_tests::places::interceptor();
@@ -203,7 +246,7 @@ impl Story {
             }
         }
         installation.finish();
-        drop(bed);
+        drop((bed, logins));
         heading(if good {
             "Cleaned up: nothing is left running"
         } else {
@@ -216,6 +259,15 @@ impl Story {
 
 const READ: &str = "SELECT id, name FROM users WHERE id < 4";
 const DROP: &str = "DROP TABLE users";
+const DELETE: &str = "DELETE FROM orders WHERE id = 7";
+/// What waits for a person.
+const HOLD: &str = r#"
+@id("deletes-wait")
+@hold("dba") @within("60s")
+@say("deleting rows waits for a DBA")
+forbid (principal, action == Action::"data.delete", resource)
+unless { context.approvals.dba >= 1 };
+"#;
 
 fn heading(text: &str) {
     println!("\n== {text}");

@@ -7,6 +7,8 @@
 )]
 
 mod agent_sdk;
+mod approvals;
+mod approvers;
 mod budget;
 mod bypass;
 mod clients;

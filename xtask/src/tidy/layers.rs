@@ -20,7 +20,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // A launch asks the helper for a run, and the helper starts its roles by the launcher's primitives.
     ("launch", &["places", "channel", "helper", "telemetry"]),
     ("helper", &["places", "channel", "launch", "telemetry"]),
-    ("gate", &["places", "identity", "store", "telemetry"]),
+    ("approval", &["places", "store", "keeper", "telemetry"]),
+    ("gate", &["places", "identity", "store", "approval", "telemetry"]),
     (
         "proxy",
         &[
@@ -67,6 +68,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "tls",
             "store",
             "keeper",
+            "approval",
             "gate",
             "proxy",
             "control",

@@ -476,7 +476,7 @@ fn mend(places: &Places, printer: &Printer, record: &FullRecord, permits: &[Stri
     permits.iter().try_for_each(|rule| printer.field("would allow", rule))?;
     if !verdict.held_for.is_empty() {
         let groups = verdict.held_for.join(" and ");
-        return printer.field("would allow", &format!("approval by {groups}; approvals do not exist yet"));
+        return printer.field("would allow", &format!("approval by {groups} (`interceptor approvals list`)"));
     }
     if !permits.is_empty() {
         let folder = places.policies();

@@ -1,5 +1,6 @@
 //! The command line. A file per group of commands; each reads what it needs and prints it, for people or as JSON.
 
+mod approvals;
 mod audit;
 mod ca;
 mod checkpoint;
@@ -56,6 +57,9 @@ enum Command {
     Release(runs::Release),
     /// Load the policy folder again and judge open sessions by it.
     Reload,
+    /// See what waits for a person, and approve or deny it.
+    #[command(subcommand)]
+    Approvals(approvals::Command),
     /// Read the record.
     #[command(subcommand)]
     Audit(audit::Command),
@@ -103,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::Kill(options) => runs::kill(&places, &printer, &options),
         Command::Release(options) => runs::release(&places, &printer, options),
         Command::Reload => runs::reload(&places, &printer),
+        Command::Approvals(command) => approvals::run(&places, &printer, command),
         Command::Audit(command) => audit::run(&places, &printer, command),
         Command::Why(options) => audit::why(&places, &printer, &options),
         Command::Policy(command) => policy::run(&places, &printer, command),

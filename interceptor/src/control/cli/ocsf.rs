@@ -344,6 +344,7 @@ mod tests {
                 said: None,
                 policy: "abc".to_owned(),
                 held_for: Vec::new(),
+                approval: None,
             },
         };
         let status = if allowed { OutcomeStatus::Completed } else { OutcomeStatus::Refused };

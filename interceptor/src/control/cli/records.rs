@@ -188,6 +188,8 @@ fn event_word(kind: EventKind) -> (&'static str, Tone) {
         EventKind::Internal => ("internal", Tone::Faint),
         EventKind::ReleaseEnded => ("release", Tone::Notice),
         EventKind::Recovered => ("recover", Tone::Notice),
+        EventKind::Decided => ("approval", Tone::Notice),
+        EventKind::Voided => ("approval", Tone::Faint),
         EventKind::RunKilled => ("KILLED", Tone::Notice),
         EventKind::Released => ("RELEASED", Tone::Bad),
         EventKind::PolicyRefused => ("POLICY", Tone::Bad),
@@ -537,6 +539,7 @@ mod tests {
             said: None,
             policy: String::new(),
             held_for: Vec::new(),
+                approval: None,
         };
         let (because, permits) = mend(&verdict);
         assert_eq!(because, "a: no rule permits it\nb: forbidden by `z` (f:3)");

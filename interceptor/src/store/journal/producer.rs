@@ -349,6 +349,8 @@ fn is_the_runs_doing(kind: EventKind) -> bool {
         | EventKind::RunKilled
         | EventKind::Released
         | EventKind::ReleaseEnded
+        | EventKind::Decided
+        | EventKind::Voided
         | EventKind::PolicyLoaded
         | EventKind::PolicyRefused
         | EventKind::Store => false,

@@ -1,0 +1,568 @@
+//! What a request for approval is: what exactly is approved, what an approver is shown, who may decide, and what the
+//! decisions together mean.
+//!
+//! Promises: what is approved is a digest over everything that gives a statement its meaning and effect, so that an
+//! approval never fits anything else; nobody counts twice or in two groups; whoever answers for an agent, or started
+//! its run, does not approve for it; what an approver was not shown whole cannot be approved. How many approvals are
+//! enough is policy's business, never decided here. Nothing here keeps requests or reads a clock.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    inventory::Person,
+    model::{
+        Action, AgentIdentity, ApprovalId, OutcomeStatus, PersonName, Principal, ProcessFacts, RecordId,
+        ResourceName, Run, RunId, StatementFacts,
+    },
+    permit::{Circumstances, Rule},
+    sql, text,
+};
+
+/// How long a request is open when its rule says nothing longer, in seconds.
+pub const OPEN_FOR: u64 = 15 * 60;
+/// How long an approval lasts at most, in seconds.
+pub const LONGEST_GRANT: u64 = 8 * 3600;
+/// The longest reason or suggestion, in bytes.
+const LONGEST_WORDS: usize = 2000;
+/// The longest card, in bytes of JSON: what a person reads, and what fits a message between our processes.
+const LONGEST_CARD: usize = 64 * 1024;
+/// How much of a text stands on a card that had to be cut, in bytes.
+const HEAD: usize = 2000;
+
+/// What is to be approved.
+#[derive(Debug, Clone, Copy)]
+pub struct What<'a> {
+    /// The run.
+    pub run: &'a Run,
+    /// The resource.
+    pub resource: &'a ResourceName,
+    /// Who the session is upstream.
+    pub principal: &'a Principal,
+    /// The session's state, as far as it bears on what the statements mean.
+    pub circumstances: &'a Circumstances,
+    /// The statements, with their resolved objects and bind values.
+    pub actions: &'a [Action],
+    /// The hash of the policy in force.
+    pub policy: &'a str,
+}
+
+impl What<'_> {
+    /// SHA-256 over all of it, in hexadecimal. Every part stands behind its length, so that no two share a digest.
+    pub fn digest(&self) -> Result<String, serde_json::Error> {
+        let circumstances = self.circumstances;
+        let state = (circumstances.naming.as_deref(), circumstances.settings.as_deref());
+        let mut parts = vec![
+            serde_json::to_vec(&(&self.run.agent.name, self.run.id, self.resource, self.principal))?,
+            serde_json::to_vec(&state)?,
+            self.policy.as_bytes().to_vec(),
+        ];
+        for action in self.actions {
+            parts.push(action.text.as_bytes().to_vec());
+            parts.push(serde_json::to_vec(&(&action.binds, action.facts.kind, &action.facts.effects))?);
+        }
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        Ok(format!("{:x}", hash.finalize()))
+    }
+
+    /// What an approver is shown of it, where `rules` hold it for `groups`.
+    pub fn card(&self, process: Option<&ProcessFacts>, rules: &[Rule], groups: &[String]) -> Card {
+        let naming = self.circumstances.naming.as_deref().cloned().unwrap_or_default();
+        let claim = |name: &str| self.run.claims.get(name).cloned();
+        let statements = self
+            .actions
+            .iter()
+            .map(|action| Action { text: sql::redact(&action.text).into_owned(), ..action.clone() });
+        let card = Card {
+            run: self.run.id,
+            agent: self.run.agent.clone(),
+            command: claim("command").unwrap_or_default(),
+            launcher: claim("launcher_user"),
+            launcher_uid: claim("launcher_uid").and_then(|uid| uid.parse().ok()),
+            process: process.cloned(),
+            resource: self.resource.clone(),
+            principal: self.principal.clone(),
+            role: naming.role,
+            search_path: naming.search_path,
+            statements: statements.collect(),
+            rules: rules.iter().map(HoldingRule::of).collect(),
+            groups: groups.to_vec(),
+            policy: self.policy.to_owned(),
+            whole: self.actions.iter().flat_map(|action| &action.binds).all(|bind| bind.cut_from.is_none()),
+        };
+        card.within(LONGEST_CARD)
+    }
+}
+
+/// What an approver is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Card {
+    /// The run.
+    pub run: RunId,
+    /// The agent, with the person answerable for it.
+    pub agent: AgentIdentity,
+    /// What was launched.
+    pub command: String,
+    /// Who launched it.
+    pub launcher: Option<String>,
+    /// That user's number.
+    pub launcher_uid: Option<u32>,
+    /// The process that asks, with its ancestry.
+    pub process: Option<ProcessFacts>,
+    /// The resource.
+    pub resource: ResourceName,
+    /// Who the session is upstream.
+    pub principal: Principal,
+    /// The role that it runs as, where that had to be known.
+    pub role: String,
+    /// Where its names were looked for.
+    pub search_path: Vec<String>,
+    /// The statements, with bind values and all that they do; without passwords.
+    pub statements: Vec<Action>,
+    /// The rules that hold it.
+    pub rules: Vec<HoldingRule>,
+    /// Groups that are asked.
+    pub groups: Vec<String>,
+    /// The hash of the policy.
+    pub policy: String,
+    /// Whether everything is on it.
+    pub whole: bool,
+}
+
+/// A rule that holds, as a card shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoldingRule {
+    /// Its `@id`.
+    pub id: String,
+    /// File and line.
+    pub at: String,
+    /// Its `@say`.
+    pub say: Option<String>,
+}
+
+impl HoldingRule {
+    fn of(rule: &Rule) -> Self {
+        Self { id: rule.id.clone(), at: format!("{}:{}", rule.file, rule.line), say: rule.say.clone() }
+    }
+}
+
+impl Card {
+    /// The card itself where it is short enough, else what fits of it, marked as cut.
+    fn within(self, limit: usize) -> Self {
+        if serde_json::to_vec(&self).is_ok_and(|json| json.len() <= limit) { self } else { self.head(HEAD) }
+    }
+
+    /// Its beginning, marked as cut: one statement, `room` bytes of its text, no bind values.
+    #[must_use]
+    pub fn head(mut self, room: usize) -> Self {
+        self.statements.truncate(1);
+        for action in &mut self.statements {
+            action.text.truncate(action.text.floor_char_boundary(room));
+            action.binds.clear();
+            let effects = action.facts.effects.iter().take(8).cloned().collect();
+            action.facts = Arc::new(StatementFacts { effects, ..(*action.facts).clone() });
+        }
+        self.command.truncate(self.command.floor_char_boundary(200));
+        self.process = None;
+        self.whole = false;
+        self
+    }
+
+    /// The text of its statements, one after the other.
+    pub fn text(&self) -> String {
+        let texts: Vec<&str> = self.statements.iter().map(|action| action.text.as_str()).collect();
+        texts.join("; ")
+    }
+}
+
+/// How often an approval may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Uses {
+    /// Once.
+    Once,
+    /// Any number of times, while it lasts and its run lives.
+    Any,
+}
+
+/// What a person says of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Says {
+    /// Yes.
+    Approve {
+        /// How often.
+        uses: Uses,
+        /// For how long, in seconds.
+        seconds: u64,
+    },
+    /// No, and the request is over.
+    Deny {
+        /// Why, for the agent.
+        reason: String,
+        /// What to send instead.
+        suggestion: Option<String>,
+    },
+}
+
+/// A decision that stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Decision {
+    /// Who decided.
+    pub person: PersonName,
+    /// The group that the decision counts for.
+    pub group: String,
+    /// What they said.
+    pub says: Says,
+    /// When, in microseconds of the Unix epoch.
+    pub at: i64,
+}
+
+/// How far a request has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// It can be decided, and what it is about may pass once enough people have approved.
+    Open,
+    /// Somebody said no.
+    Denied,
+    /// What it rested on changed.
+    Void {
+        /// What.
+        why: String,
+    },
+    /// Its time is over.
+    Expired,
+    /// It was used up.
+    Used {
+        /// The record of the exchange.
+        record: RecordId,
+        /// How that ended, if it has.
+        outcome: Option<OutcomeStatus>,
+    },
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open => f.write_str("open"),
+            Self::Denied => f.write_str("denied"),
+            Self::Void { why } => write!(f, "void ({why})"),
+            Self::Expired => f.write_str("expired"),
+            Self::Used { record, .. } => write!(f, "used by record {record}"),
+        }
+    }
+}
+
+/// A request and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Standing {
+    /// The request.
+    pub id: ApprovalId,
+    /// How far it has come.
+    pub state: State,
+    /// What was decided, in order.
+    pub decisions: Vec<Decision>,
+    /// When it was asked, in microseconds of the Unix epoch.
+    pub opened_at: i64,
+    /// When it closes, in microseconds of the Unix epoch.
+    pub closes_at: i64,
+    /// What is shown of it.
+    pub card: Card,
+}
+
+impl Standing {
+    /// How many people of each group have approved: what `context.approvals` says.
+    pub fn counts(&self) -> BTreeMap<String, u32> {
+        let mut counts = BTreeMap::new();
+        for decision in self.decisions.iter().filter(|decision| decision.approves()) {
+            let count: &mut u32 = counts.entry(decision.group.clone()).or_default();
+            *count = count.saturating_add(1);
+        }
+        counts
+    }
+
+    /// Who has approved.
+    pub fn people(&self) -> Vec<PersonName> {
+        self.decisions.iter().filter(|decision| decision.approves()).map(|d| d.person.clone()).collect()
+    }
+
+    /// The decision that ended it.
+    pub fn denial(&self) -> Option<&Decision> {
+        self.decisions.iter().find(|decision| !decision.approves())
+    }
+
+    /// Whether it outlives its use: only where everybody who approved said so.
+    pub fn uses(&self) -> Uses {
+        let said = self.decisions.iter().filter_map(|decision| match decision.says {
+            Says::Approve { uses, .. } => Some(uses),
+            Says::Deny { .. } => None,
+        });
+        said.min().unwrap_or(Uses::Once)
+    }
+}
+
+impl Decision {
+    /// Whether it is a yes.
+    pub fn approves(&self) -> bool {
+        matches!(self.says, Says::Approve { .. })
+    }
+}
+
+/// Why somebody may not decide, or not so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotYours {
+    /// Not a member of any group that is asked.
+    #[error("{person} is in none of the groups that are asked: {}; people.toml says who is", .groups.join(", "))]
+    NotAsked {
+        /// Who.
+        person: PersonName,
+        /// Who is asked.
+        groups: Vec<String>,
+    },
+    /// A member of several, of which one has to be named.
+    #[error("{person} is in {}: say for which with --as, since nobody counts twice", .groups.join(" and "))]
+    Which {
+        /// Who.
+        person: PersonName,
+        /// Of what.
+        groups: Vec<String>,
+    },
+    /// The agent's owner.
+    #[error("{0} is answerable for this agent, and may deny but not approve: another person has to")]
+    Owner(PersonName),
+    /// Whoever started the run.
+    #[error("{0} started this run, and may deny but not approve: another person has to")]
+    Starter(PersonName),
+    /// The card does not show everything.
+    #[error(
+        "this is too long to be shown whole, and what was not seen cannot be approved; deny it, or let it expire"
+    )]
+    Cut,
+    /// A text is too long.
+    #[error("a reason or a suggestion may have {LONGEST_WORDS} bytes")]
+    Wordy,
+    /// Impossible times.
+    #[error("an approval lasts from 1 second to 8 hours")]
+    Lasting,
+}
+
+/// Whether `person` may say this of what stands on `card`, and for which of their groups it counts.
+pub fn weigh(person: &Person, card: &Card, group: Option<&str>, says: &Says) -> Result<String, NotYours> {
+    let name = || person.name.clone();
+    let asked = card.groups.iter().filter(|asked| person.groups.contains(asked));
+    let own: Vec<&String> = asked.filter(|own| group.is_none_or(|group| group == own.as_str())).collect();
+    match says {
+        Says::Approve { seconds, .. } => {
+            if card.agent.owner.as_deref() == Some(person.name.as_str()) {
+                return Err(NotYours::Owner(name()));
+            }
+            let started = card.launcher.as_deref() == Some(person.name.as_str());
+            if started || card.launcher_uid == Some(person.uid) {
+                return Err(NotYours::Starter(name()));
+            }
+            if !card.whole {
+                return Err(NotYours::Cut);
+            }
+            if !(1..=LONGEST_GRANT).contains(seconds) {
+                return Err(NotYours::Lasting);
+            }
+        }
+        Says::Deny { reason, suggestion } => {
+            if reason.len().max(suggestion.as_ref().map_or(0, String::len)) > LONGEST_WORDS {
+                return Err(NotYours::Wordy);
+            }
+        }
+    }
+    match own.as_slice() {
+        [] => Err(NotYours::NotAsked { person: name(), groups: card.groups.clone() }),
+        [one] => Ok((*one).clone()),
+        // A no ends it whatever it counts for.
+        [one, ..] if matches!(says, Says::Deny { .. }) => Ok((*one).clone()),
+        several => Err(NotYours::Which {
+            person: name(),
+            groups: several.iter().map(|own| (*own).clone()).collect(),
+        }),
+    }
+}
+
+/// A person's words as they may be shown to anybody: on one line, without anything that cannot be seen.
+pub fn words(text: &str) -> String {
+    text::printable(text.trim()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{BindValue, Guarantee, Mode, Object, Phase, Target, Verb},
+        permit::Naming,
+    };
+
+    fn run() -> Run {
+        Run {
+            id: RunId::from_random(7),
+            agent: AgentIdentity {
+                name: "bot".parse().expect("a name"),
+                owner: Some("alice".to_owned()),
+                groups: Vec::new(),
+            },
+            cgroup: String::new(),
+            guarantee: Guarantee::Structural,
+            mode: Mode::Enforce,
+            claims: BTreeMap::from([
+                ("launcher_uid".to_owned(), "1003".to_owned()),
+                ("launcher_user".to_owned(), "carol".to_owned()),
+            ]),
+            started_at: 0,
+        }
+    }
+
+    fn action(text: &str, oid: u32) -> Action {
+        let object = Object {
+            database: "orders".to_owned(),
+            schema: "public".to_owned(),
+            name: "users".to_owned(),
+            oid: Some(oid),
+        };
+        Action {
+            phase: Phase::Query,
+            text: text.to_owned(),
+            binds: vec![BindValue { r#type: "int4".to_owned(), value: Some("1".to_owned()), cut_from: None }],
+            facts: Arc::new(StatementFacts::single(Verb::DataDelete, Target::Table(object))),
+        }
+    }
+
+    fn person(name: &str, uid: u32, groups: &[&str]) -> Person {
+        Person {
+            name: name.parse().expect("a name"),
+            uid,
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        }
+    }
+
+    const YES: Says = Says::Approve { uses: Uses::Once, seconds: 60 };
+
+    #[test]
+    fn whatever_changes_the_meaning_changes_the_digest() {
+        let (run, resource) = (run(), "orders".parse().expect("a name"));
+        let principal = Principal { user: "app".to_owned(), ..Principal::default() };
+        let named = |role: &str, path: &str| {
+            let naming = Naming { role: role.to_owned(), search_path: vec![path.to_owned()] };
+            Circumstances { naming: Some(Arc::new(naming)), ..Circumstances::default() }
+        };
+        let circumstances = named("app", "public");
+        let actions = [action("DELETE FROM users WHERE id = $1", 5)];
+        let what = What {
+            run: &run,
+            resource: &resource,
+            principal: &principal,
+            circumstances: &circumstances,
+            actions: &actions,
+            policy: "p1",
+        };
+        let same = what.digest().expect("a digest");
+        assert_eq!(what.digest().expect("a digest"), same);
+        let other_run = Run { id: RunId::from_random(8), ..run.clone() };
+        let elsewhere = "other".parse().expect("a name");
+        let somebody = Principal { user: "root".to_owned(), ..Principal::default() };
+        let (role, path) = (named("admin", "public"), named("app", "evil"));
+        let set = Arc::new(BTreeMap::from([("datestyle".to_owned(), "x".to_owned())]));
+        let settings = Circumstances { settings: Some(set), ..circumstances.clone() };
+        let again = [action("DELETE FROM users WHERE id = $1", 6)];
+        let text = [action("DELETE FROM users WHERE id = $1 ", 5)];
+        let mut bound = [action("DELETE FROM users WHERE id = $1", 5)];
+        bound[0].binds[0].value = Some("2".to_owned());
+        let twice = [actions[0].clone(), actions[0].clone()];
+        for other in [
+            What { run: &other_run, ..what },
+            What { resource: &elsewhere, ..what },
+            What { principal: &somebody, ..what },
+            What { circumstances: &role, ..what },
+            What { circumstances: &path, ..what },
+            What { circumstances: &settings, ..what },
+            What { actions: &again, ..what },
+            What { actions: &text, ..what },
+            What { actions: &bound, ..what },
+            What { actions: &twice, ..what },
+            What { policy: "p2", ..what },
+        ] {
+            assert_ne!(other.digest().expect("a digest"), same, "{other:?}");
+        }
+    }
+
+    fn card(text: &str) -> Card {
+        let (run, resource, principal) = (run(), "orders".parse().expect("a name"), Principal::default());
+        let what = What {
+            run: &run,
+            resource: &resource,
+            principal: &principal,
+            circumstances: &Circumstances::default(),
+            actions: &[action(text, 5)],
+            policy: "p1",
+        };
+        what.card(None, &[], &["dba".to_owned(), "on-call".to_owned()])
+    }
+
+    #[test]
+    fn nobody_approves_for_themselves_for_two_or_for_a_group_that_is_not_asked() {
+        let card = card("DELETE FROM users");
+        let weigh = |person: &Person, group: Option<&str>, says: &Says| weigh(person, &card, group, says);
+        assert_eq!(weigh(&person("bob", 1002, &["dba", "staff"]), None, &YES), Ok("dba".to_owned()));
+        let both = person("bob", 1002, &["dba", "on-call"]);
+        assert!(matches!(weigh(&both, None, &YES), Err(NotYours::Which { .. })));
+        assert_eq!(weigh(&both, Some("on-call"), &YES), Ok("on-call".to_owned()));
+        let other = person("bob", 1002, &["staff"]);
+        assert!(matches!(weigh(&other, None, &YES), Err(NotYours::NotAsked { .. })));
+        assert!(matches!(weigh(&other, Some("dba"), &YES), Err(NotYours::NotAsked { .. })));
+        assert!(matches!(weigh(&person("alice", 1001, &["dba"]), None, &YES), Err(NotYours::Owner(_))));
+        for starter in [person("carol", 9, &["dba"]), person("dave", 1003, &["dba"])] {
+            assert!(matches!(weigh(&starter, None, &YES), Err(NotYours::Starter(_))));
+            let no = Says::Deny { reason: "no".to_owned(), suggestion: None };
+            assert_eq!(weigh(&starter, None, &no), Ok("dba".to_owned()));
+        }
+        let long = Says::Approve { uses: Uses::Any, seconds: LONGEST_GRANT + 1 };
+        assert_eq!(weigh(&person("bob", 1002, &["dba"]), None, &long), Err(NotYours::Lasting));
+        let wordy = Says::Deny { reason: "x".repeat(1 << 20), suggestion: None };
+        assert_eq!(weigh(&person("bob", 1002, &["dba"]), None, &wordy), Err(NotYours::Wordy));
+    }
+
+    #[test]
+    fn what_is_not_shown_whole_cannot_be_approved() {
+        let card = card(&format!("DELETE FROM users WHERE id IN ({})", "1, ".repeat(40_000)));
+        assert!(!card.whole && serde_json::to_vec(&card).expect("JSON").len() <= LONGEST_CARD);
+        assert_eq!(weigh(&person("bob", 1002, &["dba"]), &card, None, &YES), Err(NotYours::Cut));
+    }
+
+    #[test]
+    fn the_narrowest_approval_counts() {
+        let decision = |name: &str, says| Decision {
+            person: name.parse().expect("a name"),
+            group: "dba".to_owned(),
+            says,
+            at: 0,
+        };
+        let any = Says::Approve { uses: Uses::Any, seconds: 60 };
+        let mut standing = Standing {
+            id: ApprovalId::from_random(1),
+            state: State::Open,
+            decisions: vec![decision("bob", any)],
+            opened_at: 0,
+            closes_at: 1,
+            card: card("DELETE FROM users"),
+        };
+        assert_eq!((standing.uses(), standing.counts()["dba"]), (Uses::Any, 1));
+        standing.decisions.push(decision("eve", YES));
+        assert_eq!((standing.uses(), standing.counts()["dba"]), (Uses::Once, 2));
+    }
+}

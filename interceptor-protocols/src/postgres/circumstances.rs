@@ -1,0 +1,152 @@
+//! What the meaning of the session's next statement hangs on besides its text, and whether its client can be kept
+//! waiting for a person.
+//!
+//! Promise: whatever the session has set itself is in it, but for how it calls itself; what is kept is bounded. It must
+//! never know what is approved.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use interceptor_core::{
+    model::{Action, Target, Verb},
+    permit::{Circumstances, Waits},
+};
+use sha2::{Digest, Sha256};
+
+use super::{
+    asked::{Asked, What},
+    client,
+    decode::PostgresDecoder,
+    known::Known,
+    queue::Kind,
+};
+
+/// How a session says at its start that it is not to be kept waiting: a setting, which the server keeps for us.
+const HOLD: &str = "interceptor.hold";
+/// The value of [`HOLD`] that says so.
+const RETURN: &str = "return";
+/// How many settings are told apart.
+const MAX_SETTINGS: usize = 128;
+
+/// What a session has made of itself.
+#[derive(Debug, Default)]
+pub(super) struct StateOfSession {
+    /// Settings, each with a digest of what set it last.
+    settings: Option<Arc<BTreeMap<String, String>>>,
+    /// It is not to be kept waiting.
+    returns: bool,
+    /// The stretch of messages in which something was last carried out.
+    worked_in: Option<u64>,
+}
+
+impl StateOfSession {
+    /// A session begins with these parameters.
+    pub(super) fn begin(&mut self, parameters: &[(String, String)]) {
+        for (name, value) in parameters {
+            let name = name.to_ascii_lowercase();
+            self.returns |= name == HOLD && value == RETURN;
+            if name == "options" {
+                self.returns |= value.contains(&format!("{HOLD}={RETURN}"));
+            }
+            if !is_indifferent(&name) {
+                self.set(name, value);
+            }
+        }
+    }
+
+    fn set(&mut self, name: String, what: &str) {
+        // Beyond the bound all are one: in doubt two sessions differ.
+        let settings = Arc::make_mut(self.settings.get_or_insert_default());
+        let known = settings.contains_key(&name) || settings.len() < MAX_SETTINGS;
+        let (name, before) = if known { (name, None) } else { (String::new(), settings.get("")) };
+        let before = before.map(String::as_str).unwrap_or_default();
+        let digest = Sha256::new().chain_update(before).chain_update(what).finalize();
+        settings.insert(name, format!("{digest:x}"));
+    }
+
+    /// Something was sent that sets these.
+    pub(super) fn sent(&mut self, sets: Vec<(String, String)>) {
+        for (name, text) in sets {
+            self.set(name, &text);
+        }
+    }
+
+    /// Something of this stretch was carried out.
+    pub(super) fn worked(&mut self, segment: u64) {
+        self.worked_in = Some(segment);
+    }
+}
+
+/// How a session calls itself changes nothing of what it does, nor does how it wants to wait.
+fn is_indifferent(name: &str) -> bool {
+    matches!(name, "application_name" | "client_encoding" | HOLD) || name.starts_with("_pq_.")
+}
+
+/// Whether the catalogue said what is meant.
+fn is_looked_up(target: &Target) -> bool {
+    match target {
+        Target::Table(object) | Target::Function(object) => object.oid.is_some(),
+        Target::Resource | Target::Other { .. } | Target::Setting(_) | Target::Name(_) => false,
+    }
+}
+
+/// What these statements set, each with its text.
+pub(super) fn sets(actions: &[Action]) -> Vec<(String, String)> {
+    let mut sets = Vec::new();
+    for action in actions {
+        for effect in &action.facts.effects {
+            if let (Verb::SessionChange, Target::Setting(name)) = (effect.verb, &effect.target)
+                && !is_indifferent(name)
+            {
+                sets.push((name.clone(), action.text.clone()));
+            }
+        }
+    }
+    sets
+}
+
+impl PostgresDecoder {
+    /// The circumstances of what is asked, which does this.
+    pub(super) fn circumstances(&self, what: &What, actions: &[Action]) -> Circumstances {
+        let mut effects = actions.iter().flat_map(|action| &action.facts.effects);
+        let named = effects.any(|effect| is_looked_up(&effect.target));
+        Circumstances {
+            naming: named.then(|| self.known.naming(self.moment())).flatten(),
+            settings: self.state_of_session.settings.clone(),
+            waits: self.waits(what),
+        }
+    }
+
+    fn waits(&self, what: &What) -> Waits {
+        let outside = self.status == b'I'
+            && match what {
+                What::Query { .. } | What::Function => self.is_settled(),
+                // What was parsed and bound before it in its stretch has done nothing yet.
+                What::Execute { .. } => {
+                    self.state_of_session.worked_in != Some(self.segment) && self.queue.only_prepares()
+                }
+                What::Open | What::Parse { .. } | What::Bind | What::Gate(_) => return Waits::Never,
+            };
+        match outside {
+            true if self.state_of_session.returns => Waits::AskedNotTo,
+            true => Waits::Here,
+            false => Waits::InTransaction,
+        }
+    }
+
+    /// What was asked is read and looked up anew.
+    pub(super) fn look_again(&mut self, asked: Asked) {
+        self.known = Known::default();
+        self.work = client::read_again(asked.frame);
+    }
+}
+
+impl Kind {
+    /// Whether it is only preparation for something that has not been sent.
+    pub(super) fn only_prepares(&self) -> bool {
+        match self {
+            Self::Parse(_) | Self::Bind(_) | Self::Describe { .. } | Self::Close(_) => true,
+            Self::Gate(gate) => !gate.sync,
+            Self::Query { .. } | Self::Function { .. } | Self::Execute { .. } | Self::Sync => false,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What approvers say to the daemon, and hear: JSON over a socket of their own, which anybody may connect to and only
+//! people may decide over.
+
+use std::{io, os::fd::AsRawFd, path::Path};
+
+use interceptor_core::{
+    approval::{Says, Standing},
+    model::ApprovalId,
+};
+use nix::{
+    errno::Errno,
+    sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
+};
+use serde::{Deserialize, Serialize};
+
+use super::api::{ControlError, VERSION};
+use crate::channel::Channel;
+
+/// A question.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Envelope {
+    /// [`VERSION`] of whoever asks.
+    pub version: u32,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What can be asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// What is open, or was lately.
+    List,
+    /// The same, once it has changed since an answer with this count, or after half a minute.
+    Watch {
+        /// [`Answer::List`]'s count.
+        seen: u64,
+    },
+    /// One request, whole.
+    Show {
+        /// Which.
+        id: ApprovalId,
+    },
+    /// Yes or no.
+    Decide {
+        /// To which.
+        id: ApprovalId,
+        /// For which of the person's groups, where there are several.
+        group: Option<String>,
+        /// What.
+        says: Says,
+    },
+}
+
+/// What is answered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Answer {
+    /// To [`Request::List`] and [`Request::Watch`].
+    List {
+        /// Counts changes.
+        seen: u64,
+        /// Newest first, cut short.
+        approvals: Vec<Standing>,
+    },
+    /// To [`Request::Show`].
+    Approval(Box<Standing>),
+    /// Decided.
+    Decided {
+        /// What, in words.
+        text: String,
+        /// Where the request stands now.
+        approval: Box<Standing>,
+    },
+    /// Not done.
+    Failed {
+        /// Why, and how to mend it.
+        text: String,
+    },
+}
+
+/// Asks the daemon whose approvers' socket is at `path`.
+pub fn ask(path: &Path, request: Request) -> Result<Answer, ControlError> {
+    let at = || path.display().to_string();
+    let down = |errno: Errno| match errno {
+        // The launcher sets it; a hint for the message only.
+        _ if std::env::var_os("INTERCEPTOR_RUN").is_some() => ControlError::Captured,
+        Errno::ENOENT | Errno::ECONNREFUSED => ControlError::NotRunning(at()),
+        errno => ControlError::Unreachable(at(), io::Error::from(errno)),
+    };
+    let address = UnixAddr::new(path).map_err(down)?;
+    let descriptor =
+        socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(down)?;
+    connect(descriptor.as_raw_fd(), &address).map_err(down)?;
+    let channel: Channel<Envelope, Answer> = Channel::from_socket(descriptor);
+    channel.send(&Envelope { version: VERSION, request }, &[])?;
+    Ok(channel.receive()?.0)
+}

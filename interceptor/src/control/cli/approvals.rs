@@ -1,0 +1,326 @@
+//! `approvals`: what waits for a person, shown whole, and the person's word.
+//!
+//! Promise: what an agent wrote is shown as what it is, with nothing in it that a terminal would act on.
+
+use std::{fmt::Write as _, process::ExitCode};
+
+use clap::{Args, Subcommand};
+use interceptor_core::{
+    approval::{Card, LONGEST_GRANT, OPEN_FOR, Says, Standing, State, Uses},
+    model::{Action, ApprovalId, Object, Target},
+};
+use jiff::SignedDuration;
+
+use super::{
+    output::{Failure, Printer, Tone, clock, when},
+    records,
+};
+use crate::{
+    control::{
+        api::ControlError,
+        approvals::{self, Answer, Request},
+    },
+    places::Places,
+};
+
+/// Commands of `approvals`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List what is open, or was lately.
+    List,
+    /// Print what is new as it comes, until interrupted.
+    Watch,
+    /// Show a request whole: who asks, what it does, which rule holds it.
+    Show(Which),
+    /// Say yes.
+    Approve(Approve),
+    /// Say no, which ends it.
+    Deny(Deny),
+}
+
+/// A request.
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    /// The request, as `list` prints it.
+    id: ApprovalId,
+}
+
+/// Arguments of `approvals approve`.
+#[derive(Debug, Args)]
+pub(super) struct Approve {
+    /// The request, as `list` prints it.
+    id: ApprovalId,
+    /// It may be done once, within 15 minutes. This is what happens without any of these.
+    #[arg(long, conflicts_with_all = ["run", "time"])]
+    once: bool,
+    /// Just this statement may be done again and again until its run ends, at most 8 hours.
+    #[arg(long, conflicts_with = "time")]
+    run: bool,
+    /// Just this statement may be done again and again in its run for this time, such as `30m`; at most 8 hours.
+    #[arg(long = "for", value_name = "TIME", value_parser = time)]
+    time: Option<SignedDuration>,
+    /// The group that it counts for, where you are in several that are asked.
+    #[arg(long = "as", value_name = "GROUP")]
+    group: Option<String>,
+}
+
+/// Arguments of `approvals deny`.
+#[derive(Debug, Args)]
+pub(super) struct Deny {
+    /// The request, as `list` prints it.
+    id: ApprovalId,
+    /// Why; the agent is told.
+    #[arg(long)]
+    reason: String,
+    /// What to send instead; the agent is told.
+    #[arg(long, value_name = "SQL")]
+    suggest: Option<String>,
+    /// The group that it counts for.
+    #[arg(long = "as", value_name = "GROUP")]
+    group: Option<String>,
+}
+
+fn time(text: &str) -> Result<SignedDuration, String> {
+    let time: Option<SignedDuration> = text.parse().ok();
+    let longest = i64::try_from(LONGEST_GRANT).unwrap_or(i64::MAX);
+    time.filter(|time| (1..=longest).contains(&time.as_secs()))
+        .ok_or_else(|| "write it as `90s`, `30m` or `2h`; at most 8 hours".to_owned())
+}
+
+/// `interceptor approvals`
+pub(super) fn run(places: &Places, printer: &Printer, command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::List => {
+            let (_, approvals) = listed(ask(places, Request::List)?)?;
+            list(printer, &approvals)
+        }
+        Command::Watch => watch(places, printer),
+        Command::Show(Which { id }) => match ask(places, Request::Show { id })? {
+            Answer::Approval(standing) => show(printer, &standing),
+            other => Err(unexpected(other)),
+        },
+        Command::Approve(options) => {
+            let (uses, seconds) = match options.time {
+                Some(time) => (Uses::Any, u64::try_from(time.as_secs()).unwrap_or(0)),
+                None if options.run => (Uses::Any, LONGEST_GRANT),
+                None => (Uses::Once, OPEN_FOR),
+            };
+            decide(places, printer, options.id, options.group, Says::Approve { uses, seconds })
+        }
+        Command::Deny(Deny { id, reason, suggest, group }) => {
+            decide(places, printer, id, group, Says::Deny { reason, suggestion: suggest })
+        }
+    }
+}
+
+fn ask(places: &Places, request: Request) -> Result<Answer, Failure> {
+    approvals::ask(&places.approvals_socket(), request).map_err(|error| match error {
+        ControlError::Captured => Failure::usage(error.to_string()),
+        error => Failure::of(&error),
+    })
+}
+
+fn unexpected(answer: Answer) -> Failure {
+    match answer {
+        Answer::Failed { text } => Failure::no(text),
+        Answer::List { .. } | Answer::Approval(_) | Answer::Decided { .. } => {
+            Failure::host("the daemon answered another question than was asked: restart it")
+        }
+    }
+}
+
+fn listed(answer: Answer) -> Result<(u64, Vec<Standing>), Failure> {
+    match answer {
+        Answer::List { seen, approvals } => Ok((seen, approvals)),
+        other => Err(unexpected(other)),
+    }
+}
+
+fn decide(
+    places: &Places,
+    printer: &Printer,
+    id: ApprovalId,
+    group: Option<String>,
+    says: Says,
+) -> Result<ExitCode, Failure> {
+    match ask(places, Request::Decide { id, group, says })? {
+        Answer::Decided { approval, .. } if printer.is_json() => printer.json(&approval)?,
+        Answer::Decided { text, approval } => {
+            printer.line(&text)?;
+            if approval.state == State::Open {
+                printer.line(&format!(
+                    "it goes when policy has what it wants; until {} the same statement may still come",
+                    when(approval.closes_at)
+                ))?;
+            }
+        }
+        other => return Err(unexpected(other)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(printer: &Printer, approvals: &[Standing]) -> Result<ExitCode, Failure> {
+    if printer.is_json() {
+        return printer.json(&approvals).map(|()| ExitCode::SUCCESS);
+    }
+    if approvals.is_empty() {
+        printer.line("nothing waits for a person")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows = approvals.iter().map(row).collect();
+    printer.table(&["approval", "state", "asked", "agent", "resource", "groups", "statement"], rows)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(standing: &Standing) -> Vec<(String, Tone)> {
+    let card = &standing.card;
+    let tone = match standing.state {
+        State::Open => Tone::Notice,
+        State::Denied => Tone::Bad,
+        State::Void { .. } | State::Expired | State::Used { .. } => Tone::Faint,
+    };
+    vec![
+        (standing.id.to_string(), Tone::Plain),
+        (state(standing), tone),
+        (clock(standing.opened_at), Tone::Faint),
+        (card.agent.name.to_string(), Tone::Plain),
+        (card.resource.to_string(), Tone::Plain),
+        (card.groups.join(" and "), Tone::Plain),
+        (records::one_line(&card.text()), Tone::Plain),
+    ]
+}
+
+/// How far it has come, with the yeses that there are.
+fn state(standing: &Standing) -> String {
+    let people: Vec<String> = standing.people().iter().map(ToString::to_string).collect();
+    match (&standing.state, people.is_empty()) {
+        (State::Open, false) => format!("open, approved by {}", people.join(" and ")),
+        (state, _) => state.to_string(),
+    }
+}
+
+fn watch(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
+    let mut told: Vec<(ApprovalId, String)> = Vec::new();
+    let (mut seen, mut approvals) = listed(ask(places, Request::List)?)?;
+    loop {
+        let news: Vec<&Standing> = approvals
+            .iter()
+            .rev()
+            .filter(|standing| !told.contains(&(standing.id, state(standing))))
+            .collect();
+        for standing in &news {
+            if printer.is_json() {
+                printer.json(standing)?;
+            } else {
+                let card = &standing.card;
+                printer.line(&format!(
+                    "{}  {}  {} on {} for {}: {}",
+                    standing.id,
+                    state(standing),
+                    card.agent.name,
+                    card.resource,
+                    card.groups.join(" and "),
+                    records::one_line(&card.text())
+                ))?;
+            }
+        }
+        told = approvals.iter().map(|standing| (standing.id, state(standing))).collect();
+        (seen, approvals) = listed(ask(places, Request::Watch { seen })?)?;
+    }
+}
+
+fn show(printer: &Printer, standing: &Standing) -> Result<ExitCode, Failure> {
+    if printer.is_json() {
+        return printer.json(standing).map(|()| ExitCode::SUCCESS);
+    }
+    let card = &standing.card;
+    printer.line(&format!("approval {}  {}", standing.id, printer.paint(&state(standing), Tone::Notice)))?;
+    let asked = format!("{}, closes {}", when(standing.opened_at), when(standing.closes_at));
+    printer.field("asked", &asked)?;
+    for decision in &standing.decisions {
+        let said = match &decision.says {
+            Says::Approve { uses: Uses::Once, .. } => "approved once".to_owned(),
+            Says::Approve { uses: Uses::Any, .. } => "approved until it closes".to_owned(),
+            Says::Deny { reason, .. } => format!("denied: {reason}"),
+        };
+        printer.field(
+            decision.person.as_str(),
+            &format!("{said}, for {}, {}", decision.group, clock(decision.at)),
+        )?;
+    }
+    if !card.whole {
+        let text = "NOT WHOLE: this is too long to be shown, so it cannot be approved";
+        printer.line(&printer.paint(text, Tone::Bad))?;
+    }
+    who(printer, card)?;
+    for (count, action) in (1..).zip(&card.statements) {
+        printer.heading(&format!("statement {count} of {}", card.statements.len()))?;
+        statement(printer, action)?;
+    }
+    printer.heading("held")?;
+    for rule in &card.rules {
+        let say = rule.say.as_deref().map(|say| format!(": {say}")).unwrap_or_default();
+        printer.field("rule", &format!("{} ({}){say}", rule.id, rule.at))?;
+    }
+    printer.field("for", &card.groups.join(" and "))?;
+    printer.field("policy", &card.policy)?;
+    if standing.state == State::Open && card.whole {
+        printer.line(&format!(
+            "\nsudo interceptor approvals approve {0}\nsudo interceptor approvals deny {0} --reason ...",
+            standing.id
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn who(printer: &Printer, card: &Card) -> Result<(), Failure> {
+    let owner = card.agent.owner.as_deref().map(|owner| format!(", owned by {owner}")).unwrap_or_default();
+    printer.field("agent", &format!("{}{owner}", card.agent.name))?;
+    let launcher = card.launcher.as_deref().map(|user| format!(", started by {user}")).unwrap_or_default();
+    printer.field("run", &format!("{}{launcher}: {}", card.run, card.command))?;
+    if let Some(process) = &card.process {
+        printer.field("process", &format!("{} {}", process.pid, process.argv.join(" ")))?;
+        for above in &process.ancestry {
+            printer.field("below", &format!("{} {}", above.pid, above.argv.join(" ")))?;
+        }
+    }
+    printer.field("resource", &format!("{}, database {}", card.resource, card.principal.database))?;
+    let role = if card.role.is_empty() { &card.principal.user } else { &card.role };
+    printer.field("as", &format!("{role}, search path {}", card.search_path.join(", ")))
+}
+
+fn statement(printer: &Printer, action: &Action) -> Result<(), Failure> {
+    printer.field("text", &action.text)?;
+    for (place, bind) in (1..).zip(&action.binds) {
+        let value = bind.value.as_deref().map_or("NULL".to_owned(), |value| format!("{value:?}"));
+        printer.field(&format!("${place}"), &format!("{value} ({})", bind.r#type))?;
+    }
+    for effect in &action.facts.effects {
+        printer.field("does", &format!("{} {}", effect.verb.as_str(), target(&effect.target)))?;
+    }
+    if !action.facts.has_where {
+        printer.field("note", "an UPDATE or DELETE in it has no WHERE")?;
+    }
+    match &action.facts.unknown {
+        Some(why) => printer.field("note", &format!("not understood: {why}")),
+        None => Ok(()),
+    }
+}
+
+fn target(target: &Target) -> String {
+    let object = |object: &Object| {
+        let mut text = format!("{}.{}", object.schema, object.name);
+        if let Some(oid) = object.oid {
+            let _ = write!(text, " ({oid})");
+        }
+        text
+    };
+    match target {
+        Target::Resource => "on the resource itself".to_owned(),
+        Target::Table(table) => object(table),
+        Target::Function(function) => format!("{}()", object(function)),
+        Target::Other { kind, name } => format!("{kind} {name}"),
+        Target::Setting(setting) => format!("setting {setting}"),
+        Target::Name(name) => name.clone(),
+    }
+}

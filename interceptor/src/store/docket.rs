@@ -1,0 +1,623 @@
+//! Requests for approval and what people said of them: the one place where they are kept, beside the evidence.
+//!
+//! Promises: an answer is on disk before it is given; each change is one transaction that looks before it writes, so
+//! that of two decisions, or two uses, the first valid one wins; a request lives by the clock of this boot as well as
+//! by the calendar, so that a clock that is set does not keep it alive; one that was used is never used again, unless
+//! all who approved it said so. What is enough is not known here.
+
+use std::{fs, path::Path, time::Duration};
+
+use interceptor_core::{
+    approval::{Card, Decision, LONGEST_GRANT, Says, Standing, State, Uses},
+    model::{ApprovalId, OutcomeStatus, RecordId, RunId},
+};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use serde::{Deserialize, Serialize};
+
+use super::{StoreError, index::Number};
+
+/// Closed requests are forgotten after so many seconds; the record keeps what was decided.
+const KEPT: i64 = 30 * 24 * 3600;
+/// How many requests a list has at most, and how much of each text.
+const LISTED: i64 = 100;
+const HEAD: usize = 120;
+/// How long another connection may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+const SECOND: i64 = 1_000_000;
+
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS request (
+    id TEXT PRIMARY KEY, digest TEXT NOT NULL, run TEXT NOT NULL, policy TEXT NOT NULL, card TEXT NOT NULL,
+    opened INTEGER NOT NULL, closes INTEGER NOT NULL, boot TEXT NOT NULL, closes_boot INTEGER NOT NULL,
+    state TEXT NOT NULL, why TEXT, record INTEGER);
+CREATE INDEX IF NOT EXISTS request_digest ON request (digest, opened);
+CREATE INDEX IF NOT EXISTS request_state ON request (state);
+CREATE TABLE IF NOT EXISTS decision (
+    request TEXT NOT NULL, person TEXT NOT NULL, said TEXT NOT NULL, place INTEGER NOT NULL,
+    PRIMARY KEY (request, person));
+";
+
+/// A wish for approval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filing {
+    /// What is to be approved.
+    pub digest: String,
+    /// What is shown of it.
+    pub card: Card,
+    /// How long it is open, in seconds.
+    pub seconds: u64,
+    /// How many undecided requests its run may have.
+    pub most: u32,
+}
+
+/// What the docket is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Question {
+    /// Where does this stand? It is opened where nothing stands in its place.
+    File(Box<Filing>),
+    /// Where does this request stand?
+    Look(ApprovalId),
+    /// What is open, or was lately.
+    List,
+    /// Somebody decides; nobody twice, and only what is open.
+    Decide {
+        /// The request.
+        id: ApprovalId,
+        /// The decision.
+        decision: Decision,
+    },
+    /// The exchange with this record is about to be sent by this approval.
+    Use {
+        /// The request.
+        id: ApprovalId,
+        /// What is about to be sent.
+        digest: String,
+        /// The exchange's record.
+        record: RecordId,
+    },
+    /// Only requests under this policy still mean what was shown.
+    Void {
+        /// The policy's hash.
+        policy: String,
+    },
+}
+
+/// What the docket answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Answer {
+    /// To all that is about one request.
+    Standing(Box<Standing>),
+    /// To [`Question::File`]: the run has too many.
+    TooMany(u32),
+    /// Newest first, to [`Question::List`].
+    All(Vec<Standing>),
+    /// How many, to [`Question::Void`].
+    Voided(usize),
+    /// Not done, and why.
+    No(String),
+}
+
+/// A moment, by both clocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moment {
+    /// Microseconds of the Unix epoch.
+    pub wall: i64,
+    /// Microseconds since this boot.
+    pub since_boot: i64,
+    /// Which boot.
+    pub boot: String,
+}
+
+impl Moment {
+    /// Now.
+    pub fn now() -> Result<Self, StoreError> {
+        let path = Path::new("/proc/sys/kernel/random/boot_id");
+        let boot = fs::read_to_string(path).map_err(|error| StoreError::io(path, error))?;
+        let ticks = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
+            .map_err(|errno| StoreError::io(path, errno.into()))?;
+        let since_boot = ticks.tv_sec().saturating_mul(SECOND).saturating_add(ticks.tv_nsec() / 1000);
+        Ok(Self { wall: super::now(), since_boot, boot: boot.trim().to_owned() })
+    }
+}
+
+/// How an exchange ended, where it has: what the record says.
+pub type OutcomeOf<'a> = dyn Fn(RecordId) -> Result<Option<OutcomeStatus>, StoreError> + 'a;
+
+/// The docket.
+#[derive(Debug)]
+pub struct Docket(Connection);
+
+impl Docket {
+    /// Opens the docket in the store's folder.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let connection = Connection::open(dir.join("approvals.sqlite"))?;
+        connection.busy_timeout(PATIENCE)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.execute_batch(TABLES)?;
+        let old = super::now().saturating_sub(KEPT.saturating_mul(SECOND));
+        connection.execute("DELETE FROM request WHERE closes < ?", [old])?;
+        connection.execute("DELETE FROM decision WHERE request NOT IN (SELECT id FROM request)", [])?;
+        Ok(Self(connection))
+    }
+
+    /// Answers a question.
+    pub fn answer(
+        &mut self,
+        question: Question,
+        now: &Moment,
+        outcome: &OutcomeOf<'_>,
+    ) -> Result<Answer, StoreError> {
+        let work = self.0.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut books = Books { work, now, outcome };
+        let answer = match question {
+            Question::File(filing) => books.file(*filing),
+            Question::Look(id) => books.look(id),
+            Question::List => books.list(),
+            Question::Decide { id, decision } => books.decide(id, decision),
+            Question::Use { id, digest, record } => books.use_up(id, &digest, record),
+            Question::Void { policy } => books.void(&policy),
+        }?;
+        books.work.commit()?;
+        Ok(answer)
+    }
+}
+
+/// A request as it is kept.
+struct Kept {
+    standing: Standing,
+    digest: String,
+    closes_boot: i64,
+}
+
+/// One transaction.
+struct Books<'a> {
+    work: Transaction<'a>,
+    now: &'a Moment,
+    outcome: &'a OutcomeOf<'a>,
+}
+
+impl Books<'_> {
+    fn file(&mut self, filing: Filing) -> Result<Answer, StoreError> {
+        let newest = "SELECT id FROM request WHERE digest = ? ORDER BY opened DESC, rowid DESC LIMIT 1";
+        let id: Option<String> =
+            self.work.query_row(newest, [&filing.digest], |row| row.get(0)).optional()?;
+        if let Some(standing) =
+            id.and_then(|id| id.parse().ok()).map(|id| self.find(id)).transpose()?.flatten()
+            && stands(&standing.standing.state)
+        {
+            return Ok(Answer::Standing(Box::new(standing.standing)));
+        }
+        let pending = self.pending(filing.card.run)?;
+        if pending >= filing.most {
+            return Ok(Answer::TooMany(pending));
+        }
+        let id = self.fresh_id()?;
+        let lasts = i64::try_from(filing.seconds).unwrap_or(i64::MAX).saturating_mul(SECOND);
+        self.work.execute(
+            "INSERT INTO request (id, digest, run, policy, card, opened, closes, boot, closes_boot, state)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')",
+            params![
+                id.to_string(),
+                filing.digest,
+                filing.card.run.to_string(),
+                filing.card.policy,
+                serde_json::to_string(&filing.card)?,
+                self.now.wall,
+                self.now.wall.saturating_add(lasts),
+                self.now.boot,
+                self.now.since_boot.saturating_add(lasts),
+            ],
+        )?;
+        self.look(id)
+    }
+
+    /// How many undecided requests a run has.
+    fn pending(&self, run: RunId) -> Result<u32, StoreError> {
+        let sql = "SELECT count(*) FROM request WHERE run = ? AND state = 'open' AND boot = ? AND closes > ?
+                   AND closes_boot > ? AND NOT EXISTS (SELECT 1 FROM decision WHERE request = id)";
+        let now = self.now;
+        let values = params![run.to_string(), now.boot, now.wall, now.since_boot];
+        Ok(self.work.query_row(sql, values, |row| row.get(0))?)
+    }
+
+    fn fresh_id(&self) -> Result<ApprovalId, StoreError> {
+        loop {
+            let mut bits = [0; 8];
+            getrandom::fill(&mut bits).map_err(|error| {
+                StoreError::io(Path::new("getrandom"), std::io::Error::other(error.to_string()))
+            })?;
+            let id = ApprovalId::from_random(u64::from_ne_bytes(bits));
+            if self.find(id)?.is_none() {
+                return Ok(id);
+            }
+        }
+    }
+
+    fn look(&self, id: ApprovalId) -> Result<Answer, StoreError> {
+        Ok(self.find(id)?.map_or_else(
+            || Answer::No(format!("there is no approval {id}: `interceptor approvals list` lists them")),
+            |kept| Answer::Standing(Box::new(kept.standing)),
+        ))
+    }
+
+    fn list(&self) -> Result<Answer, StoreError> {
+        let sql = "SELECT id FROM request ORDER BY (state = 'open' AND closes > ?) DESC, opened DESC LIMIT ?";
+        let mut statement = self.work.prepare(sql)?;
+        let ids = statement.query_map([self.now.wall, LISTED], |row| row.get::<_, String>(0))?;
+        let ids: Vec<String> = ids.collect::<Result<_, _>>()?;
+        let mut all = Vec::new();
+        for kept in ids.iter().filter_map(|id| id.parse().ok()).map(|id| self.find(id)) {
+            all.extend(kept?.map(|kept| Standing { card: kept.standing.card.head(HEAD), ..kept.standing }));
+        }
+        Ok(Answer::All(all))
+    }
+
+    fn decide(&mut self, id: ApprovalId, decision: Decision) -> Result<Answer, StoreError> {
+        let Some(kept) = self.find(id)? else { return self.look(id) };
+        let standing = &kept.standing;
+        if let Some(why) = over(&standing.state) {
+            return Ok(Answer::No(format!("approval {id} {why}: nothing was changed")));
+        }
+        if standing.decisions.iter().any(|earlier| earlier.person == decision.person) {
+            let text =
+                format!("{} has decided on approval {id} already: nobody counts twice", decision.person);
+            return Ok(Answer::No(text));
+        }
+        self.work.execute(
+            "INSERT INTO decision (request, person, said, place) VALUES (?, ?, ?, ?)",
+            params![
+                id.to_string(),
+                decision.person.as_str(),
+                serde_json::to_string(&decision)?,
+                i64::try_from(standing.decisions.len()).unwrap_or(i64::MAX),
+            ],
+        )?;
+        match decision.says {
+            Says::Deny { .. } => {
+                self.work.execute("UPDATE request SET state = 'denied' WHERE id = ?", [id.to_string()])?;
+            }
+            Says::Approve { seconds, .. } => self.lasts(&kept, seconds)?,
+        }
+        self.look(id)
+    }
+
+    /// From its first approval on, a request lasts as long as whoever approves says, and never longer than anybody
+    /// said.
+    fn lasts(&self, kept: &Kept, seconds: u64) -> Result<(), StoreError> {
+        let lasts = i64::try_from(seconds.min(LONGEST_GRANT)).unwrap_or(0).saturating_mul(SECOND);
+        let (mut closes, mut closes_boot) =
+            (self.now.wall.saturating_add(lasts), self.now.since_boot.saturating_add(lasts));
+        if kept.standing.decisions.iter().any(Decision::approves) {
+            closes = closes.min(kept.standing.closes_at);
+            closes_boot = closes_boot.min(kept.closes_boot);
+        }
+        let sql = "UPDATE request SET closes = ?, closes_boot = ? WHERE id = ?";
+        self.work.execute(sql, params![closes, closes_boot, kept.standing.id.to_string()])?;
+        Ok(())
+    }
+
+    fn use_up(&mut self, id: ApprovalId, digest: &str, record: RecordId) -> Result<Answer, StoreError> {
+        let Some(kept) = self.find(id)? else { return self.look(id) };
+        if let Some(why) = over(&kept.standing.state) {
+            return Ok(Answer::No(format!("approval {id} {why}")));
+        }
+        if kept.digest != digest || !kept.standing.decisions.iter().any(Decision::approves) {
+            return Ok(Answer::No(format!("approval {id} is not for this")));
+        }
+        let state = if kept.standing.uses() == Uses::Any { "open" } else { "used" };
+        let sql = "UPDATE request SET state = ?, record = ? WHERE id = ? AND state = 'open'";
+        self.work.execute(sql, params![state, Number(record.0), id.to_string()])?;
+        self.look(id)
+    }
+
+    fn void(&mut self, policy: &str) -> Result<Answer, StoreError> {
+        let sql = "UPDATE request SET state = 'void', why = 'the policy changed' WHERE state = 'open' AND policy <> ?";
+        Ok(Answer::Voided(self.work.execute(sql, [policy])?))
+    }
+
+    fn find(&self, id: ApprovalId) -> Result<Option<Kept>, StoreError> {
+        let sql = "SELECT card, opened, closes, boot, closes_boot, state, why, record, digest FROM request WHERE id = ?";
+        let found = self.work.query_row(sql, [id.to_string()], Raw::read).optional()?;
+        let Some(raw) = found else { return Ok(None) };
+        let mut statement =
+            self.work.prepare_cached("SELECT said FROM decision WHERE request = ? ORDER BY place")?;
+        let said = statement.query_map([id.to_string()], |row| row.get::<_, String>(0))?;
+        let decisions = said
+            .map(|said| Ok(serde_json::from_str(&said?)?))
+            .collect::<Result<Vec<Decision>, StoreError>>()?;
+        let now = self.now;
+        let alive = raw.boot == now.boot
+            && (raw.opened..raw.closes).contains(&now.wall)
+            && now.since_boot < raw.closes_boot;
+        let state = match (raw.state.as_str(), raw.record) {
+            // What came of it is told for as long as it could have been used.
+            ("used", Some(record)) if alive => State::Used { record, outcome: (self.outcome)(record)? },
+            ("denied", _) if alive => State::Denied,
+            ("void", _) => State::Void { why: raw.why.unwrap_or_default() },
+            ("open", _) if alive => State::Open,
+            _ => State::Expired,
+        };
+        let standing = Standing {
+            id,
+            state,
+            decisions,
+            opened_at: raw.opened,
+            closes_at: raw.closes,
+            card: serde_json::from_str(&raw.card)?,
+        };
+        Ok(Some(Kept { standing, digest: raw.digest, closes_boot: raw.closes_boot }))
+    }
+}
+
+/// Whether a request in this state is the answer to another wish for the same.
+fn stands(state: &State) -> bool {
+    match state {
+        State::Open | State::Denied => true,
+        // What was carried out, well or not, is over; what may have been carried out must not be done again unseen.
+        State::Used { outcome, .. } => {
+            !matches!(outcome, Some(OutcomeStatus::Completed | OutcomeStatus::Failed))
+        }
+        State::Void { .. } | State::Expired => false,
+    }
+}
+
+/// Why nothing can be done any more with a request in this state.
+fn over(state: &State) -> Option<String> {
+    match state {
+        State::Open => None,
+        State::Denied => Some("was denied".to_owned()),
+        State::Void { why } => Some(format!("is void: {why}")),
+        State::Expired => Some("has expired".to_owned()),
+        State::Used { record, .. } => Some(format!("was used by record {record}")),
+    }
+}
+
+/// A row.
+struct Raw {
+    card: String,
+    opened: i64,
+    closes: i64,
+    boot: String,
+    closes_boot: i64,
+    state: String,
+    why: Option<String>,
+    record: Option<RecordId>,
+    digest: String,
+}
+
+impl Raw {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            card: row.get(0)?,
+            opened: row.get(1)?,
+            closes: row.get(2)?,
+            boot: row.get(3)?,
+            closes_boot: row.get(4)?,
+            state: row.get(5)?,
+            why: row.get(6)?,
+            record: row.get::<_, Option<Number>>(7)?.map(|number| RecordId(number.0)),
+            digest: row.get(8)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Barrier};
+
+    use interceptor_core::{
+        approval::What,
+        model::{AgentIdentity, Guarantee, Mode, Principal, Run},
+        permit::Circumstances,
+    };
+
+    use super::*;
+
+    fn card(run: u64) -> Card {
+        let run = Run {
+            id: RunId::from_random(run),
+            agent: AgentIdentity { name: "bot".parse().unwrap(), owner: None, groups: Vec::new() },
+            cgroup: String::new(),
+            guarantee: Guarantee::Structural,
+            mode: Mode::Enforce,
+            claims: Default::default(),
+            started_at: 0,
+        };
+        let what = What {
+            run: &run,
+            resource: &"orders".parse().unwrap(),
+            principal: &Principal::default(),
+            circumstances: &Circumstances::default(),
+            actions: &[],
+            policy: "p1",
+        };
+        what.card(None, &[], &["dba".to_owned()])
+    }
+
+    /// A docket in a folder of its own, at a time that the test chooses.
+    struct Desk {
+        folder: tempfile::TempDir,
+        docket: Docket,
+        now: Moment,
+        outcome: Option<OutcomeStatus>,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let docket = Docket::open(folder.path()).unwrap();
+            Self { folder, docket, now: Moment::now().unwrap(), outcome: None }
+        }
+
+        fn ask(&mut self, question: Question) -> Answer {
+            let outcome = self.outcome;
+            self.docket.answer(question, &self.now, &|_| Ok(outcome)).unwrap()
+        }
+
+        fn file(&mut self, digest: &str) -> Standing {
+            let filing = Filing { digest: digest.to_owned(), card: card(7), seconds: 900, most: 8 };
+            standing(self.ask(Question::File(Box::new(filing))))
+        }
+
+        fn decide(&mut self, id: ApprovalId, person: &str, says: Says) -> Answer {
+            self.ask(Question::Decide { id, decision: decision(person, says) })
+        }
+
+        fn use_up(&mut self, id: ApprovalId, digest: &str, record: u64) -> Answer {
+            self.ask(Question::Use { id, digest: digest.to_owned(), record: RecordId(record) })
+        }
+
+        fn later(&mut self, seconds: i64) {
+            self.now.wall += seconds * SECOND;
+            self.now.since_boot += seconds * SECOND;
+        }
+    }
+
+    fn decision(person: &str, says: Says) -> Decision {
+        Decision { person: person.parse().unwrap(), group: "dba".to_owned(), says, at: 0 }
+    }
+
+    fn standing(answer: Answer) -> Standing {
+        match answer {
+            Answer::Standing(standing) => *standing,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refused(answer: &Answer, part: &str) -> bool {
+        matches!(answer, Answer::No(why) if why.contains(part))
+    }
+
+    const YES: Says = Says::Approve { uses: Uses::Once, seconds: 900 };
+
+    fn no() -> Says {
+        Says::Deny { reason: "no".to_owned(), suggestion: None }
+    }
+
+    #[test]
+    fn the_same_wish_is_one_request_until_it_is_over() {
+        let mut desk = Desk::new();
+        let one = desk.file("x");
+        assert_eq!(desk.file("x").id, one.id);
+        assert_ne!(desk.file("y").id, one.id);
+        assert!(refused(&desk.use_up(one.id, "x", 1), "not for this"), "nobody approved");
+        desk.decide(one.id, "bob", YES);
+        assert!(refused(&desk.decide(one.id, "bob", YES), "nobody counts twice"));
+        assert!(refused(&desk.decide(one.id, "bob", no()), "nobody counts twice"));
+        assert!(refused(&desk.use_up(one.id, "y", 1), "not for this"));
+        assert_eq!(desk.file("x").counts()["dba"], 1);
+        standing(desk.use_up(one.id, "x", 1));
+        assert!(refused(&desk.use_up(one.id, "x", 2), "used by record 1"));
+        // What may have been done stands in the way; what was done does not.
+        assert_eq!(desk.file("x").state, State::Used { record: RecordId(1), outcome: None });
+        desk.outcome = Some(OutcomeStatus::Unknown);
+        assert_eq!(desk.file("x").id, one.id);
+        desk.outcome = Some(OutcomeStatus::Completed);
+        assert_ne!(desk.file("x").id, one.id);
+    }
+
+    #[test]
+    fn one_no_ends_it_and_is_the_answer_for_its_time() {
+        let mut desk = Desk::new();
+        let one = desk.file("x");
+        desk.decide(one.id, "bob", YES);
+        assert_eq!(standing(desk.decide(one.id, "eve", no())).state, State::Denied);
+        assert!(refused(&desk.decide(one.id, "dan", YES), "was denied"));
+        assert!(refused(&desk.use_up(one.id, "x", 1), "was denied"));
+        assert_eq!(desk.file("x").id, one.id);
+        desk.later(900);
+        assert_ne!(desk.file("x").id, one.id);
+    }
+
+    #[test]
+    fn everything_expires_by_either_clock_and_with_the_boot() {
+        let mut desk = Desk::new();
+        let one = desk.file("x");
+        let then = desk.now.clone();
+        for moment in [
+            Moment { wall: then.wall + 900 * SECOND, ..then.clone() },
+            Moment { since_boot: then.since_boot + 900 * SECOND, ..then.clone() },
+            Moment { wall: then.wall - SECOND, ..then.clone() },
+            Moment { boot: "another".to_owned(), ..then.clone() },
+        ] {
+            desk.now = moment;
+            assert!(refused(&desk.decide(one.id, "bob", YES), "has expired"), "{:?}", desk.now);
+        }
+        // An approval is as short as whoever approved said, though the request was open for longer.
+        desk.now = then;
+        desk.decide(one.id, "bob", Says::Approve { uses: Uses::Any, seconds: 60 });
+        desk.decide(one.id, "eve", Says::Approve { uses: Uses::Any, seconds: 600 });
+        desk.later(59);
+        for record in 1..4 {
+            assert_eq!(standing(desk.use_up(one.id, "x", record)).state, State::Open);
+        }
+        desk.later(1);
+        assert!(refused(&desk.use_up(one.id, "x", 4), "has expired"));
+    }
+
+    #[test]
+    fn another_policy_voids_what_is_open() {
+        let mut desk = Desk::new();
+        let one = desk.file("x");
+        assert_eq!(desk.ask(Question::Void { policy: "p1".to_owned() }), Answer::Voided(0));
+        assert_eq!(desk.ask(Question::Void { policy: "p2".to_owned() }), Answer::Voided(1));
+        assert!(refused(&desk.decide(one.id, "bob", YES), "the policy changed"));
+    }
+
+    #[test]
+    fn a_run_has_room_for_so_many_undecided_requests() {
+        let mut desk = Desk::new();
+        let wish = |n: u32| {
+            Question::File(Box::new(Filing { digest: n.to_string(), card: card(7), seconds: 900, most: 3 }))
+        };
+        let ids: Vec<ApprovalId> = (0..3).map(|n| standing(desk.ask(wish(n))).id).collect();
+        assert_eq!(desk.ask(wish(3)), Answer::TooMany(3));
+        assert!(matches!(desk.ask(wish(2)), Answer::Standing(_)), "it is there already");
+        let other = Filing { digest: "z".to_owned(), card: card(8), seconds: 900, most: 3 };
+        assert!(matches!(desk.ask(Question::File(Box::new(other))), Answer::Standing(_)), "a neighbour");
+        desk.decide(ids[0], "bob", no());
+        assert!(matches!(desk.ask(wish(3)), Answer::Standing(_)));
+    }
+
+    #[test]
+    fn what_was_answered_outlives_the_process() {
+        let mut desk = Desk::new();
+        let one = desk.file("x");
+        desk.decide(one.id, "bob", YES);
+        desk.docket = Docket::open(desk.folder.path()).unwrap();
+        assert_eq!(desk.file("x").people(), ["bob".parse().unwrap()]);
+        standing(desk.use_up(one.id, "x", 1));
+        desk.docket = Docket::open(desk.folder.path()).unwrap();
+        assert!(refused(&desk.use_up(one.id, "x", 2), "used by record 1"));
+    }
+
+    /// Each from a connection of its own, as processes would.
+    #[test]
+    fn of_many_at_once_one_wins() {
+        const MANY: u64 = 8;
+        let mut desk = Desk::new();
+        let one = desk.file("x");
+        let (start, folder) = (Arc::new(Barrier::new(MANY as usize)), desk.folder.path().to_owned());
+        let at_once = |question: fn(ApprovalId, u64) -> Question| {
+            let threads: Vec<_> = (0..MANY)
+                .map(|number| {
+                    let (start, folder, now, id) = (start.clone(), folder.clone(), desk.now.clone(), one.id);
+                    std::thread::spawn(move || {
+                        let mut docket = Docket::open(&folder).unwrap();
+                        start.wait();
+                        docket.answer(question(id, number), &now, &|_| Ok(None)).unwrap()
+                    })
+                })
+                .collect();
+            let answers = threads.into_iter().map(|thread| thread.join().unwrap());
+            answers.filter(|answer| matches!(answer, Answer::Standing(_))).count()
+        };
+        assert_eq!(at_once(|id, _| Question::Decide { id, decision: decision("bob", YES) }), 1);
+        let use_up = |id, number| Question::Use { id, digest: "x".to_owned(), record: RecordId(number) };
+        assert_eq!(at_once(use_up), 1);
+    }
+}

@@ -1,0 +1,360 @@
+//! Statements that wait for people: unmodified clients survive it, and what was approved is done exactly once.
+
+use std::{process::Command, time::Duration};
+
+use interceptor_tests::{
+    Bed, Finished, Installation, Job, Logins, RunningBed, Setup,
+    installation::{DSN, POLICY},
+    places,
+    process::{PATIENCE, wait_until},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// Deletes wait for a DBA, updates for two, and no longer than three seconds on the wire.
+pub(crate) const HOLDS: &str = r#"
+@id("deletes-wait")
+@hold("dba")
+@within("60s")
+@say("Deleting rows waits for a DBA.")
+forbid (principal, action == Action::"data.delete", resource)
+unless { context.approvals.dba >= 1 };
+
+@id("user-updates-wait")
+@hold("dba")
+@within("3s")
+forbid (principal, action == Action::"data.update", resource is Table)
+when { resource.name == "users" }
+unless { context.approvals.dba >= 2 };
+"#;
+
+/// A bed, an installation with [`HOLDS`], and people: bob and eve are DBAs, alice owns the agent.
+pub(crate) struct Stage {
+    pub(crate) bed: RunningBed,
+    pub(crate) installation: Installation,
+    pub(crate) logins: Logins,
+}
+
+impl Stage {
+    pub(crate) fn new() -> Self {
+        let bed = Bed::start();
+        let logins = Logins::of(&["alice", "bob", "eve", "mallory"]);
+        let groups = [("alice", "dba"), ("bob", "dba"), ("eve", "dba"), ("mallory", "on-call")];
+        bed.admin("orders", "INSERT INTO notes (body) SELECT 'note ' || n FROM generate_series(1, 9) AS n");
+        bed.admin(
+            "orders",
+            "CREATE TABLE counter (id int PRIMARY KEY, n int NOT NULL); ALTER TABLE counter OWNER TO app",
+        );
+        let installation = Setup::empty()
+            .resource("approvers = [\"dba\", \"on-call\"]\n")
+            .resource(&interceptor_tests::installation::orders(&bed, "app", "scram-sha-256"))
+            .credential("orders", bed.secret())
+            .people(&logins.people(&groups))
+            .policy("10-test.cedar", POLICY)
+            .policy("20-holds.cedar", HOLDS)
+            .settings("local-approval = \"on\"")
+            .start();
+        Self { bed, installation, logins }
+    }
+
+    pub(crate) fn says(&self, person: &str, arguments: &[&str]) -> Finished {
+        let words = [&["approvals"], arguments].concat();
+        self.logins.interceptor(person, self.installation.root(), &words)
+    }
+
+    pub(crate) fn notes(&self) -> String {
+        self.bed.admin("orders", "SELECT string_agg(id::text, ',' ORDER BY id) FROM notes")
+    }
+
+    fn kill_proxy(&self) {
+        for (_, pid) in self.installation.roles().iter().filter(|(role, _)| role == "proxy") {
+            kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).expect("the daemon's own process");
+        }
+    }
+
+    pub(crate) fn finish(self) {
+        let Self { bed, installation, logins } = self;
+        installation.finish();
+        drop((bed, logins));
+    }
+}
+
+fn python(driver: &str) -> impl Fn(&Installation, &[&str]) -> Command {
+    move |installation, steps| {
+        let script = installation.script("hold.py", include_str!("../clients/hold.py"));
+        let python = places::python().display().to_string();
+        installation.captured("release-bot", &[&[python.as_str(), &script, driver], steps].concat())
+    }
+}
+
+fn node(driver: &str) -> impl Fn(&Installation, &[&str]) -> Command {
+    move |installation, steps| {
+        let script = installation.script("hold.cjs", include_str!("../clients/hold.cjs"));
+        let mut command =
+            installation.captured("release-bot", &[&["node", script.as_str(), driver], steps].concat());
+        command.env("NODE_PATH", places::node_modules());
+        command
+    }
+}
+
+/// An eight-second hold, a denial, an expiry, and the proxy killed in the middle of a hold.
+fn survives(start: impl Fn(&Installation, &[&str]) -> Command) {
+    let stage = Stage::new();
+    stage.bed.admin("orders", "INSERT INTO counter VALUES (1, 0)");
+    let steps = [
+        "once:DELETE FROM notes WHERE id = $1 -- 1",
+        "once:DELETE FROM notes WHERE id = 2",
+        "once:UPDATE users SET name = 'x' WHERE id = 3",
+        "retry:WITH gone AS (DELETE FROM notes WHERE id = 4) UPDATE counter SET n = n + 1 WHERE id = 1",
+    ];
+    let job = Job::start(start(&stage.installation, &steps), "");
+    let first = stage.installation.open_approval("id = $1");
+    std::thread::sleep(Duration::from_secs(8));
+    stage.says("bob", &["approve", &first]).succeeded().says("approved, once");
+    let second = stage.installation.open_approval("id = 2");
+    stage
+        .says("eve", &["deny", &second, "--reason", "not\u{1b}[2J today", "--suggest", "SELECT 1"])
+        .succeeded();
+    let fourth = stage.installation.open_approval("UPDATE counter");
+    stage.kill_proxy();
+    wait_until("the daemon to be back", PATIENCE, || {
+        stage.says("bob", &["approve", &fourth]).status.success()
+    });
+    let finished = job.finish(PATIENCE).succeeded();
+    for line in [
+        ": done",
+        "42501 denied by eve: not\\u{1b}[2J today",
+        "Suggested instead: SELECT 1",
+        "42501 not approved within 3 s",
+        "retry the same statement",
+        "UPDATE counter SET n = n + 1 WHERE id = 1: done",
+        "after: alive",
+    ] {
+        assert!(finished.stdout.contains(line), "no {line:?} in {finished}");
+    }
+    assert_eq!(stage.notes(), "2,3,5,6,7,8,9");
+    assert_eq!(stage.bed.admin("orders", "SELECT n FROM counter"), "1", "exactly once");
+    let records = stage.installation.ended("id = $1");
+    let passed = records.with("id = $1");
+    let passed =
+        passed.iter().find(|one| one.allowed() && one.phase() == "execute").expect("it went by its approval");
+    assert_eq!(passed.at("/request/verdict/approval/id"), first.as_str());
+    assert_eq!(passed.at("/request/verdict/approval/by/0"), "bob");
+    stage.finish();
+}
+
+#[test]
+fn psycopg_survives_a_hold() {
+    survives(python("psycopg"));
+}
+
+#[test]
+fn asyncpg_survives_a_hold() {
+    survives(python("asyncpg"));
+}
+
+#[test]
+fn pg8000_survives_a_hold() {
+    survives(python("pg8000"));
+}
+
+#[test]
+fn node_postgres_survives_a_hold() {
+    survives(node("pg"));
+}
+
+#[test]
+fn postgres_js_survives_a_hold() {
+    survives(node("postgres"));
+}
+
+#[test]
+fn psql_survives_a_hold() {
+    let stage = Stage::new();
+    let sql = "DELETE FROM notes WHERE id = 1;\nDELETE FROM notes WHERE id = 2;\n\
+               UPDATE users SET name = 'x' WHERE id = 3;\nSELECT 'after', 1;\n";
+    let words = stage.installation.psql_words(&["-f", "-"]);
+    let job = Job::start(stage.installation.captured("release-bot", &words), sql);
+    let first = stage.installation.open_approval("id = 1");
+    std::thread::sleep(Duration::from_secs(8));
+    stage.says("bob", &["approve", &first]).succeeded();
+    let second = stage.installation.open_approval("id = 2");
+    stage.says("bob", &["deny", &second, "--reason", "not today"]).succeeded();
+    let finished = job.finish(PATIENCE).succeeded();
+    for line in
+        ["DELETE 1", "held: on orders this waits for approval by dba", "denied by bob: not today", "after|1"]
+    {
+        assert!(finished.text().contains(line), "no {line:?} in {finished}");
+    }
+    assert!(finished.stderr.contains("not approved within 3 s"), "{finished}");
+    assert_eq!(stage.notes(), "2,3,4,5,6,7,8,9");
+    // Killed under it: psql ends, and the retry passes once.
+    let words = stage.installation.psql_words(&["-c", "DELETE FROM notes WHERE id = 5"]);
+    let script = stage.installation.script(
+        "again.sh",
+        &format!(
+            "until {}; do sleep 0.3; done\n",
+            words.iter().map(|w| format!("'{w}'")).collect::<Vec<_>>().join(" ")
+        ),
+    );
+    let job = Job::start(stage.installation.captured("release-bot", &["sh", &script]), "");
+    let third = stage.installation.open_approval("id = 5");
+    stage.kill_proxy();
+    wait_until("the daemon to be back", PATIENCE, || {
+        stage.says("bob", &["approve", &third]).status.success()
+    });
+    job.finish(PATIENCE).succeeded().says("DELETE 1");
+    assert_eq!(stage.notes(), "2,3,4,6,7,8,9");
+    stage.finish();
+}
+
+#[test]
+fn a_cancelled_wait_ends_and_leaves_the_request() {
+    let stage = Stage::new();
+    let words =
+        stage.installation.psql_words(&["-c", "DELETE FROM notes WHERE id = 1", "-c", "SELECT 'after', 1"]);
+    let job = Job::start(stage.installation.captured("release-bot", &words), "");
+    let id = stage.installation.open_approval("id = 1");
+    job.signal(Signal::SIGINT);
+    job.finish(PATIENCE).says("cancelled while it waited");
+    // The client has left; what is approved now is done for nobody.
+    stage.says("bob", &["approve", &id]).succeeded();
+    assert_eq!(stage.notes(), "1,2,3,4,5,6,7,8,9");
+    stage.finish();
+}
+
+/// In a transaction, and where the client asked for it, the answer comes at once, with the id.
+#[test]
+fn what_cannot_wait_is_told_at_once_and_passes_in_the_same_run() {
+    let stage = Stage::new();
+    let one = "psql -X -A -t -d \"$DSN\"";
+    let script = stage.installation.script(
+        "many.sh",
+        &format!(
+            "export DSN='{DSN}'\n{one} -c 'BEGIN' -c 'DELETE FROM notes WHERE id = 1' -c 'ROLLBACK' 2>&1\n\
+             PGOPTIONS='-c interceptor.hold=return' {one} -c 'DELETE FROM notes WHERE id = 2' 2>&1\n\
+             until {one} -v ON_ERROR_STOP=1 -c 'BEGIN' -c 'DELETE FROM notes WHERE id = 1' -c 'COMMIT' 2>/dev/null\n\
+             do sleep 0.3; done\n\
+             {one} -c 'BEGIN' -c 'DELETE FROM notes WHERE id = 1' -c 'ROLLBACK' 2>&1\n"
+        ),
+    );
+    let job = Job::start(stage.installation.captured("release-bot", &["sh", &script]), "");
+    let first = stage.installation.open_approval("id = 1");
+    let second = stage.installation.open_approval("id = 2");
+    stage.says("bob", &["approve", &first]).succeeded();
+    let finished = job.finish(PATIENCE);
+    let text = finished.text();
+    assert!(text.contains("a statement in a transaction is not kept waiting"), "{finished}");
+    assert!(text.contains(&format!("this needs approval {second} by dba")), "{finished}");
+    assert!(text.contains("COMMIT"), "{finished}");
+    // Once is once: the same statement after that is a new request.
+    assert_eq!(text.matches("is not kept waiting").count(), 2, "{finished}");
+    assert_ne!(stage.installation.open_approval("id = 1"), first);
+    assert_eq!(stage.notes(), "2,3,4,5,6,7,8,9");
+    stage.finish();
+}
+
+/// What is approved is this statement in this run under this policy, and nothing else.
+#[test]
+fn an_approval_fits_nothing_else() {
+    let stage = Stage::new();
+    let words = stage.installation.psql_words(&["-c", "DELETE FROM notes WHERE id = 1"]);
+    let job = Job::start(stage.installation.captured("release-bot", &words), "");
+    let id = stage.installation.open_approval("id = 1");
+    // The table is another one by the time that it is approved: it is asked anew.
+    stage.bed.admin(
+        "orders",
+        "ALTER TABLE notes RENAME TO kept; CREATE TABLE notes (id int, body text); ALTER TABLE notes OWNER TO app",
+    );
+    stage.says("bob", &["approve", &id]).succeeded();
+    let mut again = id.clone();
+    wait_until("a new request", PATIENCE, || {
+        again = stage.installation.open_approval("id = 1");
+        again != id
+    });
+    // A policy that changes voids what waits.
+    stage.installation.put_policy("20-holds.cedar", &format!("{HOLDS}\n// another edition\n"));
+    stage.installation.interceptor(&["reload"]).succeeded();
+    job.finish(PATIENCE).failed().says("is void: the policy changed");
+    stage.says("bob", &["approve", &again]).failed().says("void");
+    assert_eq!(stage.bed.admin("orders", "SELECT count(*) FROM kept"), "9");
+    stage.finish();
+}
+
+#[test]
+fn a_run_has_only_so_many_requests() {
+    let stage = Stage::new();
+    let flood: String = (1..=9).map(|n| format!("DELETE FROM notes WHERE id = {n};\n")).collect();
+    let mut command =
+        stage.installation.captured("release-bot", &stage.installation.psql_words(&["-f", "-"]));
+    command.env("PGOPTIONS", "-c interceptor.hold=return");
+    let finished = Job::start(command, &flood).finish(PATIENCE);
+    assert_eq!(finished.stderr.matches("this needs approval").count(), 8, "{finished}");
+    assert!(finished.stderr.contains("has 8 requests for approval waiting already"), "{finished}");
+    stage.finish();
+}
+
+/// Kills a process of the daemon again and again, at moments that nobody chose, while approved statements are on their
+/// way: each is done once, or not at all where the record says why.
+fn killed(rounds: u32) {
+    let mut stage = Stage::new();
+    let mut kills = 0;
+    for round in 1..=rounds {
+        let bed = &stage.bed;
+        bed.admin("orders", &format!("INSERT INTO counter VALUES ({round}, 0)"));
+        let installation = &stage.installation;
+        let sql = format!(
+            "retry:WITH gone AS (DELETE FROM notes WHERE id = -1) UPDATE counter SET n = n + 1 WHERE id = {round}"
+        );
+        let job = Job::start(python("psycopg")(installation, &[&sql]), "");
+        let id = installation.open_approval(&format!("WHERE id = {round}"));
+        let approved = stage.says("bob", &["approve", &id]).succeeded();
+        let mut random = [0; 2];
+        getrandom::fill(&mut random).expect("random numbers");
+        std::thread::sleep(Duration::from_millis(u64::from(random[0]) / 4));
+        let role = ["proxy", "keeper", "proxy", "helper"][usize::from(random[1] % 4)];
+        for (_, pid) in installation.roles().iter().filter(|(name, _)| name == role) {
+            // It may be gone already.
+            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+            kills += 1;
+        }
+        if role == "helper" {
+            wait_until("the whole daemon to be gone", PATIENCE, || installation.roles().is_empty());
+            stage.installation.start();
+        }
+        let installation = &stage.installation;
+        let finished = job.finish(PATIENCE);
+        let done = bed_count(&stage.bed, round);
+        assert!(done <= 1, "done {done} times: {finished} {approved}");
+        if done == 0 {
+            let text = finished.text();
+            assert!(text.contains("was used for record"), "not done, and nobody says why: {finished}");
+            let records = installation.records_once("its end", |records| {
+                records.with(&format!("WHERE id = {round}")).iter().all(|one| !one.status().is_empty())
+            });
+            let passed = records.with(&format!("WHERE id = {round}"));
+            let passed = passed.iter().filter(|one| one.allowed()).last().expect("it was allowed once");
+            assert!(["unknown", "refused"].contains(&passed.status()), "{passed:?}");
+        }
+    }
+    println!("{kills} processes killed in {rounds} rounds");
+    stage.finish();
+}
+
+fn bed_count(bed: &RunningBed, id: u32) -> u32 {
+    bed.admin("orders", &format!("SELECT n FROM counter WHERE id = {id}")).parse().expect("a number")
+}
+
+#[test]
+fn what_is_approved_is_done_once_whatever_dies() {
+    killed(4);
+}
+
+/// The same for longer: `cargo xtask test --long`. With `INTERCEPTOR_SLICE`, a part of it.
+#[test]
+#[ignore = "takes an hour: run by `cargo xtask test --long`"]
+fn what_is_approved_is_done_once_through_a_thousand_kills() {
+    killed(if std::env::var_os("INTERCEPTOR_SLICE").is_some() { 40 } else { 1000 });
+}
