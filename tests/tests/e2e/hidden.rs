@@ -114,13 +114,17 @@ fn a_changed_search_path_changes_what_a_prepared_statement_reads() {
 fn set_config_is_a_change_of_settings() {
     let (_bed, installation) = stage();
     let finished = installation.psql(
-        "SELECT set_config('search_path', 'private', false);\nSELECT 'then', name FROM users WHERE id = 1;\n",
+        "SELECT set_config('search_path', 'private', false);\n\
+         SELECT set_config(name, 'private', false) FROM pg_settings WHERE name = 'search_path';\n\
+         SELECT 'then', name FROM users WHERE id = 1;\n",
     );
     assert!(!finished.stdout.contains(GUARDED), "{finished}");
     let records = installation.ended("'then'");
-    let call = records.one("set_config");
-    let judged = call.verbs();
-    assert!(judged.contains(&"session.change") || !call.allowed(), "{:#?}", records.brief());
+    let named = records.one("set_config('search_path'");
+    assert_eq!(named.verbs(), ["session.change"], "{:#?}", records.brief());
+    assert_eq!(named.at("/request/action/facts/effects/0/target/setting"), "search_path");
+    let unnamed = records.one("set_config(name");
+    assert!(unnamed.verbs().contains(&"unknown") && !unnamed.allowed(), "{:#?}", records.brief());
     installation.finish();
 }
 
