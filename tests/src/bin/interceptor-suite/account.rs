@@ -28,8 +28,12 @@ pub(crate) struct Account {
 enum Key {
     /// A Query message, by its digest: a text with a password in it is not recorded as it was.
     Query(String),
+    /// A Query message that was not in UTF-8, by what is the same in its text here and in the server's.
+    Foreign(String),
     /// An Execute, by its text as it may be recorded.
     Execute(String),
+    /// A FunctionCall.
+    Call,
 }
 
 #[derive(Debug, Default)]
@@ -45,24 +49,25 @@ impl Account {
     pub(crate) fn of(log: &str, records: &Records) -> Self {
         let mut account = Self::default();
         let mut counts: BTreeMap<Key, Counts> = BTreeMap::new();
-        for (key, text) in log.lines().filter_map(logged) {
-            if text.starts_with("/* interceptor:") {
-                account.own.0 += 1;
-            } else {
-                let entry = counts.entry(key).or_default();
-                entry.logged += 1;
-                entry.text = text;
-            }
-        }
         account.own.1 = records.0.iter().filter(|exchange| exchange.is_gates_own()).count();
         for exchange in records.agents().filter(|exchange| exchange.allowed()) {
             let Some(key) = recorded(exchange) else { continue };
             let entry = counts.entry(key).or_default();
             entry.sent += 1;
             entry.completed += usize::from(exchange.status() == "completed");
-            if entry.text.is_empty() {
-                entry.text = exchange.statement().to_owned();
+            exchange.statement().clone_into(&mut entry.text);
+        }
+        for (key, text) in log.lines().filter_map(logged) {
+            if text.starts_with("/* interceptor:") {
+                account.own.0 += 1;
+                continue;
             }
+            // Logged is what the server made of it, in UTF-8.
+            let known = text.is_ascii() || !matches!(key, Key::Query(_)) || counts.contains_key(&key);
+            let key = if known { key } else { Key::Foreign(the_same(&text)) };
+            let entry = counts.entry(key).or_default();
+            entry.logged += 1;
+            entry.text = text;
         }
         for Counts { logged, sent, completed, text } in counts.values() {
             account.logged += logged;
@@ -107,23 +112,33 @@ fn logged(line: &str) -> Option<(Key, String)> {
             frame.push(0);
             Key::Query(hex::encode(Sha256::digest(&frame)))
         }
-        // What is recorded of a statement is without the semicolon behind it.
-        _ if kind.starts_with("execute ") => {
-            let statement = text.trim_matches(|c: char| c == ';' || c.is_whitespace());
-            Key::Execute(sql::redact(statement).into_owned())
-        }
+        _ if kind.starts_with("execute ") => Key::Execute(sql::redact(bare(text)).into_owned()),
+        "fastpath function call" => Key::Call,
         _ => return None,
     };
     Some((key, text.to_owned()))
 }
 
-/// What a record says was sent; the first of a Query message's statements stands for all.
+/// What is recorded of a statement is without the semicolon behind it.
+fn bare(text: &str) -> &str {
+    text.trim_matches(|c: char| c == ';' || c.is_whitespace())
+}
+
+/// What every encoding has.
+fn the_same(text: &str) -> String {
+    bare(text).chars().filter(char::is_ascii).collect()
+}
+
+/// What a record says was sent; the first of a Query message's statements stands for all. The server logs no Execute of
+/// an empty statement.
 fn recorded(exchange: &Exchange) -> Option<Key> {
+    let text = exchange.statement();
     match exchange.phase() {
-        "query" if exchange.at("/request/place/0") == 0 => {
-            Some(Key::Query(exchange.at("/request/frame_sha256").as_str()?.to_owned()))
-        }
-        "execute" => Some(Key::Execute(exchange.statement().to_owned())),
+        "query" if exchange.at("/request/place/0") != 0 => None,
+        "query" if text.contains(char::REPLACEMENT_CHARACTER) => Some(Key::Foreign(the_same(text))),
+        "query" => Some(Key::Query(exchange.at("/request/frame_sha256").as_str()?.to_owned())),
+        "execute" if !text.is_empty() => Some(Key::Execute(text.to_owned())),
+        "execute" if exchange.at("/request/action/facts/kind") != "empty" => Some(Key::Call),
         _ => None,
     }
 }
