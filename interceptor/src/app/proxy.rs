@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::approvals;
 use crate::{
-    approval::Approvals,
+    approval::{Approvals, Notices, Webhook},
     channel::{self, AsyncChannel, Channel},
     config::{Folder, LocalApproval, Settings},
     control::api::{self, Answer, Envelope, Request},
@@ -166,13 +166,13 @@ impl Daemon {
                 let _ = ask.try_send(process);
             }),
         )?;
+        let mut approvals = Approvals::new(Arc::new(keeper.clone()));
+        if let Some(url) = &settings.webhook {
+            let webhook = Webhook::new(url, keeper.clone()).context("`webhook` in interceptor.toml")?;
+            approvals = approvals.told_to(Notices::start(Arc::new(webhook)));
+        }
         let proxy = Arc::new(Proxy {
-            gate: Arc::new(PolicyGate::new(
-                rules.clone(),
-                producer,
-                settings.durability,
-                Approvals::new(Arc::new(keeper.clone())),
-            )),
+            gate: Arc::new(PolicyGate::new(rules.clone(), producer, settings.durability, approvals)),
             origins,
             client_tls: Terminator::new(Arc::new(keeper.clone())),
             dialler: Dialler::new(keeper.clone()),

@@ -3,6 +3,9 @@
 //! Promises: nothing about a request is believed that its keeper has not put on disk; whoever waits hears of every
 //! change. What a decision means is policy's to say, and the gate's to ask.
 
+mod notify;
+mod webhook;
+
 use std::{fmt, sync::Arc};
 
 use futures::future::BoxFuture;
@@ -19,6 +22,9 @@ use crate::{
     },
     store::docket::{Answer, Filing, Question},
 };
+
+pub use notify::{News, Notices, Notifier, NotifyError};
+pub use webhook::{Webhook, WebhookError};
 
 /// Keeps requests for approval. A seam: the keeper's process, or in tests the docket itself.
 pub trait Clerk: Send + Sync {
@@ -57,6 +63,7 @@ pub enum ApprovalError {
 pub struct Approvals {
     clerk: Arc<dyn Clerk>,
     changes: watch::Sender<u64>,
+    notices: Option<Notices>,
 }
 
 impl fmt::Debug for Approvals {
@@ -68,7 +75,13 @@ impl fmt::Debug for Approvals {
 impl Approvals {
     /// Those that `clerk` keeps.
     pub fn new(clerk: Arc<dyn Clerk>) -> Self {
-        Self { clerk, changes: watch::Sender::new(0) }
+        Self { clerk, changes: watch::Sender::new(0), notices: None }
+    }
+
+    /// The same, where people elsewhere hear of them.
+    #[must_use]
+    pub fn told_to(self, notices: Notices) -> Self {
+        Self { notices: Some(notices), ..self }
     }
 
     /// Counts what changes, for whoever waits for it.
@@ -80,6 +93,7 @@ impl Approvals {
     pub async fn file(&self, filing: Filing) -> Result<Standing, ApprovalError> {
         let filed = self.standing(Question::File(Box::new(filing))).await?;
         self.changed();
+        self.news(News::asked(&filed));
         Ok(filed)
     }
 
@@ -100,6 +114,7 @@ impl Approvals {
     pub async fn decide(&self, id: ApprovalId, decision: Decision) -> Result<Standing, ApprovalError> {
         let decided = self.standing(Question::Decide { id, decision }).await?;
         self.changed();
+        self.news(News::decided(&decided));
         Ok(decided)
     }
 
@@ -116,6 +131,12 @@ impl Approvals {
         match answer? {
             Answer::Voided(count) => Ok(count),
             other => Err(odd(other)),
+        }
+    }
+
+    fn news(&self, news: News) {
+        if let Some(notices) = &self.notices {
+            notices.tell(news);
         }
     }
 

@@ -28,7 +28,7 @@ pub enum LocalApproval {
 }
 
 /// The daemon's settings.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Settings {
     /// When a permit may be minted.
@@ -39,6 +39,8 @@ pub struct Settings {
     pub run_quota_mib: u64,
     /// How much the store may hold, in MiB; sealed segments beyond it are removed, oldest first.
     pub store_mib: u64,
+    /// Where approvers hear what waits for them: `https://...`, or `http://` on this host's loopback.
+    pub webhook: Option<String>,
     /// Whether people may approve on this host, over its own socket; by default where no CI jobs run.
     local_approval: Option<LocalApproval>,
     /// Sealed segments younger than this are kept in any case, in days.
@@ -52,6 +54,7 @@ impl Default for Settings {
             journal_mib: 16,
             run_quota_mib: 1024,
             store_mib: 16 * 1024,
+            webhook: None,
             local_approval: None,
             retention_days: 90,
         }

@@ -179,6 +179,14 @@ impl KeeperClient {
         }
     }
 
+    /// The code by which the approvers' webhook knows that a message is ours.
+    pub async fn vouch(&self, message: &[u8]) -> Result<Vec<u8>, AskError> {
+        match self.ask(Ask::Vouch(Blob(message.to_vec()))).await? {
+            Answer::Signature(code) => Ok(code.0),
+            _ => Err(AskError::Mixed),
+        }
+    }
+
     /// Has the keeper read the inventory again.
     pub async fn reload(&self) -> Result<(), AskError> {
         match self.ask(Ask::Reload).await? {

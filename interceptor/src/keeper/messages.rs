@@ -147,6 +147,8 @@ pub enum Ask {
     },
     /// Where requests for approval stand, and changes to them.
     Approval(docket::Question),
+    /// Vouch for a message to the approvers' webhook, with the secret that it shares with us.
+    Vouch(Blob),
     /// Make a certificate for the proxy's own key, towards agents.
     Mint {
         /// Which resource it will stand for.

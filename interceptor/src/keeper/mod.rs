@@ -24,10 +24,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hmac::{Hmac, Mac as _};
 use interceptor_core::{
-    inventory::{AddressPattern, Credential, Inventory},
+    inventory::{AddressPattern, Credential, Inventory, SecretSource},
     model::{ResourceName, RunId, Spent, SyntheticAddress},
 };
+use sha2::Sha256;
 
 use crate::{
     channel::{Channel, ChannelError},
@@ -68,6 +70,9 @@ pub type SpentSince = Box<dyn Fn(RunId, i64) -> Result<Vec<(i64, Spent)>, String
 
 /// Answers about requests for approval. The third seam to the store.
 pub type Approvals = Box<dyn Fn(Question) -> Result<docket::Answer, String> + Send + Sync>;
+
+/// The credential that the approvers' webhook shares with us, in the folder of credentials.
+const WEBHOOK: &str = "webhook";
 
 /// How long the writer may take for what is left when the proxy is gone.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -258,6 +263,13 @@ impl Keeper {
             }
             Ask::Spent { run, since } => (self.spent)(run, since).map(Answer::Spent),
             Ask::Approval(question) => (self.approvals)(question).map(Answer::Approval),
+            Ask::Vouch(message) => {
+                let secret =
+                    self.secrets.fetch(&SecretSource::File(WEBHOOK.into())).map_err(|e| e.to_string())?;
+                let mac = Hmac::<Sha256>::new_from_slice(secret.expose()).map_err(|e| e.to_string())?;
+                let code = mac.chain_update(&message.0).finalize().into_bytes();
+                Ok(Answer::Signature(Blob(code.to_vec())))
+            }
             Ask::Mint { resource, names, public_key } => {
                 check_names(&inventory, &resource, &names)?;
                 let minted = self.authority.mint(&names, &public_key.0).map_err(|e| e.to_string())?;

@@ -23,7 +23,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::stream::Stream;
+use super::stream::{Stream, keep_alive};
 use crate::{
     keeper::{
         client::{AskError, KeeperClient, UpstreamLogin},
@@ -131,6 +131,7 @@ pub async fn connect(target: &Target) -> Result<Stream, DialError> {
         match tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 stream.set_nodelay(true)?;
+                keep_alive(&stream)?;
                 return Ok(stream.into());
             }
             Ok(Err(error)) => last = error,

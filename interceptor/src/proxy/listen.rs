@@ -31,6 +31,7 @@ use super::{
     registry::OpenSession,
     relay,
     session::Caller,
+    stream::keep_alive,
     turns::Turn,
     workers::Workers,
 };
@@ -153,6 +154,8 @@ async fn handle(proxy: &Arc<Proxy>, run: &Arc<Run>, turn: &Turn, stream: TcpStre
         }
     };
     let _ = stream.set_nodelay(true);
+    // A client that waits for a person and is gone without a word is found out.
+    let _ = keep_alive(&stream);
     let rules = proxy.gate.rules();
     if let Some(released) = proxy.runs.released(run.id, now_us()) {
         let target = released_target(&rules.inventory, connection.destination);

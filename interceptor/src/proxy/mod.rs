@@ -4,6 +4,7 @@
 //! and recorded; everything else meets the gate. The proxy holds no secret but what must go out in clear, and
 //! knows the kernel only through what it remembers of a flow.
 
+mod absent;
 mod budget;
 #[cfg(test)]
 mod cost_tests;

@@ -7,14 +7,14 @@ use futures::future::BoxFuture;
 use interceptor_core::{Client, Notice, permit::GaveUp};
 use tokio::sync::{mpsc, watch};
 
-use super::registry::Cancels;
+use super::registry::{Cancelled, Cancels};
 
 /// A client of a relay.
 #[derive(Debug)]
 pub(super) struct Patient {
     notices: mpsc::UnboundedSender<Notice>,
     left: watch::Receiver<bool>,
-    cancels: Cancels,
+    cancels: Cancelled,
 }
 
 /// The relay's hold on a [`Patient`].
@@ -27,10 +27,10 @@ pub(super) struct Bedside {
 
 impl Patient {
     /// A client that is there.
-    pub(super) fn new(cancels: Cancels) -> (Self, Bedside) {
+    pub(super) fn new(cancels: &Cancels) -> (Self, Bedside) {
         let (tell, notices) = mpsc::unbounded_channel();
         let (leave, left) = watch::channel(false);
-        (Self { notices: tell, left, cancels }, Bedside { notices, left: leave })
+        (Self { notices: tell, left, cancels: cancels.listen() }, Bedside { notices, left: leave })
     }
 }
 

@@ -64,20 +64,31 @@ pub struct Told {
 pub struct Cancels(Arc<watch::Sender<u64>>);
 
 impl Cancels {
-    /// Resolves when the client asks, from the first poll on.
-    pub async fn asked(&self) {
-        let mut cancels = self.0.subscribe();
-        // The sender is ours.
-        let _asked = cancels.changed().await;
+    /// What the client asks from now on.
+    pub fn listen(&self) -> Cancelled {
+        Cancelled(self.0.subscribe())
     }
 
-    /// Whether anything waited, which it does no more.
+    /// Whether anything waited, which it does no more. What is only about to wait will not.
     fn ask(&self) -> bool {
-        let waits = self.0.receiver_count() > 0;
-        if waits {
-            self.0.send_modify(|count| *count = count.wrapping_add(1));
+        self.0.send_modify(|count| *count = count.wrapping_add(1));
+        // Whoever waits listens besides whoever may wait.
+        self.0.receiver_count() > 1
+    }
+}
+
+/// A client's wish that its exchange be cancelled, from when it went to the gate.
+#[derive(Debug)]
+pub struct Cancelled(watch::Receiver<u64>);
+
+impl Cancelled {
+    /// Resolves when it asks, or has asked.
+    pub async fn asked(&self) {
+        let mut cancels = self.0.clone();
+        // Without its session nobody asks any more.
+        if cancels.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
-        waits
     }
 }
 

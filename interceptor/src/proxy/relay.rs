@@ -14,16 +14,17 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures::future::BoxFuture;
 use interceptor_core::{
     Decoder, Denial, Gate, Held, Notice, Side, Step, Verdict,
-    model::{Author, Spent},
-    protocol::{CancelKey, DecodeError, Done, Greeting, Refusal, Stopped},
+    model::Author,
+    protocol::{CancelKey, DecodeError, Done},
 };
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::{
+    absent::Absent,
     budget::{Budget, Cancelling},
     leg::{FULL, Leg},
     patient::{Bedside, Patient},
@@ -467,7 +468,7 @@ impl Relay<'_> {
     }
 
     fn judge(&self, held: Held, author: Author, cancels: &Cancels) -> Judging {
-        let (patient, bedside) = Patient::new(cancels.clone());
+        let (patient, bedside) = Patient::new(cancels);
         let gate = self.gate.clone();
         let turn = (held.actions().len() > BATCH).then(|| self.turn.clone());
         let verdict = Box::pin(async move {
@@ -566,49 +567,6 @@ pub(super) fn fresh_key(theirs: Option<&CancelKey>) -> io::Result<CancelKey> {
     let mut secret = vec![0; 4];
     random(&mut secret)?;
     Ok(CancelKey { process, secret: secret.into() })
-}
-
-/// In a decoder's place while it works elsewhere, and for good if it did not come back.
-struct Absent;
-
-impl Decoder for Absent {
-    fn step(&mut self, side: Side, _: &mut BytesMut) -> Result<Step, DecodeError> {
-        Err(DecodeError { guilty: side, what: "it was not decoded".to_owned() })
-    }
-
-    fn opened(&mut self, _: &Greeting, _: &CancelKey) -> Bytes {
-        Bytes::new()
-    }
-
-    fn sent(&mut self, _: u64) {}
-
-    fn refuse(&mut self, _: u64, _: &Denial) -> Refusal {
-        Refusal { client: Bytes::new(), upstream: Bytes::new() }
-    }
-
-    fn again(&mut self, _: u64) {}
-
-    fn notice(&mut self, _: &Notice) -> Option<Bytes> {
-        None
-    }
-
-    fn passed(&mut self) -> Spent {
-        Spent::default()
-    }
-
-    fn allow(&mut self, _: Spent) {}
-
-    fn stop(&mut self, _: &Denial) -> Stopped {
-        Stopped { client: Bytes::new(), done: None }
-    }
-
-    fn farewell(&mut self, _: &Denial) -> Bytes {
-        Bytes::new()
-    }
-
-    fn is_idle(&self) -> bool {
-        false
-    }
 }
 
 #[cfg(test)]

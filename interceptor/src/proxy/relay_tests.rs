@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use interceptor_core::{
     Client,
     model::{OutcomeStatus, Spent},

@@ -197,13 +197,8 @@ impl Caller<'_> {
         let gate = Arc::new(SessionGate::new(self.proxy.gate.clone(), subject.clone()));
         let permit = match gate.judge(&opening.held, Author::Agent, &Nobody).await {
             Verdict::Allow(permit) => permit,
-            Verdict::Deny(denial) => {
-                let refusal = decoder.refuse(number, &denial);
-                return last(&mut client, &refusal.client).await.map(|()| None);
-            }
-            // Only what waits is asked again, and an opening does not.
-            Verdict::Again => {
-                let word = decoder.farewell(&Ending::Stopping.denial());
+            refused => {
+                let word = no_session(decoder.as_mut(), number, &refused);
                 return last(&mut client, &word).await.map(|()| None);
             }
         };
@@ -374,6 +369,14 @@ async fn cancel(
     match proxy.dialler.cancel(resource, protocol, agent, &subject.principal, theirs).await {
         Ok(()) => ledger.ended_whole(0, OutcomeStatus::Completed, 0, None),
         Err(error) => ledger.ended_whole(0, OutcomeStatus::Failed, 0, Some(telemetry::chain(&error))),
+    }
+}
+
+/// The last word to a client that gets no session. Only what waits is asked again, and an opening does not.
+fn no_session(decoder: &mut dyn Decoder, number: u64, verdict: &Verdict) -> Bytes {
+    match verdict {
+        Verdict::Deny(denial) => decoder.refuse(number, denial).client,
+        Verdict::Again | Verdict::Allow(_) => decoder.farewell(&Ending::Stopping.denial()),
     }
 }
 

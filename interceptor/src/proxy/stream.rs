@@ -4,8 +4,10 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -34,6 +36,16 @@ impl Stream {
     pub fn holds_back(&self) -> bool {
         matches!(self, Self::Other(_))
     }
+}
+
+/// How long a peer may be silent before it is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Has the kernel ask a silent peer whether it is there, so that neither a wait for a person nor a middlebox in between
+/// makes a connection of the dead.
+pub(super) fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    let how = TcpKeepalive::new().with_time(SILENCE).with_interval(SILENCE);
+    SockRef::from(stream).set_tcp_keepalive(&how)
 }
 
 impl From<TcpStream> for Stream {

@@ -196,6 +196,13 @@ fn roots_of(path: &std::path::Path) -> Result<RootCertStore, String> {
     Ok(store)
 }
 
+/// For a server of nobody's inventory, by the system's roots.
+pub fn ordinary_client() -> Result<ClientConfig, String> {
+    let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let config = config.map_err(|error| error.to_string())?;
+    Ok(config.with_root_certificates(system_roots()?).with_no_client_auth())
+}
+
 fn system_roots() -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
     let _counts = store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

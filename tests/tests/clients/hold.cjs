@@ -27,7 +27,7 @@ async function main() {
     const [sql, ...values] = statement.split(' -- ');
     for (;;) {
       try {
-        session = session || (await connect());
+        while (!session) session = await connect().catch(() => sleep(300));
         console.log(`${sql}: done ${await session.run(sql, values.map(Number))}`);
         break;
       } catch (error) {

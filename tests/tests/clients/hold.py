@@ -93,7 +93,11 @@ for step in sys.argv[2:]:
     values = [int(value) for value in values]
     while True:
         try:
-            session = session or connect()
+            while not session:
+                try:
+                    session = connect()
+                except Gone:
+                    time.sleep(0.3)
             print(f"{sql}: done {session(sql, *values)}", flush=True)
             break
         except Refused as refusal:

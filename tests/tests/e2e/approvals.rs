@@ -3,7 +3,7 @@
 use std::{process::Command, time::Duration};
 
 use interceptor_tests::{
-    Bed, Finished, Installation, Job, Logins, RunningBed, Setup,
+    Bed, Finished, Installation, Job, Logins, RunningBed, Setup, bed,
     installation::{DSN, POLICY},
     places,
     process::{PATIENCE, wait_until},
@@ -39,6 +39,11 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn new() -> Self {
+        Self::with(|setup| setup)
+    }
+
+    /// With more in its configuration.
+    pub(crate) fn with(more: impl FnOnce(Setup) -> Setup) -> Self {
         let bed = Bed::start();
         let logins = Logins::of(&["alice", "bob", "eve", "mallory"]);
         let groups = [("alice", "dba"), ("bob", "dba"), ("eve", "dba"), ("mallory", "on-call")];
@@ -54,8 +59,8 @@ impl Stage {
             .people(&logins.people(&groups))
             .policy("10-test.cedar", POLICY)
             .policy("20-holds.cedar", HOLDS)
-            .settings("local-approval = \"on\"")
-            .start();
+            .settings("local-approval = \"on\"");
+        let installation = more(installation).start();
         Self { bed, installation, logins }
     }
 
@@ -357,4 +362,52 @@ fn what_is_approved_is_done_once_whatever_dies() {
 #[ignore = "takes an hour: run by `cargo xtask test --long`"]
 fn what_is_approved_is_done_once_through_a_thousand_kills() {
     killed(if std::env::var_os("INTERCEPTOR_SLICE").is_some() { 40 } else { 1000 });
+}
+
+/// Hears the webhook, the first time badly, and checks what it hears.
+const HOOK: &str = r#"
+import hashlib, hmac, http.server, json, sys
+port, secret = int(sys.argv[1]), sys.argv[2].encode()
+class Hook(http.server.BaseHTTPRequestHandler):
+    tries = 0
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        signed = self.headers["x-interceptor-timestamp"].encode() + b"." + body
+        right = "sha256=" + hmac.new(secret, signed, hashlib.sha256).hexdigest()
+        Hook.tries += 1
+        said = json.loads(body)
+        genuine = hmac.compare_digest(right, self.headers["x-interceptor-signature"])
+        print(self.headers["x-interceptor-event"], genuine, said["event"], said["state"], said["groups"],
+              "DELETE" in body.decode(), flush=True)
+        self.send_response(500 if Hook.tries == 1 else 204)
+        self.end_headers()
+    def log_message(self, *_): pass
+http.server.HTTPServer(("127.0.0.1", port), Hook).serve_forever()
+"#;
+
+#[test]
+fn a_webhook_hears_who_waits_for_whom_and_knows_that_it_is_us() {
+    let (port, secret) = (bed::free_port().to_string(), "the-hooks-own-secret");
+    let mut hook = Command::new("/usr/bin/python3");
+    hook.args(["-c", HOOK, &port, secret]);
+    let hook = Job::start(hook, "");
+    let stage = Stage::with(|setup| {
+        setup
+            .settings(&format!("webhook = \"http://127.0.0.1:{port}/approvals\""))
+            .credential("webhook", secret)
+    });
+    let words = stage.installation.psql_words(&["-c", "DELETE FROM notes WHERE id = 1"]);
+    let job = Job::start(stage.installation.captured("release-bot", &words), "");
+    let id = stage.installation.open_approval("id = 1");
+    stage.says("bob", &["approve", &id]).succeeded();
+    job.finish(PATIENCE).succeeded();
+    // The second try comes a second after the first.
+    std::thread::sleep(Duration::from_secs(3));
+    hook.signal(Signal::SIGTERM);
+    let heard = hook.finish(PATIENCE).stdout;
+    let lines: Vec<&str> = heard.lines().collect();
+    let asked = format!("{id}/asked True asked open ['dba'] False");
+    let decided = format!("{id}/decided/1 True decided open ['dba'] False");
+    assert_eq!(lines, [&asked, &asked, &decided], "{heard}");
+    stage.finish();
 }

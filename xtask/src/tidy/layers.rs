@@ -20,7 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // A launch asks the helper for a run, and the helper starts its roles by the launcher's primitives.
     ("launch", &["places", "channel", "helper", "telemetry"]),
     ("helper", &["places", "channel", "launch", "telemetry"]),
-    ("approval", &["places", "store", "keeper", "telemetry"]),
+    ("approval", &["places", "store", "keeper", "tls", "telemetry"]),
     ("gate", &["places", "identity", "store", "approval", "telemetry"]),
     (
         "proxy",

@@ -1,0 +1,51 @@
+//! A decoder that is not there. It knows nothing and does nothing; whatever asks it anything has come too early.
+
+use bytes::{Bytes, BytesMut};
+use interceptor_core::{
+    Decoder, Denial, Notice, Side, Step,
+    model::Spent,
+    protocol::{CancelKey, DecodeError, Greeting, Refusal, Stopped},
+};
+
+/// In a decoder's place while it works elsewhere, and for good if it did not come back.
+pub(super) struct Absent;
+
+impl Decoder for Absent {
+    fn step(&mut self, side: Side, _: &mut BytesMut) -> Result<Step, DecodeError> {
+        Err(DecodeError { guilty: side, what: "it was not decoded".to_owned() })
+    }
+
+    fn opened(&mut self, _: &Greeting, _: &CancelKey) -> Bytes {
+        Bytes::new()
+    }
+
+    fn sent(&mut self, _: u64) {}
+
+    fn refuse(&mut self, _: u64, _: &Denial) -> Refusal {
+        Refusal { client: Bytes::new(), upstream: Bytes::new() }
+    }
+
+    fn again(&mut self, _: u64) {}
+
+    fn notice(&mut self, _: &Notice) -> Option<Bytes> {
+        None
+    }
+
+    fn passed(&mut self) -> Spent {
+        Spent::default()
+    }
+
+    fn allow(&mut self, _: Spent) {}
+
+    fn stop(&mut self, _: &Denial) -> Stopped {
+        Stopped { client: Bytes::new(), done: None }
+    }
+
+    fn farewell(&mut self, _: &Denial) -> Bytes {
+        Bytes::new()
+    }
+
+    fn is_idle(&self) -> bool {
+        false
+    }
+}
