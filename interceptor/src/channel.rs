@@ -7,6 +7,7 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     marker::PhantomData,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    sync::{Mutex, PoisonError},
 };
 
 use nix::{
@@ -48,6 +49,7 @@ pub enum ChannelError {
 #[derive(Debug)]
 pub struct Channel<S, R> {
     socket: OwnedFd,
+    receiving: Mutex<()>,
     kinds: PhantomData<fn(S) -> R>,
 }
 
@@ -79,7 +81,7 @@ pub fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
     /// Over a socket that is already a connected `SOCK_SEQPACKET` one.
     pub fn from_socket(socket: OwnedFd) -> Self {
-        Self { socket, kinds: PhantomData }
+        Self { socket, receiving: Mutex::default(), kinds: PhantomData }
     }
 
     /// Sends one message; blocks while the socket is full.
@@ -89,18 +91,24 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
 
     /// Waits for one message.
     pub fn receive(&self) -> Result<(R, Vec<OwnedFd>), ChannelError> {
-        receive_on(self.socket.as_raw_fd()).map(|received| (received.message, received.descriptors))
+        self.receive_whole().map(|received| (received.message, received.descriptors))
     }
 
     /// Waits for one message, and says who sent it where the socket asks the kernel for that (`SO_PASSCRED`).
     pub fn receive_signed(&self) -> Result<(R, Option<Sender>), ChannelError> {
-        receive_on(self.socket.as_raw_fd()).map(|received| (received.message, received.sender))
+        self.receive_whole().map(|received| (received.message, received.sender))
+    }
+
+    fn receive_whole(&self) -> Result<Received<R>, ChannelError> {
+        // Several threads may wait on one channel: what one has measured must not be taken by another.
+        let _alone = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+        receive_on(self.socket.as_raw_fd())
     }
 
     /// Gives the channel to the running tokio runtime.
     pub fn into_async(self) -> io::Result<AsyncChannel<S, R>> {
         set_nonblocking(self.socket.as_fd())?;
-        Ok(AsyncChannel { socket: watch(self.socket)?, kinds: PhantomData })
+        Ok(AsyncChannel { socket: watch(self.socket)?, receiving: Mutex::default(), kinds: PhantomData })
     }
 }
 
@@ -120,6 +128,7 @@ impl<S, R> AsFd for AsyncChannel<S, R> {
 #[derive(Debug)]
 pub struct AsyncChannel<S, R> {
     socket: AsyncFd<OwnedFd>,
+    receiving: Mutex<()>,
     kinds: PhantomData<fn(S) -> R>,
 }
 
@@ -150,7 +159,11 @@ impl<S: Serialize, R: DeserializeOwned> AsyncChannel<S, R> {
     async fn receive_whole(&self) -> Result<Received<R>, ChannelError> {
         loop {
             let mut ready = self.socket.readable().await?;
-            match receive_on(self.socket.as_raw_fd()) {
+            let received = {
+                let _alone = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+                receive_on(self.socket.as_raw_fd())
+            };
+            match received {
                 Err(ChannelError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready.clear_ready()
                 }
@@ -283,5 +296,34 @@ mod tests {
         assert!(matches!(left.send(&"x".repeat(LIMIT), &[]), Err(ChannelError::TooLong)));
         drop(left);
         assert!(matches!(right.receive(), Err(ChannelError::Closed)));
+    }
+
+    #[test]
+    fn threads_that_share_a_channel_each_get_whole_messages() {
+        let (left, right) = pair::<String, u32>().expect("socketpair");
+        let right = std::sync::Arc::new(right);
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let right = right.clone();
+                std::thread::spawn(move || {
+                    let mut got = 0_usize;
+                    loop {
+                        match right.receive() {
+                            Ok((text, _)) => got += text.len(),
+                            Err(ChannelError::Closed) => return got,
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        let mut sent = 0;
+        for round in 0..2000 {
+            let text = "x".repeat(if round % 3 == 0 { 60_000 } else { 3 });
+            sent += text.len();
+            left.send(&text, &[]).expect("sent");
+        }
+        drop(left);
+        assert_eq!(threads.into_iter().map(|thread| thread.join().expect("joined")).sum::<usize>(), sent);
     }
 }

@@ -197,10 +197,7 @@ impl Caller<'_> {
         let gate = Arc::new(SessionGate::new(self.proxy.gate.clone(), subject.clone()));
         let permit = match gate.judge(&opening.held, Author::Agent, &Nobody).await {
             Verdict::Allow(permit) => permit,
-            refused => {
-                let word = no_session(decoder.as_mut(), number, &refused);
-                return last(&mut client, &word).await.map(|()| None);
-            }
+            refused => return no_session(decoder.as_mut(), &mut client, number, &refused).await,
         };
         let mut ledger = Ledger::new(self.proxy.gate.producer().clone());
         ledger.sent(number, permit.records());
@@ -373,11 +370,17 @@ async fn cancel(
 }
 
 /// The last word to a client that gets no session. Only what waits is asked again, and an opening does not.
-fn no_session(decoder: &mut dyn Decoder, number: u64, verdict: &Verdict) -> Bytes {
-    match verdict {
+async fn no_session(
+    decoder: &mut dyn Decoder,
+    client: &mut Stream,
+    number: u64,
+    verdict: &Verdict,
+) -> Result<Option<Box<Inspected>>, StartError> {
+    let word = match verdict {
         Verdict::Deny(denial) => decoder.refuse(number, denial).client,
         Verdict::Again | Verdict::Allow(_) => decoder.farewell(&Ending::Stopping.denial()),
-    }
+    };
+    last(client, &word).await.map(|()| None)
 }
 
 async fn write(client: &mut Stream, bytes: &Bytes) -> Result<(), StartError> {
