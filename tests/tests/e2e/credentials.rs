@@ -116,8 +116,9 @@ fn nobody_dumps_core() {
     assert_eq!(
         dumps_in(folder.path()).len(),
         1,
-        "no core dumps are written here: their size is limited to nothing, and without CAP_SYS_RESOURCE root cannot \
-         raise that; where sudo set the limit, put `Defaults rlimit_core=default` into /etc/sudoers.d"
+        "no core dumps are written here: their size is limited to nothing, and root lacks CAP_SYS_RESOURCE, with which it \
+         could raise that; if it is sudo that took it, `Set disable_coredump false` in /etc/sudo.conf and `Defaults \
+         rlimit_core=default` in sudoers leave it"
     );
     fs::remove_file(&dumps_in(folder.path())[0]).expect("own folder");
     let script = dumping("psql -X -d \"$0\" -c 'SELECT 1' && kill -ABRT $$");
