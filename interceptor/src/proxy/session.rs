@@ -171,11 +171,7 @@ impl Caller<'_> {
         opening: Opening,
     ) -> Result<Option<Box<Inspected>>, StartError> {
         let agent = &self.connection.run.agent;
-        // The keeper chooses by the same rule. Nobody's credential has no user, and opens nothing.
-        let rules = self.proxy.gate.rules();
-        let chosen = credentials::choose(&rules.inventory, &self.resource.name, &agent.name);
-        let user = chosen.map(|(.., credential)| credential.user.clone()).unwrap_or_default();
-        let principal = Principal { user, ..opening.claimed.clone() };
+        let principal = self.principal(&opening.claimed);
         let session = self.session(principal.clone());
         let subject = Arc::new(Subject::of_session(&session));
         // Registered before it is judged: a policy that changes in between still finds it.
@@ -247,6 +243,16 @@ impl Caller<'_> {
                 last(&mut client, &word).await.map(|()| None)
             }
         }
+    }
+
+    /// Who the session will be upstream, whoever it claims to be.
+    fn principal(&self, claimed: &Principal) -> Principal {
+        // The keeper chooses by the same rule. Nobody's credential has no user, and opens nothing.
+        let rules = self.proxy.gate.rules();
+        let agent = &self.connection.run.agent.name;
+        let chosen = credentials::choose(&rules.inventory, &self.resource.name, agent);
+        let user = chosen.map(|(.., credential)| credential.user.clone()).unwrap_or_default();
+        Principal { user, ..claimed.clone() }
     }
 
     async fn relay(&self, mut session: Box<Inspected>) -> Result<(), StartError> {
