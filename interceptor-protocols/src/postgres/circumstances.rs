@@ -14,10 +14,10 @@ use sha2::{Digest, Sha256};
 
 use super::{
     asked::{Asked, What},
-    client,
     decode::PostgresDecoder,
     known::Known,
     queue::Kind,
+    work,
 };
 
 /// How a session says at its start that it is not to be kept waiting: a setting, which the server keeps for us.
@@ -136,7 +136,7 @@ impl PostgresDecoder {
     /// What was asked is read and looked up anew.
     pub(super) fn look_again(&mut self, asked: Asked) {
         self.known = Known::default();
-        self.work = client::read_again(asked.frame);
+        self.work = work::read_again(asked.frame);
     }
 }
 

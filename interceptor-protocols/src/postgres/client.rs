@@ -24,47 +24,15 @@ use super::{
     facts,
     frame::{self, Fields, MAX_BIND, MAX_CALL, MAX_SMALL, MAX_TEXT, Malformed},
     large::LargeBind,
-    lookup::{self, PREFIX},
+    lookup,
     names::Found,
     part::{Part, Way},
     queue::{Entry, Gate, Kind},
     refuse,
     startup::{self, First},
     turn::{self, Turn},
+    work::{Work, own_name, read, read_large},
 };
-
-/// A frame that is being judged.
-#[derive(Debug)]
-pub(super) enum Work {
-    Query {
-        frame: Bytes,
-        reading: Arc<Reading>,
-    },
-    Parse {
-        frame: Bytes,
-        name: String,
-        reading: Arc<Reading>,
-        types: Vec<u32>,
-    },
-    Bind {
-        frame: Bytes,
-        bind: Bind,
-    },
-    /// The beginning of a Bind, and how much of it is to follow.
-    LargeBind {
-        first: Bytes,
-        large: Box<LargeBind>,
-        left: usize,
-    },
-    Execute {
-        frame: Bytes,
-        portal: String,
-    },
-    Function {
-        frame: Bytes,
-        call: bind::Call,
-    },
-}
 
 /// What judging needs to know.
 struct Wanted {
@@ -575,61 +543,4 @@ impl PostgresDecoder {
     ) -> Step {
         self.ask(what, action::unknown(phase, text, binds, why), frame, (Turn::Catalogue, false))
     }
-}
-
-/// A frame that was judged, to be judged once more; none where it is not one of those that wait.
-pub(super) fn read_again(frame: Bytes) -> Option<Work> {
-    let tag = frame.first().copied().filter(|tag| matches!(tag, b'Q' | b'E' | b'F'))?;
-    read(tag, frame).ok()
-}
-
-/// A name that a client may use.
-fn own_name(name: String) -> Result<String, Malformed> {
-    if name.starts_with(PREFIX) { Err(Malformed) } else { Ok(name) }
-}
-
-/// Reads the beginning of a Bind.
-fn read_large(first: &Bytes) -> Result<LargeBind, Malformed> {
-    let large = LargeBind::begin(Fields::of(first).rest())?;
-    own_name(large.portal().to_owned())?;
-    own_name(large.statement().to_owned())?;
-    Ok(large)
-}
-
-fn read(tag: u8, frame: Bytes) -> Result<Work, Malformed> {
-    let mut fields = Fields::of(&frame);
-    Ok(match tag {
-        b'Q' => {
-            let reading = reading(fields.text()?);
-            fields.end()?;
-            Work::Query { frame, reading }
-        }
-        b'P' => {
-            let name = own_name(fields.name()?)?;
-            let reading = reading(fields.text()?);
-            let types = (0..fields.count()?).map(|_| fields.u32()).collect::<Result<_, _>>()?;
-            fields.end()?;
-            Work::Parse { frame, name, reading, types }
-        }
-        b'B' => {
-            let bind = bind::read(fields)?;
-            own_name(bind.portal.clone())?;
-            own_name(bind.statement.clone())?;
-            Work::Bind { frame, bind }
-        }
-        b'E' => {
-            let portal = own_name(fields.name()?)?;
-            fields.i32()?;
-            fields.end()?;
-            Work::Execute { frame, portal }
-        }
-        _ => Work::Function { frame, call: bind::read_call(fields)? },
-    })
-}
-
-fn reading(text: Bytes) -> Arc<Reading> {
-    Arc::new(match std::str::from_utf8(&text) {
-        Ok(text) => Reading::of(text.to_owned()),
-        Err(_) => Reading::unread(String::from_utf8_lossy(&text).into_owned(), "the text is not UTF-8"),
-    })
 }

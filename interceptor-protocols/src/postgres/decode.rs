@@ -15,7 +15,6 @@ use super::{
     action::{Change, Session},
     asked::Asked,
     circumstances::StateOfSession,
-    client::Work,
     frame::Writer,
     known::{Known, Moment},
     meter::Meter,
@@ -23,6 +22,7 @@ use super::{
     queue::{Changes, Planned, Queue},
     refuse,
     turn::Turns,
+    work::Work,
 };
 
 /// Where the connection is.

@@ -33,6 +33,7 @@ mod refuse;
 mod startup;
 mod turn;
 mod upstream;
+mod work;
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,106 @@
+//! A client's message as it was read, before it is judged.
+//!
+//! Promise: a name of our own is nobody else's; what cannot be read is malformed, never guessed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{
+    action::Reading,
+    bind::{self, Bind},
+    frame::{Fields, Malformed},
+    large::LargeBind,
+    lookup::PREFIX,
+};
+
+/// A frame that is being judged.
+#[derive(Debug)]
+pub(super) enum Work {
+    Query {
+        frame: Bytes,
+        reading: Arc<Reading>,
+    },
+    Parse {
+        frame: Bytes,
+        name: String,
+        reading: Arc<Reading>,
+        types: Vec<u32>,
+    },
+    Bind {
+        frame: Bytes,
+        bind: Bind,
+    },
+    /// The beginning of a Bind, and how much of it is to follow.
+    LargeBind {
+        first: Bytes,
+        large: Box<LargeBind>,
+        left: usize,
+    },
+    Execute {
+        frame: Bytes,
+        portal: String,
+    },
+    Function {
+        frame: Bytes,
+        call: bind::Call,
+    },
+}
+
+/// A frame that was judged, to be judged once more; none where it is not one of those that wait.
+pub(super) fn read_again(frame: Bytes) -> Option<Work> {
+    let tag = frame.first().copied().filter(|tag| matches!(tag, b'Q' | b'E' | b'F'))?;
+    read(tag, frame).ok()
+}
+
+/// A name that a client may use.
+pub(super) fn own_name(name: String) -> Result<String, Malformed> {
+    if name.starts_with(PREFIX) { Err(Malformed) } else { Ok(name) }
+}
+
+/// Reads the beginning of a Bind.
+pub(super) fn read_large(first: &Bytes) -> Result<LargeBind, Malformed> {
+    let large = LargeBind::begin(Fields::of(first).rest())?;
+    own_name(large.portal().to_owned())?;
+    own_name(large.statement().to_owned())?;
+    Ok(large)
+}
+
+/// Reads a message of one of the kinds that are judged.
+pub(super) fn read(tag: u8, frame: Bytes) -> Result<Work, Malformed> {
+    let mut fields = Fields::of(&frame);
+    Ok(match tag {
+        b'Q' => {
+            let reading = reading(fields.text()?);
+            fields.end()?;
+            Work::Query { frame, reading }
+        }
+        b'P' => {
+            let name = own_name(fields.name()?)?;
+            let reading = reading(fields.text()?);
+            let types = (0..fields.count()?).map(|_| fields.u32()).collect::<Result<_, _>>()?;
+            fields.end()?;
+            Work::Parse { frame, name, reading, types }
+        }
+        b'B' => {
+            let bind = bind::read(fields)?;
+            own_name(bind.portal.clone())?;
+            own_name(bind.statement.clone())?;
+            Work::Bind { frame, bind }
+        }
+        b'E' => {
+            let portal = own_name(fields.name()?)?;
+            fields.i32()?;
+            fields.end()?;
+            Work::Execute { frame, portal }
+        }
+        _ => Work::Function { frame, call: bind::read_call(fields)? },
+    })
+}
+
+fn reading(text: Bytes) -> Arc<Reading> {
+    Arc::new(match std::str::from_utf8(&text) {
+        Ok(text) => Reading::of(text.to_owned()),
+        Err(_) => Reading::unread(String::from_utf8_lossy(&text).into_owned(), "the text is not UTF-8"),
+    })
+}
