@@ -310,6 +310,10 @@ fn killed(rounds: u32) {
         let bed = &stage.bed;
         bed.admin("orders", &format!("INSERT INTO counter VALUES ({round}, 0)"));
         let installation = &stage.installation;
+        // What was killed in the last round may be on its way back, and takes no launch until then.
+        wait_until("the daemon to take a launch", PATIENCE, || {
+            installation.run("release-bot", &["true"]).status.success()
+        });
         let sql = format!(
             "retry:WITH gone AS (DELETE FROM notes WHERE id = -1) UPDATE counter SET n = n + 1 WHERE id = {round}"
         );
