@@ -33,7 +33,7 @@ async function main() {
       } catch (error) {
         if (error.code === '42501') {
           console.log(`${sql}: 42501 ${error.message} / ${error.hint}`);
-          if (how === 'once' || !error.message.includes('still open')) break;
+          if (how === 'once' || /denied by|was used for/.test(error.message)) break;
         } else {
           console.log(`${sql}: gone ${error.code || error.message}`);
           if (session) await session.end().catch(() => {});

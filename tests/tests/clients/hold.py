@@ -103,7 +103,7 @@ for step in sys.argv[2:]:
         except Refused as refusal:
             message, hint = refusal.args
             print(f"{sql}: 42501 {message} / {hint}", flush=True)
-            if how == "once" or "still open" not in message:
+            if how == "once" or "denied by" in message or "was used for" in message:
                 break
         except Gone as error:
             print(f"{sql}: gone {str(error).splitlines()[:1]}", flush=True)
