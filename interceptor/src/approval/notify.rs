@@ -150,7 +150,7 @@ mod tests {
         fn tell<'a>(&'a self, news: &'a News) -> BoxFuture<'a, Result<(), NotifyError>> {
             let mut heard = self.0.lock().unwrap();
             heard.push(news.key.clone());
-            let well = heard.len() % 3 == 0;
+            let well = heard.len().is_multiple_of(3);
             Box::pin(std::future::ready(if well { Ok(()) } else { Err(NotifyError("deaf".to_owned())) }))
         }
     }
