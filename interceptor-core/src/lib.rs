@@ -9,6 +9,7 @@
 pub mod approval;
 pub mod inventory;
 pub mod model;
+pub mod password;
 pub mod permit;
 pub mod policy;
 pub mod protocol;

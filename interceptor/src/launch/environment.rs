@@ -9,7 +9,7 @@ use std::{
     os::unix::ffi::{OsStrExt, OsStringExt},
 };
 
-use interceptor_core::model::RunId;
+use interceptor_core::{model::RunId, password};
 
 /// What a run's environment was made into.
 #[derive(Default)]
@@ -83,14 +83,6 @@ pub(crate) fn prepare(
     made
 }
 
-/// An argument as it may be told and recorded: without a password that stands in it.
-pub(crate) fn without_password(argument: &str) -> String {
-    let stars = b"***";
-    let bytes = argument.as_bytes();
-    let safe = url_without_password(bytes, stars).or_else(|| settings_without_password(bytes, stars));
-    safe.map_or_else(|| argument.to_owned(), |safe| String::from_utf8_lossy(&safe).into_owned())
-}
-
 /// The names of variables that hold a secret.
 pub(crate) fn secret_names(inherited: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<String> {
     let anything = RunId::from_random(0);
@@ -118,8 +110,7 @@ fn without_secret(run: RunId, name: &str, value: &OsStr) -> Option<OsString> {
         return Some(stand_in.into());
     }
     let text = value.as_bytes();
-    let safe = url_without_password(text, stand_in.as_bytes())
-        .or_else(|| settings_without_password(text, stand_in.as_bytes()))?;
+    let safe = password::replaced(text, stand_in.as_bytes())?;
     Some(OsString::from_vec(safe))
 }
 
@@ -164,60 +155,6 @@ fn looks_like_a_secret(value: &OsStr) -> bool {
     ];
     let value = value.as_bytes();
     value.len() >= 16 && BEGINNINGS.iter().any(|beginning| value.starts_with(beginning))
-}
-
-/// `scheme://user:password@host` with another password.
-fn url_without_password(text: &[u8], stand_in: &[u8]) -> Option<Vec<u8>> {
-    let after_scheme = find(text, b"://")? + 3;
-    let rest = text.get(after_scheme..)?;
-    let authority = rest.split(|b| matches!(b, b'/' | b'?' | b'#')).next()?;
-    // The last `@` ends the user information: a password may contain one.
-    let at = authority.iter().rposition(|b| *b == b'@')?;
-    let colon = authority.get(..at)?.iter().position(|b| *b == b':')?;
-    let mut safe = text.get(..after_scheme + colon + 1)?.to_vec();
-    safe.extend(stand_in);
-    let tail = text.get(after_scheme + at..)?;
-    safe.extend(settings_without_password(tail, stand_in).unwrap_or_else(|| tail.to_vec()));
-    Some(safe)
-}
-
-/// `... password=secret ...`, as libpq's settings and many connection strings have it, with another password.
-fn settings_without_password(text: &[u8], stand_in: &[u8]) -> Option<Vec<u8>> {
-    let lower = text.to_ascii_lowercase();
-    let begin = [&b"password"[..], b"pwd"].iter().find_map(|word| {
-        let after = find(&lower, word)? + word.len();
-        let spaces = lower.get(after..)?.iter().take_while(|b| **b == b' ').count();
-        (lower.get(after + spaces) == Some(&b'=')).then_some(after + spaces + 1)
-    })?;
-    let begin = begin + text.get(begin..)?.iter().take_while(|b| **b == b' ').count();
-    let length = setting_length(text.get(begin..)?);
-    let mut safe = text.get(..begin)?.to_vec();
-    safe.extend(stand_in);
-    let tail = text.get(begin + length..)?;
-    safe.extend(settings_without_password(tail, stand_in).unwrap_or_else(|| tail.to_vec()));
-    (length > 0).then_some(safe)
-}
-
-/// How long a value is: to the closing quote, or to the next separator.
-fn setting_length(value: &[u8]) -> usize {
-    let quote = match value.first() {
-        Some(quote @ (b'\'' | b'"')) => *quote,
-        _ => return value.iter().position(|b| matches!(b, b' ' | b'&' | b';')).unwrap_or(value.len()),
-    };
-    let mut escaped = false;
-    for (position, byte) in value.iter().enumerate().skip(1) {
-        match *byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            byte if byte == quote => return position + 1,
-            _ => {}
-        }
-    }
-    value.len()
-}
-
-fn find(text: &[u8], part: &[u8]) -> Option<usize> {
-    text.windows(part.len()).position(|window| window == part)
 }
 
 #[cfg(test)]
@@ -268,8 +205,6 @@ mod tests {
         ] {
             assert_eq!(made("U", value), Some(safe));
         }
-        assert_eq!(without_password("postgres://me:pw@db/x"), "postgres://me:***@db/x");
-        assert_eq!(without_password("--verbose"), "--verbose");
     }
 
     #[test]

@@ -36,7 +36,10 @@ use std::{
     process::ExitCode,
 };
 
-use interceptor_core::model::{AgentIdentity, AgentName, Mode, RunId};
+use interceptor_core::{
+    model::{AgentIdentity, AgentName, Mode, RunId},
+    password,
+};
 use nix::{
     libc,
     sys::{
@@ -285,7 +288,7 @@ fn bounded(command: &[OsString]) -> Vec<String> {
     let mut left = COMMAND_LIMIT;
     let mut told = Vec::new();
     for argument in command {
-        let text = environment::without_password(&argument.to_string_lossy());
+        let text = password::hidden(&argument.to_string_lossy());
         left = match left.checked_sub(text.len().max(1)) {
             Some(left) => left,
             None => break,

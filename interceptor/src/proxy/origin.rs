@@ -11,7 +11,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use interceptor_core::model::{ExecutableDigest, OriginalDestination, ProcessFacts, RunId};
+use interceptor_core::{
+    model::{ExecutableDigest, OriginalDestination, ProcessFacts, RunId},
+    password,
+};
 
 use crate::{
     helper::messages::is_probe,
@@ -148,7 +151,9 @@ fn observed(event: &KernelEvent) -> Option<Observed> {
             Some(Observed::Fork { run, child: process, parent: process_id(*parent) })
         }
         Occurrence::Exec { path, argv, .. } => {
-            Some(Observed::Exec { run, process, path: path.clone(), argv: argv.clone() })
+            // They are recorded and shown to approvers.
+            let argv = argv.iter().map(|argument| password::hidden(argument)).collect();
+            Some(Observed::Exec { run, process, path: path.clone(), argv })
         }
         Occurrence::Exit => Some(Observed::Exit { process }),
         Occurrence::Internal { .. } | Occurrence::Refused { .. } => None,

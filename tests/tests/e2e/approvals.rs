@@ -42,6 +42,14 @@ impl Stage {
         Self::with(|setup| setup)
     }
 
+    /// A captured command that is tried again until it succeeds.
+    pub(crate) fn until_it_passes(&self, words: &[&str]) -> Job {
+        let words: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+        let text = format!("until {}; do sleep 0.3; done\n", words.join(" "));
+        let script = self.installation.script("again.sh", &text);
+        Job::start(self.installation.captured("release-bot", &["sh", &script]), "")
+    }
+
     /// With more in its configuration.
     pub(crate) fn with(more: impl FnOnce(Setup) -> Setup) -> Self {
         let bed = Bed::start();
@@ -197,14 +205,7 @@ fn psql_survives_a_hold() {
     assert_eq!(stage.notes(), "2,3,4,5,6,7,8,9");
     // Killed under it: psql ends, and the retry passes once.
     let words = stage.installation.psql_words(&["-c", "DELETE FROM notes WHERE id = 5"]);
-    let script = stage.installation.script(
-        "again.sh",
-        &format!(
-            "until {}; do sleep 0.3; done\n",
-            words.iter().map(|w| format!("'{w}'")).collect::<Vec<_>>().join(" ")
-        ),
-    );
-    let job = Job::start(stage.installation.captured("release-bot", &["sh", &script]), "");
+    let job = stage.until_it_passes(&words);
     let third = stage.installation.open_approval("id = 5");
     stage.kill_proxy();
     wait_until("the daemon to be back", PATIENCE, || {

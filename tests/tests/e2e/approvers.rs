@@ -11,14 +11,7 @@ use crate::approvals::Stage;
 fn only_people_approve_and_not_for_themselves() {
     let stage = Stage::new();
     let words = stage.installation.psql_words(&["-c", "UPDATE users SET email = name WHERE id = 3"]);
-    let script = stage.installation.script(
-        "again.sh",
-        &format!(
-            "until {}; do sleep 0.3; done\n",
-            words.iter().map(|w| format!("'{w}'")).collect::<Vec<_>>().join(" ")
-        ),
-    );
-    let job = Job::start(stage.installation.captured("release-bot", &["sh", &script]), "");
+    let job = stage.until_it_passes(&words);
     let id = stage.installation.open_approval("UPDATE users");
     let approve = ["approve", &id];
     // Root without a session is nobody, though it may look.

@@ -4,7 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use interceptor_tests::{
     Bed, Installation, Job, RunningBed, Setup,
-    installation::{POLICY, orders},
+    installation::{self, POLICY, orders},
     leaks,
     process::{self, PATIENCE, wait_until},
 };
@@ -66,6 +66,13 @@ fn the_secret_is_nowhere_to_be_found() {
     assert!(said.stderr.contains("MY_API_TOKEN"), "what was replaced is named: {said}");
     let records = installation.records();
     assert!(!records.0.iter().any(|exchange| exchange.0.to_string().contains(&secret)), "in the records");
+    // Nor is the agent's own password, which stands among psql's arguments.
+    assert!(installation::DSN.contains("password=whatever"));
+    assert!(!records.0.iter().any(|exchange| exchange.0.to_string().contains("whatever password=whatever")));
+    assert!(
+        records.0.iter().any(|exchange| exchange.0.to_string().contains("password=***")),
+        "its place is shown"
+    );
     let daemon = installation.stop().expect("it ran");
     assert!(!daemon.text().contains(&secret), "in the daemon's log");
     let mut files = Vec::new();
@@ -122,7 +129,7 @@ fn nobody_dumps_core() {
     );
     fs::remove_file(&dumps_in(folder.path())[0]).expect("own folder");
     let script = dumping("psql -X -d \"$0\" -c 'SELECT 1' && kill -ABRT $$");
-    let words = ["sh", "-c", &script, interceptor_tests::installation::DSN];
+    let words = ["sh", "-c", &script, installation::DSN];
     installation.run("release-bot", &words).failed().says("(1 row)");
     assert_eq!(dumps_in(folder.path()), Vec::<std::path::PathBuf>::new(), "the agent left a core dump");
     for role in ["keeper", "proxy"] {
@@ -146,7 +153,7 @@ fn the_launchers_secrets_are_out_of_reach() {
     let installation = Setup::of(&bed).start();
     let look =
         "cat /proc/[0-9]*/environ; cat /proc/1/environ; grep -c . /proc/1/maps; head -c 10 /proc/1/mem; env";
-    let user = interceptor_tests::installation::agent_user();
+    let user = installation::agent_user();
     for user in [user.as_str(), "root"] {
         let words = ["run", "--user", user, "--agent", "release-bot", "--", "sh", "-c", look];
         let mut command = installation.command(&words);
