@@ -7,6 +7,7 @@
 //! here, and only with proof that the exchange's record is committed.
 
 pub mod approval;
+pub mod break_glass;
 pub mod inventory;
 pub mod model;
 pub mod password;

@@ -90,48 +90,85 @@ name! {
     PersonName
 }
 
-/// A request for approval: `a` and ten hexadecimal digits, short enough to say aloud. Never reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct ApprovalId(u64);
+macro_rules! short_id {
+    ($(#[$doc:meta])* $name:ident, $letter:literal, $(#[$not_doc:meta])* $not:ident, $how:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(u64);
 
-impl ApprovalId {
-    /// From 64 random bits, of which 40 are kept; checked for collision where it is made.
-    pub fn from_random(bits: u64) -> Self {
-        Self(bits & 0xff_ffff_ffff)
-    }
+        impl $name {
+            /// From 64 random bits, of which 40 are kept: short enough to say aloud; checked for collision where it
+            /// is made.
+            pub fn from_random(bits: u64) -> Self {
+                Self(bits & 0xff_ffff_ffff)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}{:010x}", $letter, self.0)
+            }
+        }
+
+        $(#[$not_doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+        #[error("{0:?} is not {how}", how = $how)]
+        pub struct $not(pub String);
+
+        impl FromStr for $name {
+            type Err = $not;
+            fn from_str(text: &str) -> Result<Self, $not> {
+                text.strip_prefix($letter)
+                    .and_then(forty_bits)
+                    .map(Self)
+                    .ok_or_else(|| $not(text.to_owned()))
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = $not;
+            fn try_from(text: String) -> Result<Self, $not> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.to_string()
+            }
+        }
+    };
 }
 
-impl fmt::Display for ApprovalId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a{:010x}", self.0)
-    }
+short_id! {
+    /// A request for approval: `a` and ten hexadecimal digits. Never reused.
+    ApprovalId, 'a',
+    /// Why a text is not a request for approval.
+    NotAnApproval,
+    "an approval: it is `a` and ten hexadecimal digits, as `interceptor approvals list` prints it"
 }
 
-/// Why a text is not a request for approval.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is not an approval: it is `a` and ten hexadecimal digits, as `interceptor approvals list` prints it"
-)]
-pub struct NotAnApproval(pub String);
-
-impl FromStr for ApprovalId {
-    type Err = NotAnApproval;
-    fn from_str(text: &str) -> Result<Self, NotAnApproval> {
-        text.strip_prefix('a').and_then(forty_bits).map(Self).ok_or_else(|| NotAnApproval(text.to_owned()))
-    }
+short_id! {
+    /// A break-glass: `b` and ten hexadecimal digits. Never reused.
+    BreakGlassId, 'b',
+    /// Why a text is not a break-glass.
+    NotABreakGlass,
+    "a break-glass: it is `b` and ten hexadecimal digits, as `interceptor approvals list` prints it"
 }
 
-impl TryFrom<String> for ApprovalId {
-    type Error = NotAnApproval;
-    fn try_from(text: String) -> Result<Self, NotAnApproval> {
-        text.parse()
-    }
+short_id! {
+    /// One captured process tree, from capture to its last process.
+    RunId, 'r',
+    /// Why a text is not a run.
+    NotARun,
+    "a run: it is `r` and ten hexadecimal digits, as `interceptor ps` prints it"
 }
 
-impl From<ApprovalId> for String {
-    fn from(id: ApprovalId) -> Self {
-        id.to_string()
+impl RunId {
+    /// The number the kernel side knows the run by.
+    pub fn as_u64(self) -> u64 {
+        self.0
     }
 }
 
@@ -139,54 +176,6 @@ impl From<ApprovalId> for String {
 fn forty_bits(digits: &str) -> Option<u64> {
     let fits = digits.len() == 10 && digits.bytes().all(|b| b.is_ascii_hexdigit());
     u64::from_str_radix(digits, 16).ok().filter(|_| fits)
-}
-
-/// One captured process tree, from capture to its last process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct RunId(u64);
-
-impl RunId {
-    /// From 64 random bits, of which 40 are kept: short enough to type, and checked for collision where it is made.
-    pub fn from_random(bits: u64) -> Self {
-        Self(bits & 0xff_ffff_ffff)
-    }
-
-    /// The number the kernel side knows the run by.
-    pub fn as_u64(self) -> u64 {
-        self.0
-    }
-}
-
-impl fmt::Display for RunId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "r{:010x}", self.0)
-    }
-}
-
-/// Why a text is not a run.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a run: a run is `r` and ten hexadecimal digits, as `interceptor ps` prints it")]
-pub struct NotARun(pub String);
-
-impl FromStr for RunId {
-    type Err = NotARun;
-    fn from_str(text: &str) -> Result<Self, NotARun> {
-        text.strip_prefix('r').and_then(forty_bits).map(Self).ok_or_else(|| NotARun(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for RunId {
-    type Error = NotARun;
-    fn try_from(text: String) -> Result<Self, NotARun> {
-        text.parse()
-    }
-}
-
-impl From<RunId> for String {
-    fn from(run: RunId) -> Self {
-        run.to_string()
-    }
 }
 
 /// One accepted connection. Unique within one store.

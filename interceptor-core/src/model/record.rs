@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, AgentIdentity, AgentName, ApprovalId, ClientAddress, ConnectionId, Guarantee, Mode,
+    Action, AgentIdentity, AgentName, ApprovalId, BreakGlassId, ClientAddress, ConnectionId, Guarantee, Mode,
     OriginalDestination, PersonName, Principal, ProcessFacts, RecordId, ResourceName, RunId,
 };
 
@@ -92,6 +92,9 @@ pub struct VerdictRecord {
     /// The request for approval that it waited for or went by, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<ApprovalRecord>,
+    /// The break-glass under which `mode` is observe, where that is why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub break_glass: Option<BreakGlassId>,
 }
 
 /// A request for approval, as far as it had come.
@@ -195,6 +198,16 @@ pub enum EventKind {
     Decided,
     /// Requests for approval came to nothing: what they rested on changed.
     Voided,
+    /// Root broke the glass: for a while, policy is not carried out at a resource.
+    GlassBroken,
+    /// The glass is whole again.
+    GlassMended,
+    /// Somebody looked at what was done under a break-glass.
+    GlassReviewed,
+    /// A run asked for more approvals than it may have open, and was frozen.
+    RunFrozen,
+    /// A frozen run goes on.
+    RunThawed,
     /// A connection that never became a session, such as one to an unknown destination.
     ConnectionRefused,
     /// A connection to a listener of the run's own.

@@ -112,6 +112,7 @@ pub(super) mod tests {
                 policy: String::new(),
                 held_for: Vec::new(),
                 approval: None,
+                break_glass: None,
             },
         }
     }

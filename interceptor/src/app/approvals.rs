@@ -21,8 +21,8 @@ use crate::{
     channel::{self, Channel},
     config::LocalApproval,
     control::{
-        api,
-        approvals::{Answer, Envelope, Request},
+        api::{self, Envelope},
+        approvals::{Answer, Request},
         caller::{Caller, Stranger},
     },
     gate::now_us,
@@ -67,7 +67,7 @@ pub(super) async fn serve(daemon: Arc<Daemon>, socket: OwnedFd) {
 }
 
 async fn converse(daemon: &Daemon, socket: OwnedFd) -> anyhow::Result<()> {
-    let channel = Channel::<Answer, Envelope>::from_socket(socket).into_async()?;
+    let channel = Channel::<Answer, Envelope<Request>>::from_socket(socket).into_async()?;
     let (envelope, sender) = tokio::time::timeout(PATIENCE, channel.receive_signed()).await??;
     let answer = match Caller::identify(channel.as_fd(), sender) {
         Ok(caller) => daemon.approver(&caller, envelope).await,
@@ -80,7 +80,7 @@ async fn converse(daemon: &Daemon, socket: OwnedFd) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn failed(error: &ApprovalError) -> Answer {
+pub(super) fn failed(error: &ApprovalError) -> Answer {
     Answer::Failed { text: error.to_string() }
 }
 
@@ -92,7 +92,7 @@ impl Daemon {
         }
     }
 
-    async fn approver(&self, caller: &Caller, envelope: Envelope) -> Answer {
+    async fn approver(&self, caller: &Caller, envelope: Envelope<Request>) -> Answer {
         if envelope.version != api::VERSION {
             let text = format!("the daemon speaks version {} of its API: use its own binary", api::VERSION);
             return Answer::Failed { text };
@@ -120,15 +120,23 @@ impl Daemon {
                     self.decide(caller, person, id, group.as_deref(), says).await
                 }
             },
+            Request::BreakGlass { resource, reason, seconds } => {
+                self.break_glass(caller, person, resource, reason, seconds).await
+            }
+            Request::Mend { resource } => self.mend(caller, person, &resource).await,
+            Request::Review { id, note } => match person {
+                Some(person) => self.review(person, id, note).await,
+                None => Answer::Failed { text: nobody(caller, &rules.inventory) },
+            },
         }
     }
 
     async fn all(&self) -> Answer {
         let approvals = self.proxy.gate.approvals();
         let seen = *approvals.changes().borrow();
-        match approvals.list().await {
-            Ok(approvals) => Answer::List { seen, approvals },
-            Err(error) => failed(&error),
+        match (approvals.list().await, approvals.pending_glass().await) {
+            (Ok(approvals), Ok(glass)) => Answer::List { seen, approvals, glass },
+            (Err(error), _) | (_, Err(error)) => failed(&error),
         }
     }
 

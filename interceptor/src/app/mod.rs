@@ -2,6 +2,7 @@
 
 mod approvals;
 pub mod daemon;
+mod glass;
 mod keeper;
 mod proxy;
 pub mod run;

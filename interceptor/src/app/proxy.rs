@@ -211,6 +211,9 @@ impl Daemon {
         let beating = tokio::spawn(beat(daemon.clone()));
         let watching = tokio::spawn(watch(daemon.clone()));
         daemon.void_approvals().await;
+        if let Err(error) = daemon.glass_as_it_was().await {
+            tracing::error!("no break-glass holds any more, if one did: {error}");
+        }
         let controlling = tokio::spawn(control(daemon.clone()));
         let approving = tokio::spawn(approvals::serve(daemon.clone(), daemon.approvers.try_clone()?));
         daemon.helper.send(&FromProxy::Up, &[]).await?;

@@ -11,7 +11,8 @@ use std::{fmt, sync::Arc};
 use futures::future::BoxFuture;
 use interceptor_core::{
     approval::{Decision, Standing},
-    model::{ApprovalId, RecordId},
+    break_glass::{BreakGlass, By, Review},
+    model::{ApprovalId, BreakGlassId, RecordId, ResourceName},
 };
 use tokio::sync::watch;
 
@@ -20,7 +21,10 @@ use crate::{
         client::{AskError, KeeperClient},
         messages::{Answer as KeeperAnswer, Ask},
     },
-    store::docket::{Answer, Filing, Question},
+    store::{
+        docket::{Answer, Filing, Question},
+        glass::GlassQuestion,
+    },
 };
 
 pub use notify::{News, Notices, Notifier, NotifyError};
@@ -134,6 +138,54 @@ impl Approvals {
         }
     }
 
+    /// What is broken, or not reviewed yet.
+    pub async fn pending_glass(&self) -> Result<Vec<BreakGlass>, ApprovalError> {
+        self.glass(GlassQuestion::Pending).await
+    }
+
+    /// Root breaks the glass; whoever is told about approvals is told.
+    pub async fn break_glass(
+        &self,
+        resource: ResourceName,
+        reason: String,
+        by: By,
+        seconds: u64,
+    ) -> Result<BreakGlass, ApprovalError> {
+        let broken = self.one_glass(GlassQuestion::Break { resource, reason, by, seconds }).await?;
+        self.news(News::glass("glass-broken", &broken));
+        Ok(broken)
+    }
+
+    /// A break-glass is over before its time.
+    pub async fn mend_glass(&self, id: BreakGlassId) -> Result<BreakGlass, ApprovalError> {
+        self.one_glass(GlassQuestion::End(id)).await
+    }
+
+    /// Somebody looked at what was done under a break-glass.
+    pub async fn review_glass(&self, id: BreakGlassId, review: Review) -> Result<BreakGlass, ApprovalError> {
+        let reviewed = self.one_glass(GlassQuestion::Review { id, review }).await?;
+        self.news(News::glass("glass-reviewed", &reviewed));
+        Ok(reviewed)
+    }
+
+    async fn one_glass(&self, question: GlassQuestion) -> Result<BreakGlass, ApprovalError> {
+        let mut found = self.glass(question).await?;
+        self.changed();
+        found.pop().ok_or_else(|| ApprovalError::Kept(AskError::Mixed.to_string()))
+    }
+
+    async fn glass(&self, question: GlassQuestion) -> Result<Vec<BreakGlass>, ApprovalError> {
+        match self.ask(Question::Glass(question)).await? {
+            Answer::Glass(found) => Ok(found),
+            other => Err(odd(other)),
+        }
+    }
+
+    /// Whether anybody elsewhere hears of what happens.
+    pub fn is_told(&self) -> bool {
+        self.notices.is_some()
+    }
+
     fn news(&self, news: News) {
         if let Some(notices) = &self.notices {
             notices.tell(news);
@@ -160,7 +212,7 @@ fn odd(answer: Answer) -> ApprovalError {
     match answer {
         Answer::No(why) => ApprovalError::No(why),
         Answer::TooMany(count) => ApprovalError::TooMany(count),
-        Answer::Standing(_) | Answer::All(_) | Answer::Voided(_) => {
+        Answer::Standing(_) | Answer::All(_) | Answer::Voided(_) | Answer::Glass(_) => {
             ApprovalError::Kept(AskError::Mixed.to_string())
         }
     }

@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use interceptor_core::approval::Standing;
+use interceptor_core::{approval::Standing, break_glass::BreakGlass};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -57,6 +57,19 @@ struct Body<'a> {
     closes_at: i64,
 }
 
+/// The body of [`News`] about a break-glass.
+#[derive(Serialize)]
+struct GlassBody<'a> {
+    event: &'a str,
+    break_glass: String,
+    resource: &'a str,
+    reason: &'a str,
+    by: String,
+    opened_at: i64,
+    closes_at: i64,
+    reviewed_by: Option<&'a str>,
+}
+
 impl News {
     /// Somebody asks.
     pub fn asked(standing: &Standing) -> Self {
@@ -66,6 +79,21 @@ impl News {
     /// Somebody decided.
     pub fn decided(standing: &Standing) -> Self {
         Self::of("decided", format!("{}/decided/{}", standing.id, standing.decisions.len()), standing)
+    }
+
+    /// The glass was broken, or that was looked at.
+    pub fn glass(event: &str, glass: &BreakGlass) -> Self {
+        let body = GlassBody {
+            event,
+            break_glass: glass.id.to_string(),
+            resource: glass.resource.as_str(),
+            reason: &glass.reason,
+            by: glass.by.in_words(),
+            opened_at: glass.opened_at,
+            closes_at: glass.closes_at,
+            reviewed_by: glass.review.as_ref().map(|review| review.person.as_str()),
+        };
+        Self { key: format!("{}/{event}", glass.id), body: serde_json::to_string(&body).unwrap_or_default() }
     }
 
     fn of(event: &str, key: String, standing: &Standing) -> Self {

@@ -25,14 +25,14 @@ pub use crate::channel::accept;
 /// Which messages these are. A client of another version is told so.
 pub const VERSION: u32 = 1;
 
-/// A question.
+/// A question, over this socket or the approvers'.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Envelope {
+pub struct Envelope<R = Request> {
     /// [`VERSION`] of whoever asks.
     pub version: u32,
     /// What is asked.
-    pub request: Request,
+    pub request: R,
 }
 
 /// What can be asked.

@@ -5,7 +5,8 @@ use std::{io, os::fd::AsRawFd, path::Path};
 
 use interceptor_core::{
     approval::{Says, Standing},
-    model::ApprovalId,
+    break_glass::BreakGlass,
+    model::{ApprovalId, BreakGlassId, ResourceName},
 };
 use nix::{
     errno::Errno,
@@ -13,18 +14,8 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::api::{ControlError, VERSION};
+use super::api::{ControlError, Envelope, VERSION};
 use crate::channel::Channel;
-
-/// A question.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Envelope {
-    /// [`VERSION`] of whoever asks.
-    pub version: u32,
-    /// What is asked.
-    pub request: Request,
-}
 
 /// What can be asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -51,6 +42,27 @@ pub enum Request {
         /// What.
         says: Says,
     },
+    /// Break the glass.
+    BreakGlass {
+        /// Where.
+        resource: ResourceName,
+        /// Why.
+        reason: String,
+        /// For how long, in seconds.
+        seconds: u64,
+    },
+    /// The break-glass at this resource is over.
+    Mend {
+        /// Where.
+        resource: ResourceName,
+    },
+    /// A break-glass was looked at afterwards.
+    Review {
+        /// Which.
+        id: BreakGlassId,
+        /// What was found.
+        note: String,
+    },
 }
 
 /// What is answered.
@@ -63,6 +75,8 @@ pub enum Answer {
         seen: u64,
         /// Newest first, cut short.
         approvals: Vec<Standing>,
+        /// What is broken, or not reviewed yet.
+        glass: Vec<BreakGlass>,
     },
     /// To [`Request::Show`].
     Approval(Box<Standing>),
@@ -72,6 +86,13 @@ pub enum Answer {
         text: String,
         /// Where the request stands now.
         approval: Box<Standing>,
+    },
+    /// To what is about a break-glass.
+    Glass {
+        /// What was done, in words.
+        text: String,
+        /// How it is now.
+        glass: Box<BreakGlass>,
     },
     /// Not done.
     Failed {
@@ -93,7 +114,7 @@ pub fn ask(path: &Path, request: Request) -> Result<Answer, ControlError> {
     let descriptor =
         socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(down)?;
     connect(descriptor.as_raw_fd(), &address).map_err(down)?;
-    let channel: Channel<Envelope, Answer> = Channel::from_socket(descriptor);
+    let channel: Channel<Envelope<Request>, Answer> = Channel::from_socket(descriptor);
     channel.send(&Envelope { version: VERSION, request }, &[])?;
     Ok(channel.receive()?.0)
 }

@@ -21,7 +21,7 @@ use interceptor_core::{
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    NOBODY, PolicyGate, Rules, Settled, Subject, Unsent,
+    NOBODY, PolicyGate, Rules, Settled, Stance, Subject, Unsent,
     wanted::{NOTICES, Wanted, prepared},
 };
 use crate::{approval::ApprovalError, store::docket::Filing};
@@ -80,7 +80,11 @@ impl PolicyGate {
         let rules = self.rules();
         let judgements = self.judgements(&rules, subject, (held, author), &NOBODY).await;
         let judgements = prepared(held, judgements);
-        match Wanted::of(&rules, subject, &judgements) {
+        let wanted = match self.stance(&rules, subject).mode {
+            Mode::Observe => None,
+            Mode::Enforce => Wanted::of(&rules, subject, &judgements),
+        };
+        match wanted {
             None => self.settle(&rules, subject, held, author, judgements).await,
             Some(wanted) => Hold { gate: self, rules, subject, held, client, wanted }.judge(judgements).await,
         }
@@ -153,7 +157,7 @@ impl Hold<'_> {
     /// Enough people have approved just this: it goes.
     async fn pass(&self, judgements: Vec<Judgement>, standing: &Standing, digest: &str) -> Verdict {
         let gate = self.gate;
-        let settled = Settled::new(Mode::Enforce, judgements).with(approval(standing));
+        let settled = Settled::new(Stance::ENFORCE, judgements).with(approval(standing));
         let receipt = match gate.commit(&self.rules, self.subject, self.held, Author::Agent, &settled).await {
             Ok(receipt) => receipt,
             Err(denial) => return Verdict::Deny(denial),
@@ -264,7 +268,7 @@ impl Hold<'_> {
 
     /// Refuses what could not even be filed.
     async fn refuse(&self, judgements: Vec<Judgement>, denial: Denial) -> Verdict {
-        let settled = Settled::new(Mode::Enforce, judgements);
+        let settled = Settled::new(Stance::ENFORCE, judgements);
         let committed = self.gate.commit(&self.rules, self.subject, self.held, Author::Agent, &settled).await;
         match committed {
             Ok(receipt) => {
@@ -283,7 +287,7 @@ impl Hold<'_> {
         standing: &Standing,
         then: impl AsyncFnOnce(Option<RecordId>) -> (String, Verdict),
     ) -> Verdict {
-        let settled = Settled::new(Mode::Enforce, judgements).with(approval(standing));
+        let settled = Settled::new(Stance::ENFORCE, judgements).with(approval(standing));
         let committed = self.gate.commit(&self.rules, self.subject, self.held, Author::Agent, &settled).await;
         let receipt = match committed {
             Ok(receipt) => receipt,

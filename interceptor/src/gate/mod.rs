@@ -5,6 +5,7 @@
 
 mod clock;
 mod entries;
+mod glass;
 mod hold;
 mod ledger;
 mod session;
@@ -27,9 +28,11 @@ use interceptor_core::{
 };
 use tokio::time::Instant;
 
+use glass::Stance;
 use hold::Passed;
 
 pub use clock::now_us;
+pub use glass::Glass;
 pub use ledger::Ledger;
 pub use session::SessionGate;
 pub use spent::{Tallies, Tally};
@@ -75,6 +78,7 @@ pub struct PolicyGate {
     tallies: Tallies,
     approvals: Approvals,
     passed: Passed,
+    glass: Glass,
 }
 
 impl PolicyGate {
@@ -92,6 +96,7 @@ impl PolicyGate {
             tallies: Tallies::default(),
             approvals,
             passed: Passed::default(),
+            glass: Glass::default(),
         }
     }
 
@@ -103,6 +108,22 @@ impl PolicyGate {
     /// The rules in force.
     pub fn rules(&self) -> Arc<Rules> {
         self.rules.load_full()
+    }
+
+    /// Where policy is not carried out for a while.
+    pub fn glass(&self) -> &Glass {
+        &self.glass
+    }
+
+    /// How verdicts on the subject are carried out now.
+    fn stance(&self, rules: &Rules, subject: &Subject) -> Stance {
+        let resource = resource_of(rules, subject).map_or(Mode::Enforce, |resource| resource.mode);
+        let observes = subject.run.mode == Mode::Observe || resource == Mode::Observe;
+        match self.glass.at(subject.resource.as_ref()) {
+            _ if observes => Stance { mode: Mode::Observe, glass: None },
+            Some(glass) => Stance { mode: Mode::Observe, glass: Some(glass) },
+            None => Stance::ENFORCE,
+        }
     }
 
     /// Where outcomes and events go.
@@ -151,12 +172,12 @@ impl PolicyGate {
         };
         let reason = match &judgement {
             Judgement::Allowed { .. } => return Ok(()),
-            _ if mode_of(&rules, subject) == Mode::Observe => return Ok(()),
+            _ if self.stance(&rules, subject).mode == Mode::Observe => return Ok(()),
             Judgement::Denied { reason, .. } | Judgement::Held { reason, .. } => {
                 format!("ended by the interceptor in the middle of its answer: {reason}")
             }
         };
-        let mut denial = Settled::new(Mode::Enforce, vec![judgement]).denial(subject, record);
+        let mut denial = Settled::new(Stance::ENFORCE, vec![judgement]).denial(subject, record);
         denial.hint = "The answer ends here; an open transaction has failed. Do not retry it unchanged; the operator sees why"
             .to_owned()
             + &record.map_or_else(|| ".".to_owned(), |id| format!(" with `interceptor why {id}`."));
@@ -178,8 +199,7 @@ impl PolicyGate {
             return false;
         }
         let rules = self.rules();
-        let mode = mode_of(&rules, subject);
-        mode == Mode::Observe
+        self.stance(&rules, subject).mode == Mode::Observe
             || actions.iter().enumerate().all(|(place, action)| {
                 // A budget that is used up refuses statements; it does not end sessions.
                 let judgement =
@@ -246,7 +266,7 @@ impl PolicyGate {
             .iter()
             .map(|_| Judgement::Denied { rules: Vec::new(), reason: reason.to_owned() })
             .collect();
-        let settled = Settled::new(Mode::Enforce, judgements);
+        let settled = Settled::new(Stance::ENFORCE, judgements);
         match self.commit(&rules, subject, held, Author::Agent, &settled).await {
             Ok(receipt) => {
                 use interceptor_core::Committed as _;
@@ -270,7 +290,7 @@ impl PolicyGate {
         author: Author,
         judgements: Vec<Judgement>,
     ) -> Verdict {
-        let settled = Settled::new(mode_of(rules, subject), judgements);
+        let settled = Settled::new(self.stance(rules, subject), judgements);
         match self.commit(rules, subject, held, author, &settled).await {
             Ok(receipt) => self.verdict(subject, (held, author), &settled, &receipt),
             Err(denial) => Verdict::Deny(denial),
@@ -402,11 +422,6 @@ fn is_the_same(one: &Resource, other: &Resource) -> bool {
     place(one) == place(other) && one.tls == other.tls && one.credentials == other.credentials
 }
 
-fn mode_of(rules: &Rules, subject: &Subject) -> Mode {
-    let resource = resource_of(rules, subject).map_or(Mode::Enforce, |resource| resource.mode);
-    if subject.run.mode == Mode::Observe || resource == Mode::Observe { Mode::Observe } else { Mode::Enforce }
-}
-
 /// Nobody has approved.
 const NOBODY: BTreeMap<String, u32> = BTreeMap::new();
 
@@ -444,27 +459,30 @@ fn level_of(rules: &Rules, subject: &Subject) -> RecordLevel {
 /// The judgements of a batch, and the one that holds for all of it.
 #[derive(Debug)]
 struct Settled {
-    mode: Mode,
+    stance: Stance,
     each: Vec<Judgement>,
     judgement: Judgement,
     approval: Option<ApprovalRecord>,
 }
 
 impl Settled {
-    fn new(mode: Mode, each: Vec<Judgement>) -> Self {
+    fn new(stance: Stance, each: Vec<Judgement>) -> Self {
         let refused = each.iter().find(|one| !matches!(one, Judgement::Allowed { .. }));
-        let judgement = match (refused, mode) {
+        let judgement = match (refused, stance.mode) {
             (None, _) => each.first().cloned().unwrap_or(Judgement::Denied {
                 rules: Vec::new(),
                 reason: "an exchange without any statement".to_owned(),
             }),
             (Some(_), Mode::Observe) => Judgement::Allowed {
                 rules: Vec::new(),
-                reason: "observe mode: forwarded all the same".to_owned(),
+                reason: match stance.glass {
+                    Some(glass) => format!("break-glass {glass}: forwarded all the same"),
+                    None => "observe mode: forwarded all the same".to_owned(),
+                },
             },
             (Some(refused), Mode::Enforce) => refused.clone(),
         };
-        Self { mode, each, judgement, approval: None }
+        Self { stance, each, judgement, approval: None }
     }
 
     /// The same, where it waits for this request or goes by it.
@@ -491,7 +509,7 @@ impl Settled {
             Judgement::Denied { rules, reason } => (rules, reason, &[][..]),
             Judgement::Held { rules, reason, approvers } => (rules, reason, approvers.as_slice()),
         };
-        let would_be = (self.mode == Mode::Observe).then_some(match one {
+        let would_be = (self.stance.mode == Mode::Observe).then_some(match one {
             Judgement::Allowed { .. } => WouldBe::Allowed,
             Judgement::Denied { .. } => WouldBe::Denied,
             Judgement::Held { .. } => WouldBe::Held,
@@ -499,7 +517,7 @@ impl Settled {
         let because_of_another = !allowed && matches!(one, Judgement::Allowed { .. });
         VerdictRecord {
             allowed,
-            mode: self.mode,
+            mode: self.stance.mode,
             would_be,
             rules: rules.iter().map(|rule| format!("{} ({}:{})", rule.id, rule.file, rule.line)).collect(),
             reason: if because_of_another { BECAUSE_OF_ANOTHER.to_owned() } else { reason.clone() },
@@ -507,6 +525,7 @@ impl Settled {
             policy: policy.to_owned(),
             held_for: held_for.to_vec(),
             approval: self.approval.clone(),
+            break_glass: self.stance.glass,
         }
     }
 

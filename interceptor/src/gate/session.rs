@@ -16,14 +16,14 @@ use futures::future::BoxFuture;
 use interceptor_core::{
     Client, Gate, Held, Judgement, Verdict,
     inventory::RecordLevel,
-    model::{Action, Author, Mode, Phase, Spent, StatementFacts},
+    model::{Action, Author, Phase, Spent, StatementFacts},
 };
 
 #[cfg(doc)]
 use interceptor_core::policy::Policy;
 
 use super::{
-    Durability, NOBODY, PolicyGate, Rules, Settled, Subject, ask, entries, level_of, mode_of, unrecorded,
+    Durability, NOBODY, PolicyGate, Rules, Settled, Stance, Subject, ask, entries, level_of, unrecorded,
 };
 use crate::store::{RequestHead, RequestRuling};
 
@@ -39,11 +39,11 @@ pub struct SessionGate {
     memory: Mutex<Memory>,
 }
 
-/// What holds while the same rules are in force.
+/// What holds while the same rules are in force, and carried out in the same way.
 #[derive(Debug)]
 struct Memory {
     rules: Arc<Rules>,
-    mode: Mode,
+    stance: Stance,
     level: RecordLevel,
     hasher: RandomState,
     answers: HashMap<u64, Arc<Answer>>,
@@ -65,7 +65,7 @@ impl SessionGate {
     pub fn new(gate: Arc<PolicyGate>, subject: Arc<Subject>) -> Self {
         // Where it cannot be written, every exchange is refused on the long way round.
         let head = subject.head().ok();
-        let memory = Mutex::new(Memory::of(gate.rules(), &subject));
+        let memory = Mutex::new(Memory::of(&gate, gate.rules(), &subject));
         Self { gate, subject, head, memory }
     }
 
@@ -74,8 +74,9 @@ impl SessionGate {
         // A panic elsewhere leaves it whole: every change is one call.
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let in_force = self.gate.rules.load();
-        if !Arc::ptr_eq(&in_force, &memory.rules) {
-            *memory = Memory::of(Guard::into_inner(in_force), &self.subject);
+        let stance = self.gate.stance(&in_force, &self.subject);
+        if !Arc::ptr_eq(&in_force, &memory.rules) || memory.stance != stance {
+            *memory = Memory::of(&self.gate, Guard::into_inner(in_force), &self.subject);
         }
         let key = memory.hasher.hash_one((action.phase, &action.facts));
         let known = memory.answers.get(&key).filter(|answer| answer.is_of(action));
@@ -98,16 +99,16 @@ impl SessionGate {
 }
 
 impl Memory {
-    fn of(rules: Arc<Rules>, subject: &Subject) -> Self {
-        let (mode, level) = (mode_of(&rules, subject), level_of(&rules, subject));
-        Self { rules, mode, level, hasher: RandomState::new(), answers: HashMap::new() }
+    fn of(gate: &PolicyGate, rules: Arc<Rules>, subject: &Subject) -> Self {
+        let (stance, level) = (gate.stance(&rules, subject), level_of(&rules, subject));
+        Self { rules, stance, level, hasher: RandomState::new(), answers: HashMap::new() }
     }
 
     fn ask(&self, subject: &Subject, action: &Action, spent: Spent) -> Option<Answer> {
         let judgement = ask(&self.rules, subject, action, (0, 1), spent, &NOBODY);
         let policy = &self.rules.policy;
         let steady = matches!(judgement, Judgement::Allowed { .. }) && policy.is_steady(&action.facts);
-        let settled = Settled::new(self.mode, vec![judgement]);
+        let settled = Settled::new(self.stance, vec![judgement]);
         let ruling = settled.ruling(0, &action.facts, policy.hash()).ok()?;
         Some(Answer { phase: action.phase, facts: action.facts.clone(), settled, ruling, steady })
     }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use interceptor_core::{
     Denial, Judgement, Notice,
     approval::{OPEN_FOR, Standing, State},
-    model::{Mode, OutcomeStatus, Phase, Verb},
+    model::{OutcomeStatus, Phase, Verb},
     permit::{Held, Rule, Waits},
 };
 use jiff::Timestamp;
 
-use super::{Rules, Subject, first_id, mode_of, resource_of, said};
+use super::{Rules, Subject, first_id, resource_of, said};
 use crate::approval::ApprovalError;
 
 /// How long is waited on the wire when the rule does not say.
@@ -35,9 +35,6 @@ pub(super) struct Wanted {
 impl Wanted {
     /// What these judgements of one exchange want together. None where it needs nobody, or nobody can help.
     pub(super) fn of(rules: &Rules, subject: &Subject, judgements: &[Judgement]) -> Option<Self> {
-        if mode_of(rules, subject) == Mode::Observe {
-            return None;
-        }
         let (mut holding, mut groups) = (Vec::new(), Vec::new());
         for judgement in judgements {
             match judgement {

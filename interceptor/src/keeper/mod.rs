@@ -225,8 +225,16 @@ impl Keeper {
             };
             drop(descriptors);
             let reply = Reply { id: request.id, answer: self.answer(request.ask) };
-            if let Err(error) = channel.send(&reply, &[]) {
-                return error;
+            match channel.send(&reply, &[]) {
+                Ok(()) => {}
+                // One answer that does not fit is one refusal, not the end of everything.
+                Err(error @ ChannelError::TooLong) => {
+                    let reply = Reply { id: request.id, answer: Answer::Refused(error.to_string()) };
+                    if let Err(error) = channel.send(&reply, &[]) {
+                        return error;
+                    }
+                }
+                Err(error) => return error,
             }
         }
     }

@@ -54,8 +54,9 @@ fn nothing_spent() -> SpentSince {
     Box::new(|_, _| Ok(Vec::new()))
 }
 
-fn nothing_asked() -> Approvals {
-    Box::new(|_| Ok(docket::Answer::All(Vec::new())))
+/// A docket that answers each list with more than fits a message.
+fn talkative() -> Approvals {
+    Box::new(|_| Ok(docket::Answer::No("x".repeat(crate::channel::LIMIT))))
 }
 
 fn serve(
@@ -64,7 +65,7 @@ fn serve(
 ) -> KeeperClient {
     let load: Load = Box::new(move |_| inventory());
     let keeper = Arc::new(
-        Keeper::new(places, SystemdCredentials::default(), load, nothing_spent(), nothing_asked())
+        Keeper::new(places, SystemdCredentials::default(), load, nothing_spent(), talkative())
             .expect("a keeper"),
     );
     let (near, far) = crate::channel::pair::<Request, Reply>().expect("a channel");
@@ -94,6 +95,17 @@ async fn questions_are_answered_over_the_channel() {
     assert!(login.identity().await.expect("an answer").is_none());
     let refused = login.prove(Challenge::Cleartext, &Leg::Plaintext).await.expect_err("refused");
     assert!(matches!(&refused, AskError::Refused(why) if why.contains("resource orders")), "{refused}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_long_is_a_refusal_and_the_keeper_goes_on() {
+    let bench = Bench::new(|| Ok(inventory(verified(), vec![credential(AuthMethod::Md5)])));
+    let refused = bench.client.ask(Ask::Approval(Question::List)).await.expect_err("too long");
+    assert!(
+        matches!(&refused, AskError::Refused(why) if why.contains("a message of more than")),
+        "{refused}"
+    );
+    bench.client.ping().await.expect("there");
 }
 
 #[tokio::test]
@@ -317,7 +329,7 @@ fn the_role() {
         systemd: SystemdCredentials::default(),
         load: Box::new(|_| Ok(Inventory::default())),
         spent: nothing_spent(),
-        approvals: nothing_asked(),
+        approvals: talkative(),
         writer: Box::new(move |stop| {
             while !stop.load(Ordering::Acquire) {
                 thread::sleep(Duration::from_millis(5));
@@ -350,7 +362,7 @@ fn the_role() {
             systemd: SystemdCredentials::default(),
             load,
             spent: nothing_spent(),
-            approvals: nothing_asked(),
+            approvals: talkative(),
             writer,
         });
         assert!(matches!(error, KeeperError::Writer(_)), "{error:?}");

@@ -9,21 +9,27 @@ use std::{fs, path::Path, time::Duration};
 
 use interceptor_core::{
     approval::{Card, Decision, LONGEST_GRANT, Says, Standing, State, Uses},
+    break_glass::BreakGlass,
     model::{ApprovalId, OutcomeStatus, RecordId, RunId},
 };
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 
-use super::{StoreError, index::Number};
+use super::{
+    StoreError,
+    glass::{self, GlassQuestion},
+    index::Number,
+};
 
 /// Closed requests are forgotten after so many seconds; the record keeps what was decided.
 const KEPT: i64 = 30 * 24 * 3600;
-/// How many requests a list has at most, and how much of each text.
+/// How many requests a list has at most, how many bytes of JSON, and how much of each text.
 const LISTED: i64 = 100;
+const LIST: usize = 64 * 1024;
 const HEAD: usize = 120;
 /// How long another connection may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-const SECOND: i64 = 1_000_000;
+pub(super) const SECOND: i64 = 1_000_000;
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS request (
@@ -82,6 +88,8 @@ pub enum Question {
         /// The policy's hash.
         policy: String,
     },
+    /// About break-glass.
+    Glass(GlassQuestion),
 }
 
 /// What the docket answers.
@@ -96,6 +104,8 @@ pub enum Answer {
     All(Vec<Standing>),
     /// How many, to [`Question::Void`].
     Voided(usize),
+    /// To [`Question::Glass`]: those that are broken or not reviewed, or the one that was asked about.
+    Glass(Vec<BreakGlass>),
     /// Not done, and why.
     No(String),
 }
@@ -138,6 +148,7 @@ impl Docket {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.execute_batch(TABLES)?;
+        connection.execute_batch(glass::TABLES)?;
         let old = super::now().saturating_sub(KEPT.saturating_mul(SECOND));
         connection.execute("DELETE FROM request WHERE closes < ?", [old])?;
         connection.execute("DELETE FROM decision WHERE request NOT IN (SELECT id FROM request)", [])?;
@@ -160,6 +171,8 @@ impl Docket {
             Question::Decide { id, decision } => books.decide(id, decision),
             Question::Use { id, digest, record } => books.use_up(id, &digest, record),
             Question::Void { policy } => books.void(&policy),
+            Question::Glass(question) => glass::answer(&books.work, now, question)
+                .map(|answer| answer.map_or_else(Answer::No, Answer::Glass)),
         }?;
         books.work.commit()?;
         Ok(answer)
@@ -226,11 +239,7 @@ impl Books<'_> {
 
     fn fresh_id(&self) -> Result<ApprovalId, StoreError> {
         loop {
-            let mut bits = [0; 8];
-            getrandom::fill(&mut bits).map_err(|error| {
-                StoreError::io(Path::new("getrandom"), std::io::Error::other(error.to_string()))
-            })?;
-            let id = ApprovalId::from_random(u64::from_ne_bytes(bits));
+            let id = ApprovalId::from_random(random()?);
             if self.find(id)?.is_none() {
                 return Ok(id);
             }
@@ -250,8 +259,15 @@ impl Books<'_> {
         let ids = statement.query_map([self.now.wall, LISTED], |row| row.get::<_, String>(0))?;
         let ids: Vec<String> = ids.collect::<Result<_, _>>()?;
         let mut all = Vec::new();
+        let mut room = LIST;
         for kept in ids.iter().filter_map(|id| id.parse().ok()).map(|id| self.find(id)) {
-            all.extend(kept?.map(|kept| Standing { card: kept.standing.card.head(HEAD), ..kept.standing }));
+            let Some(kept) = kept? else { continue };
+            let short = Standing { card: kept.standing.card.head(HEAD), ..kept.standing };
+            match room.checked_sub(serde_json::to_vec(&short)?.len()) {
+                Some(left) => room = left,
+                None => break,
+            }
+            all.push(short);
         }
         Ok(Answer::All(all))
     }
@@ -351,6 +367,14 @@ impl Books<'_> {
         };
         Ok(Some(Kept { standing, digest: raw.digest, closes_boot: raw.closes_boot }))
     }
+}
+
+/// Random bits to name something by.
+pub(super) fn random() -> Result<u64, StoreError> {
+    let mut bits = [0; 8];
+    getrandom::fill(&mut bits)
+        .map_err(|error| StoreError::io(Path::new("getrandom"), std::io::Error::other(error.to_string())))?;
+    Ok(u64::from_ne_bytes(bits))
 }
 
 /// Whether a request in this state is the answer to another wish for the same.

@@ -89,6 +89,21 @@ fn no() -> Says {
     Says::Deny { reason: "no".to_owned(), suggestion: None }
 }
 
+/// Whoever lists what there is must not be refused because there is much of it.
+#[test]
+fn a_long_list_is_cut_to_what_fits_a_message() {
+    let mut desk = Desk::new();
+    let mut card = card(7);
+    card.groups = vec!["g".repeat(2000)];
+    for n in 0..60 {
+        let filing = Filing { digest: n.to_string(), card: card.clone(), seconds: 900, most: 100 };
+        standing(desk.ask(Question::File(Box::new(filing))));
+    }
+    let Answer::All(all) = desk.ask(Question::List) else { panic!("no list") };
+    assert!((10..60).contains(&all.len()), "{}", all.len());
+    assert!(serde_json::to_vec(&all).unwrap().len() < crate::channel::LIMIT);
+}
+
 #[test]
 fn the_same_wish_is_one_request_until_it_is_over() {
     let mut desk = Desk::new();

@@ -6,6 +6,7 @@
 
 mod checkpoint;
 pub mod docket;
+pub mod glass;
 mod index;
 mod journal;
 mod line;

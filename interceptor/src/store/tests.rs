@@ -110,6 +110,7 @@ pub(super) fn request(run: u64, text: &str, allowed: bool) -> RequestRecord {
             policy: "p1".into(),
             held_for: vec![],
             approval: None,
+            break_glass: None,
         },
     }
 }

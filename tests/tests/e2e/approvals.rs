@@ -81,7 +81,7 @@ impl Stage {
         self.bed.admin("orders", "SELECT string_agg(id::text, ',' ORDER BY id) FROM notes")
     }
 
-    fn kill_proxy(&self) {
+    pub(crate) fn kill_proxy(&self) {
         for (_, pid) in self.installation.roles().iter().filter(|(role, _)| role == "proxy") {
             kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).expect("the daemon's own process");
         }

@@ -9,6 +9,7 @@
 mod agent_sdk;
 mod approvals;
 mod approvers;
+mod break_glass;
 mod budget;
 mod bypass;
 mod clients;

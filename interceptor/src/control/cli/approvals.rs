@@ -7,11 +7,13 @@ use std::{fmt::Write as _, process::ExitCode};
 use clap::{Args, Subcommand};
 use interceptor_core::{
     approval::{Card, LONGEST_GRANT, OPEN_FOR, Says, Standing, State, Uses},
+    break_glass::BreakGlass,
     model::{Action, ApprovalId, Object, Target},
 };
 use jiff::SignedDuration;
 
 use super::{
+    break_glass,
     output::{Failure, Printer, Tone, clock, when},
     records,
 };
@@ -36,6 +38,8 @@ pub(super) enum Command {
     Approve(Approve),
     /// Say no, which ends it.
     Deny(Deny),
+    /// Say what was found in the records of a break-glass; the next one waits for that.
+    Review(break_glass::Review),
 }
 
 /// A request.
@@ -90,10 +94,10 @@ fn time(text: &str) -> Result<SignedDuration, String> {
 /// `interceptor approvals`
 pub(super) fn run(places: &Places, printer: &Printer, command: Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::List => {
-            let (_, approvals) = listed(ask(places, Request::List)?)?;
-            list(printer, &approvals)
-        }
+        Command::List => match ask(places, Request::List)? {
+            Answer::List { approvals, glass, .. } => list(printer, &approvals, &glass),
+            other => Err(unexpected(other)),
+        },
         Command::Watch => watch(places, printer),
         Command::Show(Which { id }) => match ask(places, Request::Show { id })? {
             Answer::Approval(standing) => show(printer, &standing),
@@ -110,20 +114,23 @@ pub(super) fn run(places: &Places, printer: &Printer, command: Command) -> Resul
         Command::Deny(Deny { id, reason, suggest, group }) => {
             decide(places, printer, id, group, Says::Deny { reason, suggestion: suggest })
         }
+        Command::Review(options) => break_glass::review(places, printer, options),
     }
 }
 
-fn ask(places: &Places, request: Request) -> Result<Answer, Failure> {
+/// Asks the daemon over the approvers' socket.
+pub(super) fn ask(places: &Places, request: Request) -> Result<Answer, Failure> {
     approvals::ask(&places.approvals_socket(), request).map_err(|error| match error {
         ControlError::Captured => Failure::usage(error.to_string()),
         error => Failure::of(&error),
     })
 }
 
-fn unexpected(answer: Answer) -> Failure {
+/// The failure that an answer to something else is.
+pub(super) fn unexpected(answer: Answer) -> Failure {
     match answer {
         Answer::Failed { text } => Failure::no(text),
-        Answer::List { .. } | Answer::Approval(_) | Answer::Decided { .. } => {
+        Answer::List { .. } | Answer::Approval(_) | Answer::Decided { .. } | Answer::Glass { .. } => {
             Failure::host("the daemon answered another question than was asked: restart it")
         }
     }
@@ -131,7 +138,7 @@ fn unexpected(answer: Answer) -> Failure {
 
 fn listed(answer: Answer) -> Result<(u64, Vec<Standing>), Failure> {
     match answer {
-        Answer::List { seen, approvals } => Ok((seen, approvals)),
+        Answer::List { seen, approvals, .. } => Ok((seen, approvals)),
         other => Err(unexpected(other)),
     }
 }
@@ -159,10 +166,11 @@ fn decide(
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(printer: &Printer, approvals: &[Standing]) -> Result<ExitCode, Failure> {
+fn list(printer: &Printer, approvals: &[Standing], glass: &[BreakGlass]) -> Result<ExitCode, Failure> {
     if printer.is_json() {
         return printer.json(&approvals).map(|()| ExitCode::SUCCESS);
     }
+    break_glass::pending(printer, glass)?;
     if approvals.is_empty() {
         printer.line("nothing waits for a person")?;
         return Ok(ExitCode::SUCCESS);

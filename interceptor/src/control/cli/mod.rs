@@ -2,6 +2,7 @@
 
 mod approvals;
 mod audit;
+mod break_glass;
 mod ca;
 mod checkpoint;
 mod doctor;
@@ -60,6 +61,8 @@ enum Command {
     /// See what waits for a person, and approve or deny it.
     #[command(subcommand)]
     Approvals(approvals::Command),
+    /// Do not carry policy out at a resource, for at most an hour; recorded, told, and to be reviewed by somebody else.
+    BreakGlass(break_glass::Break),
     /// Read the record.
     #[command(subcommand)]
     Audit(audit::Command),
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Release(options) => runs::release(&places, &printer, options),
         Command::Reload => runs::reload(&places, &printer),
         Command::Approvals(command) => approvals::run(&places, &printer, command),
+        Command::BreakGlass(options) => break_glass::run(&places, &printer, options),
         Command::Audit(command) => audit::run(&places, &printer, command),
         Command::Why(options) => audit::why(&places, &printer, &options),
         Command::Policy(command) => policy::run(&places, &printer, command),

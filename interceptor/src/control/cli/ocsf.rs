@@ -345,6 +345,7 @@ mod tests {
                 policy: "abc".to_owned(),
                 held_for: Vec::new(),
                 approval: None,
+                break_glass: None,
             },
         };
         let status = if allowed { OutcomeStatus::Completed } else { OutcomeStatus::Refused };

@@ -190,6 +190,10 @@ fn event_word(kind: EventKind) -> (&'static str, Tone) {
         EventKind::Recovered => ("recover", Tone::Notice),
         EventKind::Decided => ("approval", Tone::Notice),
         EventKind::Voided => ("approval", Tone::Faint),
+        EventKind::GlassBroken => ("GLASS", Tone::Bad),
+        EventKind::GlassMended | EventKind::GlassReviewed => ("glass", Tone::Notice),
+        EventKind::RunFrozen => ("FROZEN", Tone::Bad),
+        EventKind::RunThawed => ("run", Tone::Notice),
         EventKind::RunKilled => ("KILLED", Tone::Notice),
         EventKind::Released => ("RELEASED", Tone::Bad),
         EventKind::PolicyRefused => ("POLICY", Tone::Bad),
@@ -371,7 +375,8 @@ fn why(printer: &Printer, verdict: &VerdictRecord) -> Result<(), Failure> {
     match verdict.would_be {
         Some(would_be) => {
             let would_be = format!("{would_be:?}").to_lowercase();
-            printer.field("mode", &format!("{mode}: enforced, it would have been {would_be}"))?;
+            let why = verdict.break_glass.map(|glass| format!(" by break-glass {glass}")).unwrap_or_default();
+            printer.field("mode", &format!("{mode}{why}: enforced, it would have been {would_be}"))?;
         }
         None => printer.field("mode", &mode)?,
     }
@@ -540,6 +545,7 @@ mod tests {
             policy: String::new(),
             held_for: Vec::new(),
                 approval: None,
+                break_glass: None,
         };
         let (because, permits) = mend(&verdict);
         assert_eq!(because, "a: no rule permits it\nb: forbidden by `z` (f:3)");

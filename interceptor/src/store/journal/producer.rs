@@ -351,6 +351,11 @@ fn is_the_runs_doing(kind: EventKind) -> bool {
         | EventKind::ReleaseEnded
         | EventKind::Decided
         | EventKind::Voided
+        | EventKind::GlassBroken
+        | EventKind::GlassMended
+        | EventKind::GlassReviewed
+        | EventKind::RunFrozen
+        | EventKind::RunThawed
         | EventKind::PolicyLoaded
         | EventKind::PolicyRefused
         | EventKind::Store => false,
