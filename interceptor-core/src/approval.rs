@@ -55,7 +55,9 @@ impl What<'_> {
         let circumstances = self.circumstances;
         let state = (circumstances.naming.as_deref(), circumstances.settings.as_deref());
         let mut parts = vec![
-            serde_json::to_vec(&(&self.run.agent.name, self.run.id, self.resource, self.principal))?,
+            serde_json::to_vec(&(&self.run.agent.name, self.run.id, self.resource))?,
+            // Not what the client claims to be: it changes nothing of what is done.
+            serde_json::to_vec(&(&self.principal.user, &self.principal.database))?,
             serde_json::to_vec(&state)?,
             self.policy.as_bytes().to_vec(),
         ];

@@ -53,6 +53,8 @@ pub enum Waits {
     InTransaction,
     /// The client asked to be told at once.
     AskedNotTo,
+    /// The session only asks ahead: whatever is said of it, nothing is carried out.
+    OnlyAsks,
     /// It can.
     Here,
 }

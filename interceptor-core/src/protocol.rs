@@ -332,6 +332,24 @@ pub trait Login: Send {
     fn prove(&mut self, proof: Proof) -> Result<LoginStep, DecodeError>;
 }
 
+/// What a client of our own that asks ahead must do next.
+#[derive(Debug)]
+#[must_use]
+pub enum AskStep {
+    /// More input is needed.
+    Wait,
+    /// Send these.
+    Send(Bytes),
+    /// What the session says of it, for people.
+    Told(String),
+}
+
+/// Asks for approval of one statement in a session of its own that does nothing else.
+pub trait Asker: Send {
+    /// Takes what the session said; call with empty input first.
+    fn step(&mut self, input: &mut BytesMut) -> Result<AskStep, DecodeError>;
+}
+
 /// How the connection to the upstream is secured before the log-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UpstreamTls {
@@ -353,6 +371,8 @@ pub trait Protocol: Send + Sync {
     fn open(&self, epoch: Arc<Epoch>) -> Box<dyn Decoder>;
     /// A log-in as `principal`, for what the client asked in `opening`.
     fn login(&self, principal: &Principal, opening: &Opening, tls: UpstreamTls) -> Box<dyn Login>;
+    /// A client that asks for approval of `text` in `database`; none where the protocol has nothing to wait with.
+    fn ask(&self, database: &str, text: &str) -> Option<Box<dyn Asker>>;
     /// The bytes of an out-of-band cancel request, to be sent on a connection of its own, with the TLS negotiation
     /// (if any) that `login` would do first.
     fn cancel(&self, key: &CancelKey) -> Bytes;

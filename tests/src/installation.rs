@@ -269,9 +269,14 @@ impl Installation {
         run(self.command(arguments))
     }
 
-    /// Starts the daemon and waits until it answers.
+    /// Starts the daemon and waits until it answers. One that was killed before is waited for: it has its lock until the
+    /// kernel has taken everything from it.
     #[track_caller]
     pub fn start(&mut self) {
+        if let Some(before) = self.daemon.take() {
+            let finished = before.finish(Duration::from_secs(10));
+            assert!(!finished.timed_out, "the daemon runs already: {finished}");
+        }
         let mut daemon = Job::start(self.command(&["daemon"]), "");
         let mut answers = false;
         for _ in 0..600 {

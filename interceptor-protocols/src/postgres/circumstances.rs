@@ -20,20 +20,35 @@ use super::{
     work,
 };
 
-/// How a session says at its start that it is not to be kept waiting: a setting, which the server keeps for us.
-const HOLD: &str = "interceptor.hold";
-/// The value of [`HOLD`] that says so.
+/// How a session says at its start what is to become of what waits for people: a setting, which the server keeps for
+/// us.
+pub(super) const HOLD: &str = "interceptor.hold";
+/// The value of [`HOLD`] that says that the session is not to be kept waiting.
 const RETURN: &str = "return";
+/// The value of [`HOLD`] that says that the session only asks, and does nothing.
+pub(super) const ASK: &str = "ask";
 /// How many settings are told apart.
 const MAX_SETTINGS: usize = 128;
+
+/// How a session wants to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Manner {
+    /// It waits.
+    #[default]
+    Waits,
+    /// It wants to be told at once.
+    Returns,
+    /// It only asks.
+    Asks,
+}
 
 /// What a session has made of itself.
 #[derive(Debug, Default)]
 pub(super) struct StateOfSession {
     /// Settings, each with a digest of what set it last.
     settings: Option<Arc<BTreeMap<String, String>>>,
-    /// It is not to be kept waiting.
-    returns: bool,
+    /// What it says of itself.
+    manner: Manner,
     /// The stretch of messages in which something was last carried out.
     worked_in: Option<u64>,
 }
@@ -43,13 +58,25 @@ impl StateOfSession {
     pub(super) fn begin(&mut self, parameters: &[(String, String)]) {
         for (name, value) in parameters {
             let name = name.to_ascii_lowercase();
-            self.returns |= name == HOLD && value == RETURN;
-            if name == "options" {
-                self.returns |= value.contains(&format!("{HOLD}={RETURN}"));
+            match name.as_str() {
+                "options" => match settings_of(value) {
+                    Some(settings) => {
+                        settings.into_iter().for_each(|(name, value)| self.begin_with(name, value));
+                    }
+                    // In doubt it asks for nothing, and is like no other session.
+                    None => self.set(name, value),
+                },
+                _ => self.begin_with(name, value),
             }
-            if !is_indifferent(&name) {
-                self.set(name, value);
-            }
+        }
+    }
+
+    fn begin_with(&mut self, name: String, value: &str) {
+        match (name.as_str(), value) {
+            (HOLD, RETURN) => self.manner = Manner::Returns,
+            (HOLD, ASK) => self.manner = Manner::Asks,
+            (name, _) if is_indifferent(name) => {}
+            _ => self.set(name, value),
         }
     }
 
@@ -76,9 +103,31 @@ impl StateOfSession {
     }
 }
 
-/// How a session calls itself changes nothing of what it does, nor does how it wants to wait.
+/// The settings of a start-up's `options` where it has nothing else: `-c name=value`, `-cname=value`, `--name=value`.
+fn settings_of(options: &str) -> Option<Vec<(String, &str)>> {
+    if options.contains('\\') {
+        return None;
+    }
+    let mut words = options.split_ascii_whitespace();
+    let mut settings = Vec::new();
+    while let Some(word) = words.next() {
+        let setting = match word.strip_prefix("-c").or_else(|| word.strip_prefix("--"))? {
+            "" if word == "-c" => words.next()?,
+            setting => setting,
+        };
+        let (name, value) = setting.split_once('=')?;
+        settings.push((name.to_ascii_lowercase().replace('-', "_"), value));
+    }
+    Some(settings)
+}
+
+/// How a session calls itself changes nothing of what it does, nor does how it wants to wait, or how its results are
+/// written.
 fn is_indifferent(name: &str) -> bool {
-    matches!(name, "application_name" | "client_encoding" | HOLD) || name.starts_with("_pq_.")
+    matches!(
+        name,
+        "application_name" | "client_encoding" | "client_min_messages" | "extra_float_digits" | HOLD
+    ) || name.starts_with("_pq_.")
 }
 
 /// Whether the catalogue said what is meant.
@@ -117,6 +166,9 @@ impl PostgresDecoder {
     }
 
     fn waits(&self, what: &What) -> Waits {
+        if self.state_of_session.manner == Manner::Asks && !matches!(what, What::Open | What::Gate(_)) {
+            return Waits::OnlyAsks;
+        }
         let outside = self.status == b'I'
             && match what {
                 What::Query { .. } | What::Function => self.is_settled(),
@@ -127,7 +179,7 @@ impl PostgresDecoder {
                 What::Open | What::Parse { .. } | What::Bind | What::Gate(_) => return Waits::Never,
             };
         match outside {
-            true if self.state_of_session.returns => Waits::AskedNotTo,
+            true if self.state_of_session.manner == Manner::Returns => Waits::AskedNotTo,
             true => Waits::Here,
             false => Waits::InTransaction,
         }
@@ -148,5 +200,37 @@ impl Kind {
             Self::Gate(gate) => !gate.sync,
             Self::Query { .. } | Self::Function { .. } | Self::Execute { .. } | Self::Sync => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_settings_like_others() {
+        let one = |options| settings_of(options).map(|found| format!("{found:?}"));
+        let told = Some("[(\"work_mem\", \"1MB\"), (\"interceptor.hold\", \"ask\")]".to_owned());
+        assert_eq!(one("-c work_mem=1MB -c interceptor.hold=ask"), told);
+        assert_eq!(one(" -cWORK_MEM=1MB --interceptor.hold=ask "), told);
+        assert_eq!(one("--work-mem=1MB --interceptor.hold=ask"), told);
+        for odd in ["-c", "-c work_mem", "-B 5", "work_mem=1MB", "-c a=b\\ c"] {
+            assert_eq!(one(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn what_asks_is_like_what_does() {
+        let begun = |options: &str| {
+            let mut state = StateOfSession::default();
+            state.begin(&[("options".to_owned(), options.to_owned())]);
+            (state.manner, state.settings)
+        };
+        assert_eq!(begun("-c interceptor.hold=ask"), (Manner::Asks, None));
+        assert_eq!(begun("-c interceptor.hold=return"), (Manner::Returns, None));
+        assert_ne!(begun("-c search_path=x").1, None);
+        assert_eq!(begun("-c search_path=x").1, begun("-c search_path=x -c interceptor.hold=ask").1);
+        // What cannot be told apart is told as it is.
+        assert_eq!(begun("-c interceptor.hold=ask -B 5").0, Manner::Waits);
     }
 }

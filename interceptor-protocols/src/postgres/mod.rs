@@ -7,10 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use interceptor_core::{
     model::Principal,
-    protocol::{CancelKey, Decoder, Epoch, Login, Opening, Protocol, UpstreamTls},
+    protocol::{Asker, CancelKey, Decoder, Epoch, Login, Opening, Protocol, UpstreamTls},
 };
 
 mod action;
+mod ask;
 mod asked;
 mod bind;
 mod circumstances;
@@ -63,6 +64,12 @@ impl Protocol for Postgres {
 
     fn login(&self, principal: &Principal, opening: &Opening, tls: UpstreamTls) -> Box<dyn Login> {
         Box::new(login::PostgresLogin::new(principal, opening, tls))
+    }
+
+    fn ask(&self, database: &str, text: &str) -> Option<Box<dyn Asker>> {
+        // A text with a zero byte in it would end there.
+        (!text.contains('\0') && !database.contains('\0'))
+            .then(|| Box::new(ask::Inquiry::new(database, text)) as Box<dyn Asker>)
     }
 
     fn cancel(&self, key: &CancelKey) -> Bytes {

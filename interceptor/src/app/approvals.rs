@@ -15,7 +15,7 @@ use interceptor_core::{
     model::{ApprovalId, EventKind, EventRecord},
 };
 
-use super::proxy::Daemon;
+use super::{ahead::Place, proxy::Daemon};
 use crate::{
     approval::ApprovalError,
     channel::{self, Channel},
@@ -120,6 +120,9 @@ impl Daemon {
                     self.decide(caller, person, id, group.as_deref(), says).await
                 }
             },
+            Request::Ask { run, resource, database, text } => {
+                self.ask(caller, Place { run, resource, database }, &text).await
+            }
             Request::BreakGlass { resource, reason, seconds } => {
                 self.break_glass(caller, person, resource, reason, seconds).await
             }

@@ -1,5 +1,6 @@
 //! Wiring: the only place that builds everything. Roles and commands begin here.
 
+mod ahead;
 mod approvals;
 pub mod daemon;
 mod glass;

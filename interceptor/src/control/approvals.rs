@@ -6,7 +6,7 @@ use std::{io, os::fd::AsRawFd, path::Path};
 use interceptor_core::{
     approval::{Says, Standing},
     break_glass::BreakGlass,
-    model::{ApprovalId, BreakGlassId, ResourceName},
+    model::{ApprovalId, BreakGlassId, ResourceName, RunId},
 };
 use nix::{
     errno::Errno,
@@ -41,6 +41,17 @@ pub enum Request {
         group: Option<String>,
         /// What.
         says: Says,
+    },
+    /// Ask for approval of a statement before anybody sends it.
+    Ask {
+        /// Whose; the only one where none is named.
+        run: Option<RunId>,
+        /// Where; where the run has a session, or the only one, where none is named.
+        resource: Option<ResourceName>,
+        /// In which database; that of the run's session, where none is named.
+        database: Option<String>,
+        /// The statement.
+        text: String,
     },
     /// Break the glass.
     BreakGlass {
@@ -86,6 +97,13 @@ pub enum Answer {
         text: String,
         /// Where the request stands now.
         approval: Box<Standing>,
+    },
+    /// To [`Request::Ask`].
+    Asked {
+        /// What the session said of it.
+        text: String,
+        /// The request, where it needs one.
+        id: Option<ApprovalId>,
     },
     /// To what is about a break-glass.
     Glass {

@@ -28,6 +28,8 @@ const ANCESTORS: usize = 256;
 /// A process that may speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
+    /// Its number.
+    pub pid: u32,
     /// Its user.
     pub uid: u32,
     /// The user of its log-in session, where it has one.
@@ -72,7 +74,12 @@ impl Caller {
             return Err(Stranger::Gone);
         }
         let is_session = login != UNSET && session != UNSET;
-        Ok(Self { uid: peer.uid(), login: is_session.then_some(login), session })
+        Ok(Self {
+            pid: peer.pid().cast_unsigned(),
+            uid: peer.uid(),
+            login: is_session.then_some(login),
+            session,
+        })
     }
 
     /// The user who may decide: that of the log-in session, unless the process has become somebody else than root.
@@ -154,7 +161,7 @@ mod tests {
 
     #[test]
     fn root_is_nobody_without_a_session_and_nobody_is_somebody_else() {
-        let caller = |uid, login| Caller { uid, login, session: 3 }.decides();
+        let caller = |uid, login| Caller { pid: 7, uid, login, session: 3 }.decides();
         assert_eq!(caller(0, Some(1002)), Some(1002));
         assert_eq!(caller(1002, Some(1002)), Some(1002));
         assert_eq!(caller(0, None), None);

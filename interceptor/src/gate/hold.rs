@@ -15,7 +15,7 @@ use futures::FutureExt as _;
 use interceptor_core::{
     Client, Committed as _, Denial, Held, Judgement, Verdict,
     approval::{Standing, State, What},
-    model::{ApprovalId, ApprovalRecord, Author, Mode, RecordId},
+    model::{ApprovalId, ApprovalRecord, Author, Mode, Phase, RecordId},
     permit::{GaveUp, Records, Waits},
 };
 use tokio::time::{Instant, sleep_until};
@@ -80,12 +80,18 @@ impl PolicyGate {
         let rules = self.rules();
         let judgements = self.judgements(&rules, subject, (held, author), &NOBODY).await;
         let judgements = prepared(held, judgements);
-        let wanted = match self.stance(&rules, subject).mode {
+        let only_asks = held.circumstances().waits == Waits::OnlyAsks && author == Author::Agent;
+        let stance = if only_asks { Stance::ENFORCE } else { self.stance(&rules, subject) };
+        let wanted = match stance.mode {
             Mode::Observe => None,
             Mode::Enforce => Wanted::of(&rules, subject, &judgements),
         };
         match wanted {
-            None => self.settle(&rules, subject, held, author, judgements).await,
+            None if only_asks && would_be_carried_out(held, &judgements) => {
+                let (why, hint) = ("this needs no approval, and its session only asks", ONLY_ASKED);
+                Verdict::Deny(self.refuse(subject, held, "only-asked", why, hint).await)
+            }
+            None => self.settle(&rules, (subject, stance), held, author, judgements).await,
             Some(wanted) => Hold { gate: self, rules, subject, held, client, wanted }.judge(judgements).await,
         }
     }
@@ -118,7 +124,8 @@ impl Hold<'_> {
                 .record(judgements, &standing, async |_| (denial.message.clone(), Verdict::Deny(denial)))
                 .await;
         }
-        match self.enough(&standing).await {
+        let only_asks = self.held.circumstances().waits == Waits::OnlyAsks;
+        match self.enough(&standing).await.filter(|_| !only_asks) {
             Some(judgements) => self.pass(judgements, &standing, &digest).await,
             None => self.wait(judgements, &standing).await,
         }
@@ -299,6 +306,14 @@ impl Hold<'_> {
         unsent.why = Some(why);
         verdict
     }
+}
+
+const ONLY_ASKED: &str = "Nothing was executed. Send it in a session without `interceptor.hold=ask`.";
+
+/// Whether the judgements let it be carried out. What is only prepared is not, yet.
+fn would_be_carried_out(held: &Held, judgements: &[Judgement]) -> bool {
+    let allowed = judgements.iter().all(|one| matches!(one, Judgement::Allowed { .. }));
+    allowed && held.actions().iter().any(|action| action.phase != Phase::Prepare)
 }
 
 fn approval(standing: &Standing) -> ApprovalRecord {

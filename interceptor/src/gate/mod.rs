@@ -212,7 +212,7 @@ impl PolicyGate {
     pub async fn judge_for(&self, subject: &Subject, held: &Held, author: Author) -> Verdict {
         let rules = self.rules();
         let judgements = self.judgements(&rules, subject, (held, author), &NOBODY).await;
-        self.settle(&rules, subject, held, author, judgements).await
+        self.settle(&rules, (subject, self.stance(&rules, subject)), held, author, judgements).await
     }
 
     /// What policy says of each statement, where so many people have approved.
@@ -248,7 +248,8 @@ impl PolicyGate {
             .iter()
             .map(|_| Judgement::Allowed { rules: Vec::new(), reason: reason.to_owned() })
             .collect();
-        self.settle(&rules, subject, held, Author::Agent, judgements).await
+        let stance = self.stance(&rules, subject);
+        self.settle(&rules, (subject, stance), held, Author::Agent, judgements).await
     }
 
     /// Refuses something that never came as far as policy, and records it.
@@ -285,12 +286,12 @@ impl PolicyGate {
     async fn settle(
         &self,
         rules: &Rules,
-        subject: &Subject,
+        (subject, stance): (&Subject, Stance),
         held: &Held,
         author: Author,
         judgements: Vec<Judgement>,
     ) -> Verdict {
-        let settled = Settled::new(self.stance(rules, subject), judgements);
+        let settled = Settled::new(stance, judgements);
         match self.commit(rules, subject, held, author, &settled).await {
             Ok(receipt) => self.verdict(subject, (held, author), &settled, &receipt),
             Err(denial) => Verdict::Deny(denial),

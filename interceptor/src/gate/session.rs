@@ -17,6 +17,7 @@ use interceptor_core::{
     Client, Gate, Held, Judgement, Verdict,
     inventory::RecordLevel,
     model::{Action, Author, Phase, Spent, StatementFacts},
+    permit::Waits,
 };
 
 #[cfg(doc)]
@@ -131,7 +132,7 @@ impl Answer {
 impl Gate for SessionGate {
     fn judge_now(&self, held: &Held, author: Author) -> Option<Verdict> {
         let (Some(head), [action], Author::Agent) = (&self.head, held.actions(), author) else { return None };
-        if self.gate.durability == Durability::Power {
+        if self.gate.durability == Durability::Power || held.circumstances().waits == Waits::OnlyAsks {
             return None;
         }
         let (answer, level) = self.answer(action)?;

@@ -107,6 +107,10 @@ impl Wanted {
                 ),
                 format!("Run it outside of a transaction, where it waits, or later {later}"),
             ),
+            Waits::OnlyAsks => self.denial(
+                format!("asked: this needs approval {id} by {people}"),
+                format!("Send the same statement in a session that does not only ask: it passes once when it is approved before {until}."),
+            ),
             Waits::AskedNotTo | Waits::Never => {
                 self.denial(format!("this needs approval {id} by {people}"), format!("Later, {later}"))
             }

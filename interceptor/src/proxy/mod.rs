@@ -5,6 +5,7 @@
 //! knows the kernel only through what it remembers of a flow.
 
 mod absent;
+mod ahead;
 mod budget;
 #[cfg(test)]
 mod cost_tests;
@@ -40,6 +41,7 @@ use interceptor_core::{
     protocol::DecodeError,
 };
 
+pub use ahead::{NotAsked, ask};
 pub use epochs::Epochs;
 pub use flood::Flood;
 pub use listen::{Listeners, serve};

@@ -9,7 +9,7 @@ use std::{
 
 use interceptor_core::{
     Denial,
-    model::{Action, ConnectionId, ResourceName, RunId},
+    model::{Action, ConnectionId, Principal, ResourceName, RunId},
     protocol::CancelKey,
 };
 use tokio::sync::watch;
@@ -206,6 +206,18 @@ impl Registry {
     pub fn list(&self) -> Vec<OpenSession> {
         let mut all: Vec<_> = self.lock().values().map(|entry| entry.shown.clone()).collect();
         all.sort_by_key(|session| session.connection);
+        all
+    }
+
+    /// At which resources `run` has sessions, and who it is there; each once.
+    pub fn principals(&self, run: RunId) -> Vec<(ResourceName, Principal)> {
+        let mut all: Vec<(ResourceName, Principal)> = Vec::new();
+        for entry in self.lock().values().filter(|entry| entry.shown.run == run) {
+            let one = (entry.shown.resource.clone(), entry.subject.principal.clone());
+            if !all.contains(&one) {
+                all.push(one);
+            }
+        }
         all
     }
 

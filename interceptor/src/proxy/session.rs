@@ -44,7 +44,7 @@ const START_UP_INPUT: usize = 64 * 1024;
 
 /// Why a session never opened. The client has been told, where it could be.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum StartError {
+pub enum StartError {
     /// The client broke the protocol.
     #[error("the start-up could not be read")]
     Decode(#[from] DecodeError),

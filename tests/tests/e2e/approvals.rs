@@ -416,3 +416,43 @@ fn a_webhook_hears_who_waits_for_whom_and_knows_that_it_is_us() {
     assert_eq!(lines, [&asked, &asked, &decided], "{heard}");
     stage.finish();
 }
+
+/// Asked for ahead, by an operator or by the agent itself: nothing is carried out by that, and what is approved passes
+/// when it comes.
+#[test]
+fn what_was_asked_ahead_and_approved_does_not_wait() {
+    let stage = Stage::new();
+    let installation = &stage.installation;
+    let one = "psql -X -A -t -d \"$DSN\"";
+    let script = installation.script(
+        "ahead.sh",
+        &format!(
+            "export DSN='{DSN}'\n\
+             PGOPTIONS='-c interceptor.hold=ask' {one} -c 'SELECT 1' -c 'DELETE FROM notes WHERE id = 2' -c 'UPDATE notes SET body = 1' 2>&1\n\
+             until [ -e go ]; do sleep 0.1; done\n\
+             {one} -c 'DELETE FROM notes WHERE id = 1' -c 'DELETE FROM notes WHERE id = 2' 2>&1\n"
+        ),
+    );
+    let job = Job::start(installation.captured("release-bot", &["sh", &script]), "");
+    let second = installation.open_approval("id = 2");
+    let ask = |words: &[&str]| installation.interceptor(&[&["approvals", "ask"], words].concat());
+    ask(&["DELETE FROM notes WHERE id = 1"]).failed().says("say --database");
+    let asked = ask(&["--database", "orders", "DELETE FROM notes WHERE id = 1"]).succeeded();
+    let asked = asked.says("asked: this needs approval").says("Nothing was executed");
+    let first = installation.open_approval("id = 1");
+    assert!(asked.stdout.contains(&first), "{asked}");
+    ask(&["--database", "orders", "UPDATE notes SET body = 'x'"]).succeeded().says("needs no approval");
+    ask(&["--database", "orders", "DROP TABLE notes"]).succeeded().says("dropped by migrations only");
+    ask(&["--database", "orders", "--run", "r0000000000", "SELECT 1"]).failed().says("there is no live run");
+    assert_eq!(stage.notes(), "1,2,3,4,5,6,7,8,9");
+    stage.says("bob", &["approve", &first]).succeeded();
+    stage.says("bob", &["approve", &second]).succeeded();
+    std::fs::write(installation.work().join("go"), "").expect("a file");
+    let finished = job.finish(PATIENCE).succeeded();
+    assert_eq!(finished.stdout.matches("DELETE 1").count(), 2, "{finished}");
+    assert!(!finished.text().contains("held:"), "{finished}");
+    assert_eq!(finished.text().matches("its session only asks").count(), 2, "{finished}");
+    assert_eq!(stage.notes(), "3,4,5,6,7,8,9");
+    assert_eq!(stage.bed.admin("orders", "SELECT count(*) FROM notes WHERE body = 'x'"), "0");
+    stage.finish();
+}

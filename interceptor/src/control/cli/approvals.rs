@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use interceptor_core::{
     approval::{Card, LONGEST_GRANT, OPEN_FOR, Says, Standing, State, Uses},
     break_glass::BreakGlass,
-    model::{Action, ApprovalId, Object, Target},
+    model::{Action, ApprovalId, Object, ResourceName, RunId, Target},
 };
 use jiff::SignedDuration;
 
@@ -38,6 +38,8 @@ pub(super) enum Command {
     Approve(Approve),
     /// Say no, which ends it.
     Deny(Deny),
+    /// Ask for approval of a statement before the agent sends it.
+    Ask(AskAhead),
     /// Say what was found in the records of a break-glass; the next one waits for that.
     Review(break_glass::Review),
 }
@@ -47,6 +49,22 @@ pub(super) enum Command {
 pub(super) struct Which {
     /// The request, as `list` prints it.
     id: ApprovalId,
+}
+
+/// Arguments of `approvals ask`.
+#[derive(Debug, Args)]
+pub(super) struct AskAhead {
+    /// The statement, exactly as it will be sent, with its values in its text.
+    statement: String,
+    /// The run that will send it, as `ps` prints it; the only one where there is one.
+    #[arg(long)]
+    run: Option<RunId>,
+    /// The resource; the one where the run has a session.
+    #[arg(long)]
+    resource: Option<ResourceName>,
+    /// The database; the one where the run has a session.
+    #[arg(long)]
+    database: Option<String>,
 }
 
 /// Arguments of `approvals approve`.
@@ -114,6 +132,16 @@ pub(super) fn run(places: &Places, printer: &Printer, command: Command) -> Resul
         Command::Deny(Deny { id, reason, suggest, group }) => {
             decide(places, printer, id, group, Says::Deny { reason, suggestion: suggest })
         }
+        Command::Ask(AskAhead { statement, run, resource, database }) => {
+            match ask(places, Request::Ask { run, resource, database, text: statement })? {
+                Answer::Asked { text, id } if printer.is_json() => {
+                    printer.json(&serde_json::json!({ "text": text, "approval": id }))?;
+                }
+                Answer::Asked { text, .. } => text.lines().try_for_each(|line| printer.line(line))?,
+                other => return Err(unexpected(other)),
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Review(options) => break_glass::review(places, printer, options),
     }
 }
@@ -130,7 +158,11 @@ pub(super) fn ask(places: &Places, request: Request) -> Result<Answer, Failure> 
 pub(super) fn unexpected(answer: Answer) -> Failure {
     match answer {
         Answer::Failed { text } => Failure::no(text),
-        Answer::List { .. } | Answer::Approval(_) | Answer::Decided { .. } | Answer::Glass { .. } => {
+        Answer::List { .. }
+        | Answer::Approval(_)
+        | Answer::Decided { .. }
+        | Answer::Asked { .. }
+        | Answer::Glass { .. } => {
             Failure::host("the daemon answered another question than was asked: restart it")
         }
     }
