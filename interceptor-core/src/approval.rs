@@ -82,6 +82,7 @@ impl What<'_> {
             .iter()
             .map(|action| Action { text: sql::redact(&action.text).into_owned(), ..action.clone() });
         let card = Card {
+            about: About::Exchange,
             run: self.run.id,
             agent: self.run.agent.clone(),
             command: claim("command").unwrap_or_default(),
@@ -102,10 +103,24 @@ impl What<'_> {
     }
 }
 
+/// What people are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum About {
+    /// Whether a statement may be carried out.
+    #[default]
+    Exchange,
+    /// Whether a run may go on that asked for more than it may have open. A no ends it.
+    Flood,
+}
+
 /// What an approver is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Card {
+    /// What is asked.
+    #[serde(default)]
+    pub about: About,
     /// The run.
     pub run: RunId,
     /// The agent, with the person answerable for it.

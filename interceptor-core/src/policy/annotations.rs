@@ -22,6 +22,16 @@ pub enum Alert {
     Critical,
 }
 
+/// What becomes of a run that asks for more than it may have open: `@flood`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Flood {
+    /// What is too much is refused.
+    #[default]
+    Refuse,
+    /// The run is frozen as well, until somebody says that it may go on.
+    Freeze,
+}
+
 /// A rule and what it carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Annotated {
@@ -33,6 +43,8 @@ pub struct Annotated {
     pub hold: Vec<String>,
     /// How long an approval may be waited for, in seconds: `@within`.
     pub within: Option<u64>,
+    /// What becomes of a run that asks for too much by it: `@flood`.
+    pub flood: Flood,
     /// How loudly it is reported: `@alert`.
     pub alert: Option<Alert>,
 }
@@ -50,6 +62,7 @@ pub(super) fn read(
         permits: policy.effect() == Effect::Permit,
         hold: Vec::new(),
         within: None,
+        flood: Flood::Refuse,
         alert: None,
     };
     for (key, value) in policy.annotations() {
@@ -62,6 +75,9 @@ pub(super) fn read(
     }
     if annotated.within.is_some() && policy.annotation("hold").is_none() {
         wrong.push("`@within` says how long `@hold` waits, and there is no `@hold`".to_owned());
+    }
+    if annotated.flood == Flood::Freeze && policy.annotation("hold").is_none() {
+        wrong.push("`@flood` is about what `@hold` asks for, and there is no `@hold`".to_owned());
     }
     annotated
 }
@@ -81,10 +97,14 @@ impl Annotated {
             }
             "hold" => self.hold = hold(value, inventory)?,
             "within" => self.within = Some(within(value)?),
+            "flood" if value == "freeze" => self.flood = Flood::Freeze,
+            "flood" => {
+                return Err("`@flood` is \"freeze\"; without it, what is too much is refused".to_owned());
+            }
             "alert" => self.alert = Some(alert(value)?),
             other => {
                 return Err(format!(
-                    "unknown annotation `@{other}`; there are @id, @say, @hold, @within and @alert"
+                    "unknown annotation `@{other}`; there are @id, @say, @hold, @within, @flood and @alert"
                 ));
             }
         }

@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use cedar_policy::{Authorizer, Entity, PolicyId, PolicySet, Schema};
 
-pub use annotations::{Alert, Annotated};
+pub use annotations::{Alert, Annotated, Flood};
 pub use explain::{WOULD, explain};
 pub use replay::{BECAUSE_OF_ANOTHER, Change, Replayed, replay};
 pub use schema::{BASE as SCHEMA, SCHEMA_VERSION, text as schema_text};

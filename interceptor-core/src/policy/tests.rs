@@ -229,6 +229,8 @@ fn what_is_wrong_in_rules_is_named_with_its_line() {
         (format!("@id(\"a\") @hold(\"boss\") {forbid};"), &[(1, "`boss` is not among `approvers`")]),
         (format!("@id(\"a\") @hold(\"\") {forbid};"), &[(1, "not among `approvers`")]),
         (format!("@id(\"a\") @within(\"5m\") {forbid};"), &[(1, "there is no `@hold`")]),
+        (format!("@id(\"a\") @flood(\"freeze\") {forbid};"), &[(1, "there is no `@hold`")]),
+        (format!("@id(\"a\") @hold(\"dba\") @flood(\"stop\") {forbid};"), &[(1, "`@flood` is")]),
         (format!("@id(\"a\") @hold(\"dba\") @within(\"5\") {forbid};"), &[(1, "`@within`")]),
         (format!("@id(\"a\") @hold(\"dba\") @within(\"0s\") {forbid};"), &[(1, "`@within`")]),
         (format!("@id(\"a\") @hold(\"dba\") @within(\"99999999999999999999m\") {forbid};"), &[(1, "`@within`")]),

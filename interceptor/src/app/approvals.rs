@@ -10,7 +10,7 @@ use std::{
 };
 
 use interceptor_core::{
-    approval::{self, Decision, Says, State, Uses},
+    approval::{self, About, Decision, Says, State, Uses},
     inventory::{Inventory, Person},
     model::{ApprovalId, EventKind, EventRecord},
 };
@@ -184,8 +184,12 @@ impl Daemon {
                 text: format!("nothing was decided: it could not be recorded ({error})"),
             };
         }
-        let decision = Decision { person: person.name.clone(), group, says, at: now_us() };
+        let decision = Decision { person: person.name.clone(), group, says: says.clone(), at: now_us() };
         match approvals.decide(id, decision).await {
+            Ok(standing) if standing.card.about == About::Flood => {
+                let standing = self.flood_decided(&standing, &says).await;
+                Answer::Decided { text, approval: Box::new(standing) }
+            }
             Ok(standing) => Answer::Decided { text, approval: Box::new(standing) },
             Err(error) => failed(&error),
         }

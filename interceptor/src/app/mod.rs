@@ -3,6 +3,7 @@
 mod ahead;
 mod approvals;
 pub mod daemon;
+mod floods;
 mod glass;
 mod keeper;
 mod proxy;

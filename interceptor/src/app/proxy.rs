@@ -16,7 +16,10 @@ use interceptor_core::{
 };
 use tokio::sync::mpsc;
 
-use super::approvals;
+use super::{
+    approvals,
+    floods::{self, FLOODS},
+};
 use crate::{
     approval::{Approvals, Notices, Webhook},
     channel::{self, AsyncChannel, Channel},
@@ -56,8 +59,8 @@ pub(super) fn run(places: &Places) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let helper: AsyncChannel<FromProxy, ToProxy> = socket.into_async()?;
-        let daemon = Daemon::start(places, Arc::new(helper)).await?;
-        daemon.serve().await
+        let (daemon, flooded) = Daemon::start(places, Arc::new(helper)).await?;
+        daemon.serve(flooded).await
     })
 }
 
@@ -145,7 +148,10 @@ async fn ask_executables(
 }
 
 impl Daemon {
-    async fn start(places: &Places, helper: Arc<AsyncChannel<FromProxy, ToProxy>>) -> anyhow::Result<Self> {
+    async fn start(
+        places: &Places,
+        helper: Arc<AsyncChannel<FromProxy, ToProxy>>,
+    ) -> anyhow::Result<(Self, mpsc::Receiver<RunId>)> {
         let (ToProxy::Start { attached }, descriptors) = helper.receive().await? else {
             bail!("the helper's first message was not the start");
         };
@@ -166,7 +172,8 @@ impl Daemon {
                 let _ = ask.try_send(process);
             }),
         )?;
-        let mut approvals = Approvals::new(Arc::new(keeper.clone()));
+        let (floods, flooded) = mpsc::channel(FLOODS);
+        let mut approvals = Approvals::new(Arc::new(keeper.clone())).with_floods_to(floods);
         if let Some(url) = &settings.webhook {
             let webhook = Webhook::new(url, keeper.clone()).context("`webhook` in interceptor.toml")?;
             approvals = approvals.told_to(Notices::start(Arc::new(webhook)));
@@ -185,7 +192,7 @@ impl Daemon {
         });
         let places = places.clone();
         let (control, approvers) = (handed.control, handed.approvals);
-        Ok(Self {
+        let daemon = Self {
             places,
             helper,
             rules,
@@ -199,10 +206,11 @@ impl Daemon {
             tickets,
             reloading: tokio::sync::Mutex::default(),
             started_at: now_us(),
-        })
+        };
+        Ok((daemon, flooded))
     }
 
-    async fn serve(self) -> anyhow::Result<()> {
+    async fn serve(self, flooded: mpsc::Receiver<RunId>) -> anyhow::Result<()> {
         let daemon = Arc::new(self);
         daemon.keeper.ping().await.context("the keeper is not there")?;
         daemon.proxy.event(None, EventKind::DaemonStarted, format!("version {}", env!("CARGO_PKG_VERSION")));
@@ -215,6 +223,7 @@ impl Daemon {
             tracing::error!("no break-glass holds any more, if one did: {error}");
         }
         let controlling = tokio::spawn(control(daemon.clone()));
+        let freezing = tokio::spawn(floods::serve(daemon.clone(), flooded));
         let approving = tokio::spawn(approvals::serve(daemon.clone(), daemon.approvers.try_clone()?));
         daemon.helper.send(&FromProxy::Up, &[]).await?;
         tokio::select! {
@@ -223,6 +232,7 @@ impl Daemon {
             _ = beating => bail!("the heartbeat stopped"),
             _ = watching => bail!("the kernel side's events can no longer be read"),
             _ = controlling => bail!("the control socket can no longer be served"),
+            _ = freezing => bail!("runs can no longer be frozen"),
             _ = approving => bail!("the approvers' socket can no longer be served"),
             // Without the keeper nothing can be proven or sealed: the helper starts us both again.
             () = daemon.keeper.gone() => bail!("the keeper is gone"),
@@ -254,10 +264,10 @@ impl Daemon {
                         self.proxy.origins.identified(process, found.path, found.digest);
                     }
                 }
-                ToProxy::Killed { run, failure: Some(failure) } => {
-                    tracing::error!(%run, "could not be killed: {failure}");
+                ToProxy::Carried { run, failure: Some(failure) } => {
+                    tracing::error!(%run, "could not be killed, frozen or thawed: {failure}");
                 }
-                ToProxy::Killed { .. } => {}
+                ToProxy::Carried { .. } => {}
                 ToProxy::Drain => {
                     self.drain().await;
                     return Ok(());
@@ -410,7 +420,13 @@ impl Daemon {
         .collect()
     }
 
-    async fn kill(&self, run: RunId) -> Answer {
+    /// Says something to the helper; whether it could be said.
+    pub(super) async fn tell_helper(&self, message: FromProxy) -> bool {
+        let said = self.helper.send(&message, &[]).await;
+        said.inspect_err(|error| tracing::error!("the helper could not be told: {error}")).is_ok()
+    }
+
+    pub(super) async fn kill(&self, run: RunId) -> Answer {
         let Some(live) = self.proxy.runs.find(run) else { return no_such(run) };
         self.proxy.event(Some((run, &live.agent.name)), EventKind::RunKilled, "by an operator");
         self.proxy.registry.end_run(run, &Ending::Killed);

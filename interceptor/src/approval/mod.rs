@@ -12,9 +12,9 @@ use futures::future::BoxFuture;
 use interceptor_core::{
     approval::{Decision, Standing},
     break_glass::{BreakGlass, By, Review},
-    model::{ApprovalId, BreakGlassId, RecordId, ResourceName},
+    model::{ApprovalId, BreakGlassId, RecordId, ResourceName, RunId},
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     keeper::{
@@ -68,6 +68,7 @@ pub struct Approvals {
     clerk: Arc<dyn Clerk>,
     changes: watch::Sender<u64>,
     notices: Option<Notices>,
+    floods: Option<mpsc::Sender<RunId>>,
 }
 
 impl fmt::Debug for Approvals {
@@ -79,13 +80,37 @@ impl fmt::Debug for Approvals {
 impl Approvals {
     /// Those that `clerk` keeps.
     pub fn new(clerk: Arc<dyn Clerk>) -> Self {
-        Self { clerk, changes: watch::Sender::new(0), notices: None }
+        Self { clerk, changes: watch::Sender::new(0), notices: None, floods: None }
     }
 
     /// The same, where people elsewhere hear of them.
     #[must_use]
     pub fn told_to(self, notices: Notices) -> Self {
         Self { notices: Some(notices), ..self }
+    }
+
+    /// The same, where runs that ask for too much are told to `floods`, to be frozen.
+    #[must_use]
+    pub fn with_floods_to(self, floods: mpsc::Sender<RunId>) -> Self {
+        Self { floods: Some(floods), ..self }
+    }
+
+    /// A run has asked for more than it may have open: all of that is one request, whether it may go on.
+    pub async fn flooded(&self, filing: Filing) -> Result<Standing, ApprovalError> {
+        let run = filing.card.run;
+        let standing = self.file(filing).await?;
+        // One that does not fit is told again by the next request of the run, which is not frozen.
+        if let Some(floods) = &self.floods {
+            let _ = floods.try_send(run);
+        }
+        Ok(standing)
+    }
+
+    /// The request is over, without anything having been done by it.
+    pub async fn close(&self, id: ApprovalId, why: &str) -> Result<Standing, ApprovalError> {
+        let closed = self.standing(Question::Close { id, why: why.to_owned() }).await?;
+        self.changed();
+        Ok(closed)
     }
 
     /// Counts what changes, for whoever waits for it.

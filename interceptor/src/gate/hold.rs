@@ -14,9 +14,10 @@ use std::{
 use futures::FutureExt as _;
 use interceptor_core::{
     Client, Committed as _, Denial, Held, Judgement, Verdict,
-    approval::{Standing, State, What},
+    approval::{About, Card, LONGEST_GRANT, Standing, State, What},
     model::{ApprovalId, ApprovalRecord, Author, Mode, Phase, RecordId},
     permit::{GaveUp, Records, Waits},
+    policy::Flood,
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -116,7 +117,12 @@ impl Hold<'_> {
         let digest = filing.digest.clone();
         let standing = match self.gate.approvals.file(filing).await {
             Ok(standing) => standing,
-            Err(why) => return self.refuse(judgements, self.wanted.failed(&why)).await,
+            Err(why) => {
+                if matches!(why, ApprovalError::TooMany(_)) && self.wanted.flood == Flood::Freeze {
+                    self.flooded().await;
+                }
+                return self.refuse(judgements, self.wanted.failed(&why)).await;
+            }
         };
         if standing.state != State::Open {
             let denial = self.wanted.over(&standing);
@@ -148,6 +154,21 @@ impl Hold<'_> {
             seconds: self.wanted.open,
             most: PENDING,
         })
+    }
+
+    /// The run asks for too much: whether it may go on is one request, however much it asks.
+    async fn flooded(&self) {
+        let Ok(filing) = self.filing() else { return };
+        let run = self.subject.run.id;
+        let filing = Filing {
+            digest: format!("flood {run}"),
+            card: Card { about: About::Flood, whole: true, ..filing.card },
+            seconds: LONGEST_GRANT,
+            most: u32::MAX,
+        };
+        if let Err(error) = self.gate.approvals.flooded(filing).await {
+            tracing::error!(%run, "it asks for too much, and is not frozen: {error}");
+        }
     }
 
     /// What policy says with the approvals that there are, where it says yes.

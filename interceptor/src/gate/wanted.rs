@@ -8,6 +8,7 @@ use interceptor_core::{
     approval::{OPEN_FOR, Standing, State},
     model::{OutcomeStatus, Phase, Verb},
     permit::{Held, Rule, Waits},
+    policy::Flood,
 };
 use jiff::Timestamp;
 
@@ -29,6 +30,8 @@ pub(super) struct Wanted {
     pub(super) wire: Duration,
     /// How long the request is open, in seconds.
     pub(super) open: u64,
+    /// What becomes of a run that asks for too much.
+    pub(super) flood: Flood,
     resource: String,
 }
 
@@ -51,10 +54,14 @@ impl Wanted {
             }
         }
         let resource = resource_of(rules, subject).filter(|_| !holding.is_empty())?;
+        let freezes =
+            |rule: &Rule| rules.policy.rule(&rule.id).is_some_and(|rule| rule.flood == Flood::Freeze);
+        let flood = if holding.iter().any(freezes) { Flood::Freeze } else { Flood::Refuse };
         let within = holding.iter().filter_map(|rule| rules.policy.rule(&rule.id)?.within).min();
         Some(Self {
             wire: Duration::from_secs(within.unwrap_or(WITHIN)).min(resource.hold_max),
             open: within.unwrap_or(0).max(OPEN_FOR),
+            flood,
             resource: resource.name.to_string(),
             rules: holding,
             groups,
@@ -175,6 +182,9 @@ impl Wanted {
     /// The request cannot be had or changed.
     pub(super) fn failed(&self, error: &ApprovalError) -> Denial {
         let hint = match error {
+            ApprovalError::TooMany(_) if self.flood == Flood::Freeze => {
+                "This run is frozen until a person says that it may go on."
+            }
             ApprovalError::TooMany(_) => "Wait until those are decided.",
             ApprovalError::No(_) => "Send the statement again to ask anew.",
             ApprovalError::Kept(_) => "Ask the operator to run `interceptor status` on this host.",

@@ -120,6 +120,24 @@ impl Tree {
         fs::write(&path, "1").map_err(failed("could not kill by", &path))
     }
 
+    /// Lets nothing in a run's cgroup or below it go on, until it is thawed. It can still be killed.
+    pub fn freeze(&self, run: RunId) -> Result<(), CgroupError> {
+        let path = self.directory_of(run).join("cgroup.freeze");
+        fs::write(&path, "1").map_err(failed("could not freeze by", &path))
+    }
+
+    /// Lets a frozen run go on.
+    pub fn thaw(&self, run: RunId) -> Result<(), CgroupError> {
+        let path = self.directory_of(run).join("cgroup.freeze");
+        fs::write(&path, "0").map_err(failed("could not thaw by", &path))
+    }
+
+    /// Whether a run is frozen, or is about to be.
+    pub fn is_frozen(&self, run: RunId) -> bool {
+        let path = self.directory_of(run).join("cgroup.freeze");
+        fs::read_to_string(path).is_ok_and(|frozen| frozen.trim() == "1")
+    }
+
     /// Kills what is left of a run and removes its cgroup, waiting at most `patience` for the processes to go.
     pub fn remove(&self, run: RunId, patience: Duration) -> Result<(), CgroupError> {
         let path = self.directory_of(run);

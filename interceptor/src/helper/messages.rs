@@ -173,8 +173,8 @@ pub enum ToProxy {
         /// What was found; nothing when the process was gone, or was another one by then.
         found: Option<ExecutableFacts>,
     },
-    /// The answer to [`FromProxy::Kill`].
-    Killed {
+    /// The answer to [`FromProxy::Kill`], [`FromProxy::Freeze`] and [`FromProxy::Thaw`].
+    Carried {
         /// The run.
         run: RunId,
         /// What went wrong, if anything did.
@@ -239,6 +239,16 @@ pub enum FromProxy {
         /// The run.
         run: RunId,
     },
+    /// Let no process of the run go on, until [`FromProxy::Thaw`].
+    Freeze {
+        /// The run.
+        run: RunId,
+    },
+    /// Let the run's processes go on.
+    Thaw {
+        /// The run.
+        run: RunId,
+    },
 }
 
 /// From the helper to the keeper, which is to end when its channel to the proxy does.
@@ -287,6 +297,7 @@ mod tests {
             r#"{"Kill":{"run":"r0000000001","also":1}}"#,
             r#"{"Kill":{"run":"../../etc"}}"#,
             r#"{"Chmod":{"run":"r0000000001"}}"#,
+            r#"{"Freeze":{}}"#,
             r#""Kill""#,
         ] {
             assert!(serde_json::from_str::<FromProxy>(wrong).is_err(), "{wrong}");

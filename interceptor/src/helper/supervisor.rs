@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     Capture, HelperError,
-    cgroup::Tree,
+    cgroup::{CgroupError, Tree},
     described,
     executable::Executables,
     failed,
@@ -235,14 +235,18 @@ impl Supervisor {
                 None => {}
             },
             FromProxy::Executable { ticket, pid, start_time } => self.look_up(ticket, pid, start_time),
-            FromProxy::Kill { run } => {
-                let failure = match self.runs.contains_key(&run) {
-                    true => self.tree.kill(run).err().map(|error| error.to_string()),
-                    false => Some("there is no such run".to_owned()),
-                };
-                self.tell(ToProxy::Killed { run, failure }, Vec::new());
-            }
+            FromProxy::Kill { run } => self.carry_out(run, Tree::kill),
+            FromProxy::Freeze { run } => self.carry_out(run, Tree::freeze),
+            FromProxy::Thaw { run } => self.carry_out(run, Tree::thaw),
         }
+    }
+
+    fn carry_out(&self, run: RunId, what: fn(&Tree, RunId) -> Result<(), CgroupError>) {
+        let failure = match self.runs.contains_key(&run) {
+            true => what(&self.tree, run).err().map(|error| error.to_string()),
+            false => Some("there is no such run".to_owned()),
+        };
+        self.tell(ToProxy::Carried { run, failure }, Vec::new());
     }
 
     fn look_up(&self, ticket: u64, pid: u32, start_time: u64) {

@@ -21,6 +21,7 @@ pub struct Released {
 struct Live {
     run: Arc<Run>,
     released: Option<Released>,
+    frozen: bool,
     tasks: Vec<AbortHandle>,
 }
 
@@ -31,7 +32,7 @@ pub struct Runs(Mutex<BTreeMap<RunId, Live>>);
 impl Runs {
     /// A run began, and these tasks serve its sockets.
     pub fn begin(&self, run: Arc<Run>, tasks: Vec<AbortHandle>) {
-        let live = Live { run: run.clone(), released: None, tasks };
+        let live = Live { run: run.clone(), released: None, frozen: false, tasks };
         if let Some(before) = self.lock().insert(run.id, live) {
             before.tasks.iter().for_each(AbortHandle::abort);
         }
@@ -47,6 +48,18 @@ impl Runs {
     /// The run, if it is live.
     pub fn find(&self, run: RunId) -> Option<Arc<Run>> {
         self.lock().get(&run).map(|live| live.run.clone())
+    }
+
+    /// A run was frozen; whether that is news.
+    pub fn froze(&self, run: RunId) -> bool {
+        self.lock().get_mut(&run).is_some_and(|live| !std::mem::replace(&mut live.frozen, true))
+    }
+
+    /// A run goes on.
+    pub fn thawed(&self, run: RunId) {
+        if let Some(live) = self.lock().get_mut(&run) {
+            live.frozen = false;
+        }
     }
 
     /// Releases a live run; false when there is none.

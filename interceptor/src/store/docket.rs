@@ -88,6 +88,13 @@ pub enum Question {
         /// The policy's hash.
         policy: String,
     },
+    /// A request is over without having been used: a flooded run goes on.
+    Close {
+        /// The request.
+        id: ApprovalId,
+        /// Why.
+        why: String,
+    },
     /// About break-glass.
     Glass(GlassQuestion),
 }
@@ -171,6 +178,7 @@ impl Docket {
             Question::Decide { id, decision } => books.decide(id, decision),
             Question::Use { id, digest, record } => books.use_up(id, &digest, record),
             Question::Void { policy } => books.void(&policy),
+            Question::Close { id, why } => books.close(id, &why),
             Question::Glass(question) => glass::answer(&books.work, now, question)
                 .map(|answer| answer.map_or_else(Answer::No, Answer::Glass)),
         }?;
@@ -331,8 +339,15 @@ impl Books<'_> {
     }
 
     fn void(&mut self, policy: &str) -> Result<Answer, StoreError> {
-        let sql = "UPDATE request SET state = 'void', why = 'the policy changed' WHERE state = 'open' AND policy <> ?";
+        let sql = "UPDATE request SET state = 'void', why = 'the policy changed' WHERE state = 'open'
+                   AND policy <> ? AND digest NOT LIKE 'flood %'";
         Ok(Answer::Voided(self.work.execute(sql, [policy])?))
+    }
+
+    fn close(&mut self, id: ApprovalId, why: &str) -> Result<Answer, StoreError> {
+        let sql = "UPDATE request SET state = 'void', why = ? WHERE id = ? AND state = 'open'";
+        self.work.execute(sql, params![why, id.to_string()])?;
+        self.look(id)
     }
 
     fn find(&self, id: ApprovalId) -> Result<Option<Kept>, StoreError> {

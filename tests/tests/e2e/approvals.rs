@@ -456,3 +456,59 @@ fn what_was_asked_ahead_and_approved_does_not_wait() {
     assert_eq!(stage.bed.admin("orders", "SELECT count(*) FROM notes WHERE body = 'x'"), "0");
     stage.finish();
 }
+
+/// A run that asks for more than anybody can answer is one request, and stands still until somebody says what becomes
+/// of it.
+#[test]
+fn a_flood_freezes_its_run_until_somebody_decides() {
+    let freezing = HOLDS.replacen("@hold(\"dba\")", "@hold(\"dba\") @flood(\"freeze\")", 1);
+    let stage = Stage::with(|setup| setup.policy("20-holds.cedar", &freezing));
+    let installation = &stage.installation;
+    let flood = || {
+        let loud: String = (1..=40).map(|n| format!("DELETE FROM notes WHERE id = {n};\n")).collect();
+        let script = installation.script("flood.sql", &loud);
+        let words = installation.psql_words(&["-f"]);
+        let mut command = installation.captured("release-bot", &[words, vec![script.as_str()]].concat());
+        command.env("PGOPTIONS", "-c interceptor.hold=return");
+        Job::start(command, "")
+    };
+    let job = flood();
+    let state = || installation.interceptor(&["ps"]).stdout;
+    wait_until("the run to be frozen", PATIENCE, || state().contains("FROZEN"));
+    let one = || {
+        let all = installation.approvals();
+        let mut floods = all.iter().filter(|one| one["card"]["about"] == "flood" && one["state"] == "open");
+        let id = floods.next().and_then(|one| one["id"].as_str().map(str::to_owned));
+        assert!(floods.next().is_none(), "{all:?}");
+        id
+    };
+    let first = one().expect("a request");
+    let before = installation.approvals().len();
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(installation.approvals().len(), before, "nothing goes on");
+    stage.says("alice", &["approve", &first]).failed().says("answerable for this agent");
+    stage.says("bob", &["show", &first]).succeeded().says("FROZEN");
+    // A policy that is loaded changes nothing of that.
+    installation.put_policy("20-holds.cedar", &format!("{freezing}\n// another edition\n"));
+    installation.interceptor(&["reload"]).succeeded();
+    assert_eq!(one(), Some(first.clone()));
+    stage.says("bob", &["approve", &first]).succeeded();
+    // What waited is void by the new policy, so that there is room for more, until there is none again.
+    wait_until("another request or the end", PATIENCE, || {
+        one().is_some_and(|id| id != first) || !state().contains("release-bot")
+    });
+    if let Some(second) = one() {
+        stage.says("eve", &["deny", &second, "--reason", "enough"]).succeeded();
+    }
+    let finished = job.finish(PATIENCE);
+    assert!(finished.stderr.contains("frozen until a person says"), "{finished}");
+    assert_eq!(stage.notes(), "1,2,3,4,5,6,7,8,9");
+    // One that nobody lets go on is ended by a no.
+    let job = flood();
+    wait_until("the run to be frozen", PATIENCE, || state().contains("FROZEN"));
+    let third = one().expect("a request");
+    stage.says("bob", &["deny", &third, "--reason", "enough"]).succeeded();
+    job.finish(PATIENCE).failed();
+    installation.interceptor(&["audit", "tail", "-n", "300"]).succeeded().says("FROZEN").says("KILLED");
+    stage.finish();
+}

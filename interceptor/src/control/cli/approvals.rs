@@ -6,7 +6,7 @@ use std::{fmt::Write as _, process::ExitCode};
 
 use clap::{Args, Subcommand};
 use interceptor_core::{
-    approval::{Card, LONGEST_GRANT, OPEN_FOR, Says, Standing, State, Uses},
+    approval::{About, Card, LONGEST_GRANT, OPEN_FOR, Says, Standing, State, Uses},
     break_glass::BreakGlass,
     model::{Action, ApprovalId, Object, ResourceName, RunId, Target},
 };
@@ -226,8 +226,20 @@ fn row(standing: &Standing) -> Vec<(String, Tone)> {
         (card.agent.name.to_string(), Tone::Plain),
         (card.resource.to_string(), Tone::Plain),
         (card.groups.join(" and "), Tone::Plain),
-        (records::one_line(&card.text()), Tone::Plain),
+        (about(card), Tone::Plain),
     ]
+}
+
+/// What people are asked, in a line.
+fn about(card: &Card) -> String {
+    match card.about {
+        About::Exchange => records::one_line(&card.text()),
+        About::Flood => format!(
+            "FLOOD: may run {} go on? The last of what it asked: {}",
+            card.run,
+            records::one_line(&card.text())
+        ),
+    }
 }
 
 /// How far it has come, with the yeses that there are.
@@ -260,7 +272,7 @@ fn watch(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
                     card.agent.name,
                     card.resource,
                     card.groups.join(" and "),
-                    records::one_line(&card.text())
+                    about(card)
                 ))?;
             }
         }
@@ -290,6 +302,11 @@ fn show(printer: &Printer, standing: &Standing) -> Result<ExitCode, Failure> {
     }
     if !card.whole {
         let text = "NOT WHOLE: this is too long to be shown, so it cannot be approved";
+        printer.line(&printer.paint(text, Tone::Bad))?;
+    }
+    if card.about == About::Flood {
+        let text = "FROZEN: this run asks for more than it may have open. A yes lets it go on, a no ends it; what it \
+                    asked before waits for its own decisions. The last of what it asked:";
         printer.line(&printer.paint(text, Tone::Bad))?;
     }
     who(printer, card)?;

@@ -55,13 +55,16 @@ pub(super) fn list(places: &Places, printer: &Printer) -> Result<ExitCode, Failu
         printer.line("no live runs; start one with `interceptor run --agent NAME -- COMMAND`")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let rows = runs.iter().map(row).collect();
+    let tree = Tree::find(places).ok();
+    let is_frozen = |run: RunId| tree.as_ref().is_some_and(|tree| tree.is_frozen(run));
+    let rows = runs.iter().map(|run| row(run, is_frozen(run.run))).collect();
     printer.table(&["run", "agent", "guarantee", "since", "sessions", "state", "command"], rows)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(run: &RunStatus) -> Vec<(String, Tone)> {
+fn row(run: &RunStatus, frozen: bool) -> Vec<(String, Tone)> {
     let (state, tone) = match (run.released_until, run.mode) {
+        _ if frozen => ("FROZEN, see `approvals list`".to_owned(), Tone::Bad),
         (Some(until), _) => (format!("released until {}", clock(until)), Tone::Bad),
         (None, Mode::Observe) => ("observe only".to_owned(), Tone::Notice),
         (None, Mode::Enforce) => ("enforced".to_owned(), Tone::Good),
