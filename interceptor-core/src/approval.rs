@@ -6,7 +6,11 @@
 //! its run, does not approve for it; what an approver was not shown whole cannot be approved. How many approvals are
 //! enough is policy's business, never decided here. Nothing here keeps requests or reads a clock.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -15,7 +19,7 @@ use crate::{
     inventory::Person,
     model::{
         Action, AgentIdentity, ApprovalId, OutcomeStatus, PersonName, Principal, ProcessFacts, RecordId,
-        ResourceName, Run, RunId, StatementFacts,
+        ResourceName, Run, RunId, StatementFacts, Target, Verb,
     },
     permit::{Circumstances, Rule},
     sql, text,
@@ -193,6 +197,16 @@ impl Card {
         self
     }
 
+    /// Whether both are about doing the same to what has the same names, by the same agent at the same resource.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let does = |card: &Self| -> HashSet<(Verb, Target)> {
+            let effects = card.statements.iter().flat_map(|action| &action.facts.effects);
+            effects.map(|effect| (effect.verb, effect.target.clone().without_number())).collect()
+        };
+        let whose = |card: &Self| (card.about, card.agent.name.clone(), card.resource.clone());
+        whose(self) == whose(other) && does(self) == does(other)
+    }
+
     /// The text of its statements, one after the other.
     pub fn text(&self) -> String {
         let texts: Vec<&str> = self.statements.iter().map(|action| action.text.as_str()).collect();
@@ -296,6 +310,44 @@ pub struct Standing {
     pub closes_at: i64,
     /// What is shown of it.
     pub card: Card,
+}
+
+/// A request, with what helps to decide it. None of that is part of what is approved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shown {
+    /// The request.
+    pub standing: Standing,
+    /// The newest requests of the same agent that were about doing the same to the same, and were decided; cut short.
+    pub similar: Vec<Standing>,
+    /// What else the run did last, newest first.
+    pub others: Vec<Told>,
+}
+
+/// What was said of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fate {
+    /// It went on.
+    Allowed,
+    /// It waited for people.
+    Held,
+    /// It did not.
+    Refused,
+}
+
+/// A statement in a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Told {
+    /// Its record.
+    pub record: RecordId,
+    /// When, in microseconds of the Unix epoch.
+    pub at: i64,
+    /// What was said of it at first.
+    pub fate: Fate,
+    /// Its text, as far as the record has it, or else what it did; cut short.
+    pub text: String,
 }
 
 impl Standing {

@@ -167,6 +167,18 @@ pub enum Target {
     Name(String),
 }
 
+impl Target {
+    /// What has the same name, whichever it is now.
+    #[must_use]
+    pub fn without_number(self) -> Self {
+        match self {
+            Self::Table(object) => Self::Table(Object { oid: None, ..object }),
+            Self::Function(object) => Self::Function(Object { oid: None, ..object }),
+            other => other,
+        }
+    }
+}
+
 /// One thing an exchange does to one target: one policy question.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Effect {

@@ -109,8 +109,8 @@ impl Daemon {
                 let _ = tokio::time::timeout(WATCHED, changes.wait_for(|count| *count != seen)).await;
                 self.all().await
             }
-            Request::Show { id } => match self.proxy.gate.approvals().look(id).await {
-                Ok(standing) => Answer::Approval(Box::new(standing)),
+            Request::Show { id } => match self.proxy.gate.approvals().show(id).await {
+                Ok(shown) => Answer::Approval(Box::new(shown)),
                 Err(error) => failed(&error),
             },
             Request::Decide { id, group, says } => match (person, self.local_approval) {

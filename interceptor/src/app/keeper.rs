@@ -1,11 +1,16 @@
 //! The keeper role: opens the store, then serves the proxy until the helper ends it.
 
 use std::{
+    path::Path,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use anyhow::bail;
+use interceptor_core::{
+    approval::{Fate, Shown, Told},
+    model::RunId,
+};
 
 use crate::{
     channel::{Channel, ChannelError},
@@ -18,8 +23,8 @@ use crate::{
     keeper::{self, Approvals, KeeperError, Role, secrets::SystemdCredentials},
     places::Places,
     store::{
-        Config, Journal, Pace, Reader, Writer,
-        docket::{Docket, Moment},
+        Config, Filter, FullRecord, Journal, Pace, Reader, StoreError, Writer,
+        docket::{Answer, Docket, Moment},
     },
     telemetry,
 };
@@ -87,8 +92,38 @@ fn approvals(places: &Places) -> anyhow::Result<Approvals> {
         };
         Moment::now()
             .and_then(|now| docket.answer(question, &now, &outcome))
+            .and_then(|answer| match answer {
+                Answer::Shown(shown) => {
+                    let others = others(&audit, shown.standing.card.run)?;
+                    Ok(Answer::Shown(Box::new(Shown { others, ..*shown })))
+                }
+                answer => Ok(answer),
+            })
             .map_err(|error| telemetry::chain(&error))
     }))
+}
+
+/// What a run did last.
+fn others(audit: &Path, run: RunId) -> Result<Vec<Told>, StoreError> {
+    /// How many statements, and how much of each.
+    const OTHERS: usize = 12;
+    const HEAD: usize = 160;
+    let filter = Filter { run: Some(run), author: Some("agent".to_owned()), ..Filter::default() };
+    let records = Reader::open(audit)?.search(&filter, OTHERS)?.into_iter();
+    let told = |FullRecord { id, request, .. }: FullRecord| {
+        let (verdict, action) = (request.verdict, request.action);
+        let fate = match (verdict.allowed, verdict.held_for.is_empty()) {
+            (true, _) => Fate::Allowed,
+            (false, false) => Fate::Held,
+            (false, true) => Fate::Refused,
+        };
+        let verbs = || action.facts.effects.iter().map(|effect| effect.verb.as_str()).collect::<Vec<_>>();
+        let mut text = if action.text.is_empty() { format!("[{}]", verbs().join(", ")) } else { action.text };
+        text.truncate(text.floor_char_boundary(HEAD));
+        Told { record: id, at: request.at, fate, text }
+    };
+    // Names that were looked up say nothing.
+    Ok(records.filter(|record| record.request.resource.is_some()).map(told).collect())
 }
 
 fn config(settings: &Settings) -> Config {

@@ -10,7 +10,7 @@ use std::{fmt, sync::Arc};
 
 use futures::future::BoxFuture;
 use interceptor_core::{
-    approval::{Decision, Standing},
+    approval::{Decision, Shown, Standing},
     break_glass::{BreakGlass, By, Review},
     model::{ApprovalId, BreakGlassId, RecordId, ResourceName, RunId},
 };
@@ -131,6 +131,14 @@ impl Approvals {
         self.standing(Question::Look(id)).await
     }
 
+    /// The same, with what helps to decide it.
+    pub async fn show(&self, id: ApprovalId) -> Result<Shown, ApprovalError> {
+        match self.ask(Question::Show(id)).await? {
+            Answer::Shown(shown) => Ok(*shown),
+            other => Err(odd(other)),
+        }
+    }
+
     /// What is open, or was lately; newest first.
     pub async fn list(&self) -> Result<Vec<Standing>, ApprovalError> {
         match self.ask(Question::List).await? {
@@ -237,7 +245,7 @@ fn odd(answer: Answer) -> ApprovalError {
     match answer {
         Answer::No(why) => ApprovalError::No(why),
         Answer::TooMany(count) => ApprovalError::TooMany(count),
-        Answer::Standing(_) | Answer::All(_) | Answer::Voided(_) | Answer::Glass(_) => {
+        Answer::Standing(_) | Answer::Shown(_) | Answer::All(_) | Answer::Voided(_) | Answer::Glass(_) => {
             ApprovalError::Kept(AskError::Mixed.to_string())
         }
     }

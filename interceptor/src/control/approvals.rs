@@ -4,7 +4,7 @@
 use std::{io, os::fd::AsRawFd, path::Path};
 
 use interceptor_core::{
-    approval::{Says, Standing},
+    approval::{Says, Shown, Standing},
     break_glass::BreakGlass,
     model::{ApprovalId, BreakGlassId, ResourceName, RunId},
 };
@@ -90,7 +90,7 @@ pub enum Answer {
         glass: Vec<BreakGlass>,
     },
     /// To [`Request::Show`].
-    Approval(Box<Standing>),
+    Approval(Box<Shown>),
     /// Decided.
     Decided {
         /// What, in words.

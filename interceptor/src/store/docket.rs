@@ -8,7 +8,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use interceptor_core::{
-    approval::{Card, Decision, LONGEST_GRANT, Says, Standing, State, Uses},
+    approval::{Card, Decision, LONGEST_GRANT, Says, Shown, Standing, State, Uses},
     break_glass::BreakGlass,
     model::{ApprovalId, OutcomeStatus, RecordId, RunId},
 };
@@ -27,6 +27,8 @@ const KEPT: i64 = 30 * 24 * 3600;
 const LISTED: i64 = 100;
 const LIST: usize = 64 * 1024;
 const HEAD: usize = 120;
+/// How many similar requests are shown with one.
+const SIMILAR: usize = 5;
 /// How long another connection may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) const SECOND: i64 = 1_000_000;
@@ -65,6 +67,8 @@ pub enum Question {
     File(Box<Filing>),
     /// Where does this request stand?
     Look(ApprovalId),
+    /// The same, with what helps to decide it.
+    Show(ApprovalId),
     /// What is open, or was lately.
     List,
     /// Somebody decides; nobody twice, and only what is open.
@@ -105,6 +109,8 @@ pub enum Question {
 pub enum Answer {
     /// To all that is about one request.
     Standing(Box<Standing>),
+    /// To [`Question::Show`]; what else the run did is not known here.
+    Shown(Box<Shown>),
     /// To [`Question::File`]: the run has too many.
     TooMany(u32),
     /// Newest first, to [`Question::List`].
@@ -174,6 +180,7 @@ impl Docket {
         let answer = match question {
             Question::File(filing) => books.file(*filing),
             Question::Look(id) => books.look(id),
+            Question::Show(id) => books.show(id),
             Question::List => books.list(),
             Question::Decide { id, decision } => books.decide(id, decision),
             Question::Use { id, digest, record } => books.use_up(id, &digest, record),
@@ -259,6 +266,27 @@ impl Books<'_> {
             || Answer::No(format!("there is no approval {id}: `interceptor approvals list` lists them")),
             |kept| Answer::Standing(Box::new(kept.standing)),
         ))
+    }
+
+    fn show(&self, id: ApprovalId) -> Result<Answer, StoreError> {
+        let Some(standing) = self.find(id)?.map(|kept| kept.standing) else { return self.look(id) };
+        let sql =
+            "SELECT id FROM request r WHERE id <> ? AND EXISTS (SELECT 1 FROM decision WHERE request = r.id)
+                   ORDER BY opened DESC LIMIT ?";
+        let mut statement = self.work.prepare(sql)?;
+        let ids = statement.query_map(params![id.to_string(), LISTED], |row| row.get::<_, String>(0))?;
+        let ids: Vec<String> = ids.collect::<Result<_, _>>()?;
+        let mut similar = Vec::new();
+        for id in ids.iter().filter_map(|id| id.parse().ok()) {
+            let other = self.find(id)?.map(|kept| kept.standing);
+            if let Some(other) = other.filter(|other| other.card.is_like(&standing.card)) {
+                similar.push(Standing { card: other.card.head(HEAD), ..other });
+            }
+            if similar.len() == SIMILAR {
+                break;
+            }
+        }
+        Ok(Answer::Shown(Box::new(Shown { standing, similar, others: Vec::new() })))
     }
 
     fn list(&self) -> Result<Answer, StoreError> {

@@ -33,6 +33,31 @@ fn only_people_approve_and_not_for_themselves() {
     stage.finish();
 }
 
+/// Whoever decides sees how the like was decided, and what else the run did.
+#[test]
+fn a_request_is_shown_with_what_is_around_it() {
+    let stage = Stage::new();
+    let sql = "SELECT 'before';\nDELETE FROM notes WHERE id = 1;\nDELETE FROM notes WHERE id = 2;\nUPDATE users SET name = 'x' WHERE id = 3;\n";
+    let words = stage.installation.psql_words(&["-f", "-"]);
+    let job = Job::start(stage.installation.captured("release-bot", &words), sql);
+    let first = stage.installation.open_approval("id = 1");
+    stage.says("bob", &["deny", &first, "--reason", "not\u{1b}[2J that one"]).succeeded();
+    let second = stage.installation.open_approval("id = 2");
+    let shown = stage.says("bob", &["show", &second]).succeeded();
+    let shown = shown
+        .says("decided before")
+        .says("denied: not\\u{1b}[2J that one by bob")
+        .says("what else the run did");
+    assert!(shown.stdout.contains("allowed SELECT 'before'"), "{shown}");
+    println!("{}", shown.stdout);
+    stage.says("bob", &["approve", &second]).succeeded();
+    let third = stage.installation.open_approval("UPDATE users");
+    let shown = stage.says("bob", &["show", &third]).succeeded();
+    assert!(!shown.stdout.contains("decided before"), "nothing like it was: {shown}");
+    job.finish(PATIENCE);
+    stage.finish();
+}
+
 /// Hands in what no run has: the approvers' folder, a connection that was made outside, and the mount namespace.
 const DOOR: &str = r#"
 import array, os, socket, sys, time

@@ -6,7 +6,7 @@ use std::{fmt::Write as _, process::ExitCode};
 
 use clap::{Args, Subcommand};
 use interceptor_core::{
-    approval::{About, Card, LONGEST_GRANT, OPEN_FOR, Says, Standing, State, Uses},
+    approval::{About, Card, Fate, LONGEST_GRANT, OPEN_FOR, Says, Shown, Standing, State, Told, Uses},
     break_glass::BreakGlass,
     model::{Action, ApprovalId, Object, ResourceName, RunId, Target},
 };
@@ -118,7 +118,7 @@ pub(super) fn run(places: &Places, printer: &Printer, command: Command) -> Resul
         },
         Command::Watch => watch(places, printer),
         Command::Show(Which { id }) => match ask(places, Request::Show { id })? {
-            Answer::Approval(standing) => show(printer, &standing),
+            Answer::Approval(shown) => show(printer, &shown),
             other => Err(unexpected(other)),
         },
         Command::Approve(options) => {
@@ -281,24 +281,18 @@ fn watch(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
     }
 }
 
-fn show(printer: &Printer, standing: &Standing) -> Result<ExitCode, Failure> {
+fn show(printer: &Printer, shown: &Shown) -> Result<ExitCode, Failure> {
     if printer.is_json() {
-        return printer.json(standing).map(|()| ExitCode::SUCCESS);
+        return printer.json(shown).map(|()| ExitCode::SUCCESS);
     }
+    let standing = &shown.standing;
     let card = &standing.card;
     printer.line(&format!("approval {}  {}", standing.id, printer.paint(&state(standing), Tone::Notice)))?;
     let asked = format!("{}, closes {}", when(standing.opened_at), when(standing.closes_at));
     printer.field("asked", &asked)?;
     for decision in &standing.decisions {
-        let said = match &decision.says {
-            Says::Approve { uses: Uses::Once, .. } => "approved once".to_owned(),
-            Says::Approve { uses: Uses::Any, .. } => "approved until it closes".to_owned(),
-            Says::Deny { reason, .. } => format!("denied: {reason}"),
-        };
-        printer.field(
-            decision.person.as_str(),
-            &format!("{said}, for {}, {}", decision.group, clock(decision.at)),
-        )?;
+        let said = format!("{}, for {}, {}", said(&decision.says), decision.group, clock(decision.at));
+        printer.field(decision.person.as_str(), &said)?;
     }
     if !card.whole {
         let text = "NOT WHOLE: this is too long to be shown, so it cannot be approved";
@@ -321,6 +315,7 @@ fn show(printer: &Printer, standing: &Standing) -> Result<ExitCode, Failure> {
     }
     printer.field("for", &card.groups.join(" and "))?;
     printer.field("policy", &card.policy)?;
+    around(printer, shown)?;
     if standing.state == State::Open && card.whole {
         printer.line(&format!(
             "\nsudo interceptor approvals approve {0}\nsudo interceptor approvals deny {0} --reason ...",
@@ -328,6 +323,39 @@ fn show(printer: &Printer, standing: &Standing) -> Result<ExitCode, Failure> {
         ))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn said(says: &Says) -> String {
+    match says {
+        Says::Approve { uses: Uses::Once, .. } => "approved once".to_owned(),
+        Says::Approve { uses: Uses::Any, .. } => "approved until it closes".to_owned(),
+        Says::Deny { reason, .. } => format!("denied: {reason}"),
+    }
+}
+
+/// What helps to decide: how its like was decided, and what else the run did.
+fn around(printer: &Printer, Shown { similar, others, .. }: &Shown) -> Result<(), Failure> {
+    if !similar.is_empty() {
+        printer.heading("decided before, of this agent")?;
+    }
+    for Standing { id, opened_at, decisions, card, .. } in similar {
+        let words: Vec<String> =
+            decisions.iter().map(|one| format!("{} by {}", said(&one.says), one.person)).collect();
+        let text = format!("{} {}: {}", clock(*opened_at), words.join(", "), records::one_line(&card.text()));
+        printer.field(&id.to_string(), &text)?;
+    }
+    if !others.is_empty() {
+        printer.heading("what else the run did last")?;
+    }
+    for Told { record, at, fate, text } in others {
+        let fate = match fate {
+            Fate::Allowed => "allowed",
+            Fate::Held => "held",
+            Fate::Refused => "refused",
+        };
+        printer.field(&record.to_string(), &format!("{} {fate} {}", clock(*at), records::one_line(text)))?;
+    }
+    Ok(())
 }
 
 fn who(printer: &Printer, card: &Card) -> Result<(), Failure> {
