@@ -301,7 +301,10 @@ impl Daemon {
         let keeps = rules.inventory.resources.values().flat_map(|resource| resource.keeps.iter().cloned());
         let keeps: BTreeSet<String> = keeps.collect();
         // What `ps` shows.
-        let claims = BTreeMap::from([("command".to_owned(), facts.command.join(" "))]);
+        let mut claims = BTreeMap::from([("command".to_owned(), facts.command.join(" "))]);
+        if !facts.capabilities.is_empty() {
+            claims.insert("capabilities".to_owned(), facts.capabilities.join(" "));
+        }
         FromProxy::Accepted { run, agent, claims, keeps, authority }
     }
 

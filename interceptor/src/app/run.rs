@@ -6,7 +6,7 @@ use clap::Args;
 use interceptor_core::model::{AgentName, Mode};
 
 use crate::{
-    launch::{self, Options, Trust, TrustFile},
+    launch::{self, Capability, Options, Trust, TrustFile},
     places::Places,
     tls::trust,
 };
@@ -20,6 +20,9 @@ pub struct Arguments {
     /// Run the command as this user; by default as whoever called sudo.
     #[arg(long, value_name = "USER")]
     user: Option<String>,
+    /// Let it keep this capability; may be given several times. What each costs is said at the start.
+    #[arg(long = "capability", value_name = "NAME")]
+    capabilities: Vec<Capability>,
     /// Forward everything and only record what would have been refused.
     #[arg(long, requires = "reason")]
     observe: bool,
@@ -39,6 +42,7 @@ pub fn run(places: &Places, root: Option<&Path>, arguments: Arguments) -> ExitCo
         mode: if arguments.observe { Mode::Observe } else { Mode::Enforce },
         reason: arguments.reason,
         user: arguments.user,
+        capabilities: arguments.capabilities,
         command: arguments.command,
         daemon: super::own_arguments(root, ["daemon", "--announce"]),
         trust: |certificate, folder| {

@@ -13,7 +13,7 @@ use interceptor_core::model::{AgentIdentity, AgentName, ExecutableDigest, Mode, 
 use serde::{Deserialize, Serialize};
 
 /// The version of these messages; both sides of the launch socket must have the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The longest command line that is told, in bytes; what is longer is cut.
 pub const COMMAND_LIMIT: usize = 16 * 1024;
@@ -57,6 +57,8 @@ pub struct LaunchFacts {
     pub launcher_user: Option<String>,
     /// Whom it runs as.
     pub uid: u32,
+    /// Capabilities that it keeps.
+    pub capabilities: Vec<String>,
     /// Names of the environment's variables that hold a secret; never their values.
     pub secrets: Vec<String>,
 }

@@ -154,7 +154,7 @@ fn start(arguments: &[OsString], account: (Uid, Gid), channel: BorrowedFd<'_>) -
         // Many connections; and secrets that must not be swapped out.
         raise(Resource::RLIMIT_NOFILE, 1 << 16)?;
         raise(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY)?;
-        privileges::drop_all(uid, gid)?;
+        privileges::drop_all(uid, gid, &[])?;
         // After the change of user, which clears it.
         prctl::set_pdeathsig(Signal::SIGKILL)?;
         syscalls::restore_signals()

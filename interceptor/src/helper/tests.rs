@@ -241,6 +241,7 @@ fn begin(launcher: &Launcher, executable: &str) -> (LaunchAnswer, Vec<OwnedFd>) 
         launcher_uid: 0,
         launcher_user: None,
         uid: 65_534,
+        capabilities: Vec::new(),
         secrets: Vec::new(),
     };
     launcher.send(&LaunchRequest::Begin { version: VERSION, facts }, &[]).expect("send");

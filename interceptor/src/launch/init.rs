@@ -29,6 +29,8 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    Capability,
+    filter::Filter,
     mounts::{self, View},
     netlink, privileges, probe,
     relay::Stream,
@@ -62,6 +64,8 @@ pub(super) struct Plan {
     pub(super) terminal: bool,
     pub(super) uid: Uid,
     pub(super) gid: Gid,
+    pub(super) capabilities: Vec<Capability>,
+    pub(super) filter: Filter,
     pub(super) folder: PathBuf,
     pub(super) executable: CString,
     pub(super) arguments: Vec<CString>,
@@ -202,10 +206,11 @@ fn shed(plan: &Plan) -> Result<(), Failure> {
         syscalls::take_terminal().map_err(failure("take the terminal"))?;
     }
     syscalls::close_from_three(true).map_err(failure("close descriptors"))?;
-    privileges::drop_all(plan.uid, plan.gid).map_err(failure("give up privileges"))?;
+    privileges::drop_all(plan.uid, plan.gid, &plan.capabilities).map_err(failure("give up privileges"))?;
     unistd::chdir(&plan.folder)
         .map_err(|e| failure(&format!("enter {} inside the run", plan.folder.display()))(e.into()))?;
-    syscalls::restore_signals().map_err(failure("restore signals"))
+    syscalls::restore_signals().map_err(failure("restore signals"))?;
+    plan.filter.install().map_err(failure("filter system calls"))
 }
 
 /// Gives up everything that watching does not need.

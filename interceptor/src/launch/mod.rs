@@ -5,8 +5,10 @@
 //! terminal, signals and exit status are the caller's. Knows nothing of protocols, policy or credentials: what an
 //! agent may do, the daemon says.
 
+mod capabilities;
 mod daemon;
 mod environment;
+mod filter;
 mod init;
 mod mounts;
 mod netlink;
@@ -48,12 +50,14 @@ use nix::{
     },
 };
 
+pub use capabilities::Capability;
 #[cfg(test)]
 pub(crate) use netlink::furnish as furnish_network;
 pub use netlink::{ADDRESS_V4, ADDRESS_V6};
 
 use self::{
     environment::Environment,
+    filter::Filter,
     init::{FromInit, Plan, ToInit},
     mounts::{Overlay, View},
     preflight::Account,
@@ -86,6 +90,8 @@ pub struct Options {
     pub reason: Option<String>,
     /// `--user`: a name or number.
     pub user: Option<String>,
+    /// Capabilities that the run keeps; by default none.
+    pub capabilities: Vec<Capability>,
     /// The command and its arguments.
     pub command: Vec<OsString>,
     /// The arguments with which this program is the daemon, and writes the line `ready` to its standard output when
@@ -224,7 +230,7 @@ fn launch(options: &Options) -> Result<u8, LaunchError> {
     let helper = daemon::connect_or_start(options)?;
     let begun = begin(options, &account, &executable, &helper)?;
     let (environment, trust) = environment_of(options, &account, &begun);
-    announce(&begun, &environment);
+    announce(options, &begun, &environment);
     let plan = plan(options, &account, &executable, begun.run, environment, trust, &streams)?;
     enter(helper, &begun.cgroup, plan, streams)
 }
@@ -256,6 +262,7 @@ fn begin(
         launcher_uid: launcher.as_raw(),
         launcher_user,
         uid: account.uid.as_raw(),
+        capabilities: options.capabilities.iter().map(ToString::to_string).collect(),
         secrets: environment::secret_names(env::vars_os()),
     };
     match asked(helper, &LaunchRequest::Begin { version: VERSION, facts }, &[])? {
@@ -310,8 +317,11 @@ fn environment_of(options: &Options, account: &Account, begun: &Begun) -> (Envir
     let name = account.name.as_deref().map(OsStr::new);
     own("USER", name);
     own("LOGNAME", name);
-    own("HOME", account.home.as_deref().map(Path::as_os_str));
+    // One without an entry among the host's users has no home; the caller's is not its own.
+    own("HOME", Some(account.home.as_deref().map_or(OsStr::new("/"), Path::as_os_str)));
     own("SHELL", account.shell.as_deref().map(Path::as_os_str));
+    // It may name a folder that the run does not see.
+    inherited.retain(|(known, _)| known != "TMPDIR");
     let trust = (options.trust)(&begun.authority, Path::new(mounts::OWN));
     let files =
         trust.files.into_iter().map(|TrustFile { name, over, contents }| Overlay { name, over, contents });
@@ -321,8 +331,11 @@ fn environment_of(options: &Options, account: &Account, begun: &Begun) -> (Envir
 }
 
 /// Tells the caller, on standard error, what the agent does not.
-fn announce(begun: &Begun, environment: &Environment) {
+fn announce(options: &Options, begun: &Begun, environment: &Environment) {
     eprintln!("interceptor: run {} of agent {}", begun.run, begun.agent.name);
+    for capability in &options.capabilities {
+        eprintln!("interceptor: capability {capability} kept: {}", capability.cost());
+    }
     if !environment.kept.is_empty() {
         eprintln!("interceptor: real secrets kept for passed resources: {}", environment.kept.join(", "));
     }
@@ -346,6 +359,11 @@ fn plan(
     let hidden = [places.configuration(), places.state(), places.runtime()].map(Path::to_owned);
     let view = View {
         hidden: hidden.to_vec(),
+        kept: std::iter::once(&folder)
+            .chain(&account.home)
+            .cloned()
+            .chain([folder.join(executable)])
+            .collect(),
         sockets,
         files: mounts::name_service().into_iter().chain(trust).collect(),
     };
@@ -356,6 +374,8 @@ fn plan(
         terminal: streams.terminal.is_some(),
         uid: account.uid,
         gid: account.gid,
+        capabilities: options.capabilities.clone(),
+        filter: Filter::new().map_err(step("make the system call filter"))?,
         executable: preflight::kernel_text(folder.join(executable).as_os_str())?,
         folder,
         arguments: options

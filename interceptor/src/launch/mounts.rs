@@ -1,10 +1,11 @@
 //! The run's own view of the file system: the host's, less every door that leads to a process outside.
 //!
-//! `/run`, `/dev`, `/proc` and `/sys` are new; the daemon's places are empty; every named Unix socket that exists
-//! on the host when the run begins is covered. Sockets that others make later under the shared folders, such as
-//! `/tmp`, are not: that is a known gap of hiding by name.
+//! `/run`, `/tmp`, `/dev`, `/proc` and `/sys` are new; the daemon's places are empty; every named Unix socket that
+//! exists on the host when the run begins is covered. Sockets that others make later in a folder that the run works in
+//! are not: that is a known gap of hiding by name.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::unix::fs::{FileTypeExt, PermissionsExt, symlink},
     path::{Component, Path, PathBuf},
@@ -23,6 +24,8 @@ pub(crate) const OWN: &str = "/run/interceptor-run";
 pub(crate) struct View {
     /// Folders to show empty: the daemon's places.
     pub(crate) hidden: Vec<PathBuf>,
+    /// What stays where it is, should it lie in a folder for temporary files: a folder or a file each.
+    pub(crate) kept: Vec<PathBuf>,
     /// Host sockets to cover, from [`named_sockets`].
     pub(crate) sockets: Vec<PathBuf>,
     /// Files to lay over the host's, wherever these exist.
@@ -55,9 +58,6 @@ fn failed<E: Into<io::Error>>(step: &'static str, path: &Path) -> impl FnOnce(E)
 
 /// Folders whose sockets come and go while a run lives, hidden whole. `/run` is not among them: it is new.
 const DOORS: &[&str] = &[
-    "/tmp/.X11-unix",
-    "/tmp/.ICE-unix",
-    "/tmp/.font-unix",
     "/var/lib/mysql",
     "/var/lib/sss/pipes",
     "/var/lib/lxd",
@@ -68,6 +68,9 @@ const DOORS: &[&str] = &[
     "/var/spool/cron",
     "/var/spool/at",
 ];
+
+/// Folders for temporary files: of the run's own, since the host's are full of sockets that come and go.
+const TEMPORARY: &[&str] = &["/tmp", "/var/tmp"];
 
 /// Folders of `/run` that programs are found through on some distributions.
 const KEPT_OF_RUN: &[&str] = &["/run/current-system", "/run/booted-system", "/run/opengl-driver"];
@@ -80,8 +83,10 @@ pub(crate) fn furnish(view: &View) -> Result<(), MountError> {
     let root = Path::new("/");
     mount(None::<&str>, root, None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .map_err(failed("make private", root))?;
-    let kept = remember(KEPT_OF_RUN)?;
+    let kept = remember(KEPT_OF_RUN.iter().map(Path::new))?;
+    let kept_of_tmp = remember(view.kept.iter().map(PathBuf::as_path))?;
     new_run(&kept)?;
+    new_tmp(&kept_of_tmp)?;
     new_proc()?;
     new_sys()?;
     new_dev()?;
@@ -103,32 +108,69 @@ pub(crate) fn furnish(view: &View) -> Result<(), MountError> {
     read_only(own)
 }
 
-/// The absolute paths of every Unix socket bound in this network namespace: the host's, when the launcher asks.
+/// The absolute paths of every Unix socket that is bound in any network namespace: a name on disk is everybody's.
 pub(crate) fn named_sockets() -> io::Result<Vec<PathBuf>> {
-    let table = fs::read("/proc/self/net/unix")?;
-    let mut paths: Vec<PathBuf> = String::from_utf8_lossy(&table)
-        .lines()
-        .skip(1)
-        .filter_map(|line| Some(line.get(line.find(" /")? + 1..)?.into()))
-        .collect();
-    paths.sort();
-    paths.dedup();
-    Ok(paths)
+    let mut paths = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    for entry in fs::read_dir("/proc")? {
+        let process = entry?.path();
+        // What ends meanwhile takes its namespace along, or leaves it to another.
+        let Ok(namespace) = fs::read_link(process.join("ns/net")) else { continue };
+        if seen.insert(namespace)
+            && let Ok(table) = fs::read(process.join("net/unix"))
+        {
+            let table = String::from_utf8_lossy(&table);
+            let lines = table.lines().skip(1);
+            paths.extend(lines.filter_map(|line| Some(PathBuf::from(line.get(line.find(" /")? + 1..)?))));
+        }
+    }
+    Ok(paths.into_iter().collect())
 }
 
-fn remember(paths: &[&'static str]) -> Result<Vec<(&'static str, fs::File)>, MountError> {
+/// What exists of `paths`, held so that it is found again when something lies over it.
+fn remember<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<Vec<(&'a Path, fs::File)>, MountError> {
     use std::os::unix::fs::OpenOptionsExt;
-    let existing = paths.iter().filter(|path| Path::new(path).is_dir());
-    existing
+    paths
+        .filter(|path| path.exists())
         .map(|path| {
             let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path);
-            Ok((*path, file.map_err(failed("open", Path::new(path)))?))
+            Ok((path, file.map_err(failed("open", path))?))
         })
         .collect()
 }
 
-fn new_run(kept: &[(&'static str, fs::File)]) -> Result<(), MountError> {
+/// Shows what was remembered where it was.
+fn show_again(file: &fs::File, at: &Path) -> Result<(), MountError> {
     use std::os::fd::AsRawFd;
+    bind(&PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())), at)
+}
+
+/// Empty folders for temporary files, in memory, with what is kept in its place.
+fn new_tmp(kept: &[(&Path, fs::File)]) -> Result<(), MountError> {
+    let temporary = || TEMPORARY.iter().map(Path::new);
+    for path in temporary().filter(|path| path.is_dir()) {
+        empty(path, "mode=1777")?;
+    }
+    let below = |path: &Path| temporary().any(|folder| path.starts_with(folder) && path != folder);
+    for (path, file) in kept.iter().filter(|(path, _)| below(path)) {
+        // One may lie in another.
+        if path.exists() {
+            continue;
+        }
+        let meta = file.metadata().map_err(failed("look at", path))?;
+        let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|path| !path.exists()).collect();
+        missing.into_iter().rev().try_for_each(|path| folder(path, 0o755))?;
+        if meta.is_dir() {
+            folder(path, 0o755)?;
+        } else {
+            fs::write(path, "").map_err(failed("create", path))?;
+        }
+        show_again(file, path)?;
+    }
+    Ok(())
+}
+
+fn new_run(kept: &[(&Path, fs::File)]) -> Result<(), MountError> {
     let run = Path::new("/run");
     empty(run, "mode=755,size=16m")?;
     let var_run = Path::new("/var/run");
@@ -139,8 +181,8 @@ fn new_run(kept: &[(&'static str, fs::File)]) -> Result<(), MountError> {
         folder(&run.join(name), mode)?;
     }
     for (path, file) in kept {
-        folder(Path::new(path), 0o755)?;
-        bind(&PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())), Path::new(path))?;
+        folder(path, 0o755)?;
+        show_again(file, path)?;
     }
     Ok(())
 }

@@ -128,9 +128,9 @@ struct CapabilityWords {
     inheritable: u32,
 }
 
-/// Empties the bounding and ambient sets; needs `CAP_SETPCAP`.
-pub(crate) fn empty_bounding_set() -> io::Result<()> {
-    for capability in 0..64 {
+/// Empties the ambient set, and the bounding set but for those in `kept` (of the first 32); needs `CAP_SETPCAP`.
+pub(crate) fn empty_bounding_set(kept: u32) -> io::Result<()> {
+    for capability in (0..64).filter(|number| *number >= 32 || kept & (1 << number) == 0) {
         // SAFETY: these options take plain integers.
         let done = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
         match (done, Errno::last()) {
@@ -145,12 +145,25 @@ pub(crate) fn empty_bounding_set() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Leaves exactly the capabilities in `mask` (of the first 32) effective and permitted, and none inheritable.
-pub(crate) fn keep_capabilities(mask: u32) -> io::Result<()> {
+/// Puts the capabilities in `mask` (of the first 32) into the ambient set, so that they outlive exec for any user.
+pub(crate) fn raise_ambient(mask: u32) -> io::Result<()> {
+    for capability in (0..32).filter(|number| mask & (1 << number) != 0) {
+        // SAFETY: this option takes plain integers.
+        let done = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, capability, 0, 0) };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Leaves exactly the capabilities in `mask` (of the first 32) effective and permitted, and those in `inheritable`
+/// so.
+pub(crate) fn keep_capabilities(mask: u32, inheritable: u32) -> io::Result<()> {
     const VERSION_3: u32 = 0x2008_0522;
     let header = CapabilityHeader { version: VERSION_3, pid: 0 };
     let words = [
-        CapabilityWords { effective: mask, permitted: mask, inheritable: 0 },
+        CapabilityWords { effective: mask, permitted: mask, inheritable },
         CapabilityWords { effective: 0, permitted: 0, inheritable: 0 },
     ];
     // SAFETY: both structures have the layout that version 3 of the call asks for, and outlive it.

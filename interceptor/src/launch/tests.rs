@@ -63,6 +63,7 @@ fn inside() {
         mode: Mode::Enforce,
         reason: None,
         user: None,
+        capabilities: Vec::new(),
         command: ["sh", "-c", &script].map(OsString::from).to_vec(),
         daemon: Vec::new(),
         trust,
@@ -174,7 +175,8 @@ fn names_resolve_with_addrconfig_and_nothing_answers() {
 
 #[test]
 fn doors_to_the_host_are_hidden() {
-    let folder = tempfile::Builder::new().prefix("launch-door").tempdir_in("/tmp").expect("folder");
+    let folder = tempfile::Builder::new().prefix("launch-door").tempdir_in("/var").expect("folder");
+    let theirs = tempfile::NamedTempFile::new_in("/tmp").expect("file");
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .expect("mode");
     let socket = folder.path().join("host.sock");
@@ -184,9 +186,10 @@ fn doors_to_the_host_are_hidden() {
         "ls -A /run | tr '\\n' ' '; test -S {0} && echo socket; test -c {0} && echo covered; \
          ls -A /run/user; ls -A {1}; \
          ls -A /sys/fs/bpf; ls -A /sys/kernel/debug; ls /dev | tr '\\n' ' '; ls /proc | grep -c '^[0-9]'; \
-         touch /run/x /dev/x /sys/fs/cgroup/x 2>/dev/null && echo writable; true",
+         touch /run/x /dev/x /sys/fs/cgroup/x 2>/dev/null && echo writable;          test -e {2} && echo theirs; touch /tmp/x /var/tmp/x || echo no temporary files; true",
         socket.display(),
-        folder.path().join("etc").display()
+        folder.path().join("etc").display(),
+        theirs.path().display(),
     );
     let output = again(&script).env(ROOT, folder.path()).output().expect("test binary");
     let (status, said) = said(&output);

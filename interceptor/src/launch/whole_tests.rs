@@ -96,6 +96,7 @@ fn whole_launcher() {
         mode: Mode::Enforce,
         reason: None,
         user: Some("nobody".to_owned()),
+        capabilities: Vec::new(),
         command: ["bash", "-c", &script].map(OsString::from).to_vec(),
         daemon: part("whole_daemon", root),
         trust,

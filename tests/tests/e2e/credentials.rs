@@ -130,7 +130,10 @@ fn nobody_dumps_core() {
     fs::remove_file(&dumps_in(folder.path())[0]).expect("own folder");
     let script = dumping("psql -X -d \"$0\" -c 'SELECT 1' && kill -ABRT $$");
     let words = ["sh", "-c", &script, installation::DSN];
-    installation.run("release-bot", &words).failed().says("(1 row)");
+    let mut agent = installation.captured("release-bot", &words);
+    // Where it is launched is where it sees the folder.
+    agent.current_dir(folder.path());
+    process::run(agent).failed().says("(1 row)");
     assert_eq!(dumps_in(folder.path()), Vec::<std::path::PathBuf>::new(), "the agent left a core dump");
     for role in ["keeper", "proxy"] {
         // The end of one is the end of both, and the helper starts them anew.

@@ -1,0 +1,196 @@
+//! The system calls that a run may make.
+//!
+//! Strategy: two filters. The first lets only calls through that are known to this build; a newer one answers
+//! `ENOSYS`, as on an older kernel, and so does clone3(2), whose flags no filter can read: libraries then use
+//! clone(2). The second refuses, with `EPERM`, what leads around the hooks or out of the run: families that no hook
+//! sees, io_uring, namespaces, mounts, kernel programs, keyrings, typing into terminals. Both hold for every process of
+//! the run and cannot be taken off; a call of another architecture (32-bit programs) ends its process.
+
+use std::{collections::BTreeMap, io};
+
+use nix::libc;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch,
+};
+
+/// The last system call that was looked at: `file_setattr`, of Linux 6.17. Those before it are known on every
+/// architecture.
+const LAST: i64 = 469;
+
+/// `open_tree_attr`, of Linux 6.15.
+const OPEN_TREE_ATTR: i64 = 467;
+
+/// Refused whatever their arguments.
+const NEVER: &[i64] = &[
+    // Sockets and connections made by the kernel behind every filter's back.
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    // Other namespaces, other views.
+    libc::SYS_setns,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_open_tree,
+    OPEN_TREE_ATTR,
+    libc::SYS_move_mount,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    // Files by number, past every mount.
+    libc::SYS_open_by_handle_at,
+    // The kernel itself.
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_kexec_file_load,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_iopl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ioperm,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_syslog,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    // Keyrings belong to users, not to runs, and the kernel asks helpers on the host for keys.
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+];
+
+/// Every kind of namespace.
+const NAMESPACES: &[libc::c_int] = &[
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+];
+
+/// `CLONE_NEWTIME`, which shares its bit with the exit signal of clone(2): for unshare(2) alone.
+const CLONE_NEWTIME: libc::c_int = 0x80;
+
+/// Families that runs have sockets of; the hooks see to the Internet's.
+const FAMILIES: &[libc::c_int] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+
+/// The filters of one run, ready to be installed.
+pub(super) struct Filter([BpfProgram; 2]);
+
+impl Filter {
+    /// For the architecture of this build.
+    pub(super) fn new() -> io::Result<Self> {
+        let (known, refused) = (known(), refused().map_err(io::Error::other)?);
+        let errno = |number: libc::c_int| SeccompAction::Errno(number.unsigned_abs());
+        Ok(Self([
+            compiled(known, errno(libc::ENOSYS), SeccompAction::Allow)?,
+            compiled(refused, SeccompAction::Allow, errno(libc::EPERM))?,
+        ]))
+    }
+
+    /// Holds from now on, for the calling thread and whatever it becomes or makes.
+    pub(super) fn install(&self) -> io::Result<()> {
+        self.0.iter().try_for_each(|program| seccompiler::apply_filter(program).map_err(io::Error::other))
+    }
+}
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+fn compiled(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> io::Result<BpfProgram> {
+    #[cfg(target_arch = "x86_64")]
+    const ARCHITECTURE: TargetArch = TargetArch::x86_64;
+    #[cfg(target_arch = "aarch64")]
+    const ARCHITECTURE: TargetArch = TargetArch::aarch64;
+    let filter = SeccompFilter::new(rules, otherwise, matched, ARCHITECTURE).map_err(io::Error::other)?;
+    BpfProgram::try_from(filter).map_err(io::Error::other)
+}
+
+/// Every call up to [`LAST`], but for clone3.
+fn known() -> Rules {
+    (0..=LAST).filter(|number| *number != libc::SYS_clone3).map(|number| (number, Vec::new())).collect()
+}
+
+fn refused() -> Result<Rules, seccompiler::BackendError> {
+    let mut rules: Rules = NEVER.iter().map(|number| (*number, Vec::new())).collect();
+    rules.insert(
+        libc::SYS_socket,
+        vec![
+            // None of them: each condition must hold.
+            SeccompRule::new(FAMILIES.iter().map(|family| unlike(0, *family)).collect::<Result<_, _>>()?)?,
+            SeccompRule::new(vec![like(0, libc::AF_NETLINK)?, unlike(2, libc::NETLINK_ROUTE)?])?,
+        ],
+    );
+    rules.insert(libc::SYS_socketpair, vec![SeccompRule::new(vec![unlike(0, libc::AF_UNIX)?])?]);
+    let namespaces = NAMESPACES.iter().map(|flag| SeccompRule::new(vec![has(0, *flag)?]));
+    let mut unshared = namespaces.collect::<Result<Vec<_>, _>>()?;
+    rules.insert(libc::SYS_clone, unshared.clone());
+    unshared.push(SeccompRule::new(vec![has(0, CLONE_NEWTIME)?])?);
+    rules.insert(libc::SYS_unshare, unshared);
+    rules.insert(
+        libc::SYS_ioctl,
+        vec![
+            SeccompRule::new(vec![like(1, libc::TIOCSTI as libc::c_int)?])?,
+            SeccompRule::new(vec![like(1, libc::TIOCLINUX as libc::c_int)?])?,
+        ],
+    );
+    #[cfg(target_arch = "x86_64")]
+    rules.insert(libc::SYS_mknod, device_nodes(1)?);
+    rules.insert(libc::SYS_mknodat, device_nodes(2)?);
+    Ok(rules)
+}
+
+type Condition = Result<SeccompCondition, seccompiler::BackendError>;
+
+fn condition(argument: u8, operator: SeccompCmpOp, value: libc::c_int) -> Condition {
+    // The kernel, too, reads only the lower half of these arguments.
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, u64::from(value.cast_unsigned()))
+}
+
+fn like(argument: u8, value: libc::c_int) -> Condition {
+    condition(argument, SeccompCmpOp::Eq, value)
+}
+
+fn unlike(argument: u8, value: libc::c_int) -> Condition {
+    condition(argument, SeccompCmpOp::Ne, value)
+}
+
+fn has(argument: u8, flag: libc::c_int) -> Condition {
+    condition(argument, SeccompCmpOp::MaskedEq(u64::from(flag.cast_unsigned())), flag)
+}
+
+/// A node of a device, whoever may make one: it would lie on the host's own file system.
+fn device_nodes(mode: u8) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    let kinds = [libc::S_IFCHR, libc::S_IFBLK].into_iter();
+    kinds
+        .map(|kind| {
+            let operator = SeccompCmpOp::MaskedEq(libc::S_IFMT.into());
+            SeccompRule::new(vec![condition(mode, operator, kind.cast_signed())?])
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_filters_fit_into_the_kernel() {
+        let Filter(programs) = Filter::new().expect("filters");
+        // BPF_MAXINSNS
+        assert!(programs.iter().all(|program| !program.is_empty() && program.len() <= 4096));
+    }
+}
