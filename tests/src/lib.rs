@@ -13,6 +13,7 @@
 
 pub mod audit;
 pub mod bed;
+pub mod bypass;
 pub mod certificates;
 pub mod fuzzing;
 pub mod installation;

@@ -83,11 +83,23 @@ impl Sniffer {
         &self.outer
     }
 
+    /// The namespace beyond.
+    pub fn world(&self) -> &str {
+        &self.world
+    }
+
     /// Every frame that came since the last call, but the chatter of IPv6 itself.
     pub fn frames(&self) -> Vec<Vec<u8>> {
+        self.frames_within(Duration::from_millis(300))
+    }
+
+    /// The same, when nothing more comes for `quiet`.
+    pub fn frames_within(&self, quiet: Duration) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         let mut buffer = [0; 65536];
         let Some(socket) = &self.socket else { return frames };
+        let quiet = TimeVal::milliseconds(i64::try_from(quiet.as_millis()).unwrap_or(300));
+        setsockopt(socket, ReceiveTimeout, &quiet).expect("own socket");
         loop {
             match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
                 Ok(length) => {
@@ -137,13 +149,8 @@ fn eye(namespace: &str) -> OwnedFd {
     let file = File::open(format!("/run/netns/{namespace}")).expect("a namespace just made");
     std::thread::spawn(move || {
         setns(&file, CloneFlags::CLONE_NEWNET).expect("the tests run as root");
-        let socket =
-            socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
-                .expect("a packet socket");
-        let wait = Duration::from_millis(300);
-        let wait = TimeVal::milliseconds(i64::try_from(wait.as_millis()).unwrap_or(300));
-        setsockopt(&socket, ReceiveTimeout, &wait).expect("own socket");
-        socket
+        socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
+            .expect("a packet socket")
     })
     .join()
     .expect("the thread ends well")

@@ -3,11 +3,13 @@
 mod bench;
 mod btf;
 mod build_ebpf;
+mod bypass;
 mod cargo;
 mod demo;
 mod elf;
 mod fuzz;
 mod oracle;
+mod page;
 mod setup;
 mod suites;
 mod test;
@@ -32,6 +34,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Builds and runs every test, against the real kernel, a real PostgreSQL and real clients
     Test(test::Arguments),
+    /// Tries every way around capture and writes the table into docs/guarantees.md
+    Bypass,
     /// Installs what demo and tests need and this host lacks, and says what
     Setup,
     /// Checks the house rules: layers, sizes, module documentation, licences
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Bypass => bypass::run(),
         Task::Setup => setup::clients(),
         Task::Tidy => tidy::run(),
         Task::Bench(arguments) => bench::run(&arguments),

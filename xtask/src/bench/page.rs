@@ -6,8 +6,7 @@ use anyhow::{Context, Result};
 
 use super::{Report, goals, measured::Measured, plot, table};
 
-const BEGIN: &str = "<!-- begin: measured, written by `cargo xtask bench --page` -->\n";
-const END: &str = "<!-- end: measured -->\n";
+const TASK: &str = "written by `cargo xtask bench --page`";
 
 /// Parts that get a table of their own, with its heading.
 const TABLES: &[(&str, &str)] = &[
@@ -47,9 +46,7 @@ pub(crate) fn text(report: &Report) -> String {
 pub(crate) fn write(docs: &Path, text: &str, measured: &Measured) -> Result<()> {
     let path = docs.join("performance.md");
     let page = fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
-    let marked = page.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let (before, after) = marked.with_context(|| format!("{} has no place for it", path.display()))?;
-    fs::write(&path, format!("{before}{BEGIN}\n{text}\n{END}{after}"))?;
+    fs::write(&path, crate::page::with(&page, TASK, text)?)?;
     if let Some(picture) = plot::throughput(measured) {
         fs::write(docs.join("performance.svg"), picture)?;
     }

@@ -1,0 +1,174 @@
+//! Every way around capture, tried for real: captured, as three kinds of user, and without capture, so that an attempt
+//! that could not have worked proves nothing. A sniffer beyond the host has the last word.
+//!
+//! Promises: a way is told closed only where the same attempt got through without capture, nothing of it reached the
+//! world, and what closed it is known; what could not be tried here is told so.
+
+pub mod catalogue;
+pub mod judge;
+mod page;
+mod stage;
+
+use std::{thread, time::Duration};
+
+pub use page::{Facts, text};
+pub use stage::listeners;
+
+use self::{
+    catalogue::{Attempt, OPTIONAL, ROWS, Row},
+    judge::State,
+    stage::{PERSON, Stage},
+};
+use crate::{Bed, Installation, RunningBed, Setup};
+
+/// As whom ways are tried.
+#[derive(Debug)]
+pub struct Identity {
+    /// In the table's head.
+    pub name: &'static str,
+    uid: u32,
+    capabilities: &'static [&'static str],
+}
+
+/// Docker's default capabilities, but for `mknod`, which no run may keep.
+const DOCKER: &[&str] = &[
+    "chown",
+    "dac_override",
+    "fsetid",
+    "fowner",
+    "net_raw",
+    "setgid",
+    "setuid",
+    "setfcap",
+    "setpcap",
+    "net_bind_service",
+    "sys_chroot",
+    "kill",
+    "audit_write",
+];
+
+/// As whom ways are tried, in the order of the table.
+pub const IDENTITIES: &[Identity] = &[
+    Identity { name: "nobody", uid: 65_534, capabilities: &[] },
+    Identity { name: "the person's uid", uid: PERSON, capabilities: &[] },
+    Identity { name: "root, Docker's capabilities", uid: 0, capabilities: DOCKER },
+];
+
+impl Identity {
+    /// The options of `interceptor run`.
+    fn options(&self) -> Vec<String> {
+        let mut options = vec!["--user".to_owned(), self.uid.to_string()];
+        for capability in self.capabilities {
+            options.extend(["--capability".to_owned(), (*capability).to_owned()]);
+        }
+        options
+    }
+
+    /// The options of `setpriv` that make the same without capture.
+    fn outside(&self) -> Vec<String> {
+        let mut options = vec![
+            format!("--reuid={}", self.uid),
+            format!("--regid={}", self.uid),
+            "--clear-groups".to_owned(),
+        ];
+        if self.uid == 0 {
+            let kept: String = self.capabilities.iter().map(|name| format!(",+{name}")).collect();
+            options.push(format!("--bounding-set=-all{kept}"));
+        }
+        options
+    }
+}
+
+/// What an attempt came to, as each identity.
+#[derive(Debug)]
+pub struct Tried {
+    /// What was tried.
+    pub attempt: &'static Attempt,
+    /// In the order of [`IDENTITIES`].
+    pub states: Vec<State>,
+    /// Whether it got through without capture as that identity, or only as root.
+    pub by_itself: Vec<bool>,
+}
+
+/// What a way came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The way.
+    pub row: &'static Row,
+    /// Its attempts.
+    pub tried: Vec<Tried>,
+}
+
+/// Everything that was seen.
+#[derive(Debug)]
+pub struct Report {
+    /// A way each.
+    pub outcomes: Vec<Outcome>,
+    /// Frames that came when no attempt was under way.
+    pub late: usize,
+}
+
+impl Report {
+    /// What is wrong: ways that are open and not known to be, attempts that could not be tried, late frames.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.late > 0 {
+            faults.push(format!("{} frames left when no attempt was under way", self.late));
+        }
+        for Outcome { row, tried } in &self.outcomes {
+            for (one, (identity, state)) in
+                tried.iter().flat_map(|one| IDENTITIES.iter().zip(&one.states).map(move |pair| (one, pair)))
+            {
+                let fault = match state {
+                    State::Open { evidence } if row.said.is_empty() => format!("open: {evidence}"),
+                    State::Absent { evidence } if !OPTIONAL.contains(&one.attempt.name) => evidence.clone(),
+                    _ => continue,
+                };
+                let (name, at) = (one.attempt.name, one.attempt.at);
+                faults.push(format!("{} {name} ({at:?}) as {}: {fault}", row.number, identity.name));
+            }
+        }
+        faults
+    }
+}
+
+/// Tries everything.
+pub fn perform() -> Report {
+    let bed = Bed::start();
+    let plain = Setup::of(&bed).start();
+    let columns: Vec<_> = thread::scope(|scope| {
+        let all: Vec<_> =
+            IDENTITIES.iter().map(|identity| scope.spawn(|| column(identity, &bed, &plain))).collect();
+        all.into_iter().map(|column| column.join().expect("a trial ends well")).collect()
+    });
+    plain.finish();
+    let late = columns.iter().map(|(_, late)| late).sum();
+    let mut columns: Vec<_> = columns.into_iter().map(|(states, _)| states.into_iter()).collect();
+    let outcomes = ROWS.iter().map(|row| {
+        let tried = row.attempts.iter().map(|attempt| {
+            let column = columns.iter_mut().map(|column| column.next().expect("each has all"));
+            let (states, by_itself) = column.unzip();
+            Tried { attempt, states, by_itself }
+        });
+        Outcome { row, tried: tried.collect() }
+    });
+    Report { outcomes: outcomes.collect(), late }
+}
+
+/// All attempts as one identity, in their order, and the frames that came late.
+fn column(
+    identity: &'static Identity,
+    bed: &RunningBed,
+    plain: &Installation,
+) -> (Vec<(State, bool)>, usize) {
+    let mut stage = Stage::set(identity, bed, plain);
+    let attempts = ROWS.iter().flat_map(|row| row.attempts);
+    let states = attempts
+        .map(|attempt| {
+            let (captured, same, root) = stage.tried(attempt);
+            (captured.judged(attempt, &root), same.worked(attempt.at))
+        })
+        .collect();
+    thread::sleep(Duration::from_millis(200));
+    (states, stage.finish())
+}

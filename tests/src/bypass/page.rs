@@ -1,0 +1,132 @@
+//! The table of what was tried.
+
+use std::fmt::Write as _;
+
+use super::{IDENTITIES, Outcome, Report, judge::State};
+
+/// Where and when it was tried.
+#[derive(Debug)]
+pub struct Facts {
+    /// The kernel.
+    pub kernel: String,
+    /// The machine.
+    pub machine: String,
+}
+
+impl Facts {
+    /// Of this host.
+    pub fn find() -> Self {
+        let name = nix::sys::utsname::uname().expect("uname");
+        let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
+        Self { kernel: text(name.release()), machine: text(name.machine()) }
+    }
+}
+
+/// The table, as Markdown, with a sum.
+pub fn text(report: &Report, facts: &Facts) -> String {
+    let mut text = format!("Linux {}, {}, `run` mode.\n\n| # | way around |", facts.kernel, facts.machine);
+    for identity in IDENTITIES {
+        let _ = write!(text, " {} |", identity.name);
+    }
+    text += " closed by | how it showed |\n|---|---|---|---|---|---|---|\n";
+    for outcome in &report.outcomes {
+        text += &line(outcome);
+    }
+    let (mut closed, mut open, mut other) = (0, 0, 0);
+    for outcome in &report.outcomes {
+        match outcome_word(outcome) {
+            "closed" => closed += 1,
+            "**open**" => open += 1,
+            _ => other += 1,
+        }
+    }
+    let frames = if report.late == 0 { "No frame" } else { "**Frames**" };
+    let attempts: usize = report.outcomes.iter().map(|outcome| outcome.tried.len()).sum();
+    let _ = write!(
+        text,
+        "\n{} ways: {closed} closed, {open} open, {other} not to be tried or not on this host. {attempts} attempts, each as {} \
+         users. {frames} reached the world besides those of open ways.\n\n\u{2020} without capture, only root gets through.\n",
+        report.outcomes.len(),
+        IDENTITIES.len(),
+    );
+    text
+}
+
+/// The worst of a way's states, over all identities.
+fn outcome_word(outcome: &Outcome) -> &'static str {
+    worst(outcome.tried.iter().flat_map(|one| &one.states))
+}
+
+fn worst<'a>(states: impl Iterator<Item = &'a State>) -> &'static str {
+    let mut word = "-";
+    for state in states {
+        match state {
+            State::Open { .. } => return "**open**",
+            State::Closed { .. } => word = "closed",
+            State::Absent { .. } => {}
+        }
+    }
+    word
+}
+
+fn line(Outcome { row, tried }: &Outcome) -> String {
+    let mut line = format!("| {} | {} |", row.number, row.way);
+    for number in 0..IDENTITIES.len() {
+        let states = tried.iter().filter_map(|one| one.states.get(number));
+        let _ = write!(line, " {} |", worst(states));
+    }
+    let mut means: Vec<&str> = Vec::new();
+    let mut shown: Vec<String> = Vec::new();
+    for one in tried {
+        let mut by_evidence: Vec<(String, Vec<&str>)> = Vec::new();
+        for ((identity, state), by_itself) in IDENTITIES.iter().zip(&one.states).zip(&one.by_itself) {
+            let evidence = match state {
+                State::Closed { by, evidence } => {
+                    if !means.contains(&by.as_str()) {
+                        means.push(by);
+                    }
+                    let root = if *by_itself { "" } else { "\u{2020}" };
+                    format!("{evidence}{root}")
+                }
+                State::Absent { evidence } => evidence.clone(),
+                State::Open { evidence } => format!("**open**: {evidence}"),
+            };
+            match by_evidence.iter_mut().find(|(known, _)| *known == evidence) {
+                Some((_, names)) => names.push(identity.name),
+                None => by_evidence.push((evidence, vec![identity.name])),
+            }
+        }
+        let everybody = by_evidence.len() == 1;
+        let parts: Vec<String> = by_evidence
+            .into_iter()
+            .map(
+                |(evidence, names)| {
+                    if everybody { evidence } else { format!("{evidence} [{}]", names.join("; ")) }
+                },
+            )
+            .collect();
+        let at = place(one.attempt.at);
+        shown.push(format!("{}{at}: {}", one.attempt.name, parts.join(", ")));
+    }
+    if !row.said.is_empty() {
+        shown.push(row.said.to_owned());
+    }
+    let _ = writeln!(line, " {} | {} |", means.join("; "), shown.join("; ").replace('|', "\\|"));
+    line
+}
+
+/// Where a Unix socket lies, in words.
+fn place(at: super::catalogue::Aim) -> &'static str {
+    use super::catalogue::{Aim, Door};
+    match at {
+        Aim::Door(Door::Run) => " in /run",
+        Aim::Door(Door::RunLater) => " in /run, made later",
+        Aim::Door(Door::TmpLater) => " in /tmp, made later",
+        Aim::Door(Door::Shared) => " in the work folder",
+        Aim::Door(Door::SharedLater) => " in the work folder, made later",
+        Aim::Door(Door::Abstract) => ", abstract",
+        Aim::Door(Door::Control) => " to the operators' socket",
+        Aim::Door(Door::Launch) => " to the launchers' socket",
+        _ => "",
+    }
+}

@@ -1,0 +1,475 @@
+//! Where ways around are tried: a host in a network namespace of its own with a world beyond, a run on it, a process
+//! that is not captured, and the same attempts without capture beside.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{BufRead, BufReader, Write},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use serde_json::{Map, Value, json};
+
+use super::{
+    Identity,
+    catalogue::{Aim, Attempt, Door, Secret},
+    judge::{Answer, Seen},
+};
+use crate::{
+    Finished, Installation, Job, RunningBed, Setup, leaks, places,
+    process::{self, PATIENCE, wait_until},
+    sniffer::Sniffer,
+};
+
+const ESCAPE: &str = include_str!("../../tests/clients/escape.py");
+const DEPUTY: &str = include_str!("../../tests/clients/deputy.py");
+
+/// Whom the processes outside belong to: a person, who is also the agent's user in one of the trials.
+pub(super) const PERSON: u32 = 64_801;
+/// The TCP service on the host's loopback.
+const SERVICE: u16 = 47_010;
+/// What the world, or the host, dials.
+const LISTENER: u16 = 47_011;
+/// How long a frame may take to the world: the interfaces are in one kernel.
+const SETTLED: Duration = Duration::from_millis(30);
+/// How long an attempt may take, its own limits included.
+const ATTEMPT: Duration = Duration::from_secs(40);
+
+/// One identity's stage. Everything on it ends with the value.
+pub(super) struct Stage<'a> {
+    identity: &'static Identity,
+    bed: &'a RunningBed,
+    /// Where the database can be reached, which it cannot from the namespace.
+    plain: &'a Installation,
+    captured: Server,
+    same: Server,
+    root: Server,
+    deputy: Server,
+    installation: Installation,
+    sniffer: Sniffer,
+    script: String,
+    doors: PathBuf,
+    /// A captured process, and the proxy's listener in its network.
+    run: u32,
+    listener: u16,
+}
+
+impl<'a> Stage<'a> {
+    pub(super) fn set(identity: &'static Identity, bed: &'a RunningBed, plain: &'a Installation) -> Self {
+        let sniffer = Sniffer::new();
+        let installation = Setup::of(bed).in_namespace(sniffer.namespace()).start();
+        open_ping(&installation);
+        let script = installation.script("escape.py", ESCAPE);
+        let doors = furnish(&installation);
+        let deputy = installation.script("deputy.py", DEPUTY);
+        let person = person().map(|word| word.to_string());
+        let mut command = installation.outside(&places::tool("setpriv"));
+        command.args(person).args(["/usr/bin/python3", &deputy, &SERVICE.to_string()]);
+        let mut deputy = Server::start(command);
+        for door in [Door::Run, Door::Shared] {
+            open_door(&mut deputy, &door_path(&installation, &doors, bed, door), door);
+        }
+        let captured = Server::start(captured(identity, &installation, &script));
+        for door in [Door::RunLater, Door::TmpLater, Door::SharedLater, Door::Abstract] {
+            open_door(&mut deputy, &door_path(&installation, &doors, bed, door), door);
+        }
+        let same = Server::start(outside(&installation, &identity.outside(), &script));
+        let root = Server::start(outside(&installation, &["--reuid=0".to_owned()], &script));
+        let (run, listener) = listener(&installation);
+        let _ = sniffer.frames();
+        Self {
+            identity,
+            bed,
+            plain,
+            captured,
+            same,
+            root,
+            deputy,
+            installation,
+            sniffer,
+            script,
+            doors,
+            run,
+            listener,
+        }
+    }
+
+    /// Tries it captured, and without capture: as the same user, and as one who may do anything where that one could not.
+    pub(super) fn tried(&mut self, attempt: &Attempt) -> (Seen, Seen, Seen) {
+        let before = self.counters();
+        let mut captured = self.perform(attempt, Who::Captured);
+        // A run of its own counts what its launcher tries, too.
+        if !matches!(
+            attempt.at,
+            Aim::StandardInput | Aim::ListenerFromOutside | Aim::Statement(_) | Aim::Database
+        ) {
+            let risen = |(name, count): &(String, u64)| before.get(name).is_none_or(|before| before < count);
+            captured.counters = self.counters().into_iter().filter(risen).collect();
+        }
+        let same = self.perform(attempt, Who::Same);
+        let root = if same.worked(attempt.at) { same.clone() } else { self.perform(attempt, Who::Root) };
+        (captured, same, root)
+    }
+
+    /// Ends it in good order; says what came to the world after everything was tried.
+    pub(super) fn finish(self) -> usize {
+        let late = self.sniffer.frames().len();
+        drop((self.captured, self.same, self.root, self.deputy));
+        let _ = fs::remove_dir_all(&self.doors);
+        self.installation.finish();
+        late
+    }
+
+    fn counters(&self) -> BTreeMap<String, u64> {
+        let status = self.installation.status();
+        let counters = status["kernel"].as_array().cloned().unwrap_or_default();
+        counters.iter().filter_map(|pair| Some((pair[0].as_str()?.to_owned(), pair[1].as_u64()?))).collect()
+    }
+
+    fn perform(&mut self, attempt: &Attempt, who: Who) -> Seen {
+        let given = self.given(attempt, who);
+        let answer = match attempt.at {
+            Aim::Statement(sql) => self.statement(sql, who),
+            Aim::Database if who == Who::Captured => {
+                let script = self.plain.script("escape.py", ESCAPE);
+                once(&script, &given, self.run_once(self.plain))
+            }
+            // The server itself turns this away: there is nobody to show that it would work.
+            Aim::Database => Answer { done: true, ..Answer::default() },
+            Aim::StandardInput => once(&self.script, &given, self.with_socket_as_input(who)),
+            Aim::ListenerFromOutside if who == Who::Captured => {
+                let mut command = Command::new(places::tool("nsenter"));
+                command.args(["-n", "-t", &self.run.to_string(), "/usr/bin/python3"]);
+                once(&self.script, &given, command)
+            }
+            _ => {
+                let dialler = self.dialler(attempt.at);
+                let server = match who {
+                    Who::Captured => &mut self.captured,
+                    Who::Same => &mut self.same,
+                    Who::Root => &mut self.root,
+                };
+                let answer = server.ask(&given);
+                if dialler.is_some() {
+                    // Its own packets are answered by the host: they are no escape.
+                    drop(dialler);
+                    let _ = self.sniffer.frames();
+                }
+                answer
+            }
+        };
+        Seen { answer, frames: self.sniffer.frames_within(SETTLED).len(), counters: BTreeMap::new() }
+    }
+
+    /// What an attempt is told.
+    fn given(&self, attempt: &Attempt, who: Who) -> Value {
+        let installation = &self.installation;
+        let listens = if who == Who::Captured { self.listener } else { SERVICE };
+        let cgroup = leaks::cgroup_root();
+        let mut given = Map::new();
+        let mut put = |name: &str, value: Value| drop(given.insert(name.to_owned(), value));
+        put("name", json!(attempt.name));
+        put("proxy", json!(listens));
+        put("cgroup", json!(cgroup));
+        put("slice", json!(cgroup.join(installation.places().slice())));
+        put("pins", json!(installation.places().pins()));
+        put("folder", json!(self.shared()));
+        put("outside", json!(std::process::id()));
+        put("program", json!(installation.work().join("set-user-id")));
+        match attempt.at {
+            Aim::Service => put("port", json!(SERVICE)),
+            Aim::Inbound | Aim::Forwarder => put("port", json!(LISTENER)),
+            Aim::Victim => put("pid", json!(self.deputy.child.id())),
+            Aim::Proxy => put("pid", json!(self.proxy())),
+            Aim::Door(door) => put("path", json!(door_path(installation, &self.doors, self.bed, door))),
+            Aim::File(secret) => put("path", json!(self.secret(secret))),
+            Aim::World
+            | Aim::Listener
+            | Aim::ListenerFromOutside
+            | Aim::Kernel
+            | Aim::StandardInput
+            | Aim::Inherited
+            | Aim::Statement(_)
+            | Aim::Database => {}
+        }
+        if matches!(attempt.at, Aim::Door(Door::Control | Door::Launch)) {
+            put("kind", json!(libc::SOCK_SEQPACKET));
+        }
+        if attempt.name == "take-port" && who != Who::Captured {
+            // A free one, which is all that it shows.
+            put("proxy", json!(LISTENER));
+        }
+        Value::Object(given)
+    }
+
+    fn shared(&self) -> PathBuf {
+        self.installation.work().join("shared")
+    }
+
+    fn proxy(&self) -> u32 {
+        let roles = self.installation.roles();
+        roles.into_iter().find(|(role, _)| role == "proxy").map(|(_, pid)| pid).expect("a proxy")
+    }
+
+    fn secret(&self, secret: Secret) -> PathBuf {
+        let places = self.installation.places();
+        match secret {
+            Secret::Credential => places.credentials().join("orders"),
+            Secret::Authority => {
+                let files = fs::read_dir(places.authority()).expect("the authority").flatten();
+                files.map(|entry| entry.path()).find(|path| !path.ends_with("ca.pem")).expect("its key")
+            }
+        }
+    }
+
+    /// Somebody who dials the listener of an attempt for as long as it lives.
+    fn dialler(&self, at: Aim) -> Option<Job> {
+        let (namespace, host) = match at {
+            Aim::Inbound => (self.sniffer.world(), "192.0.2.2"),
+            Aim::Forwarder => (self.sniffer.namespace(), "127.0.0.1"),
+            _ => return None,
+        };
+        let script = format!(
+            "import socket, time\nwhile True:\n    try: socket.create_connection(({host:?}, {LISTENER}), 0.2)\n    \
+             except OSError: pass\n    time.sleep(0.02)\n"
+        );
+        let network = format!("--net=/run/netns/{namespace}");
+        Some(Job::start(process::command(&["nsenter", &network, "/usr/bin/python3", "-c", &script]), ""))
+    }
+
+    fn run_once(&self, installation: &Installation) -> Command {
+        let mut command = installation.command(&["run", "--agent", "release-bot"]);
+        command.args(self.identity.options()).args(["--", "/usr/bin/python3"]);
+        command.current_dir(installation.work());
+        command
+    }
+
+    fn with_socket_as_input(&self, who: Who) -> Command {
+        let inner = match who {
+            Who::Captured => self.run_once(&self.installation),
+            Who::Same | Who::Root => {
+                let mut command = self.installation.outside(&places::tool("setpriv"));
+                command.args(self.identity.outside()).arg("/usr/bin/python3");
+                command
+            }
+        };
+        let mut command = self.installation.outside(Path::new("/bin/bash"));
+        command.args(["-c", "exec 0<>/dev/udp/192.0.2.1/9; exec \"$@\"", "bash"]);
+        command.arg(inner.get_program()).args(inner.get_args()).current_dir(self.installation.work());
+        command
+    }
+
+    fn statement(&self, sql: &str, who: Who) -> Answer {
+        if who != Who::Captured {
+            let _ = self.bed.admin("orders", sql);
+            return Answer { done: true, ..Answer::default() };
+        }
+        let words = self.plain.psql_words(&["-c", sql]);
+        let mut command = self.plain.command(&["run", "--agent", "release-bot"]);
+        command.args(self.identity.options()).arg("--").args(words).current_dir(self.plain.work());
+        let finished = process::run(command);
+        let refused = finished.stderr.contains("42501");
+        Answer {
+            done: finished.status.success(),
+            said: finished.stdout,
+            call: "statement".to_owned(),
+            errno: if refused { "42501".to_owned() } else { finished.stderr },
+        }
+    }
+}
+
+/// Who tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Captured,
+    Same,
+    Root,
+}
+
+/// One attempt in a process of its own.
+fn once(script: &str, given: &Value, mut command: Command) -> Answer {
+    command.args([script, "once", &given.to_string()]);
+    let finished = process::run(command);
+    let line = finished.stdout.lines().last().unwrap_or_default();
+    serde_json::from_str(line).unwrap_or_else(|_| broken(&finished))
+}
+
+fn broken(finished: &Finished) -> Answer {
+    Answer { errno: "BROKEN".to_owned(), said: finished.to_string(), ..Answer::default() }
+}
+
+fn person() -> [String; 3] {
+    [format!("--reuid={PERSON}"), format!("--regid={PERSON}"), "--clear-groups".to_owned()]
+}
+
+/// A process that takes a line of JSON and answers with one.
+struct Server {
+    child: Child,
+    input: ChildStdin,
+    lines: mpsc::Receiver<String>,
+    errors: tempfile::NamedTempFile,
+}
+
+impl Server {
+    /// Starts it and waits for its first word.
+    fn start(mut command: Command) -> Self {
+        let errors = tempfile::NamedTempFile::new().expect("a file in /tmp");
+        let spawned = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(errors.reopen().expect("own file"))
+            .process_group(0)
+            .spawn();
+        let mut child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let (input, output) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        let (tell, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            let lines = BufReader::new(output).lines().map_while(Result::ok);
+            lines.take_while(|line| tell.send(line.clone()).is_ok()).for_each(drop);
+        });
+        let server = Self { child, input, lines, errors };
+        assert_eq!(server.line(PATIENCE), "ready");
+        server
+    }
+
+    fn line(&self, patience: Duration) -> String {
+        self.lines.recv_timeout(patience).unwrap_or_else(|_| {
+            panic!("no word; it said {}", fs::read_to_string(self.errors.path()).unwrap_or_default())
+        })
+    }
+
+    fn said(&mut self, given: &Value) -> String {
+        writeln!(self.input, "{given}").expect("it listens");
+        self.line(ATTEMPT)
+    }
+
+    fn ask(&mut self, given: &Value) -> Answer {
+        let line = self.said(given);
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM);
+        for _ in 0..250 {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}
+
+/// Lets everybody on the host ping, as systemd and Docker do.
+fn open_ping(installation: &Installation) {
+    let mut command = installation.outside(Path::new("/bin/sh"));
+    command.args(["-c", "echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range"]);
+    process::run(command).succeeded();
+}
+
+/// Makes the folders of the doors, and a program that is set-user-id root.
+fn furnish(installation: &Installation) -> PathBuf {
+    let doors = Path::new("/run").join(format!("ic-{}", installation.mark()));
+    let tmp = tmp_folder(installation);
+    let shared = installation.work().join("shared");
+    for (folder, mode) in [(&doors, 0o755), (&tmp, 0o700), (&shared, 0o777)] {
+        fs::create_dir(folder).expect("a folder of ours");
+        fs::set_permissions(folder, fs::Permissions::from_mode(mode)).expect("own folder");
+        chown(folder, Some(PERSON), Some(PERSON)).expect("the tests run as root");
+    }
+    let program = installation.work().join("set-user-id");
+    fs::copy("/bin/cat", &program).expect("cat");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).expect("own file");
+    doors
+}
+
+/// Where the person's programs keep sockets in `/tmp`: beside the installation, so that it goes with it.
+fn tmp_folder(installation: &Installation) -> PathBuf {
+    installation.root().join("tmux")
+}
+
+fn door_path(installation: &Installation, doors: &Path, bed: &RunningBed, door: Door) -> PathBuf {
+    let shared = installation.work().join("shared");
+    match door {
+        Door::Run => doors.join("bus"),
+        Door::RunLater => doors.join("docker.sock"),
+        Door::TmpLater => tmp_folder(installation).join("default"),
+        Door::Shared => shared.join("master"),
+        Door::SharedLater => shared.join("later"),
+        Door::Abstract => PathBuf::from(format!("@ic-{}", installation.mark())),
+        Door::Database => bed.socket_folder().join(format!(".s.PGSQL.{}", bed.port())),
+        Door::Control => installation.places().control_socket(),
+        Door::Launch => installation.places().launch_socket(),
+    }
+}
+
+fn open_door(deputy: &mut Server, path: &Path, door: Door) {
+    let mode = if matches!(door, Door::Run | Door::RunLater) { 0o777 } else { 0o700 };
+    assert_eq!(deputy.said(&json!({ "path": path, "mode": mode })), "bound");
+}
+
+/// `program` with a socket to the world at descriptor 9.
+fn with_socket(command: &mut Command) -> &mut Command {
+    command.args(["-c", "exec 9<>/dev/udp/192.0.2.1/9; exec \"$@\"", "bash"])
+}
+
+fn captured(identity: &Identity, installation: &Installation, script: &str) -> Command {
+    let run = installation.command(&["run", "--agent", "release-bot"]);
+    // `command` has entered the namespace already.
+    let mut command = installation.outside(Path::new("/bin/bash"));
+    with_socket(&mut command).arg(run.get_program()).args(run.get_args());
+    command.args(identity.options()).args(["--", "/usr/bin/python3", script]);
+    command.current_dir(installation.work());
+    command
+}
+
+fn outside(installation: &Installation, who: &[String], script: &str) -> Command {
+    let mut command = installation.outside(&places::tool("unshare"));
+    // What it mounts is gone with it.
+    command.args(["--mount", "--propagation", "private", "/bin/bash"]);
+    with_socket(&mut command).arg(places::tool("setpriv")).args(who).args(["/usr/bin/python3", script]);
+    command.current_dir(installation.work());
+    command
+}
+
+/// A captured process of the installation, and the port of its run's listener.
+fn listener(installation: &Installation) -> (u32, u16) {
+    let slice = installation.places().slice();
+    let mut found = None;
+    wait_until("a captured process", PATIENCE, || {
+        let mut all = leaks::processes().into_iter();
+        let python = all.find(|process| {
+            process.cgroup.contains(&slice) && process.command.starts_with("/usr/bin/python3")
+        });
+        found = python.and_then(|process| Some((process.pid, listeners(process.pid).first().copied()?)));
+        found.is_some()
+    });
+    found.expect("found")
+}
+
+/// The ports that are listened on in the network namespace of a process.
+pub fn listeners(pid: u32) -> Vec<u16> {
+    let Ok(table) = File::open(format!("/proc/{pid}/net/tcp")) else { return Vec::new() };
+    let lines = BufReader::new(table).lines().map_while(Result::ok).skip(1);
+    let listening = lines.filter(|line| line.split_whitespace().nth(3) == Some("0A"));
+    listening
+        .filter_map(|line| {
+            let (_, port) = line.split_whitespace().nth(1)?.split_once(':')?;
+            u16::from_str_radix(port, 16).ok()
+        })
+        .collect()
+}
