@@ -16,19 +16,23 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    enclosure::Terms,
     inventory::Person,
     model::{
-        Action, AgentIdentity, ApprovalId, OutcomeStatus, PersonName, Principal, ProcessFacts, RecordId,
-        ResourceName, Run, RunId, StatementFacts, Target, Verb,
+        Action, AgentIdentity, ApprovalId, OutcomeStatus, PersonName, Phase, Principal, ProcessFacts,
+        RecordId, ResourceName, Run, RunId, StatementFacts, Target, Verb,
     },
     permit::{Circumstances, Rule},
-    sql, text,
+    sql::{self, Shape},
+    text,
 };
 
 /// How long a request is open when its rule says nothing longer, in seconds.
 pub const OPEN_FOR: u64 = 15 * 60;
 /// How long an approval lasts at most, in seconds.
 pub const LONGEST_GRANT: u64 = 8 * 3600;
+/// How many rows a statement may change or return by an approval of its shape, where nobody says otherwise.
+pub const SHAPE_ROWS: u64 = 100;
 /// The longest reason or suggestion, in bytes.
 const LONGEST_WORDS: usize = 2000;
 /// The longest card, in bytes of JSON: what a person reads, and what fits a message between our processes.
@@ -54,27 +58,49 @@ pub struct What<'a> {
 }
 
 impl What<'_> {
-    /// SHA-256 over all of it, in hexadecimal. Every part stands behind its length, so that no two share a digest.
+    /// SHA-256 over all of it, in hexadecimal.
     pub fn digest(&self) -> Result<String, serde_json::Error> {
+        let mut parts = self.around()?;
+        for action in self.actions {
+            parts.push(action.text.as_bytes().to_vec());
+            parts.push(serde_json::to_vec(&(&action.binds, action.facts.kind, &action.facts.effects))?);
+        }
+        Ok(digest(parts))
+    }
+
+    /// What surrounds the statements.
+    fn around(&self) -> Result<Vec<Vec<u8>>, serde_json::Error> {
         let circumstances = self.circumstances;
         let state = (circumstances.naming.as_deref(), circumstances.settings.as_deref());
-        let mut parts = vec![
+        Ok(vec![
             serde_json::to_vec(&(&self.run.agent.name, self.run.id, self.resource))?,
             // Not what the client claims to be: it changes nothing of what is done.
             serde_json::to_vec(&(&self.principal.user, &self.principal.database))?,
             serde_json::to_vec(&state)?,
             self.policy.as_bytes().to_vec(),
-        ];
+        ])
+    }
+
+    /// The shape of its statement, where all of that shape can be approved together: one statement whose effects are
+    /// known, and whose changes the server counts.
+    pub fn shape(&self) -> Option<Shape> {
+        let [action] = self.actions else { return None };
+        let whole = matches!(action.phase, Phase::Query | Phase::Execute) && action.facts.is_counted();
+        let shape = Some(&action.text).filter(|text| whole && sql::writes_once(text));
+        shape.and_then(|text| sql::shape(text))
+    }
+
+    /// The same as [`What::digest`] for all statements of `shape`: the values of its open literals and of its parameters
+    /// are left out, and nothing else.
+    pub fn shape_digest(&self, shape: &Shape) -> Result<String, serde_json::Error> {
+        let mut parts = self.around()?;
+        parts.push(b"shape".to_vec());
         for action in self.actions {
-            parts.push(action.text.as_bytes().to_vec());
-            parts.push(serde_json::to_vec(&(&action.binds, action.facts.kind, &action.facts.effects))?);
+            let types: Vec<&str> = action.binds.iter().map(|bind| bind.r#type.as_str()).collect();
+            parts.push(serde_json::to_vec(&(&shape.tokens, types))?);
+            parts.push(serde_json::to_vec(&(action.facts.kind, &action.facts.effects))?);
         }
-        let mut hash = Sha256::new();
-        for part in parts {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
-        Ok(format!("{:x}", hash.finalize()))
+        Ok(digest(parts))
     }
 
     /// What an approver is shown of it, where `rules` hold it for `groups`.
@@ -101,10 +127,21 @@ impl What<'_> {
             rules: rules.iter().map(HoldingRule::of).collect(),
             groups: groups.to_vec(),
             policy: self.policy.to_owned(),
+            free: self.shape().map(|shape| shape.free),
             whole: self.actions.iter().flat_map(|action| &action.binds).all(|bind| bind.cut_from.is_none()),
         };
         card.within(LONGEST_CARD)
     }
+}
+
+/// Every part stands behind its length, so that no two lists share a digest.
+fn digest(parts: Vec<Vec<u8>>) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    format!("{:x}", hash.finalize())
 }
 
 /// What people are asked.
@@ -153,6 +190,10 @@ pub struct Card {
     pub groups: Vec<String>,
     /// The hash of the policy.
     pub policy: String,
+    /// The literals that an approval of the statement's shape leaves open, besides its parameters. None where its shape
+    /// cannot be approved.
+    #[serde(default)]
+    pub free: Option<Vec<String>>,
     /// Whether everything is on it.
     pub whole: bool,
 }
@@ -193,6 +234,7 @@ impl Card {
         }
         self.command.truncate(self.command.floor_char_boundary(200));
         self.process = None;
+        self.free = None;
         self.whole = false;
         self
     }
@@ -222,6 +264,11 @@ pub enum Uses {
     Once,
     /// Any number of times, while it lasts and its run lives.
     Any,
+    /// The same, for whatever has the statement's shape and changes or returns no more rows than this.
+    Shape {
+        /// The most rows, each time.
+        rows: u64,
+    },
 }
 
 /// What a person says of a request.
@@ -371,13 +418,21 @@ impl Standing {
         self.decisions.iter().find(|decision| !decision.approves())
     }
 
-    /// Whether it outlives its use: only where everybody who approved said so.
+    /// What it is an approval of: the narrowest of what those who approved said.
     pub fn uses(&self) -> Uses {
         let said = self.decisions.iter().filter_map(|decision| match decision.says {
             Says::Approve { uses, .. } => Some(uses),
             Says::Deny { .. } => None,
         });
         said.min().unwrap_or(Uses::Once)
+    }
+
+    /// What an exchange that goes by it must keep to.
+    pub fn terms(&self) -> Terms {
+        match self.uses() {
+            Uses::Shape { rows } => Terms { rows: Some(rows) },
+            Uses::Once | Uses::Any => Terms::default(),
+        }
     }
 }
 
@@ -418,6 +473,12 @@ pub enum NotYours {
         "this is too long to be shown whole, and what was not seen cannot be approved; deny it, or let it expire"
     )]
     Cut,
+    /// What it would be an approval of cannot be told.
+    #[error(
+        "only one statement that reads, or changes one table and calls nothing of anybody's, can be approved by its \
+         shape: approve this one alone"
+    )]
+    Shapeless,
     /// A text is too long.
     #[error("a reason or a suggestion may have {LONGEST_WORDS} bytes")]
     Wordy,
@@ -432,7 +493,7 @@ pub fn weigh(person: &Person, card: &Card, group: Option<&str>, says: &Says) -> 
     let asked = card.groups.iter().filter(|asked| person.groups.contains(asked));
     let own: Vec<&String> = asked.filter(|own| group.is_none_or(|group| group == own.as_str())).collect();
     match says {
-        Says::Approve { seconds, .. } => {
+        Says::Approve { seconds, uses } => {
             if card.agent.owner.as_deref() == Some(person.name.as_str()) {
                 return Err(NotYours::Owner(name()));
             }
@@ -442,6 +503,9 @@ pub fn weigh(person: &Person, card: &Card, group: Option<&str>, says: &Says) -> 
             }
             if !card.whole {
                 return Err(NotYours::Cut);
+            }
+            if matches!(uses, Uses::Shape { .. }) && card.free.is_none() {
+                return Err(NotYours::Shapeless);
             }
             if !(1..=LONGEST_GRANT).contains(seconds) {
                 return Err(NotYours::Lasting);
@@ -474,7 +538,7 @@ pub fn words(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::{
-        model::{BindValue, Guarantee, Mode, Object, Phase, Target, Verb},
+        model::{BindValue, Guarantee, Mode, Object, StatementKind, Target, Verb},
         permit::Naming,
     };
 
@@ -633,5 +697,46 @@ mod tests {
         assert_eq!((standing.uses(), standing.counts()["dba"]), (Uses::Any, 1));
         standing.decisions.push(decision("eve", YES));
         assert_eq!((standing.uses(), standing.counts()["dba"]), (Uses::Once, 2));
+    }
+
+    #[test]
+    fn a_shape_leaves_values_open_and_nothing_else() {
+        let (run, resource, principal) = (run(), "orders".parse().expect("a name"), Principal::default());
+        let digests = |text: &str, value: &str, oid: u32| {
+            let mut action = action(text, oid);
+            action.binds[0].value = Some(value.to_owned());
+            Arc::make_mut(&mut action.facts).kind = StatementKind::Delete;
+            let what = What {
+                run: &run,
+                resource: &resource,
+                principal: &principal,
+                circumstances: &Circumstances::default(),
+                actions: &[action],
+                policy: "p1",
+            };
+            let shape = what.shape()?;
+            Some((what.shape_digest(&shape).expect("a digest"), shape.free))
+        };
+        let one = digests("DELETE FROM users WHERE id = $1 AND name = 'x'", "1", 5).expect("a shape");
+        assert_eq!(one.1, ["'x'"]);
+        let same = digests("DELETE FROM users WHERE id = $1 AND name = 'y'", "2", 5).expect("a shape");
+        assert_eq!(same.0, one.0);
+        for (text, oid) in [
+            ("DELETE FROM users WHERE id = $1 AND name = 'x'", 6),
+            ("DELETE FROM users WHERE id = $1 OR name = 'x'", 5),
+            ("DELETE FROM users WHERE id = $1 AND name = 5", 5),
+        ] {
+            assert_ne!(digests(text, "1", oid).expect("a shape").0, one.0, "{text}");
+        }
+        for none in [
+            "WITH d AS (DELETE FROM users RETURNING id) DELETE FROM users WHERE id = 1",
+            "DELETE FROM u; SELECT 1",
+        ] {
+            assert_eq!(digests(none, "1", 5), None, "{none}");
+        }
+        let shaped = Says::Approve { uses: Uses::Shape { rows: 5 }, seconds: 60 };
+        let plain = card("DELETE FROM users");
+        assert_eq!(weigh(&person("bob", 1002, &["dba"]), &plain, None, &shaped), Err(NotYours::Shapeless));
+        assert!(Uses::Once < Uses::Any && Uses::Any < Uses::Shape { rows: 1 });
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod approval;
 pub mod break_glass;
+pub mod enclosure;
 pub mod inventory;
 pub mod model;
 pub mod password;
@@ -17,5 +18,6 @@ pub mod protocol;
 pub mod sql;
 pub mod text;
 
+pub use enclosure::{Enclosure, Terms};
 pub use permit::{Client, Committed, Denial, Gate, Held, Judgement, Notice, Permit, Verdict};
 pub use protocol::{Decoder, Login, LoginStep, Protocol, Side, Step};

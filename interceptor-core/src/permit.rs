@@ -11,7 +11,10 @@ use futures_core::future::BoxFuture;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::model::{Action, Author, ExchangeDigest, RecordId};
+use crate::{
+    enclosure::{Enclosure, Terms},
+    model::{Action, Author, ExchangeDigest, RecordId},
+};
 
 /// An exchange whose bytes wait for a permit.
 #[derive(Debug)]
@@ -32,6 +35,8 @@ pub struct Circumstances {
     pub settings: Option<Arc<BTreeMap<String, String>>>,
     /// Whether it can wait for a person.
     pub waits: Waits,
+    /// Whether it can go within terms, or does.
+    pub enclosure: Enclosure,
 }
 
 /// What names mean hangs on this.
@@ -264,6 +269,9 @@ pub enum Verdict {
     /// It waited, and people have approved it. Meanwhile what is known of it may have changed: it is to be looked at
     /// anew and asked once more.
     Again,
+    /// It may be sent within these terms, and nothing of it was recorded yet: it is to be enclosed in them and asked once
+    /// more, or asked once more with the reason why it cannot be.
+    Enclose(Terms),
     /// It may be sent.
     Allow(Permit),
     /// It may not.

@@ -15,6 +15,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 
 use crate::{
+    enclosure::Terms,
     model::{OutcomeStatus, Principal, Spent},
     permit::{Denial, Held, Notice},
 };
@@ -89,6 +90,16 @@ pub enum Step {
         exchange: u64,
         /// Which of [`Held::actions`].
         place: usize,
+    },
+    /// As many rows as its terms allow have passed of this exchange's answer, and more has come: call
+    /// [`Decoder::stop`].
+    Exceeds {
+        /// [`Held::number`].
+        exchange: u64,
+        /// Which of [`Held::actions`].
+        place: usize,
+        /// How many rows that is.
+        rows: u64,
     },
     /// The side asked about said goodbye: send the bytes on, then close.
     Close(Bytes),
@@ -227,13 +238,16 @@ pub trait Decoder: Send {
     /// What is known for the exchange of the last `Ask` may not hold any more: nothing was sent, and the next step of
     /// the client's side asks the same exchange anew.
     fn again(&mut self, number: u64);
+    /// The exchange of the last `Ask` may go within these terms: nothing was sent, and the next steps of the client's side
+    /// enclose it and ask the same exchange anew, with what became of that.
+    fn enclose(&mut self, number: u64, terms: Terms);
     /// Words for the client that change nothing in its session; none where the stream is in the middle of something.
     fn notice(&mut self, notice: &Notice) -> Option<Bytes>;
     /// What has passed to the client since this was last asked.
     fn passed(&mut self) -> Spent;
     /// How much more may pass before [`Step::Pause`].
     fn allow(&mut self, room: Spent);
-    /// The exchange of the last `Pause` may not go on: the client is told so in the middle of the answer, and the
+    /// The exchange of the last `Pause` or `Exceeds` may not go on: the client is told so in the middle of the answer, and the
     /// session is left as the server's own error would leave it. The caller asks the upstream to cancel it.
     fn stop(&mut self, denial: &Denial) -> Stopped;
     /// The session ends for a reason of ours: a last word to the client, in the protocol's own form.

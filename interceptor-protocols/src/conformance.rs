@@ -182,7 +182,7 @@ impl Session {
                 self.seen.to_client.put_slice(&bytes);
                 self.seen.done.extend(done.iter().map(|done| format!("{done:?}")));
             }
-            Step::Pause { .. } => panic!("it pauses although there is no limit"),
+            Step::Pause { .. } | Step::Exceeds { .. } => panic!("it pauses although there is no limit"),
             Step::Close(bytes) => {
                 self.seen.of_client.put_slice(&bytes);
                 self.seen.to_upstream.put_slice(&bytes);

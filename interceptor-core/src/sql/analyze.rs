@@ -74,6 +74,20 @@ pub fn analyze(text: &str) -> Result<Vec<Statement>, Unknown> {
     })
 }
 
+/// Whether no more than one place of a text's only statement writes, and that is the statement itself: what the server
+/// counts at its end is then all that it writes by name.
+pub fn writes_once(text: &str) -> bool {
+    use SyntaxKind::{DELETE, INSERT, MERGE, UPDATE};
+    let writes = |kind| matches!(kind, INSERT | UPDATE | DELETE | MERGE);
+    let Ok(guarded) = check(text) else { return false };
+    stacker::maybe_grow(STACK_LEFT, STACK_MADE, || {
+        let Ok(nodes) = parse(&guarded) else { return false };
+        let [node] = nodes.as_slice() else { return false };
+        let count = node.descendants().filter(|node| writes(node.kind())).count();
+        count == usize::from(writes(node.kind()))
+    })
+}
+
 /// Parses and holds the result against the guard's own reading.
 fn parse(guarded: &Guarded) -> Result<Vec<SyntaxNode>, String> {
     let parse = SourceFile::parse(&guarded.parsed);

@@ -31,13 +31,14 @@ use std::{
     sync::Arc,
 };
 
-pub use analyze::analyze;
+pub use analyze::{analyze, writes_once};
 pub use facts::{batch_facts, executed, facts, needs_answer, question, shifts_names};
 pub use fuzz::fuzz;
 pub use guard::{MAX_BYTES, MAX_CHAIN, MAX_DEPTH, MAX_NESTING, MAX_TOKENS};
 pub use number::{called, calling, parameters};
 pub use readings::Readings;
 pub use redact::{redact, without_literals};
+pub use shape::{Shape, shape};
 
 use crate::model::{Object, SessionChange, StatementKind, Unknown, Verb};
 

@@ -33,19 +33,50 @@ pub(super) fn of(text: &str, keys: &Keys) -> Option<(Key, Range<usize>)> {
         return None;
     }
     let mut hashers = keys.0.each_ref().map(BuildHasher::build_hasher);
-    let mut feed = |bytes: &[u8]| {
+    let range = cut(text, |apart, token, written| {
         for hasher in &mut hashers {
-            hasher.write(bytes);
+            hasher.write(&[u8::from(apart)]);
+            hasher.write(lifted(token, written).unwrap_or(written.as_bytes()));
+            hasher.write(&[END]);
         }
-    };
+    })?;
+    Some((hashers.map(|hasher| hasher.finish()), range))
+}
+
+/// A statement with its plain literals left open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    /// Its tokens, each behind a space where something stands before it. What stands for a literal that is left open is
+    /// no token.
+    pub tokens: Vec<String>,
+    /// The literals that are left open, as they are written here, in order.
+    pub free: Vec<String>,
+}
+
+/// The shape of a text of one statement. None where [`Readings`](super::Readings) would not take one like it for the
+/// same: several statements, or what cannot be cut.
+pub fn shape(text: &str) -> Option<Shape> {
+    if text.len() > MAX_BYTES || text.contains(['\0', '\u{feff}']) {
+        return None;
+    }
+    let (mut tokens, mut free) = (Vec::new(), Vec::new());
+    cut(text, |apart, token, written| {
+        let open = lifted(token, written).map(String::from_utf8_lossy);
+        free.extend(open.is_some().then(|| written.to_owned()));
+        tokens.push(format!("{}{}", if apart { " " } else { "" }, open.as_deref().unwrap_or(written)));
+    })?;
+    Some(Shape { tokens, free })
+}
+
+/// Gives the tokens of a text's only statement to `each`, with whether something stands before them, and says where the
+/// statement is.
+fn cut(text: &str, mut each: impl FnMut(bool, Kind, &str)) -> Option<Range<usize>> {
     let mut tokens = Tokens::new(text);
     let mut range: Option<Range<usize>> = None;
     let mut previous = None;
     let mut ended = false;
     for _ in 0..=MAX_TOKENS {
-        let Some(token) = tokens.next().ok()? else {
-            return range.map(|range| (hashers.map(|hasher| hasher.finish()), range));
-        };
+        let Some(token) = tokens.next().ok()? else { return range };
         if token.kind == Kind::Semicolon {
             // What stands before the first token says nothing either.
             ended |= range.is_some();
@@ -58,10 +89,7 @@ pub(super) fn of(text: &str, keys: &Keys) -> Option<(Key, Range<usize>)> {
         }
         let begin = range.as_ref().map_or(token.range.start, |range| range.start);
         let apart = range.is_some_and(|range| range.end < token.range.start);
-        let written = text.get(token.range.clone())?;
-        feed(&[u8::from(apart)]);
-        feed(lifted(token.kind, written).unwrap_or(written.as_bytes()));
-        feed(&[END]);
+        each(apart, token.kind, text.get(token.range.clone())?);
         range = Some(begin..token.range.end);
         previous = Some(token.kind);
     }
@@ -121,6 +149,14 @@ mod tests {
         {
             assert_eq!(key(none), None, "{none}");
         }
+        for (one, other, same) in
+            [(same[0], same[1], true), (same[0], same[2], true), ("SELECT 1", "SELECT x", false)]
+        {
+            let tokens = |text| shape(text).map(|shape| shape.tokens);
+            assert_eq!(tokens(one) == tokens(other), same, "{one} {other}");
+        }
+        assert_eq!(shape(same[1]).expect("a shape").free, ["4711", "'é -- ; /*'", "22.0"]);
+        assert_eq!(shape("SELECT 1; SELECT 2"), None);
         assert_eq!(of("; SELECT 1 ; ", &keys).map(|(_, range)| range), Some(2..10));
     }
 }

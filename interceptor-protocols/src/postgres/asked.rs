@@ -8,8 +8,9 @@ use interceptor_core::{permit::Denial, protocol::Refusal, sql::CopyStream};
 use super::{
     action::{Change, Prepared},
     decode::{PostgresDecoder, State},
-    lookup::PREFIX,
-    queue::{Changes, Entry, Gate, Kind, Place},
+    enclose::{All, Form},
+    own::{Errand, Gate, PREFIX},
+    queue::{Bounds, Changes, Entry, Kind, Place},
     refuse,
     turn::Turn,
 };
@@ -29,6 +30,24 @@ pub(super) struct Asked {
     pub(super) frame: Bytes,
     /// What sending it sets.
     pub(super) sets: Vec<(String, String)>,
+    /// How it would be enclosed, where it can be.
+    pub(super) form: Option<Form>,
+}
+
+impl Asked {
+    /// An exchange that changes nothing of the session.
+    pub(super) fn quietly(number: u64, what: What) -> Self {
+        Self {
+            number,
+            what,
+            turn: Turn::Nothing,
+            snapshot: false,
+            cancelled: None,
+            frame: Bytes::new(),
+            sets: Vec::new(),
+            form: None,
+        }
+    }
 }
 
 /// The kinds of what is asked.
@@ -39,7 +58,7 @@ pub(super) enum What {
     Function,
     Parse { name: String, prepared: Prepared },
     Bind,
-    Execute { changes: Vec<Change>, copy: Option<CopyStream>, opaque: bool },
+    Execute { changes: Vec<Change>, copy: Option<CopyStream>, opaque: bool, all: All },
     Gate(Box<Gate>),
 }
 
@@ -63,11 +82,17 @@ impl PostgresDecoder {
         let Asked { number, what, turn, snapshot, cancelled, sets, .. } = asked;
         if let Some(error) = cancelled {
             self.push_failing(&what, Some(number), error);
+            let bounds = self.enclosed_was_sent(&what);
+            self.bind_last(bounds);
             return;
         }
         self.turns.sent(turn);
         self.state_of_session.sent(sets);
         self.snapshot |= snapshot;
+        let bounds = match what {
+            What::Gate(_) | What::Open => Bounds::None,
+            ref what => self.enclosed_was_sent(what),
+        };
         let kind = match what {
             What::Open => return,
             What::Gate(gate) => {
@@ -97,14 +122,20 @@ impl PostgresDecoder {
                 self.piping = true;
                 Kind::Bind(Changes::new())
             }
-            What::Execute { changes, copy, opaque } => {
+            What::Execute { changes, copy, opaque, .. } => {
                 self.piping = true;
                 self.state_of_session.worked(self.segment);
                 let changes = changes.into_iter().flat_map(|change| self.plan(change)).collect();
                 Kind::Execute { changes, copy, opaque }
             }
         };
-        self.queue.push(Entry::new(kind, Some(number)));
+        self.queue.push(Entry { bounds, ..Entry::new(kind, Some(number)) });
+    }
+
+    fn bind_last(&mut self, bounds: Bounds) {
+        if let Some(entry) = self.queue.last_mut() {
+            entry.bounds = bounds;
+        }
     }
 
     /// The relay will not send what it was asked about.
@@ -115,13 +146,21 @@ impl PostgresDecoder {
             return Refusal { client: refuse::no_session(denial), upstream: nothing };
         }
         if let What::Gate(gate) = asked.what {
-            self.known.learn(gate.asked, Err("the look-up itself was refused".to_owned()));
-            return Refusal { client: nothing.clone(), upstream: nothing };
+            return match gate.errand {
+                Errand::Names { asked, .. } => {
+                    self.known.learn(asked, Err("the look-up itself was refused".to_owned()));
+                    Refusal { client: nothing.clone(), upstream: nothing }
+                }
+                Errand::Enclosing(part) => self.part_was_refused(part, denial),
+            };
         }
         if !matches!(asked.what, What::Query { .. } | What::Function) {
             self.refused_in = Some(self.segment);
         }
         let error = asked.cancelled.unwrap_or_else(|| refuse::refusal(denial));
+        if let Some(refusal) = self.enclosed_was_refused(&error) {
+            return refusal;
+        }
         // Our own look-up has failed the pipeline, and the client has not been told: now it is, with the reason.
         if self.owed.take().is_some() {
             return Refusal { client: error, upstream: nothing };

@@ -15,7 +15,9 @@ use sha2::{Digest, Sha256};
 use super::{
     asked::{Asked, What},
     decode::PostgresDecoder,
+    enclose::Form,
     known::Known,
+    own::Ends,
     queue::Kind,
     work,
 };
@@ -155,13 +157,19 @@ pub(super) fn sets(actions: &[Action]) -> Vec<(String, String)> {
 
 impl PostgresDecoder {
     /// The circumstances of what is asked, which does this.
-    pub(super) fn circumstances(&self, what: &What, actions: &[Action]) -> Circumstances {
+    pub(super) fn circumstances(
+        &self,
+        what: &What,
+        actions: &[Action],
+        form: Result<Form, &'static str>,
+    ) -> Circumstances {
         let mut effects = actions.iter().flat_map(|action| &action.facts.effects);
         let named = effects.any(|effect| is_looked_up(&effect.target));
         Circumstances {
             naming: named.then(|| self.known.naming(self.moment())).flatten(),
             settings: self.state_of_session.settings.clone(),
             waits: self.waits(what),
+            enclosure: self.enclosure(form),
         }
     }
 
@@ -197,7 +205,7 @@ impl Kind {
     pub(super) fn only_prepares(&self) -> bool {
         match self {
             Self::Parse(_) | Self::Bind(_) | Self::Describe { .. } | Self::Close(_) => true,
-            Self::Gate(gate) => !gate.sync,
+            Self::Gate(gate) => gate.ends == Ends::Flush,
             Self::Query { .. } | Self::Function { .. } | Self::Execute { .. } | Self::Sync => false,
         }
     }

@@ -21,13 +21,15 @@ use super::{
     circumstances,
     copy::CopyIn,
     decode::{PostgresDecoder, State},
+    enclose::All,
     facts,
     frame::{self, Fields, MAX_BIND, MAX_CALL, MAX_SMALL, MAX_TEXT, Malformed},
     large::LargeBind,
     lookup,
     names::Found,
+    own::{Ends, Errand, Gate},
     part::{Part, Way},
-    queue::{Entry, Gate, Kind},
+    queue::{Entry, Kind},
     refuse,
     startup::{self, First},
     turn::{self, Turn},
@@ -57,9 +59,13 @@ impl PostgresDecoder {
             State::Start => self.start(input),
             State::Opening | State::Leaving | State::Over => Ok(Step::Wait),
             State::Session if self.asked.is_some() || self.enquiring => Ok(Step::Wait),
-            State::Session => match self.work.take() {
-                Some(work) => self.judge(work),
-                None => self.next(input),
+            State::Session => match (self.enclosing_step(), self.work.take()) {
+                (Some(step), work) => {
+                    self.work = work;
+                    Ok(step)
+                }
+                (None, Some(work)) => self.judge(work),
+                (None, None) => self.next(input),
             },
         }
     }
@@ -98,15 +104,7 @@ impl PostgresDecoder {
                 self.database.clone_from(&wish.claimed.database);
                 let number = self.number();
                 self.state_of_session.begin(&wish.parameters);
-                self.asked = Some(Asked {
-                    number,
-                    what: What::Open,
-                    turn: Turn::Nothing,
-                    snapshot: false,
-                    cancelled: None,
-                    frame: Bytes::new(),
-                    sets: Vec::new(),
-                });
+                self.asked = Some(Asked::quietly(number, What::Open));
                 Ok(Step::Open(Opening {
                     held: Held::new(number, vec![wish.action], Bytes::new()),
                     claimed: wish.claimed,
@@ -225,7 +223,7 @@ impl PostgresDecoder {
             Work::LargeBind { left, .. } if self.refused_in == Some(self.segment) => Ok(self.drop_rest(left)),
             Work::Bind { frame, bind } => self.judge_bind(frame, bind),
             Work::LargeBind { first, large, left } => self.judge_large_bind(first, large, left),
-            Work::Execute { frame, portal } => self.judge_execute(frame, portal),
+            Work::Execute { frame, portal, all } => self.judge_execute(frame, portal, all),
             Work::Function { frame, call } => Ok(self.judge_function(frame, call)),
         }
     }
@@ -372,7 +370,7 @@ impl PostgresDecoder {
         (found, need)
     }
 
-    fn judge_execute(&mut self, frame: Bytes, name: String) -> Result<Step, DecodeError> {
+    fn judge_execute(&mut self, frame: Bytes, name: String, all: All) -> Result<Step, DecodeError> {
         let found = self.names.portals.find(&name, self.segment_op);
         let cursor = self.names.cursors.find(&name, self.segment_op);
         let firm = found.firm && (found.value.is_some() || cursor.firm);
@@ -393,7 +391,7 @@ impl PostgresDecoder {
         let basis = match need {
             Need::Enquire(question) => {
                 drop(expansion);
-                return Ok(self.enquire(question, Work::Execute { frame, portal: name }));
+                return Ok(self.enquire(question, Work::Execute { frame, portal: name, all }));
             }
             Need::Nothing(basis) => basis,
         };
@@ -407,7 +405,7 @@ impl PostgresDecoder {
             (None, Ok(_)) => None,
         };
         if let Some(why) = why {
-            let what = What::Execute { changes: Vec::new(), copy: None, opaque: true };
+            let what = What::Execute { changes: Vec::new(), copy: None, opaque: true, all };
             drop(expansion);
             return Ok(self.ask_unknown(what, Phase::Execute, &reading.text, binds, &why, frame));
         }
@@ -419,7 +417,7 @@ impl PostgresDecoder {
         let snapshot = items.iter().any(|item| action::takes_snapshot(item.statement()));
         let changes = items.iter().flat_map(|item| item.changes(&reading.text)).collect();
         let copy = items.iter().find_map(|item| item.statement().copy);
-        let what = What::Execute { changes, copy, opaque: false };
+        let what = What::Execute { changes, copy, opaque: false, all };
         drop(expansion);
         Ok(self.ask(what, actions, frame, (turn, snapshot)))
     }
@@ -486,28 +484,13 @@ impl PostgresDecoder {
 
     fn enquire(&mut self, question: Question, work: Work) -> Step {
         let number = self.number();
-        let sync = !self.piping;
-        let request = lookup::request(number, &question, sync);
-        let gate = Gate {
-            sync,
-            question,
-            reader: lookup::Reader::default(),
-            stage: 0,
-            failed: None,
-            asked: self.moment(),
-        };
+        let ends = if self.piping { Ends::Flush } else { Ends::Sync };
+        let request = lookup::request(number, &question, ends);
+        let errand = Errand::Names { question, reader: lookup::Reader::default(), asked: self.moment() };
         self.work = Some(work);
-        let what = What::Gate(Box::new(gate));
+        let what = What::Gate(Box::new(Gate::new(ends, errand)));
         self.cancelled = None;
-        self.asked = Some(Asked {
-            number,
-            what,
-            turn: Turn::Nothing,
-            snapshot: !sync,
-            cancelled: None,
-            frame: Bytes::new(),
-            sets: Vec::new(),
-        });
+        self.asked = Some(Asked { snapshot: ends == Ends::Flush, ..Asked::quietly(number, what) });
         Step::Enquire(Held::new(number, vec![request.action], request.bytes))
     }
 
@@ -522,13 +505,16 @@ impl PostgresDecoder {
         let cancelled = self.cancelled.take().filter(|(segment, _)| *segment == self.segment);
         let cancelled = cancelled.map(|(_, error)| error);
         let frame = if cancelled.is_some() { what.failing(refuse::CANCELLED) } else { frame };
-        let mut circumstances = self.circumstances(&what, &actions);
+        let form = self.form(&what, &actions);
+        let mut circumstances = self.circumstances(&what, &actions, form);
         if cancelled.is_some() {
             // Its client waits for nothing any more.
             circumstances.waits = Waits::Never;
         }
         let sets = circumstances::sets(&actions);
-        self.asked = Some(Asked { number, what, turn, snapshot, cancelled, frame: frame.clone(), sets });
+        let form = form.ok();
+        self.asked =
+            Some(Asked { number, what, turn, snapshot, cancelled, frame: frame.clone(), sets, form });
         Step::Ask(Held::new(number, actions, frame).under(circumstances))
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
+    Terms,
     model::Spent,
     permit::{Denial, Notice},
     protocol::{CancelKey, DecodeError, Decoder, Epoch, Greeting, Side, Step, Stopped},
@@ -15,6 +16,7 @@ use super::{
     action::{Change, Session},
     asked::Asked,
     circumstances::StateOfSession,
+    enclose::Enclosing,
     frame::Writer,
     known::{Known, Moment},
     meter::Meter,
@@ -50,8 +52,10 @@ pub(super) struct PostgresDecoder {
     pub(super) work: Option<Work>,
     /// What the relay has been asked about.
     pub(super) asked: Option<Asked>,
-    /// Whether a look-up is under way.
+    /// Whether an exchange of our own is under way.
     pub(super) enquiring: bool,
+    /// What is being enclosed.
+    pub(super) enclosing: Option<Enclosing>,
     pub(super) queue: Queue,
     pub(super) names: Session,
     /// The database that the client named.
@@ -105,6 +109,7 @@ impl PostgresDecoder {
             work: None,
             asked: None,
             enquiring: false,
+            enclosing: None,
             queue: Queue::default(),
             names: Session::default(),
             database: String::new(),
@@ -290,6 +295,13 @@ impl Decoder for PostgresDecoder {
         }
     }
 
+    fn enclose(&mut self, number: u64, terms: Terms) {
+        match self.asked.take() {
+            Some(asked) if asked.number == number => self.begin_enclosing(asked, terms),
+            other => self.asked = other,
+        }
+    }
+
     fn notice(&mut self, notice: &Notice) -> Option<Bytes> {
         let between = self.state == State::Session && self.streaming == 0;
         between.then(|| refuse::notice(notice))
@@ -317,6 +329,7 @@ impl Decoder for PostgresDecoder {
             && self.meter.back.is_none()
             && self.work.is_none()
             && self.asked.is_none()
+            && self.enclosing.is_none()
             && self.part.is_none()
             && self.status == b'I'
     }

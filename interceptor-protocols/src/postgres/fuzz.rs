@@ -129,7 +129,7 @@ impl Seen {
                 self.done.extend(done);
             }
             Ok(Step::StartTls(_)) => {}
-            Ok(Step::Pause { .. }) => {
+            Ok(Step::Pause { .. } | Step::Exceeds { .. }) => {
                 let _ = decoder.stop(&denial());
                 decoder.allow(Spent::UNLIMITED);
             }

@@ -6,16 +6,17 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use interceptor_core::{
     model::{Action, BindValue, Effect, Object, Phase, StatementFacts, StatementKind, Target, Verb},
     sql::{Answer, Besides, Consequence, Function, Name, Numbered, Question, Relation, Routine, What},
 };
 
-use super::frame::{Fields, Malformed, Writer, put_text, put_value};
+use super::{
+    frame::{Fields, Malformed},
+    own::{self, Ends, Own, PREFIX},
+};
 
-/// What the names of our own statements and portals begin with. A client's may not.
-pub(super) const PREFIX: &str = "_interceptor_";
 /// How many names are looked up at once.
 pub(super) const MAX_NAMES: usize = 512;
 /// How many rows an answer may have; the last line of [`TEXT`] has it too.
@@ -38,40 +39,15 @@ pub(super) struct Request {
     pub(super) action: Action,
 }
 
-/// The messages of look-up `number`; `sync` ends them where the session is outside a pipeline.
-pub(super) fn request(number: u64, question: &Question, sync: bool) -> Request {
+/// The messages of look-up `number`.
+pub(super) fn request(number: u64, question: &Question, ends: Ends) -> Request {
     let relations = array(question.relations.iter().map(|name| Some(written(name))));
     let schemas = array(question.functions.iter().map(|name| name.schema.clone()));
     let functions = array(question.functions.iter().map(|name| Some(name.name.clone())));
     let numbers = array(question.numbers.iter().map(|number| Some(number.to_string())));
     let values = [relations, schemas, functions, numbers];
-    let name = format!("{PREFIX}{number}");
-    let mut out = Writer::default();
-    out.message(b'P', |out| {
-        put_text(out, &name);
-        put_text(out, TEXT);
-        out.put_u16(4);
-        PARAMETERS.into_iter().for_each(|(oid, _)| out.put_u32(oid));
-    });
-    out.message(b'B', |out| {
-        put_text(out, &name);
-        put_text(out, &name);
-        out.put_u16(0);
-        out.put_u16(4);
-        values.iter().for_each(|value| put_value(out, Some(value.as_bytes())));
-        out.put_u16(0);
-    });
-    out.message(b'E', |out| {
-        put_text(out, &name);
-        out.put_u32(0);
-    });
-    for kind in [b'P', b'S'] {
-        out.message(b'C', |out: &mut BytesMut| {
-            out.put_u8(kind);
-            put_text(out, &name);
-        });
-    }
-    out.message(if sync { b'S' } else { b'H' }, |_| {});
+    let types = PARAMETERS.map(|(oid, _)| oid);
+    let bytes = own::messages(number, &Own { text: TEXT, types: &types, values: &values }, ends);
     let told = values.into_iter().zip(PARAMETERS).map(|(value, (_, name))| BindValue {
         r#type: name.to_owned(),
         value: Some(value),
@@ -93,7 +69,7 @@ pub(super) fn request(number: u64, question: &Question, sync: bool) -> Request {
         }
         .into(),
     };
-    Request { bytes: out.finish(), action }
+    Request { bytes, action }
 }
 
 /// Whether the server's own name functions take it; what they would refuse cannot exist.

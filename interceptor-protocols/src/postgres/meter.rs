@@ -16,7 +16,7 @@ use super::{
     decode::PostgresDecoder,
     frame::Head,
     outcome::end,
-    queue::{Entry, Kind},
+    queue::{Bounds, Entry, Kind},
     refuse,
     upstream::Fate,
 };
@@ -89,6 +89,14 @@ impl PostgresDecoder {
         if self.meter.stopped || self.skipping {
             return None;
         }
+        let front = self.queue.first();
+        if let (b'D', Some(entry)) = (head.tag, front)
+            && let Bounds::Ceiling(rows) = entry.bounds
+            && entry.rows >= rows
+        {
+            return answering(entry).map(|(exchange, place)| Step::Exceeds { exchange, place, rows });
+        }
+        let enclosed = front.is_some_and(|entry| entry.bounds == Bounds::Enclosed);
         let full = match head.tag {
             b'D' | b'd' => {
                 self.meter.asks |= self.meter.is_full();
@@ -100,8 +108,10 @@ impl PostgresDecoder {
                         self.queue.first().is_some_and(|entry| entry.copying == Some(Copying::InEnded));
                     let changed = changed(rest.get(5..head.total)?, copied).unwrap_or(0);
                     self.meter.count(Spent { changed, ..Spent::default() });
-                    // Outside of a transaction it is done: the next statement is refused.
-                    let asks = self.status == b'T' && changed > 0 && self.meter.room.changed == 0;
+                    // Outside of a transaction it is done: the next statement is refused. What is enclosed has terms
+                    // of its own.
+                    let asks =
+                        self.status == b'T' && !enclosed && changed > 0 && self.meter.room.changed == 0;
                     self.meter.end = if asks { End::ToAsk } else { End::Counted };
                 }
                 self.meter.end == End::ToAsk
@@ -224,7 +234,7 @@ fn answering(entry: &Entry) -> Option<(u64, usize)> {
 }
 
 /// The rows that a command tag says were changed; `copied` says that the statement was a COPY from the client.
-fn changed(body: &[u8], copied: bool) -> Option<u64> {
+pub(super) fn changed(body: &[u8], copied: bool) -> Option<u64> {
     let tag = body.strip_suffix(&[0]).unwrap_or(body);
     let changes = CHANGING.iter().any(|word| tag.starts_with(word)) || (copied && tag.starts_with(b"COPY "));
     changes.then_some(())?;

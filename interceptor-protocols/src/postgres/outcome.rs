@@ -10,7 +10,9 @@ use interceptor_core::{
 use super::{
     decode::PostgresDecoder,
     frame::Head,
-    queue::{Changes, Entry, Gate, Kind, Place},
+    known::Moment,
+    own::{Ends, Errand, Failed, Gate},
+    queue::{Bounds, Changes, Entry, Kind, Place},
     refuse,
     upstream::{ErrorFields, Fate, unexpected},
 };
@@ -118,13 +120,13 @@ impl PostgresDecoder {
             // The end of an implicit transaction may fail, at its Sync.
             Kind::Sync => Ok(fate),
             Kind::Gate(gate) => {
-                if error.code == QUERY_CANCELED {
+                if error.code == QUERY_CANCELED && gate.errand.comes_before() {
                     self.cancelled = Some((self.segment, refuse::again(&body)));
                 }
-                gate.failed = Some((error.code, error.message));
-                if !gate.sync {
+                gate.failed = Some(Failed { code: error.code, message: error.message, body });
+                if gate.ends == Ends::Flush {
                     self.skipping = true;
-                    self.end_gate(done);
+                    return Ok(self.end_gate(done));
                 }
                 Ok(Fate::Swallow)
             }
@@ -182,6 +184,7 @@ impl PostgresDecoder {
     pub(super) fn fail_extended(&mut self, error: &ErrorFields, done: &mut Vec<Done>) {
         self.skipping = true;
         if let Some(entry) = self.queue.pop() {
+            self.pipeline_has_failed();
             if let Some(exchange) = entry.exchange {
                 done.push(Done {
                     code: Some(error.code.clone()),
@@ -194,53 +197,58 @@ impl PostgresDecoder {
         if let Some(Entry { kind: Kind::Gate(gate), exchange, .. }) = self.queue.take_skipped_gate() {
             done.extend(exchange.map(|exchange| end(exchange, 0, OutcomeStatus::Skipped, 0)));
             let why = "an earlier message of the same pipeline failed, so its names cannot be looked up";
-            self.learn(*gate, Err(why.to_owned()));
+            let failed = Failed { code: error.code.clone(), message: why.to_owned(), body: Bytes::new() };
+            match gate.errand {
+                Errand::Names { asked, .. } => self.learn(asked, Err(why.to_owned())),
+                Errand::Enclosing(part) => drop(self.part_has_ended(part, Some(failed), done)),
+            }
         }
     }
 
-    /// The look-up at the front has ended.
-    pub(super) fn end_gate(&mut self, done: &mut Vec<Done>) {
-        let Some(Entry { kind: Kind::Gate(mut gate), exchange, bytes, .. }) = self.queue.pop() else {
-            return;
+    /// The exchange of our own at the front has ended.
+    pub(super) fn end_gate(&mut self, done: &mut Vec<Done>) -> Fate {
+        let Some(Entry { kind: Kind::Gate(gate), exchange, bytes, .. }) = self.queue.pop() else {
+            return Fate::Swallow;
         };
-        match gate.failed.take() {
-            Some((code, message)) => {
-                done.extend(exchange.map(|exchange| Done {
-                    code: Some(code),
-                    message: Some(message.clone()),
-                    ..end(exchange, 0, OutcomeStatus::Failed, bytes)
-                }));
-                if !gate.sync {
+        let rows = gate.rows();
+        done.extend(exchange.map(|exchange| match &gate.failed {
+            Some(failed) => Done {
+                code: Some(failed.code.clone()),
+                message: Some(failed.message.clone()),
+                ..end(exchange, 0, OutcomeStatus::Failed, bytes)
+            },
+            None => Done { rows, ..end(exchange, 0, OutcomeStatus::Completed, bytes) },
+        }));
+        let Gate { ends, errand, failed, .. } = *gate;
+        match (errand, failed) {
+            (Errand::Enclosing(part), failed) => return self.part_has_ended(part, failed, done),
+            (Errand::Names { asked, .. }, Some(Failed { message, .. })) => {
+                if ends == Ends::Flush {
                     let cancelled = self.cancelled.as_ref().map(|(_, error)| error.clone());
                     self.owed = Some(cancelled.unwrap_or_else(|| refuse::lookup_failed(&message)));
                 }
-                self.learn(*gate, Err(format!("its names could not be looked up: {message}")));
+                self.learn(asked, Err(format!("its names could not be looked up: {message}")));
             }
-            None => {
-                let rows = u64::try_from(gate.reader.len()).ok();
-                done.extend(
-                    exchange
-                        .map(|exchange| Done { rows, ..end(exchange, 0, OutcomeStatus::Completed, bytes) }),
-                );
-                let reader = std::mem::take(&mut gate.reader);
-                let answer = reader.finish(&gate.question).map(|(answer, settings)| {
+            (Errand::Names { question, reader, mut asked }, None) => {
+                let answer = reader.finish(&question).map(|(answer, settings)| {
                     self.note_setting("client_encoding", &settings.client_encoding);
                     self.note_setting("standard_conforming_strings", &settings.standard_strings);
-                    self.turns.prove(gate.asked.changes);
-                    let own_snapshot = gate.sync && self.status == b'I';
+                    self.turns.prove(asked.changes);
+                    let own_snapshot = ends == Ends::Sync && self.status == b'I';
                     if !own_snapshot && settings.isolation != READ_COMMITTED {
-                        gate.asked.epoch = None;
+                        asked.epoch = None;
                     }
                     answer
                 });
-                self.learn(*gate, answer);
+                self.learn(asked, answer);
             }
         }
+        Fate::Swallow
     }
 
-    pub(super) fn learn(&mut self, gate: Gate, answer: Result<Answer, String>) {
+    pub(super) fn learn(&mut self, asked: Moment, answer: Result<Answer, String>) {
         self.enquiring = false;
-        self.known.learn(gate.asked, answer);
+        self.known.learn(asked, answer);
     }
 
     pub(super) fn ready(&mut self, body: &Bytes, done: &mut Vec<Done>) -> Result<Fate, DecodeError> {
@@ -257,24 +265,24 @@ impl PostgresDecoder {
             }
         }
         self.status = status;
-        let fate = match self.queue.first().map(|entry| &entry.kind) {
-            Some(Kind::Sync) => {
+        let fate = match self.queue.first().map(|entry| (&entry.kind, entry.bounds)) {
+            Some((Kind::Sync, _)) => {
                 self.queue.pop();
                 Fate::Pass
             }
-            Some(Kind::Gate(gate)) if gate.sync => {
-                if gate.stage < 5 && gate.failed.is_none() {
+            Some((Kind::Gate(gate), _)) if gate.ends == Ends::Sync => {
+                if !gate.is_answered() {
                     return Err(unexpected(b'Z'));
                 }
-                self.end_gate(done);
-                Fate::Swallow
+                self.end_gate(done)
             }
-            Some(Kind::Query { .. } | Kind::Function { .. }) => {
-                if let Some(entry) = self.queue.pop() {
-                    self.close_query(entry, done);
+            Some((Kind::Query { .. }, Bounds::Enclosed)) if self.enclosing.is_some() => {
+                match self.enclosed_is_ready(done)? {
+                    Some(fate) => fate,
+                    None => self.query_is_ready(done),
                 }
-                Fate::Pass
             }
+            Some((Kind::Query { .. } | Kind::Function { .. }, _)) => self.query_is_ready(done),
             _ => return Err(unexpected(b'Z')),
         };
         if status == b'I' {
@@ -286,6 +294,13 @@ impl PostgresDecoder {
             self.turns.settled(status);
         }
         Ok(fate)
+    }
+
+    fn query_is_ready(&mut self, done: &mut Vec<Done>) -> Fate {
+        if let Some(entry) = self.queue.pop() {
+            self.close_query(entry, done);
+        }
+        Fate::Pass
     }
 
     /// A message that the server passed over.

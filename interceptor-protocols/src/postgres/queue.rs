@@ -5,9 +5,12 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use interceptor_core::sql::{CopyStream, Question};
+use interceptor_core::sql::CopyStream;
 
-use super::{copy::Copying, known::Moment, lookup::Reader};
+use super::{
+    copy::Copying,
+    own::{Ends, Gate},
+};
 
 /// How many messages may be under way.
 pub(super) const MAX_QUEUE: usize = 65_536;
@@ -27,6 +30,8 @@ pub(super) struct Entry {
     /// Rows and bytes of the place under way.
     pub(super) rows: u64,
     pub(super) bytes: u64,
+    /// The terms that it must keep.
+    pub(super) bounds: Bounds,
 }
 
 /// One statement of a Query, and what it changes.
@@ -86,17 +91,15 @@ pub(super) enum Kind {
     Gate(Box<Gate>),
 }
 
-/// A look-up of ours.
-#[derive(Debug)]
-pub(super) struct Gate {
-    pub(super) sync: bool,
-    pub(super) question: Question,
-    pub(super) reader: Reader,
-    /// How many of its answers have come: parse, bind, execute, close, close.
-    pub(super) stage: u8,
-    pub(super) failed: Option<(String, String)>,
-    /// When it was asked.
-    pub(super) asked: Moment,
+/// Within which terms an answer is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bounds {
+    /// There are none.
+    None,
+    /// So many rows may pass.
+    Ceiling(u64),
+    /// It is enclosed: what comes of it is weighed at its end.
+    Enclosed,
 }
 
 /// The queue.
@@ -108,7 +111,16 @@ pub(super) struct Queue {
 impl Entry {
     /// An entry for a message that was judged, or not (`None`).
     pub(super) fn new(kind: Kind, exchange: Option<u64>) -> Self {
-        Self { kind, exchange, replaced: None, copying: None, flushed: false, rows: 0, bytes: 0 }
+        Self {
+            kind,
+            exchange,
+            replaced: None,
+            copying: None,
+            flushed: false,
+            rows: 0,
+            bytes: 0,
+            bounds: Bounds::None,
+        }
     }
 }
 
@@ -155,7 +167,7 @@ impl Queue {
         self.entries.iter().all(|entry| entry.kind.only_prepares())
     }
 
-    /// The look-up that a failing server will pass over, if there is one.
+    /// The exchange of our own that a failing server will pass over, if there is one.
     pub(super) fn take_skipped_gate(&mut self) -> Option<Entry> {
         let at = self.entries.iter().take_while(|entry| !entry.ends_skipping()).position(Entry::is_gate)?;
         self.entries.remove(at)
@@ -163,7 +175,7 @@ impl Queue {
 }
 
 impl Entry {
-    /// Whether it is a look-up of ours.
+    /// Whether it is an exchange of our own.
     pub(super) fn is_gate(&self) -> bool {
         matches!(self.kind, Kind::Gate(_))
     }
@@ -172,7 +184,7 @@ impl Entry {
     pub(super) fn ends_skipping(&self) -> bool {
         match &self.kind {
             Kind::Sync => true,
-            Kind::Gate(gate) => gate.sync,
+            Kind::Gate(gate) => gate.ends == Ends::Sync,
             _ => false,
         }
     }

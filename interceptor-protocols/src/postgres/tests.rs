@@ -4,6 +4,7 @@
 
 mod budget;
 mod cancelled;
+mod enclosed;
 
 use std::sync::Arc;
 

@@ -14,7 +14,8 @@ use super::{
     decode::{PostgresDecoder, State},
     frame::{self, Fields, Head, MAX_WHOLE},
     outcome::end,
-    queue::{Entry, Gate, Kind},
+    own::Ends,
+    queue::{Bounds, Entry, Kind},
 };
 
 /// The fields of an ErrorResponse that matter here.
@@ -89,7 +90,8 @@ impl PostgresDecoder {
             }
             if self.may_stream(head)? {
                 self.streaming = head.total;
-                self.meter.swallowing = self.meter.stopped && matches!(head.tag, b'D' | b'd');
+                let beyond = self.meter.stopped || self.is_beyond();
+                self.meter.swallowing = beyond && matches!(head.tag, b'D' | b'd');
                 continue;
             }
             if head.total > MAX_WHOLE {
@@ -194,8 +196,11 @@ impl PostgresDecoder {
             b'S' => false,
             _ if self.meter.stopped => true,
             b'E' | b'Z' => {
-                front.is_some_and(|entry| entry.is_gate() || entry.replaced.is_some()) || self.skipping
+                let changed =
+                    |entry: &Entry| entry.is_gate() || entry.replaced.is_some() || is_enclosed(entry);
+                front.is_some_and(changed) || self.skipping
             }
+            b'C' => front.is_some_and(|entry| entry.is_gate() || is_enclosed(entry)),
             _ => front.is_some_and(Entry::is_gate),
         }
     }
@@ -233,11 +238,20 @@ impl PostgresDecoder {
         entry.bytes = entry.bytes.saturating_add(u64::try_from(head.total).unwrap_or(u64::MAX));
         match (&mut entry.kind, tag) {
             (Kind::Gate(gate), _) => {
-                gate_answer(gate, tag, body)?;
-                if gate.stage == 5 && !gate.sync {
-                    self.end_gate(done);
+                gate.answer(tag, body)?;
+                if gate.is_answered() && gate.ends == Ends::Flush {
+                    return Ok(self.end_gate(done));
                 }
                 return Ok(Fate::Swallow);
+            }
+            (Kind::Query { failed: false, .. } | Kind::Execute { .. }, b'C')
+                if entry.bounds == Bounds::Enclosed =>
+            {
+                return self.weigh(head, &body, done);
+            }
+            // It changes rows, all at once: it ends in no other way.
+            (Kind::Query { .. } | Kind::Execute { .. }, b'I' | b's') if entry.bounds == Bounds::Enclosed => {
+                return Err(unexpected(tag));
             }
             (Kind::Query { failed: false, .. }, b'T') | (Kind::Describe { told: true, .. }, b'T' | b'n') => {
                 if matches!(entry.kind, Kind::Describe { .. }) {
@@ -271,23 +285,8 @@ impl PostgresDecoder {
     }
 }
 
-fn gate_answer(gate: &mut Gate, tag: u8, body: Bytes) -> Result<(), DecodeError> {
-    gate.stage = match (gate.stage, tag) {
-        (0, b'1') => 1,
-        (1, b'2') => 2,
-        (2, b'D') => {
-            // Too long an answer is no answer; the rest of it is still read.
-            if gate.reader.row(body).is_err() {
-                gate.reader.spoil();
-            }
-            2
-        }
-        (2, b'C') => 3,
-        (3, b'3') => 4,
-        (4, b'3') => 5,
-        _ => return Err(unexpected(tag)),
-    };
-    Ok(())
+fn is_enclosed(entry: &Entry) -> bool {
+    entry.bounds == Bounds::Enclosed
 }
 
 fn parameter_types(body: Bytes) -> Result<Vec<u32>, DecodeError> {

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use super::{
     action::Reading,
     bind::{self, Bind},
+    enclose::All,
     frame::{Fields, Malformed},
     large::LargeBind,
-    lookup::PREFIX,
+    own::PREFIX,
 };
 
 /// A frame that is being judged.
@@ -40,6 +41,7 @@ pub(super) enum Work {
     Execute {
         frame: Bytes,
         portal: String,
+        all: All,
     },
     Function {
         frame: Bytes,
@@ -90,9 +92,10 @@ pub(super) fn read(tag: u8, frame: Bytes) -> Result<Work, Malformed> {
         }
         b'E' => {
             let portal = own_name(fields.name()?)?;
-            fields.i32()?;
+            // None, or an impossible one, is all.
+            let all = if fields.i32()? > 0 { All::Part } else { All::Rows };
             fields.end()?;
-            Work::Execute { frame, portal }
+            Work::Execute { frame, portal, all }
         }
         _ => Work::Function { frame, call: bind::read_call(fields)? },
     })

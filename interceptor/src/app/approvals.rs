@@ -201,6 +201,9 @@ fn told(says: &Says) -> String {
     match says {
         Says::Approve { uses: Uses::Once, seconds } => format!("approved, once, within {seconds} s"),
         Says::Approve { uses: Uses::Any, seconds } => format!("approved for {seconds} s"),
+        Says::Approve { uses: Uses::Shape { rows }, seconds } => {
+            format!("approved all of its shape for {seconds} s, at most {rows} rows each")
+        }
         Says::Deny { reason, .. } => format!("denied: {}", approval::words(reason)),
     }
 }

@@ -156,8 +156,14 @@ impl Approvals {
     }
 
     /// The exchange with this record is about to be sent by an approval.
-    pub async fn use_up(&self, id: ApprovalId, digest: &str, record: RecordId) -> Result<(), ApprovalError> {
-        self.standing(Question::Use { id, digest: digest.to_owned(), record }).await.map(drop)
+    pub async fn use_up(
+        &self,
+        id: ApprovalId,
+        digest: String,
+        shape: Option<String>,
+        record: RecordId,
+    ) -> Result<(), ApprovalError> {
+        self.standing(Question::Use { id, digest, shape, record }).await.map(drop)
     }
 
     /// A policy came into force: what was asked under another means nothing any more. How many requests that ended.

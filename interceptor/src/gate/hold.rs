@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     NOBODY, PolicyGate, Rules, Settled, Stance, Subject, Unsent,
+    terms::{self, Way},
     wanted::{NOTICES, Wanted, prepared},
 };
 use crate::{approval::ApprovalError, store::docket::Filing};
@@ -114,7 +115,7 @@ impl Hold<'_> {
             Ok(filing) => filing,
             Err(why) => return self.refuse(judgements, self.wanted.failed(&why)).await,
         };
-        let digest = filing.digest.clone();
+        let (digest, shape) = (filing.digest.clone(), filing.shape.clone());
         let standing = match self.gate.approvals.file(filing).await {
             Ok(standing) => standing,
             Err(why) => {
@@ -132,7 +133,7 @@ impl Hold<'_> {
         }
         let only_asks = self.held.circumstances().waits == Waits::OnlyAsks;
         match self.enough(&standing).await.filter(|_| !only_asks) {
-            Some(judgements) => self.pass(judgements, &standing, &digest).await,
+            Some(judgements) => self.pass(judgements, &standing, (digest, shape)).await,
             None => self.wait(judgements, &standing).await,
         }
     }
@@ -148,7 +149,9 @@ impl Hold<'_> {
             actions: self.held.actions(),
             policy: self.rules.policy.hash(),
         };
+        let shape = what.shape().map(|shape| what.shape_digest(&shape)).transpose();
         Ok(Filing {
+            shape: shape.map_err(|error| no(&error.to_string()))?,
             digest: what.digest().map_err(|error| no(&error.to_string()))?,
             card: what.card(self.subject.process(), &self.wanted.rules, &self.wanted.groups),
             seconds: self.wanted.open,
@@ -162,6 +165,7 @@ impl Hold<'_> {
         let run = self.subject.run.id;
         let filing = Filing {
             digest: format!("flood {run}"),
+            shape: None,
             card: Card { about: About::Flood, whole: true, ..filing.card },
             seconds: LONGEST_GRANT,
             most: u32::MAX,
@@ -183,8 +187,22 @@ impl Hold<'_> {
     }
 
     /// Enough people have approved just this: it goes.
-    async fn pass(&self, judgements: Vec<Judgement>, standing: &Standing, digest: &str) -> Verdict {
+    async fn pass(
+        &self,
+        judgements: Vec<Judgement>,
+        standing: &Standing,
+        (digest, shape): (String, Option<String>),
+    ) -> Verdict {
         let gate = self.gate;
+        let judgements = match terms::way(self.held, standing.terms()) {
+            Way::On => judgements,
+            Way::First(verdict) => return verdict,
+            Way::Never(judgement) => {
+                let judgements = vec![judgement; judgements.len()];
+                let subject = (self.subject, Stance::ENFORCE);
+                return gate.settle(&self.rules, subject, self.held, Author::Agent, judgements).await;
+            }
+        };
         let settled = Settled::new(Stance::ENFORCE, judgements).with(approval(standing));
         let receipt = match gate.commit(&self.rules, self.subject, self.held, Author::Agent, &settled).await {
             Ok(receipt) => receipt,
@@ -197,7 +215,7 @@ impl Hold<'_> {
             _ if self.client.gave_up().now_or_never().is_some() => {
                 Err(ApprovalError::No("its client had left".to_owned()))
             }
-            Some(record) => gate.approvals.use_up(standing.id, digest, record).await,
+            Some(record) => gate.approvals.use_up(standing.id, digest, shape, record).await,
             None => Err(ApprovalError::Kept("it has no record".to_owned())),
         };
         match used {

@@ -11,6 +11,7 @@ mod ledger;
 mod session;
 mod spent;
 mod subject;
+mod terms;
 mod wanted;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

@@ -265,7 +265,7 @@ fn a_yes_is_remembered_for_the_same_facts_and_the_same_rules_alone() {
             true
         }
         Some(Verdict::Deny(_)) => false,
-        Some(Verdict::Again) => panic!("it did not wait"),
+        Some(other @ (Verdict::Again | Verdict::Enclose(_))) => panic!("it did not wait: {other:?}"),
         None => panic!("it need not wait"),
     };
     assert!(allowed(1, "a"));

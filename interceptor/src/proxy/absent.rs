@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
-    Decoder, Denial, Notice, Side, Step,
+    Decoder, Denial, Notice, Side, Step, Terms,
     model::Spent,
     protocol::{CancelKey, DecodeError, Greeting, Refusal, Stopped},
 };
@@ -26,6 +26,8 @@ impl Decoder for Absent {
     }
 
     fn again(&mut self, _: u64) {}
+
+    fn enclose(&mut self, _: u64, _: Terms) {}
 
     fn notice(&mut self, _: &Notice) -> Option<Bytes> {
         None

@@ -74,7 +74,7 @@ pub(super) async fn pass(
         Verdict::Allow(permit) => permit,
         Verdict::Deny(denial) => return Err(denial),
         // What is relayed opaquely is asked once, and waits for nobody.
-        Verdict::Again => return Err(super::registry::Ending::Stopping.denial()),
+        Verdict::Again | Verdict::Enclose(_) => return Err(super::registry::Ending::Stopping.denial()),
     };
     let mut account = Account::new(Ledger::new(gate.producer().clone()), 0);
     account.ledger.sent(0, permit.records());

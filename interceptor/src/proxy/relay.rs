@@ -18,6 +18,7 @@ use bytes::BytesMut;
 use futures::future::BoxFuture;
 use interceptor_core::{
     Decoder, Denial, Gate, Held, Notice, Side, Step, Verdict,
+    enclosure::exceeded,
     model::Author,
     protocol::{CancelKey, DecodeError, Done},
 };
@@ -377,7 +378,11 @@ impl Relay<'_> {
                     done.into_iter().for_each(|done| self.ledger.ended(done));
                     continue;
                 }
-                Step::StartTls(_) | Step::Open(_) | Step::Cancel(_) | Step::Pause { .. } => {
+                Step::StartTls(_)
+                | Step::Open(_)
+                | Step::Cancel(_)
+                | Step::Pause { .. }
+                | Step::Exceeds { .. } => {
                     return Err(End::Internal("a step of the start-up in the middle of a session"));
                 }
             };
@@ -440,6 +445,12 @@ impl Relay<'_> {
                 Step::Pause { exchange, place } => {
                     self.judge_again(decoder, client, wheel, (exchange, place));
                 }
+                Step::Exceeds { exchange, place, rows } => {
+                    let (_, record) = self.ledger.under_way(exchange, place);
+                    let denial = Denial { record, ..exceeded(None, rows) };
+                    let reason = denial.message.clone();
+                    self.cut(decoder, client, wheel, (denial, reason));
+                }
                 Step::Ask(_) | Step::Enquire(_) | Step::StartTls(_) | Step::Open(_) | Step::Cancel(_) => {
                     return Err(End::Internal("a client's step from the upstream's side"));
                 }
@@ -457,14 +468,25 @@ impl Relay<'_> {
         (exchange, place): (u64, usize),
     ) {
         let (actions, record) = self.ledger.under_way(exchange, place);
-        if let Err((denial, reason)) = self.budget.goes_on(actions, place, record) {
-            let stopped = decoder.stop(&denial);
-            client.out.push(stopped.client);
-            if let Some(done) = stopped.done {
-                self.ledger.ended(Done { message: Some(reason), ..done });
-            }
-            wheel.cancelling = Some(self.budget.cancel());
+        if let Err(words) = self.budget.goes_on(actions, place, record) {
+            self.cut(decoder, client, wheel, words);
         }
+    }
+
+    /// The answer under way ends here, in words for the agent and the operator.
+    fn cut(
+        &mut self,
+        decoder: &mut dyn Decoder,
+        client: &mut Leg,
+        wheel: &mut Wheel,
+        (denial, reason): (Denial, String),
+    ) {
+        let stopped = decoder.stop(&denial);
+        client.out.push(stopped.client);
+        if let Some(done) = stopped.done {
+            self.ledger.ended(Done { message: Some(reason), ..done });
+        }
+        wheel.cancelling = Some(self.budget.cancel());
     }
 
     fn judge(&self, held: Held, author: Author, cancels: &Cancels) -> Judging {
@@ -503,7 +525,8 @@ impl Relay<'_> {
                 wheel.enquiring = author == Author::Gate;
             }
             Verdict::Again if client.open => decoder.again(number),
-            Verdict::Again => return Err(End::Closed),
+            Verdict::Enclose(terms) if client.open => decoder.enclose(number, terms),
+            Verdict::Again | Verdict::Enclose(_) => return Err(End::Closed),
             Verdict::Deny(denial) => {
                 let refusal = decoder.refuse(number, &denial);
                 client.out.push(refusal.client);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use interceptor_core::{
-    Client,
+    Client, Terms,
     model::{OutcomeStatus, Spent},
     protocol::{Done, Greeting, Refusal, Stopped},
 };
@@ -101,6 +101,10 @@ impl Decoder for Lines {
     fn refuse(&mut self, _: u64, denial: &Denial) -> Refusal {
         self.waiting = false;
         Refusal { client: format!("refused {}\n", denial.rule).into(), upstream: Bytes::new() }
+    }
+
+    fn enclose(&mut self, number: u64, _: Terms) {
+        self.again(number);
     }
 
     fn again(&mut self, _: u64) {

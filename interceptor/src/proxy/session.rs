@@ -154,7 +154,8 @@ impl Caller<'_> {
                 | Step::Ask(_)
                 | Step::Enquire(_)
                 | Step::Answer { .. }
-                | Step::Pause { .. } => {
+                | Step::Pause { .. }
+                | Step::Exceeds { .. } => {
                     return Err(DecodeError::client("sent a command before the session was open").into());
                 }
             }
@@ -384,7 +385,9 @@ async fn no_session(
 ) -> Result<Option<Box<Inspected>>, StartError> {
     let word = match verdict {
         Verdict::Deny(denial) => decoder.refuse(number, denial).client,
-        Verdict::Again | Verdict::Allow(_) => decoder.farewell(&Ending::Stopping.denial()),
+        Verdict::Again | Verdict::Enclose(_) | Verdict::Allow(_) => {
+            decoder.farewell(&Ending::Stopping.denial())
+        }
     };
     last(client, &word).await.map(|()| None)
 }

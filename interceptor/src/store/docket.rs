@@ -21,6 +21,8 @@ use super::{
     index::Number,
 };
 
+mod shapes;
+
 /// Closed requests are forgotten after so many seconds; the record keeps what was decided.
 const KEPT: i64 = 30 * 24 * 3600;
 /// How many requests a list has at most, how many bytes of JSON, and how much of each text.
@@ -51,6 +53,8 @@ CREATE TABLE IF NOT EXISTS decision (
 pub struct Filing {
     /// What is to be approved.
     pub digest: String,
+    /// The shape of what is to be approved, where that could be approved as well.
+    pub shape: Option<String>,
     /// What is shown of it.
     pub card: Card,
     /// How long it is open, in seconds.
@@ -84,6 +88,8 @@ pub enum Question {
         id: ApprovalId,
         /// What is about to be sent.
         digest: String,
+        /// Its shape.
+        shape: Option<String>,
         /// The exchange's record.
         record: RecordId,
     },
@@ -162,6 +168,7 @@ impl Docket {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.execute_batch(TABLES)?;
         connection.execute_batch(glass::TABLES)?;
+        shapes::make_room(&connection)?;
         let old = super::now().saturating_sub(KEPT.saturating_mul(SECOND));
         connection.execute("DELETE FROM request WHERE closes < ?", [old])?;
         connection.execute("DELETE FROM decision WHERE request NOT IN (SELECT id FROM request)", [])?;
@@ -183,7 +190,9 @@ impl Docket {
             Question::Show(id) => books.show(id),
             Question::List => books.list(),
             Question::Decide { id, decision } => books.decide(id, decision),
-            Question::Use { id, digest, record } => books.use_up(id, &digest, record),
+            Question::Use { id, digest, shape, record } => {
+                books.use_up(id, (&digest, shape.as_deref()), record)
+            }
             Question::Void { policy } => books.void(&policy),
             Question::Close { id, why } => books.close(id, &why),
             Question::Glass(question) => glass::answer(&books.work, now, question)
@@ -198,6 +207,7 @@ impl Docket {
 struct Kept {
     standing: Standing,
     digest: String,
+    shape: Option<String>,
     closes_boot: i64,
 }
 
@@ -217,7 +227,12 @@ impl Books<'_> {
             id.and_then(|id| id.parse().ok()).map(|id| self.find(id)).transpose()?.flatten()
             && stands(&standing.standing.state)
         {
-            return Ok(Answer::Standing(Box::new(standing.standing)));
+            let undecided = standing.standing.state == State::Open && standing.standing.decisions.is_empty();
+            let of_shape = if undecided { self.of_shape(filing.shape.as_deref())? } else { None };
+            return Ok(Answer::Standing(Box::new(of_shape.unwrap_or(standing).standing)));
+        }
+        if let Some(of_shape) = self.of_shape(filing.shape.as_deref())? {
+            return Ok(Answer::Standing(Box::new(of_shape.standing)));
         }
         let pending = self.pending(filing.card.run)?;
         if pending >= filing.most {
@@ -226,11 +241,12 @@ impl Books<'_> {
         let id = self.fresh_id()?;
         let lasts = i64::try_from(filing.seconds).unwrap_or(i64::MAX).saturating_mul(SECOND);
         self.work.execute(
-            "INSERT INTO request (id, digest, run, policy, card, opened, closes, boot, closes_boot, state)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')",
+            "INSERT INTO request (id, digest, shape, run, policy, card, opened, closes, boot, closes_boot, state)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')",
             params![
                 id.to_string(),
                 filing.digest,
+                filing.shape,
                 filing.card.run.to_string(),
                 filing.card.policy,
                 serde_json::to_string(&filing.card)?,
@@ -352,15 +368,23 @@ impl Books<'_> {
         Ok(())
     }
 
-    fn use_up(&mut self, id: ApprovalId, digest: &str, record: RecordId) -> Result<Answer, StoreError> {
+    fn use_up(
+        &mut self,
+        id: ApprovalId,
+        (digest, shape): (&str, Option<&str>),
+        record: RecordId,
+    ) -> Result<Answer, StoreError> {
         let Some(kept) = self.find(id)? else { return self.look(id) };
         if let Some(why) = over(&kept.standing.state) {
             return Ok(Answer::No(format!("approval {id} {why}")));
         }
-        if kept.digest != digest || !kept.standing.decisions.iter().any(Decision::approves) {
+        let uses = kept.standing.uses();
+        let fits = kept.digest == digest
+            || (shapes::is_of(uses) && kept.shape.as_deref().is_some_and(|own| shape == Some(own)));
+        if !fits || !kept.standing.decisions.iter().any(Decision::approves) {
             return Ok(Answer::No(format!("approval {id} is not for this")));
         }
-        let state = if kept.standing.uses() == Uses::Any { "open" } else { "used" };
+        let state = if uses == Uses::Once { "used" } else { "open" };
         let sql = "UPDATE request SET state = ?, record = ? WHERE id = ? AND state = 'open'";
         self.work.execute(sql, params![state, Number(record.0), id.to_string()])?;
         self.look(id)
@@ -379,7 +403,7 @@ impl Books<'_> {
     }
 
     fn find(&self, id: ApprovalId) -> Result<Option<Kept>, StoreError> {
-        let sql = "SELECT card, opened, closes, boot, closes_boot, state, why, record, digest FROM request WHERE id = ?";
+        let sql = "SELECT card, opened, closes, boot, closes_boot, state, why, record, digest, shape FROM request WHERE id = ?";
         let found = self.work.query_row(sql, [id.to_string()], Raw::read).optional()?;
         let Some(raw) = found else { return Ok(None) };
         let mut statement =
@@ -408,7 +432,7 @@ impl Books<'_> {
             closes_at: raw.closes,
             card: serde_json::from_str(&raw.card)?,
         };
-        Ok(Some(Kept { standing, digest: raw.digest, closes_boot: raw.closes_boot }))
+        Ok(Some(Kept { standing, digest: raw.digest, shape: raw.shape, closes_boot: raw.closes_boot }))
     }
 }
 
@@ -454,6 +478,7 @@ struct Raw {
     why: Option<String>,
     record: Option<RecordId>,
     digest: String,
+    shape: Option<String>,
 }
 
 impl Raw {
@@ -468,6 +493,7 @@ impl Raw {
             why: row.get(6)?,
             record: row.get::<_, Option<Number>>(7)?.map(|number| RecordId(number.0)),
             digest: row.get(8)?,
+            shape: row.get(9)?,
         })
     }
 }

@@ -50,7 +50,7 @@ impl Desk {
     }
 
     fn file(&mut self, digest: &str) -> Standing {
-        let filing = Filing { digest: digest.to_owned(), card: card(7), seconds: 900, most: 8 };
+        let filing = Filing { digest: digest.to_owned(), shape: None, card: card(7), seconds: 900, most: 8 };
         standing(self.ask(Question::File(Box::new(filing))))
     }
 
@@ -59,7 +59,7 @@ impl Desk {
     }
 
     fn use_up(&mut self, id: ApprovalId, digest: &str, record: u64) -> Answer {
-        self.ask(Question::Use { id, digest: digest.to_owned(), record: RecordId(record) })
+        self.ask(Question::Use { id, digest: digest.to_owned(), shape: None, record: RecordId(record) })
     }
 
     fn later(&mut self, seconds: i64) {
@@ -96,7 +96,8 @@ fn a_long_list_is_cut_to_what_fits_a_message() {
     let mut card = card(7);
     card.groups = vec!["g".repeat(2000)];
     for n in 0..60 {
-        let filing = Filing { digest: n.to_string(), card: card.clone(), seconds: 900, most: 100 };
+        let filing =
+            Filing { digest: n.to_string(), shape: None, card: card.clone(), seconds: 900, most: 100 };
         standing(desk.ask(Question::File(Box::new(filing))));
     }
     let Answer::All(all) = desk.ask(Question::List) else { panic!("no list") };
@@ -178,12 +179,18 @@ fn another_policy_voids_what_is_open() {
 fn a_run_has_room_for_so_many_undecided_requests() {
     let mut desk = Desk::new();
     let wish = |n: u32| {
-        Question::File(Box::new(Filing { digest: n.to_string(), card: card(7), seconds: 900, most: 3 }))
+        Question::File(Box::new(Filing {
+            digest: n.to_string(),
+            shape: None,
+            card: card(7),
+            seconds: 900,
+            most: 3,
+        }))
     };
     let ids: Vec<ApprovalId> = (0..3).map(|n| standing(desk.ask(wish(n))).id).collect();
     assert_eq!(desk.ask(wish(3)), Answer::TooMany(3));
     assert!(matches!(desk.ask(wish(2)), Answer::Standing(_)), "it is there already");
-    let other = Filing { digest: "z".to_owned(), card: card(8), seconds: 900, most: 3 };
+    let other = Filing { digest: "z".to_owned(), shape: None, card: card(8), seconds: 900, most: 3 };
     assert!(matches!(desk.ask(Question::File(Box::new(other))), Answer::Standing(_)), "a neighbour");
     desk.decide(ids[0], "bob", no());
     assert!(matches!(desk.ask(wish(3)), Answer::Standing(_)));
@@ -223,6 +230,47 @@ fn of_many_at_once_one_wins() {
         answers.filter(|answer| matches!(answer, Answer::Standing(_))).count()
     };
     assert_eq!(at_once(|id, _| Question::Decide { id, decision: decision("bob", YES) }), 1);
-    let use_up = |id, number| Question::Use { id, digest: "x".to_owned(), record: RecordId(number) };
+    let use_up =
+        |id, number| Question::Use { id, digest: "x".to_owned(), shape: None, record: RecordId(number) };
     assert_eq!(at_once(use_up), 1);
+}
+
+#[test]
+fn an_approval_of_a_shape_is_found_by_whatever_has_it() {
+    let mut desk = Desk::new();
+    let filing = |digest: &str, shape: &str| {
+        let (digest, shape) = (digest.to_owned(), Some(shape.to_owned()));
+        Question::File(Box::new(Filing { digest, shape, card: card(7), seconds: 900, most: 8 }))
+    };
+    let file = |desk: &mut Desk, digest: &str, shape: &str| standing(desk.ask(filing(digest, shape)));
+    let use_up = |id, digest: &str, shape: &str| Question::Use {
+        id,
+        digest: digest.to_owned(),
+        shape: Some(shape.to_owned()),
+        record: RecordId(1),
+    };
+    let one = file(&mut desk, "x", "s");
+    let waits = file(&mut desk, "y", "s");
+    assert_ne!(waits.id, one.id, "nobody has approved the shape");
+    desk.decide(one.id, "bob", Says::Approve { uses: Uses::Shape { rows: 3 }, seconds: 60 });
+    assert_eq!(file(&mut desk, "y", "s").id, one.id, "it waits for nothing any more");
+    assert_eq!(file(&mut desk, "z", "s").terms().rows, Some(3));
+    assert_ne!(file(&mut desk, "z", "other").id, one.id);
+    for _ in 0..2 {
+        assert_eq!(standing(desk.ask(use_up(one.id, "z", "s"))).state, State::Open);
+    }
+    assert!(refused(&desk.ask(use_up(one.id, "z", "other")), "not for this"));
+    // The narrower word of another person counts.
+    desk.decide(one.id, "eve", Says::Approve { uses: Uses::Any, seconds: 60 });
+    assert!(refused(&desk.ask(use_up(one.id, "z", "s")), "not for this"));
+    assert_eq!(standing(desk.ask(use_up(one.id, "x", "s"))).state, State::Open);
+    assert_ne!(file(&mut desk, "w", "s").id, one.id);
+    desk.decide(waits.id, "bob", no());
+    assert_eq!(file(&mut desk, "y", "s").state, State::Denied);
+    // A docket that was begun without shapes has room for them.
+    let old = tempfile::tempdir().unwrap();
+    Connection::open(old.path().join("approvals.sqlite")).unwrap().execute_batch(TABLES).unwrap();
+    let mut docket = Docket::open(old.path()).unwrap();
+    let answer = docket.answer(filing("x", "s"), &desk.now, &|_| Ok(None)).unwrap();
+    assert_eq!(standing(answer).state, State::Open);
 }

@@ -17,6 +17,7 @@ mod cost;
 mod crash;
 mod credentials;
 mod dump;
+mod enclosed;
 mod hidden;
 mod migrations;
 mod operate;

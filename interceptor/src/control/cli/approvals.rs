@@ -6,7 +6,9 @@ use std::{fmt::Write as _, process::ExitCode};
 
 use clap::{Args, Subcommand};
 use interceptor_core::{
-    approval::{About, Card, Fate, LONGEST_GRANT, OPEN_FOR, Says, Shown, Standing, State, Told, Uses},
+    approval::{
+        About, Card, Fate, LONGEST_GRANT, OPEN_FOR, SHAPE_ROWS, Says, Shown, Standing, State, Told, Uses,
+    },
     break_glass::BreakGlass,
     model::{Action, ApprovalId, Object, ResourceName, RunId, Target},
 };
@@ -73,8 +75,15 @@ pub(super) struct Approve {
     /// The request, as `list` prints it.
     id: ApprovalId,
     /// It may be done once, within 15 minutes. This is what happens without any of these.
-    #[arg(long, conflicts_with_all = ["run", "time"])]
+    #[arg(long, conflicts_with_all = ["shape", "run", "time"])]
     once: bool,
+    /// Whatever has this statement's shape, that is the same but for the literals that `show` lists and for the values
+    /// of its parameters, may be done again and again until its run ends, or for as long as `--for` says.
+    #[arg(long, conflicts_with = "run")]
+    shape: bool,
+    /// The most rows that each of them may change or return; with `--shape`.
+    #[arg(long, value_name = "N", requires = "shape", default_value_t = SHAPE_ROWS)]
+    rows: u64,
     /// Just this statement may be done again and again until its run ends, at most 8 hours.
     #[arg(long, conflicts_with = "time")]
     run: bool,
@@ -122,10 +131,16 @@ pub(super) fn run(places: &Places, printer: &Printer, command: Command) -> Resul
             other => Err(unexpected(other)),
         },
         Command::Approve(options) => {
-            let (uses, seconds) = match options.time {
-                Some(time) => (Uses::Any, u64::try_from(time.as_secs()).unwrap_or(0)),
-                None if options.run => (Uses::Any, LONGEST_GRANT),
-                None => (Uses::Once, OPEN_FOR),
+            let rows = options.rows;
+            let uses = match (options.shape, options.run || options.time.is_some()) {
+                (true, _) => Uses::Shape { rows },
+                (false, true) => Uses::Any,
+                (false, false) => Uses::Once,
+            };
+            let seconds = match options.time {
+                Some(time) => u64::try_from(time.as_secs()).unwrap_or(0),
+                None if uses == Uses::Once => OPEN_FOR,
+                None => LONGEST_GRANT,
             };
             decide(places, printer, options.id, options.group, Says::Approve { uses, seconds })
         }
@@ -308,6 +323,7 @@ fn show(printer: &Printer, shown: &Shown) -> Result<ExitCode, Failure> {
         printer.heading(&format!("statement {count} of {}", card.statements.len()))?;
         statement(printer, action)?;
     }
+    shape(printer, card)?;
     printer.heading("held")?;
     for rule in &card.rules {
         let say = rule.say.as_deref().map(|say| format!(": {say}")).unwrap_or_default();
@@ -329,6 +345,9 @@ fn said(says: &Says) -> String {
     match says {
         Says::Approve { uses: Uses::Once, .. } => "approved once".to_owned(),
         Says::Approve { uses: Uses::Any, .. } => "approved until it closes".to_owned(),
+        Says::Approve { uses: Uses::Shape { rows }, .. } => {
+            format!("approved all of its shape until it closes, at most {rows} rows each")
+        }
         Says::Deny { reason, .. } => format!("denied: {reason}"),
     }
 }
@@ -390,6 +409,17 @@ fn statement(printer: &Printer, action: &Action) -> Result<(), Failure> {
         Some(why) => printer.field("note", &format!("not understood: {why}")),
         None => Ok(()),
     }
+}
+
+/// What an approval of the shape would leave open.
+fn shape(printer: &Printer, card: &Card) -> Result<(), Failure> {
+    let Some(free) = &card.free else { return Ok(()) };
+    let binds = card.statements.iter().flat_map(|action| &action.binds).count();
+    let parameters = (1..=binds).map(|place| format!("${place}"));
+    let open: Vec<String> = free.iter().cloned().chain(parameters).collect();
+    let open = if open.is_empty() { "nothing".to_owned() } else { open.join(", ") };
+    printer.heading("with --shape")?;
+    printer.field("open", &open)
 }
 
 fn target(target: &Target) -> String {

@@ -1,0 +1,429 @@
+//! An exchange of the client's that may go only within terms: what is carried around it, and whether what it did lasts.
+//!
+//! A Query outside of a transaction is put into one of ours: BEGIN, the client's own bytes, COMMIT or ROLLBACK, each of
+//! ours an exchange of its own. The client's CommandComplete is kept back until COMMIT has succeeded. In a transaction
+//! of the client's, or in the stretch of a pipeline, which ends as a whole, what breaks its terms is made to fail by a
+//! message that cannot be parsed. What only reads is counted as it passes.
+//!
+//! Promises: nothing of the client's goes behind what is enclosed before it is known to last; what breaks its terms, and
+//! whatever is not seen to keep them, is taken back; the client finds its session as the server's own error leaves it.
+//! It must never know who set the terms, or why.
+
+use bytes::{BufMut as _, Bytes};
+use interceptor_core::{
+    Denial, Enclosure, Held, Terms,
+    enclosure::exceeded,
+    model::{Action, Effect, OutcomeStatus, Phase, StatementFacts, StatementKind, Target, Verb},
+    protocol::{DecodeError, Done, Refusal, Step},
+};
+
+use super::{
+    asked::{Asked, What},
+    copy::FLUSH,
+    decode::{PostgresDecoder, State},
+    frame::{Head, Writer},
+    meter::changed,
+    outcome::end,
+    own::{self, Ends, Errand, Failed, Gate, Own},
+    queue::{Bounds, Changes, Entry, Kind},
+    refuse,
+    upstream::{Fate, unexpected},
+    work,
+};
+
+/// How an exchange would be enclosed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// It only reads: its rows are counted as they pass.
+    Counted,
+    /// A Query, in a transaction of ours.
+    Bracketed,
+    /// In the client's transaction, or in the stretch of its pipeline.
+    Inside,
+}
+
+/// The exchange that is being enclosed.
+#[derive(Debug)]
+pub(super) struct Enclosing {
+    terms: Terms,
+    form: Form,
+    stage: Stage,
+}
+
+/// How far it is.
+#[derive(Debug)]
+enum Stage {
+    /// The transaction of ours is to be begun.
+    Begin,
+    /// It is asked once more: enclosed, or with the reason why it cannot be.
+    Ask(Result<(), String>),
+    /// It was sent, and the server is to be told to answer.
+    Flush,
+    /// It was sent, and its end is awaited. Once CommandComplete has come: what it says.
+    Sent(Option<Weighed>),
+    /// The transaction of ours is to be ended.
+    End(Ending),
+    /// That could not be done: the session ends, and so does the transaction.
+    Leave,
+}
+
+/// What the end of an exchange says.
+#[derive(Debug)]
+struct Weighed {
+    /// What the client gets at the end: CommandComplete where it kept its terms, else an error.
+    kept: Result<Bytes, Bytes>,
+    done: Vec<Done>,
+}
+
+/// How a transaction of ours ends.
+#[derive(Debug)]
+enum Ending {
+    /// What was done lasts: then the client gets these, and the exchange has ended so.
+    Commit(Bytes, Vec<Done>),
+    /// It is taken back.
+    Rollback(Bytes, Vec<Done>),
+}
+
+/// Which exchange of our own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Begin,
+    End,
+}
+
+impl Enclosing {
+    /// What is said of it when it is asked once more.
+    fn told(&self) -> Enclosure {
+        match &self.stage {
+            Stage::Ask(Err(why)) => Enclosure::Impossible(why.clone().into()),
+            _ => Enclosure::Within(self.terms),
+        }
+    }
+
+    /// Whether a transaction of ours is open around it.
+    fn is_open(&self) -> bool {
+        self.form == Form::Bracketed
+    }
+}
+
+impl PostgresDecoder {
+    /// How what is asked would be enclosed, or why it cannot be.
+    pub(super) fn form(&self, what: &What, actions: &[Action]) -> Result<Form, &'static str> {
+        let changes = actions.iter().any(|action| action.facts.changes_rows());
+        match what {
+            What::Query { places, opaque: false } if matches!(places.as_slice(), [place] if place.copy.is_none()) => {
+                match self.status {
+                    _ if !changes => Ok(Form::Counted),
+                    b'I' if self.is_settled() => Ok(Form::Bracketed),
+                    b'T' if self.is_settled() => Ok(Form::Inside),
+                    _ => Err("something before it is still under way: send it when that has been answered"),
+                }
+            }
+            What::Query { .. } => Err("it stands among other statements: send it alone"),
+            What::Execute { opaque: false, copy: None, all: All::Rows, .. } => {
+                Ok(if changes { Form::Inside } else { Form::Counted })
+            }
+            What::Execute { .. } => Err("it asks for a part of its rows: ask for all of them"),
+            What::Open | What::Function | What::Parse { .. } | What::Bind | What::Gate(_) => {
+                Err("it is not a statement: send it as one")
+            }
+        }
+    }
+
+    /// What the gate is told of that.
+    pub(super) fn enclosure(&self, form: Result<Form, &'static str>) -> Enclosure {
+        match (&self.enclosing, form) {
+            (Some(enclosing), _) => enclosing.told(),
+            (None, Ok(_)) => Enclosure::Possible,
+            (None, Err(why)) => Enclosure::Impossible(why.into()),
+        }
+    }
+
+    /// What was asked may go within these terms.
+    pub(super) fn begin_enclosing(&mut self, asked: Asked, terms: Terms) {
+        let form = asked.form.unwrap_or(Form::Inside);
+        let stage = if form == Form::Bracketed { Stage::Begin } else { Stage::Ask(Ok(())) };
+        self.enclosing = Some(Enclosing { terms, form, stage });
+        self.work = work::read_again(asked.frame);
+    }
+
+    /// What comes before anything else that the client says.
+    pub(super) fn enclosing_step(&mut self) -> Option<Step> {
+        let enclosing = self.enclosing.as_mut()?;
+        match &enclosing.stage {
+            Stage::Ask(_) => None,
+            Stage::Begin => Some(self.errand(Part::Begin, "BEGIN", Verb::Transaction)),
+            Stage::Flush => {
+                enclosing.stage = Stage::Sent(None);
+                Some(Step::Pass(Bytes::from_static(FLUSH)))
+            }
+            Stage::Sent(_) => Some(Step::Hold),
+            Stage::End(Ending::Commit(..)) => Some(self.errand(Part::End, "COMMIT", Verb::Transaction)),
+            Stage::End(Ending::Rollback(..)) => Some(self.errand(Part::End, "ROLLBACK", Verb::Transaction)),
+            Stage::Leave => {
+                self.state = State::Leaving;
+                Some(Step::Close(Bytes::new()))
+            }
+        }
+    }
+
+    fn errand(&mut self, part: Part, text: &str, verb: Verb) -> Step {
+        let number = self.number();
+        let own = Own { text, types: &[], values: &[] };
+        let bytes = own::messages(number, &own, Ends::Sync);
+        let action = Action {
+            phase: Phase::Execute,
+            text: text.to_owned(),
+            binds: Vec::new(),
+            facts: StatementFacts {
+                kind: StatementKind::Transaction,
+                effects: vec![Effect { verb, target: Target::Resource }],
+                has_where: true,
+                has_limit: false,
+                unknown: None,
+            }
+            .into(),
+        };
+        let what = What::Gate(Box::new(Gate::new(Ends::Sync, Errand::Enclosing(part))));
+        self.asked = Some(Asked::quietly(number, what));
+        Step::Enquire(Held::new(number, vec![action], bytes))
+    }
+
+    /// The client's exchange was sent; how its entry in the queue is bound.
+    pub(super) fn enclosed_was_sent(&mut self, what: &What) -> Bounds {
+        if self.skips_now() {
+            // The server passes it over, and never answers it.
+            self.enclosing = None;
+        }
+        let Some(enclosing) = &mut self.enclosing else { return Bounds::None };
+        match (enclosing.form, what) {
+            (Form::Counted, _) => {
+                let rows = enclosing.terms.rows;
+                self.enclosing = None;
+                rows.map_or(Bounds::None, Bounds::Ceiling)
+            }
+            (_, What::Execute { .. }) => {
+                enclosing.stage = Stage::Flush;
+                Bounds::Enclosed
+            }
+            _ => {
+                enclosing.stage = Stage::Sent(None);
+                Bounds::Enclosed
+            }
+        }
+    }
+
+    /// The client's exchange was refused after all: `error` for the client, once a transaction of ours is ended. None
+    /// where there is none.
+    pub(super) fn enclosed_was_refused(&mut self, error: &Bytes) -> Option<Refusal> {
+        let mut enclosing = self.enclosing.take()?;
+        if !enclosing.is_open() || self.status == b'I' {
+            return None;
+        }
+        enclosing.stage = Stage::End(Ending::Rollback(error.clone(), Vec::new()));
+        self.enclosing = Some(enclosing);
+        Some(Refusal { client: Bytes::new(), upstream: Bytes::new() })
+    }
+
+    /// An exchange of our own was refused.
+    pub(super) fn part_was_refused(&mut self, part: Part, denial: &Denial) -> Refusal {
+        let mut refusal = Refusal { client: Bytes::new(), upstream: Bytes::new() };
+        if let Some(enclosing) = &mut self.enclosing {
+            enclosing.stage = match part {
+                Part::Begin => {
+                    Stage::Ask(Err("what goes before it was refused: see its own record".to_owned()))
+                }
+                Part::End => {
+                    refusal.client = refuse::farewell(denial);
+                    Stage::Leave
+                }
+            };
+        }
+        refusal
+    }
+
+    /// An exchange of our own has ended, and the server is ready.
+    pub(super) fn part_has_ended(
+        &mut self,
+        part: Part,
+        failed: Option<Failed>,
+        done: &mut Vec<Done>,
+    ) -> Fate {
+        self.enquiring = false;
+        let Some(enclosing) = &mut self.enclosing else { return Fate::Swallow };
+        if part == Part::Begin {
+            let why = |failed: Failed| format!("no transaction could be begun around it: {}", failed.message);
+            enclosing.stage = Stage::Ask(failed.map(why).map_or(Ok(()), Err));
+            return Fate::Swallow;
+        }
+        let Stage::End(ending) = std::mem::replace(&mut enclosing.stage, Stage::Leave) else {
+            return Fate::Swallow;
+        };
+        let (client, ended) = match (ending, failed) {
+            (Ending::Commit(kept, ended), None) => (kept, ended),
+            // Such as a constraint that was deferred.
+            (Ending::Commit(_, ended), Some(failed)) => {
+                let code = failed.code.clone();
+                (refuse::again(&failed.body), failing(ended, &code, "what it did could not be committed"))
+            }
+            (Ending::Rollback(client, ended), _) => (client, ended),
+        };
+        if self.status != b'I' {
+            // Something has kept it open, such as a cancel request that came late.
+            enclosing.stage = Stage::End(Ending::Rollback(client, ended));
+            return Fate::Swallow;
+        }
+        self.enclosing = None;
+        done.extend(ended);
+        Fate::Instead(refuse::and_ready(&client, self.status))
+    }
+
+    /// Whether the row that has just been counted is beyond what may be returned.
+    pub(super) fn is_beyond(&self) -> bool {
+        let most = self.enclosing.as_ref().and_then(|enclosing| enclosing.terms.rows);
+        let entry = self.queue.first().filter(|entry| entry.bounds == Bounds::Enclosed);
+        entry.zip(most).is_some_and(|(entry, most)| entry.rows > most)
+    }
+
+    /// CommandComplete of what is enclosed.
+    pub(super) fn weigh(
+        &mut self,
+        head: Head,
+        body: &Bytes,
+        done: &mut Vec<Done>,
+    ) -> Result<Fate, DecodeError> {
+        let Some(Enclosing { terms, form, .. }) = self.enclosing else { return Err(unexpected(head.tag)) };
+        let count = changed(body, false);
+        let is_query = matches!(self.queue.first().map(|entry| &entry.kind), Some(Kind::Query { .. }));
+        let mut ended = Vec::new();
+        if is_query {
+            self.end_statement(head.tag, body, &mut ended)?;
+        } else {
+            self.end_execute(head.tag, body, &mut ended);
+        }
+        // Where its answer was cut, the client has been told; a transaction of its own fails as any other.
+        let cut = self.meter.stopped;
+        let broken = match terms.rows {
+            Some(most) if !cut && count.is_none_or(|count| count > most) => Some(exceeded(count, most)),
+            _ => None,
+        };
+        let error = broken.as_ref().map(refuse::refusal);
+        if let Some(denial) = &broken {
+            ended = failing(ended, refuse::REFUSED, &denial.message);
+        }
+        match (form, error) {
+            (Form::Bracketed, error) => {
+                let mut whole = Writer::default();
+                whole.message(head.tag, |out| out.put_slice(body));
+                let kept = match error {
+                    _ if cut => Err(Bytes::new()),
+                    Some(error) => Err(error),
+                    None => Ok(whole.finish()),
+                };
+                self.has_weighed(Weighed { kept, done: ended });
+                Ok(Fate::Swallow)
+            }
+            (_, None) => {
+                self.enclosing = None;
+                done.extend(ended);
+                Ok(Fate::Pass)
+            }
+            (_, Some(error)) => {
+                done.extend(ended);
+                if is_query {
+                    self.has_weighed(Weighed { kept: Err(error), done: Vec::new() });
+                } else {
+                    self.enclosing = None;
+                    self.refused_in = Some(self.segment);
+                    self.push_back(Kind::Parse(Changes::new()), error);
+                    self.meter.back = Some(refuse::failing_parse(&format!("{}broken", own::PREFIX), BROKEN));
+                }
+                Ok(Fate::Swallow)
+            }
+        }
+    }
+
+    fn has_weighed(&mut self, weighed: Weighed) {
+        if let Some(enclosing) = &mut self.enclosing {
+            enclosing.stage = Stage::Sent(Some(weighed));
+        }
+    }
+
+    /// A message that fails takes the place of one that has ended; its error is `error` to the client.
+    fn push_back(&mut self, kind: Kind, error: Bytes) {
+        let mut failing = Entry::new(kind, None);
+        failing.replaced = Some(error);
+        self.queue.push(failing);
+    }
+
+    /// Something in the pipeline has failed. What was sent of it does not last, and may never be answered.
+    pub(super) fn pipeline_has_failed(&mut self) {
+        let sent = |enclosing: &Enclosing| matches!(enclosing.stage, Stage::Flush | Stage::Sent(_));
+        if self.enclosing.as_ref().is_some_and(sent) {
+            self.enclosing = None;
+        }
+    }
+
+    /// ReadyForQuery behind an enclosed Query, whose entry is at the front. None where it goes on as any other does.
+    pub(super) fn enclosed_is_ready(&mut self, done: &mut Vec<Done>) -> Result<Option<Fate>, DecodeError> {
+        let Some(mut enclosing) = self.enclosing.take() else { return Ok(None) };
+        let weighed = match enclosing.stage {
+            Stage::Sent(weighed) => weighed,
+            _ => None,
+        };
+        if enclosing.form != Form::Bracketed {
+            let Some(Weighed { kept: Err(error), .. }) = weighed.filter(|_| self.status == b'T') else {
+                return Ok(None);
+            };
+            self.close_front(done);
+            let kind = Kind::Query { places: Vec::new(), at: 0, failed: false, opaque: true };
+            self.push_back(kind, error);
+            self.meter.back = Some(refuse::failing_query(BROKEN));
+            return Ok(Some(Fate::Swallow));
+        }
+        if self.status == b'I' {
+            return Err(DecodeError::upstream("it ended a transaction that nothing asked it to end"));
+        }
+        self.close_front(done);
+        self.meter.stopped = false;
+        enclosing.stage = Stage::End(match weighed {
+            Some(Weighed { kept: Ok(kept), done }) if self.status == b'T' => Ending::Commit(kept, done),
+            // An error came behind its end, and has been told.
+            Some(Weighed { kept: Ok(_), done }) => {
+                Ending::Rollback(Bytes::new(), failing(done, refuse::REFUSED, "it failed behind its end"))
+            }
+            Some(Weighed { kept: Err(error), done }) => Ending::Rollback(error, done),
+            // Its own error has been told.
+            None => Ending::Rollback(Bytes::new(), Vec::new()),
+        });
+        self.enclosing = Some(enclosing);
+        Ok(Some(Fate::Swallow))
+    }
+
+    fn close_front(&mut self, done: &mut Vec<Done>) {
+        if let Some(entry) = self.queue.pop() {
+            self.close_query(entry, done);
+        }
+    }
+}
+
+/// What stands for an exchange that broke its terms.
+const BROKEN: &str = "interceptor: taken back, it broke its terms";
+
+/// The same ends, as failures.
+fn failing(ended: Vec<Done>, code: &str, why: &str) -> Vec<Done> {
+    let fail = |done: Done| Done {
+        rows: done.rows,
+        code: Some(code.to_owned()),
+        message: Some(why.to_owned()),
+        ..end(done.exchange, done.place, OutcomeStatus::Failed, done.bytes)
+    };
+    ended.into_iter().map(fail).collect()
+}
+
+/// How much of its rows an Execute asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum All {
+    Rows,
+    Part,
+}
