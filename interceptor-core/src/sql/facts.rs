@@ -13,7 +13,7 @@ pub fn question(statements: &[Statement]) -> Question {
     let mut question = Question::default();
     for (_, reference) in statements.iter().flat_map(|statement| &statement.effects) {
         match reference {
-            Reference::Relation(name) => {
+            Reference::Relation(name) | Reference::Alone(name) => {
                 question.relations.insert(name.clone());
             }
             Reference::Function(name) | Reference::SetConfig { function: name, .. } => {
@@ -151,17 +151,26 @@ fn is_write(verb: Verb) -> bool {
     matches!(verb, Verb::DataInsert | Verb::DataUpdate | Verb::DataDelete | Verb::DataTruncate)
 }
 
-/// Whether what is done to a relation is done to its inheritance children as well.
-fn reaches_children(verb: Verb) -> bool {
-    matches!(
-        verb,
+/// To what something is done that is done to a relation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// To it alone.
+    Itself,
+    /// To its inheritance children as well.
+    Children,
+}
+
+/// To what is done what is done to a relation that a statement names.
+fn reaches_children(verb: Verb) -> Reach {
+    match verb {
         Verb::DataRead
-            | Verb::DataUpdate
-            | Verb::DataDelete
-            | Verb::DataTruncate
-            | Verb::DataLock
-            | Verb::SchemaAlter
-    )
+        | Verb::DataUpdate
+        | Verb::DataDelete
+        | Verb::DataTruncate
+        | Verb::DataLock
+        | Verb::SchemaAlter => Reach::Children,
+        _ => Reach::Itself,
+    }
 }
 
 impl Join<'_> {
@@ -191,7 +200,8 @@ impl Join<'_> {
     fn effect(&mut self, verb: Verb, reference: &Reference) {
         match reference {
             Reference::Resource => self.add(verb, Target::Resource),
-            Reference::Relation(name) => self.relation(verb, name),
+            Reference::Relation(name) => self.relation(verb, name, reaches_children(verb)),
+            Reference::Alone(name) => self.relation(verb, name, Reach::Itself),
             Reference::NewRelation(name) => self.new_relation(verb, name),
             Reference::Function(name) => self.function(verb, name),
             Reference::SetConfig { function, setting } => self.set_config(verb, function, setting.as_deref()),
@@ -203,12 +213,12 @@ impl Join<'_> {
         }
     }
 
-    fn relation(&mut self, verb: Verb, name: &Name) {
+    fn relation(&mut self, verb: Verb, name: &Name, reach: Reach) {
         let answer = self.answer;
         match answer.relations.get(name) {
             Some(Relation::Found { object, reads, children, consequences, has_rules }) => {
                 self.add(verb, Target::Table(object.clone()));
-                for child in children.iter().filter(|_| reaches_children(verb)) {
+                for child in children.iter().filter(|_| reach == Reach::Children) {
                     self.add(verb, Target::Table(child.clone()));
                 }
                 for consequence in consequences.iter().filter(|consequence| consequence.of.contains(&verb)) {

@@ -58,6 +58,8 @@ pub enum Reference {
     Resource,
     /// A relation that should exist.
     Relation(Name),
+    /// A relation that should exist, without what inherits from it already.
+    Alone(Name),
     /// A relation that the statement makes.
     NewRelation(Name),
     /// A function that is called.

@@ -106,7 +106,10 @@ fn weight(meaning: &Meaning) -> usize {
     let of_name = |name: &Name| name.name.len().saturating_add(name.schema.as_ref().map_or(0, String::len));
     let of_reference = |reference: &Reference| match reference {
         Reference::Resource => 0,
-        Reference::Relation(name) | Reference::NewRelation(name) | Reference::Function(name) => of_name(name),
+        Reference::Relation(name)
+        | Reference::Alone(name)
+        | Reference::NewRelation(name)
+        | Reference::Function(name) => of_name(name),
         Reference::SetConfig { function, setting } => {
             of_name(function).saturating_add(setting.as_ref().map_or(0, String::len))
         }

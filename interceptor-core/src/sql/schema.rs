@@ -467,6 +467,10 @@ fn touch(draft: &mut Draft, part: &SyntaxNode, verb: Verb) {
         Some(K::LIKE_CLAUSE) => Verb::DataRead,
         // A trigger or rule goes, its relation stays.
         Some(K::ON_RELATION) if verb == Verb::SchemaDrop => Verb::SchemaAlter,
+        // It gets one more child; those that it has get nothing.
+        Some(K::INHERITS) if verb == Verb::SchemaCreate => {
+            return draft.walk.alone(Verb::SchemaAlter, part);
+        }
         _ if verb == Verb::SchemaCreate => Verb::SchemaAlter,
         _ => verb,
     };

@@ -16,6 +16,7 @@ fn effects(statement: &Statement) -> String {
             let target = match reference {
                 Reference::Resource => "*".to_owned(),
                 Reference::Relation(name) => dotted(name),
+                Reference::Alone(name) => format!("={}", dotted(name)),
                 Reference::NewRelation(name) => format!("+{}", dotted(name)),
                 Reference::Function(name) => format!("{}()", dotted(name)),
                 Reference::SetConfig { function, setting } => {
@@ -65,7 +66,7 @@ const TABLE: &[(&str, StatementKind, &str)] = &[
     ("MERGE INTO t USING s ON t.a = s.a WHEN MATCHED AND f() THEN UPDATE SET a = 1 WHEN NOT MATCHED THEN INSERT VALUES (1)", StatementKind::Merge, ".a, data.insert t, data.read s, data.read t, data.update t, function.call f()"),
     ("SELECT a INTO TEMP foo FROM b", StatementKind::Select, "data.read b, schema.create +pg_temp.foo"),
     ("CREATE TABLE s.a AS SELECT * FROM b", StatementKind::Create, "data.read b, schema.create +s.a"),
-    ("CREATE TEMP TABLE a (x int DEFAULT f(), LIKE q INCLUDING ALL, y int REFERENCES r(z)) INHERITS (w)", StatementKind::Create, "data.read q, function.call f(), schema.alter r, schema.alter w, schema.create +pg_temp.a"),
+    ("CREATE TEMP TABLE a (x int DEFAULT f(), LIKE q INCLUDING ALL, y int REFERENCES r(z)) INHERITS (w)", StatementKind::Create, "data.read q, function.call f(), schema.alter =w, schema.alter r, schema.create +pg_temp.a"),
     ("CREATE TABLE a AS EXECUTE p(1)", StatementKind::Create, "schema.create +a"),
     ("CREATE OR REPLACE VIEW v AS SELECT * FROM t", StatementKind::Create, "data.read t, schema.alter v, schema.create +v"),
     ("CREATE RECURSIVE VIEW v (n) AS SELECT 1 UNION ALL SELECT n FROM v, t", StatementKind::Create, "data.read t, schema.create +v"),
@@ -727,6 +728,8 @@ fn what_happens_besides_is_told() {
             "DELETE FROM users",
             &["delete public.heirs", "delete public.users", "delete public.orders", "cast"],
         ),
+        // One more child is nothing to those that there are.
+        ("CREATE TABLE app.t () INHERITS (users)", &["create app.t", "alter public.users", "watch", "cast"]),
         ("SELECT 1 = 2", &["equal", "cast"]),
         ("SELECT 1 IN (2)", &["equal", "cast"]),
         ("SELECT 1 < 2", &["cast"]),

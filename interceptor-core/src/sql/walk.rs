@@ -70,6 +70,15 @@ impl Walk {
         }
     }
 
+    /// Adds an effect on the relation that `node` names, and on none that inherits from it.
+    pub(super) fn alone(&mut self, verb: Verb, node: &SyntaxNode) {
+        self.reach(node);
+        match names::relation(node) {
+            Ok(name) => self.add(verb, Reference::Alone(name)),
+            Err(reason) => self.not_understood(reason),
+        }
+    }
+
     /// Lets `name` hide a relation from now on.
     pub(super) fn hide(&mut self, name: String) {
         self.scopes.push(vec![name]);

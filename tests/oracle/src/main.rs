@@ -176,7 +176,7 @@ fn ours(statement: &Statement) -> (BTreeSet<(String, String)>, BTreeSet<String>)
     let (mut relations, mut functions) = (BTreeSet::new(), BTreeSet::new());
     for (_, reference) in &statement.effects {
         match reference {
-            Reference::Relation(Name { schema, name }) => {
+            Reference::Relation(Name { schema, name }) | Reference::Alone(Name { schema, name }) => {
                 relations.insert((schema.clone().unwrap_or_default(), name.clone()));
             }
             Reference::NewRelation(Name { schema, name }) => {
