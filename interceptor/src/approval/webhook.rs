@@ -49,15 +49,23 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// The webhook at `url`, for which `keeper` has the secret.
+    /// The webhook at `url`, for which `keeper` has the secret. TLS is verified by the system's roots.
     pub fn new(url: &str, keeper: KeeperClient) -> Result<Self, WebhookError> {
+        Self::verified(url, keeper, tls::upstream::ordinary_client)
+    }
+
+    fn verified(
+        url: &str,
+        keeper: KeeperClient,
+        config: impl FnOnce() -> Result<ClientConfig, String>,
+    ) -> Result<Self, WebhookError> {
         let address = || WebhookError::Address(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| address())?;
         let host = uri.host().ok_or_else(address)?.trim_matches(['[', ']']).to_owned();
         let (port, tls) = match uri.scheme_str() {
             Some("https") => {
                 let name = ServerName::try_from(host.clone()).map_err(|_| address())?;
-                let config: ClientConfig = tls::upstream::ordinary_client().map_err(WebhookError::Roots)?;
+                let config = config().map_err(WebhookError::Roots)?;
                 (443, Some((TlsConnector::from(Arc::new(config)), name)))
             }
             Some("http") if is_loopback(&host) => (80, None),
@@ -126,3 +134,7 @@ impl Notifier for Webhook {
 fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
+
+#[cfg(test)]
+#[path = "webhook_tests.rs"]
+mod tests;
