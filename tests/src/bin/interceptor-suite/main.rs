@@ -20,7 +20,7 @@ mod tally;
 
 use std::{path::Path, process::ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use interceptor_tests::Records;
 
 use crate::{
@@ -58,6 +58,7 @@ fn perform(arguments: &[&str]) -> Result<bool> {
     let direct = start(Capture::None);
     let expected = direct.run(only);
     direct.finish();
+    ensure!(!expected.is_empty(), "{title}: no test was run: is that the name of one?");
     let (observed, records) = Report::of(Capture::Observed, only, &expected, &start);
     let unread = account::unread(&records);
     let (enforced, _) = Report::of(Capture::Enforced(&unread), only, &expected, &start);

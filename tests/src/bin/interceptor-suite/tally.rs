@@ -33,6 +33,11 @@ impl fmt::Display for Ending {
 pub(crate) struct Tally(BTreeMap<String, Ending>);
 
 impl Tally {
+    /// Whether no test was run.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Reads what the plugin for pytest wrote.
     pub(crate) fn of_pytest(lines: &str) -> Self {
         let read = |line| serde_json::from_str::<Value>(line).expect("the plugin writes JSON");
