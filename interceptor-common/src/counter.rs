@@ -63,4 +63,8 @@ counters! {
     ProcessFull = 15, "process-full";
     /// Events that did not fit into the ring.
     RingLost = 16, "ring-lost";
+    /// A socket that was made outside of the run, used by a process of it.
+    RefusedForeign = 17, "refused-foreign";
+    /// The run has as many redirected sockets as one run may have.
+    RefusedQuota = 18, "refused-quota";
 }

@@ -17,7 +17,7 @@ pub use flow::{Flow, Form, TupleKey};
 pub use setting::{Config, Offsets, RunConfig};
 
 /// Which layout this is. Kernel programs and maps of another version are never mixed with ours.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// The family of an IPv4 address (`AF_INET`).
 pub const FAMILY_V4: u32 = 2;
@@ -30,6 +30,8 @@ pub const PROTOCOL_UDP: u32 = 17;
 
 /// How many sockets can be redirected at once on one host; one more is refused.
 pub const MAX_FLOWS: u32 = 65_536;
+/// How many of these one run can have at once: no run takes the table from the others.
+pub const MAX_FLOWS_PER_RUN: u64 = 16_384;
 /// How many runs there can be at once.
 pub const MAX_RUNS: u32 = 1_024;
 /// How many captured processes are remembered by the kernel side.

@@ -14,11 +14,13 @@ pub const TUPLES: &str = "TUPLES";
 pub const PROCESSES: &str = "PROCESSES";
 /// The ring of events.
 pub const EVENTS: &str = "EVENTS";
+/// Run to the number of its entries in [`FLOWS`].
+pub const USAGE: &str = "USAGE";
 /// Per processor, one `u64` per [`crate::Counter`].
 pub const COUNTERS: &str = "COUNTERS";
 
 /// Every map that is pinned and kept over a restart.
-pub const PINNED: [&str; 8] = [CONFIG, HEARTBEAT, RUNS, FLOWS, TUPLES, PROCESSES, EVENTS, COUNTERS];
+pub const PINNED: [&str; 9] = [CONFIG, HEARTBEAT, RUNS, FLOWS, TUPLES, PROCESSES, EVENTS, USAGE, COUNTERS];
 
 /// The global that holds [`crate::Offsets`].
 pub const OFFSETS: &str = "OFFSETS";
@@ -42,6 +44,10 @@ pub const CGROUP_PROGRAMS: [&str; 15] = [
     "sock_release",
     "publish_tuple",
 ];
+
+/// The programs that are attached to the root of the hierarchy, since they are for sockets of other cgroups.
+pub const GUARD_PROGRAMS: [&str; 4] =
+    ["guard_connect4", "guard_connect6", "guard_sendmsg4", "guard_sendmsg6"];
 
 /// The tracepoint programs, each with its tracepoint.
 pub const TRACEPOINT_PROGRAMS: [(&str, &str); 3] = [

@@ -29,7 +29,7 @@ const _: () = assert!(size_of::<Config>() == 16);
 pub struct RunConfig {
     /// The run.
     pub run: u64,
-    /// The cookie of the run's own network namespace; 0 when it has none of its own.
+    /// The cookie of the network namespace that the run is in; 0 when it may be in any.
     pub netns_cookie: u64,
     /// The run's own global IPv6 address, all zero when it has none.
     pub own_v6: [u32; 4],

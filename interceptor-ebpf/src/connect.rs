@@ -70,7 +70,7 @@ fn decide(ctx: &SockAddrContext, fields: Fields, to: &Destination) -> i32 {
 #[inline(always)]
 pub fn refuse(reason: Counter, run: u64, to: &Destination, protocol: u32) {
     refused(reason, &Subject::destination(run, to, protocol));
-    if matches!(reason, Counter::RefusedHeartbeat | Counter::RefusedUdp) {
+    if matches!(reason, Counter::RefusedHeartbeat | Counter::RefusedUdp | Counter::RefusedQuota) {
         answer_refused();
     }
 }

@@ -11,6 +11,7 @@ mod admission;
 mod connect;
 mod egress;
 mod getpeername;
+mod guard;
 mod maps;
 mod post_bind;
 mod process;

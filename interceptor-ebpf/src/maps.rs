@@ -29,6 +29,9 @@ pub static TUPLES: HashMap<TupleKey, Flow> = HashMap::pinned(MAX_FLOWS, 0);
 pub static PROCESSES: HashMap<ProcessKey, ProcessValue> = HashMap::pinned(MAX_PROCESSES, 0);
 
 #[map]
+pub static USAGE: HashMap<u64, u64> = HashMap::pinned(MAX_RUNS, 0);
+
+#[map]
 pub static EVENTS: RingBuf = RingBuf::pinned(RING_BYTES, 0);
 
 #[map]

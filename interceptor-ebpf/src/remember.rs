@@ -9,9 +9,16 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use aya_log_ebpf::warn;
-use interceptor_common::{Counter, Flow, RunConfig};
+use interceptor_common::{Counter, Flow, MAX_FLOWS_PER_RUN, RunConfig};
 
-use crate::{address::Destination, maps::FLOWS, task};
+use crate::{
+    address::Destination,
+    maps::{FLOWS, USAGE},
+    task,
+};
+
+/// `BPF_NOEXIST`
+const NOT_YET: u64 = 1;
 
 /// The cookie of the hook's socket.
 #[inline(always)]
@@ -31,7 +38,38 @@ pub fn flow(ctx: &SockAddrContext) -> Option<&'static Flow> {
 /// Forgets what an earlier connection of the same socket left.
 #[inline(always)]
 pub fn forget(ctx: &SockAddrContext) {
-    let _ = FLOWS.remove(&cookie(ctx));
+    forget_cookie(cookie(ctx));
+}
+
+/// Forgets a socket, and that its run had it.
+#[inline(always)]
+pub fn forget_cookie(cookie: u64) {
+    // SAFETY: see `flow`.
+    let Some(flow) = (unsafe { FLOWS.get(&cookie) }) else { return };
+    let run = flow.run;
+    // Only whoever removes it gives it back.
+    if FLOWS.remove(&cookie).is_ok() {
+        add(run, u64::MAX);
+    }
+}
+
+/// Changes how many entries a run has; `u64::MAX` takes one away. Two processors at once may lose a change (the target
+/// has no atomic addition that Rust would give us): user space counts anew every few seconds.
+#[inline(always)]
+fn add(run: u64, change: u64) {
+    if let Some(usage) = USAGE.get_ptr_mut(&run) {
+        // SAFETY: a valid slot of eight aligned bytes, read and written at once.
+        unsafe { usage.write_volatile(usage.read_volatile().wrapping_add(change)) };
+    }
+}
+
+/// Whether a run may have one entry more.
+#[inline(always)]
+fn has_room(run: u64) -> bool {
+    // SAFETY: eight aligned bytes are read at once; a count that is late by a few does no harm.
+    let usage = USAGE.get_ptr(&run).map(|usage| unsafe { usage.read_volatile() });
+    // Below zero by a lost change is as good as none.
+    usage.is_some_and(|usage| usage < MAX_FLOWS_PER_RUN || usage.cast_signed() < 0)
 }
 
 /// Remembers; where that fails, the connection is to be refused.
@@ -63,6 +101,16 @@ pub fn remember(
         uid: bpf_get_current_uid_gid() as u32,
         reserved: 0,
     };
+    // SAFETY: see `flow`; only whether there is one is asked.
+    if unsafe { FLOWS.get(&cookie) }.is_none() {
+        if !has_room(run.run) {
+            return Err(Counter::RefusedQuota);
+        }
+        if FLOWS.insert(&cookie, &flow, NOT_YET).is_ok() {
+            add(run.run, 1);
+            return Ok(());
+        }
+    }
     FLOWS.insert(&cookie, &flow, 0).map_err(|code| {
         // Nobody pays for this but a connection that is being refused.
         warn!(ctx, "run {}: the table of redirected sockets takes no more: {}", run.run, code);

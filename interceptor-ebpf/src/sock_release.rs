@@ -7,12 +7,11 @@ use aya_ebpf::{
     EbpfContext, helpers::generated::bpf_get_socket_cookie, macros::cgroup_sock, programs::SockContext,
 };
 
-use crate::maps::FLOWS;
+use crate::remember::forget_cookie;
 
 #[cgroup_sock(sock_release)]
 pub fn sock_release(ctx: SockContext) -> i32 {
     // SAFETY: the context that the kernel gave us.
-    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    let _ = FLOWS.remove(&cookie);
+    forget_cookie(unsafe { bpf_get_socket_cookie(ctx.as_ptr()) });
     1
 }

@@ -235,7 +235,8 @@ fn a_socket_from_before_the_run_has_no_way_out() {
         kernel_support::actor::socket(libc::AF_INET, libc::SOCK_STREAM, 0).expect("socket")
     });
     let said = stage.act_with("passed 203.0.113.7:5432", Some(socket)).says();
-    assert_eq!(said, format!("error {}", libc::ENETUNREACH));
+    assert_eq!(said, format!("error {}", libc::EPERM));
+    assert_eq!(stage.count(Counter::RefusedForeign), 1);
 }
 
 #[test]

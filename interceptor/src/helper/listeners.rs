@@ -51,12 +51,30 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Makes them in `namespace`, which must not be this process's own.
+    /// Makes them in `namespace`, which must not be this process's own: a run's.
     pub fn make(namespace: BorrowedFd<'_>, ports: Ports) -> io::Result<Self> {
         let own = std::fs::File::open("/proc/self/ns/net")?;
         if syscalls::same_file(&own, namespace)? {
             return Err(io::Error::other("the run has no network namespace of its own"));
         }
+        Self::make_in(namespace, ports)
+    }
+
+    /// Makes them in a namespace that others use, too, at the first ports that are free there.
+    pub fn make_shared(namespace: BorrowedFd<'_>) -> io::Result<(Ports, Self)> {
+        let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+        for ports in Ports::shared() {
+            match Self::make_in(namespace, ports) {
+                Ok(made) => return Ok((ports, made)),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// Makes them in `namespace` at `ports`, whoever else is there.
+    pub fn make_in(namespace: BorrowedFd<'_>, ports: Ports) -> io::Result<Self> {
         let namespace = namespace.try_clone_to_owned()?;
         let made = thread::Builder::new().name("listeners".to_owned()).spawn(move || {
             // Only this thread changes over, and it ends here.
@@ -117,7 +135,7 @@ fn one_for_each_cpu(address: SocketAddr) -> io::Result<Vec<OwnedFd>> {
     cpus()?.into_iter().map(|cpu| listener(address, cpu)).collect()
 }
 
-/// The kernel lets nobody else join: sockets on one port must be of one user, and captured processes cannot bind the
+/// The kernel lets nobody else join but root: sockets on one port must be of one user, and captured processes cannot bind the
 /// ports of their run's listeners at all.
 fn listener(address: SocketAddr, cpu: usize) -> io::Result<OwnedFd> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;

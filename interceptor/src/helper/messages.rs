@@ -36,6 +36,19 @@ pub fn probe_answer(run: RunId) -> String {
     format!("interceptor {run}\n")
 }
 
+/// What network a run has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Network {
+    /// An empty namespace of its own, which the launcher makes.
+    Own,
+    /// That of processes which were there before: they are attached, and come from this cgroup.
+    Shared {
+        /// From the hierarchy's root.
+        cgroup_before: String,
+    },
+}
+
 /// What is known of a launch before its agent is resolved. The launcher is root, so these are facts, but for the
 /// command, which is a hint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +72,8 @@ pub struct LaunchFacts {
     pub uid: u32,
     /// Capabilities that it keeps.
     pub capabilities: Vec<String>,
+    /// What network it has.
+    pub network: Network,
     /// Names of the environment's variables that hold a secret; never their values.
     pub secrets: Vec<String>,
 }
@@ -120,7 +135,7 @@ pub enum Attached {
     Map,
 }
 
-/// Which ports a run's listeners have on loopback, in the run's own namespace.
+/// Which ports a run's listeners have on loopback, in the run's namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ports {
@@ -134,6 +149,13 @@ impl Default for Ports {
     /// Above the range from which the kernel takes ephemeral ports, and registered to nobody.
     fn default() -> Self {
         Self { tcp: 61_443, dns: 61_453 }
+    }
+}
+
+impl Ports {
+    /// Where others may have ports, too: each of these is tried until one pair is free.
+    pub fn shared() -> impl Iterator<Item = Self> {
+        (61_500..61_900).step_by(2).map(|tcp| Self { tcp, dns: tcp + 1 })
     }
 }
 

@@ -34,6 +34,7 @@ use nix::unistd::geteuid;
 pub use ground::{Accounts, GroundError};
 pub use listeners::{Listeners, cpus};
 pub use roles::{Roles, keeper_channel, proxy_channel};
+pub use runs::cgroup_before;
 
 use self::{cgroup::Tree, messages::Ports, roles::Handed, supervisor::Supervisor};
 use crate::{launch, places::Places};
@@ -50,10 +51,8 @@ pub struct RunNetwork {
     pub ports: Ports,
     /// The cookie of its network namespace.
     pub namespace: u64,
-    /// Its own address.
-    pub v4: Ipv4Addr,
-    /// Its own address, where the kernel has IPv6.
-    pub v6: Option<Ipv6Addr>,
+    /// Its own addresses, the second where the kernel has IPv6; nothing when the namespace is not its own.
+    pub own: Option<(Ipv4Addr, Option<Ipv6Addr>)>,
 }
 
 /// The kernel side, as far as the helper drives it.

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use interceptor_core::model::{AgentIdentity, Guarantee, Run, RunId};
@@ -13,10 +13,18 @@ use super::{
     Foreign, RunNetwork,
     described::{self, Described},
     listeners::Listeners,
-    messages::{LaunchAnswer, LaunchFacts, Ports, ToProxy},
+    messages::{LaunchAnswer, LaunchFacts, Network, Ports, ToProxy},
     supervisor::{Event, REMOVAL, Reply, Served, Stage, Supervisor, answer},
 };
-use crate::launch::{ADDRESS_V4, ADDRESS_V6, syscalls};
+use crate::{
+    launch::{ADDRESS_V4, ADDRESS_V6, syscalls},
+    places::Places,
+};
+
+/// How often a run that outlives its first process is looked at.
+const LEFT: Duration = Duration::from_millis(200);
+/// The claim that says where attached processes came from.
+const CGROUP_BEFORE: &str = "cgroup_before";
 
 /// What the proxy says of a run that may be.
 pub(super) struct Accepted {
@@ -70,11 +78,16 @@ impl Supervisor {
             if !described::is_in(&self.tree, pid, id) {
                 return Err("the run's first process is not in the run's cgroup".into());
             }
-            let ports = Ports::default();
-            let listeners = Listeners::make(namespace.as_fd(), ports)?;
+            let (ports, listeners) = match run.guarantee {
+                Guarantee::Structural => {
+                    let ports = Ports::default();
+                    (ports, Listeners::make(namespace.as_fd(), ports)?)
+                }
+                Guarantee::Enforced | Guarantee::Observed => Listeners::make_shared(namespace.as_fd())?,
+            };
             self.register(&run, ports, &listeners)?;
             Described::new(run.clone(), pid, ports)?.write(&self.places)?;
-            self.watch(id, init);
+            self.watch(&run, init);
             Ok(Served { run, ports, listeners })
         })();
         let served = match made {
@@ -93,8 +106,8 @@ impl Supervisor {
             run: run.id,
             ports,
             namespace: listeners.cookie,
-            v4: ADDRESS_V4,
-            v6: listeners.v6.is_some().then_some(ADDRESS_V6),
+            own: (run.guarantee == Guarantee::Structural)
+                .then(|| (ADDRESS_V4, listeners.v6.is_some().then_some(ADDRESS_V6))),
         };
         self.capture.register(&self.tree.directory_of(run.id), network)
     }
@@ -110,12 +123,17 @@ impl Supervisor {
         Ok(())
     }
 
-    fn watch(&self, run: RunId, init: OwnedFd) {
-        let events = self.events.clone();
+    fn watch(&self, run: &Run, init: OwnedFd) {
+        let (events, tree) = (self.events.clone(), self.tree.clone());
+        let (run, guarantee) = (run.id, run.guarantee);
         tokio::spawn(async move {
             // What cannot be watched is ended.
             if let Err(error) = syscalls::readable(&init).await {
                 tracing::error!(%run, %error, "a run cannot be watched");
+            }
+            // A launched run's processes end with its first; attached ones go on until the last is gone.
+            while guarantee != Guarantee::Structural && tree.is_populated(run) {
+                tokio::time::sleep(LEFT).await;
             }
             let _ = events.send(Event::RunEnded(run)).await;
         });
@@ -178,9 +196,12 @@ impl Supervisor {
             return Err("its first process is gone".into());
         }
         let Described { run, ports, .. } = described;
-        let listeners = Listeners::make(namespace.as_fd(), ports)?;
+        let listeners = match run.guarantee {
+            Guarantee::Structural => Listeners::make(namespace.as_fd(), ports)?,
+            Guarantee::Enforced | Guarantee::Observed => Listeners::make_in(namespace.as_fd(), ports)?,
+        };
         self.register(&run, ports, &listeners)?;
-        self.watch(run.id, init);
+        self.watch(&run, init);
         Ok(Served { run, ports, listeners })
     }
 
@@ -203,7 +224,10 @@ impl Supervisor {
             id,
             agent: agent.clone(),
             cgroup: self.tree.name_of(id),
-            guarantee: Guarantee::Structural,
+            guarantee: match facts.network {
+                Network::Own => Guarantee::Structural,
+                Network::Shared { .. } => Guarantee::Enforced,
+            },
             mode: facts.mode,
             claims,
             started_at: jiff::Timestamp::now().as_microsecond(),
@@ -227,7 +251,17 @@ fn own_claims(facts: &LaunchFacts) -> BTreeMap<String, String> {
     ]);
     claims.extend(facts.launcher_user.clone().map(|user| ("launcher_user".to_owned(), user)));
     claims.extend(facts.reason.clone().map(|reason| ("reason".to_owned(), reason)));
+    if let Network::Shared { cgroup_before } = &facts.network {
+        claims.insert(CGROUP_BEFORE.to_owned(), cgroup_before.clone());
+    }
     claims
+}
+
+/// The cgroup that a run's processes were in before they were attached, from the hierarchy's root; nothing for a run
+/// that was launched, or is not there.
+pub fn cgroup_before(places: &Places, run: RunId) -> Option<String> {
+    let found = Described::all(places).into_iter().find(|described| described.run.id == run)?;
+    found.run.claims.get(CGROUP_BEFORE).cloned()
 }
 
 /// The process behind a pidfd, in this pid namespace.

@@ -242,6 +242,7 @@ fn begin(launcher: &Launcher, executable: &str) -> (LaunchAnswer, Vec<OwnedFd>) 
         launcher_user: None,
         uid: 65_534,
         capabilities: Vec::new(),
+        network: Network::Own,
         secrets: Vec::new(),
     };
     launcher.send(&LaunchRequest::Begin { version: VERSION, facts }, &[]).expect("send");

@@ -68,22 +68,23 @@ pub struct RunSettings {
     pub tcp_port: u16,
     /// The port of its resolver, on the same addresses.
     pub dns_port: u16,
-    /// The cookie (`SO_NETNS_COOKIE`) of the run's own network namespace; none when it uses the host's.
-    pub own_namespace: Option<u64>,
-    /// The run's own addresses there.
-    pub addresses: RunAddresses,
+    /// The cookie (`SO_NETNS_COOKIE`) of the network namespace that the run is in.
+    pub namespace: u64,
+    /// The run's own addresses there; none when the namespace is not its own.
+    pub own: Option<RunAddresses>,
 }
 
 impl RunSettings {
     pub(super) fn to_raw(self) -> RunConfig {
+        let addresses = self.own.unwrap_or_default();
         RunConfig {
             run: self.run.as_u64(),
-            netns_cookie: self.own_namespace.unwrap_or(0),
-            own_v6: self.addresses.v6.map_or([0; 4], |v6| words(v6.octets())),
-            own_v4: self.addresses.v4.map_or(0, |v4| u32::from_ne_bytes(v4.octets())),
+            netns_cookie: self.namespace,
+            own_v6: addresses.v6.map_or([0; 4], |v6| words(v6.octets())),
+            own_v4: addresses.v4.map_or(0, |v4| u32::from_ne_bytes(v4.octets())),
             tcp_port: self.tcp_port.into(),
             dns_port: self.dns_port.into(),
-            flags: if self.own_namespace.is_some() { RunConfig::OWN_NETNS } else { 0 },
+            flags: if self.own.is_some() { RunConfig::OWN_NETNS } else { 0 },
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use aya::maps::{Array, HashMap, Map, MapData};
 use interceptor_common::{
     ABI_VERSION, Config, Flow, ProcessKey, ProcessValue, RunConfig, TupleKey,
-    names::{self, CGROUP_PROGRAMS, TRACEPOINT_PROGRAMS},
+    names::{self, CGROUP_PROGRAMS, GUARD_PROGRAMS, TRACEPOINT_PROGRAMS},
 };
 use interceptor_core::model::RunId;
 
@@ -35,6 +35,7 @@ pub struct Attachment {
     runs: Mutex<HashMap<MapData, u64, RunConfig>>,
     flows: Mutex<HashMap<MapData, u64, Flow>>,
     tuples: Mutex<HashMap<MapData, TupleKey, Flow>>,
+    usage: Mutex<HashMap<MapData, u64, u64>>,
     processes: HashMap<MapData, ProcessKey, ProcessValue>,
     proxy: KernelMaps,
     log: Mutex<Option<KernelLog>>,
@@ -53,11 +54,12 @@ impl Attachment {
         let attachment = Self::open(slice, pins, KernelLog::of(&mut object)?)?;
         attachment.write_config(Config::ENFORCE)?;
         // From here to the end of pinning, both the new programs and any old ones are in force.
-        let links = load::attach_all(&mut object, &attachment.slice)?;
+        let links = load::attach_all(&mut object, &attachment.slice, &cgroup::root()?)?;
         for (name, link) in links {
             replace_pin(&attachment.pins.links(), name, link)?;
         }
         let mut known = CGROUP_PROGRAMS.to_vec();
+        known.extend(GUARD_PROGRAMS);
         known.extend(TRACEPOINT_PROGRAMS.iter().map(|(name, _)| *name));
         attachment.pins.remove_strangers(&known)?;
         Ok(attachment)
@@ -73,6 +75,7 @@ impl Attachment {
             runs: Mutex::new(hash(names::RUNS)?.try_into().map_err(unfit(names::RUNS))?),
             flows: Mutex::new(hash(names::FLOWS)?.try_into().map_err(unfit(names::FLOWS))?),
             tuples: Mutex::new(hash(names::TUPLES)?.try_into().map_err(unfit(names::TUPLES))?),
+            usage: Mutex::new(hash(names::USAGE)?.try_into().map_err(unfit(names::USAGE))?),
             processes: hash(names::PROCESSES)?.try_into().map_err(unfit(names::PROCESSES))?,
             proxy: KernelMaps::from_pins(&folder)?,
             log: Mutex::new(Some(log)),
@@ -113,6 +116,8 @@ impl Attachment {
 
     /// Makes a run known, before its first process. `cgroup` is from [`cgroup::id`].
     pub fn register_run(&self, cgroup: u64, run: RunSettings) -> Result<(), KernelError> {
+        self.count_anew(run.run.as_u64())
+            .map_err(KernelError::refused(format!("run {}: there may be too many", run.run)))?;
         lock(&self.runs)
             .insert(cgroup, run.to_raw(), 0)
             .map_err(KernelError::refused(format!("run {}: there may be too many", run.run)))
@@ -122,6 +127,7 @@ impl Attachment {
     pub fn forget_run(&self, cgroup: u64) -> Result<(), KernelError> {
         let Ok(run) = lock(&self.runs).get(&cgroup, 0) else { return Ok(()) };
         lock(&self.runs).remove(&cgroup).map_err(KernelError::refused("to forget a run"))?;
+        let _ = lock(&self.usage).remove(&run.run);
         self.remove_where(|flow| flow.run == run.run, |flow| flow.run == run.run);
         Ok(())
     }
@@ -141,7 +147,27 @@ impl Attachment {
             let key = ProcessKey { start_boottime: flow.start_boottime, tgid: flow.tgid, reserved: 0 };
             self.processes.get(&key, 0).is_err()
         };
-        self.remove_where(|flow| flow.at_ns < oldest && is_dead(flow), |flow| flow.at_ns < oldest)
+        // Processes that were there before their run was captured are not among those that are known.
+        let launched: Vec<u64> = lock(&self.runs)
+            .iter()
+            .flatten()
+            .filter(|(_, run)| run.flags & RunConfig::OWN_NETNS != 0)
+            .map(|(_, run)| run.run)
+            .collect();
+        let flow_goes = |flow: &Flow| flow.at_ns < oldest && launched.contains(&flow.run) && is_dead(flow);
+        let swept = self.remove_where(flow_goes, |flow| flow.at_ns < oldest);
+        for (_, run) in self.runs() {
+            if let Err(error) = self.count_anew(run.as_u64()) {
+                tracing::warn!(%run, %error, "what a run has of the table could not be counted");
+            }
+        }
+        swept
+    }
+
+    /// Sets how many redirected sockets a run has: what the kernel aborts is not given back by itself.
+    fn count_anew(&self, run: u64) -> Result<(), aya::maps::MapError> {
+        let count = lock(&self.flows).iter().flatten().filter(|(_, flow)| flow.run == run).count();
+        lock(&self.usage).insert(run, u64::try_from(count).unwrap_or(u64::MAX), 0)
     }
 
     fn remove_where(&self, flow_goes: impl Fn(&Flow) -> bool, tuple_goes: impl Fn(&Flow) -> bool) -> usize {

@@ -11,7 +11,7 @@ use aya::{
     Btf, Ebpf, EbpfLoader,
     programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, links::FdLink},
 };
-use interceptor_common::names::{CGROUP_PROGRAMS, OFFSETS, TRACEPOINT_PROGRAMS};
+use interceptor_common::names::{CGROUP_PROGRAMS, GUARD_PROGRAMS, OFFSETS, TRACEPOINT_PROGRAMS};
 
 use super::{KernelError, btf, sys};
 
@@ -70,20 +70,26 @@ pub(super) fn verify(
     }
 }
 
-/// Loads and attaches every program to `slice`. The links die with the returned values until they are pinned.
-pub(super) fn attach_all(object: &mut Ebpf, slice: &Path) -> Result<Vec<(&'static str, Link)>, KernelError> {
+/// Loads and attaches every program to `slice`, and the guards to `root`. The links die with the returned values until they are pinned.
+pub(super) fn attach_all(
+    object: &mut Ebpf,
+    slice: &Path,
+    root: &Path,
+) -> Result<Vec<(&'static str, Link)>, KernelError> {
     let types = kernel_types()?;
-    let cgroup = File::open(slice).map_err(KernelError::place("open", slice))?;
-    let cgroup_programs = CGROUP_PROGRAMS.iter().map(|name| (*name, None));
-    let tracepoint_programs = TRACEPOINT_PROGRAMS.iter().map(|(name, point)| (*name, Some(*point)));
+    let open = |path| File::open(path).map_err(KernelError::place("open", path));
+    let (slice, root) = (open(slice)?, open(root)?);
+    let captured = CGROUP_PROGRAMS.iter().map(|name| (*name, None, &slice));
+    let guards = GUARD_PROGRAMS.iter().map(|name| (*name, None, &root));
+    let traced = TRACEPOINT_PROGRAMS.iter().map(|(name, point)| (*name, Some(*point), &slice));
     let mut links = Vec::new();
-    for (name, tracepoint) in cgroup_programs.chain(tracepoint_programs) {
+    for (name, tracepoint, cgroup) in captured.chain(guards).chain(traced) {
         let program = object.program_mut(name).ok_or_else(|| KernelError::Refused {
             what: format!("program {name}"),
             source: "the object does not have it: rebuild it with `cargo xtask build-ebpf`".into(),
         })?;
         verify(program, tracepoint, &types).map_err(KernelError::refused(format!("program {name}")))?;
-        let link = attach(program, &cgroup)
+        let link = attach(program, cgroup)
             .map_err(|source| KernelError::Refused { what: format!("a link for {name}"), source })?;
         links.push((name, link));
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::programs::{ProgramError, links::PinnedLink};
-use interceptor_common::names::{CGROUP_PROGRAMS, TRACEPOINT_PROGRAMS};
+use interceptor_common::names::{CGROUP_PROGRAMS, GUARD_PROGRAMS, TRACEPOINT_PROGRAMS};
 
 use super::{KernelError, btf, cgroup, diag, load, pins};
 use crate::places::Places;
@@ -77,7 +77,7 @@ fn hooks(places: &Places, scratch: &Path) -> Vec<Finding> {
         Err(detail) => return failed(detail),
     };
     let links = pins::Pins::of(places).links();
-    let plain = CGROUP_PROGRAMS.iter().map(|name| (*name, None));
+    let plain = CGROUP_PROGRAMS.iter().chain(&GUARD_PROGRAMS).map(|name| (*name, None));
     let traced = TRACEPOINT_PROGRAMS.iter().map(|(name, point)| (*name, Some(*point)));
     plain
         .chain(traced)

@@ -66,7 +66,7 @@ use self::{
 };
 use crate::{
     channel::{self, Channel, ChannelError},
-    helper::messages::{COMMAND_LIMIT, LaunchAnswer, LaunchFacts, LaunchRequest, VERSION},
+    helper::messages::{COMMAND_LIMIT, LaunchAnswer, LaunchFacts, LaunchRequest, Network, VERSION},
     places::Places,
 };
 
@@ -263,6 +263,7 @@ fn begin(
         launcher_user,
         uid: account.uid.as_raw(),
         capabilities: options.capabilities.iter().map(ToString::to_string).collect(),
+        network: Network::Own,
         secrets: environment::secret_names(env::vars_os()),
     };
     match asked(helper, &LaunchRequest::Begin { version: VERSION, facts }, &[])? {

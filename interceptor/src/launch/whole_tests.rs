@@ -61,8 +61,8 @@ impl Capture for Kernel {
             run: network.run,
             tcp_port: network.ports.tcp,
             dns_port: network.ports.dns,
-            own_namespace: Some(network.namespace),
-            addresses: RunAddresses { v4: Some(network.v4), v6: network.v6 },
+            namespace: network.namespace,
+            own: network.own.map(|(v4, v6)| RunAddresses { v4: Some(v4), v6 }),
         };
         Ok(self.attachment.register_run(cgroup::id(path)?, settings)?)
     }

@@ -183,6 +183,11 @@ fn refused_in_words(reason: Counter, destination: Option<SocketAddr>, protocol: 
         (Counter::RefusedOption, _) => format!("option {port} of level {protocol} on a socket"),
         (Counter::RefusedBind, _) => format!("a bind to port {port}"),
         (Counter::RefusedSocket, _) => format!("a socket of {protocol_name} (protocol {protocol})"),
+        (Counter::RefusedForeign, Some(to)) => {
+            format!(
+                "{protocol_name} (protocol {protocol}) to {to}, by a socket that was made outside of the run"
+            )
+        }
         (_, Some(to)) => format!("{protocol_name} (protocol {protocol}) to {to}"),
         (_, None) => format!("{protocol_name} (protocol {protocol})"),
     }

@@ -113,8 +113,8 @@ impl Stage {
             run,
             tcp_port: namespace.tcp4.local_addr().expect("port").port(),
             dns_port: namespace.dns4.local_addr().expect("port").port(),
-            own_namespace: Some(namespace.cookie),
-            addresses: RunAddresses { v4: Some(Ipv4Addr::new(10, 99, 0, 1)), v6: None },
+            namespace: namespace.cookie,
+            own: Some(RunAddresses { v4: Some(Ipv4Addr::new(10, 99, 0, 1)), v6: None }),
         };
         attachment.register_run(cgroup::id(&cgroup).expect("id"), settings).expect("register");
         let descriptors = attachment.proxy_maps().descriptors().expect("descriptors");
