@@ -23,9 +23,11 @@ pub mod model_api;
 pub mod places;
 pub mod process;
 pub mod sniffer;
+pub mod talk;
 
 pub use audit::{Exchange, Records};
 pub use bed::{Bed, RunningBed};
 pub use installation::{Installation, Setup};
 pub use login::Logins;
 pub use process::{Finished, Job};
+pub use talk::Talker;

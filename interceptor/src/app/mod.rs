@@ -2,6 +2,7 @@
 
 mod ahead;
 mod approvals;
+pub mod attach;
 pub mod daemon;
 mod floods;
 mod glass;

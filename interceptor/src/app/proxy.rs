@@ -374,6 +374,7 @@ impl Daemon {
             Request::Runs => Answer::Runs { runs: self.runs() },
             Request::Kill { run } => self.kill(run).await,
             Request::Release { run, reason, seconds } => self.release(run, reason, seconds),
+            Request::Detach { run, reason } => self.detach(run, &reason),
             Request::Reload => self.reload().await,
         }
     }
@@ -461,6 +462,21 @@ impl Daemon {
         });
         Answer::Done {
             text: format!("run {run} is relayed uninspected for {seconds} seconds; this is recorded"),
+        }
+    }
+
+    fn detach(&self, run: RunId, reason: &str) -> Answer {
+        let Some(live) = self.proxy.runs.find(run) else { return no_such(run) };
+        if reason.trim().is_empty() {
+            return Answer::Failed { text: "detaching needs a reason".to_owned() };
+        }
+        let text = format!("detached, no longer captured: {reason}");
+        if self.proxy.event(Some((run, &live.agent.name)), EventKind::Released, text) {
+            Answer::Done { text: format!("detached run {run}; this is recorded") }
+        } else {
+            Answer::Failed {
+                text: "nothing was detached: it could not be recorded; see `interceptor status`".to_owned(),
+            }
         }
     }
 

@@ -57,6 +57,13 @@ pub enum Request {
         /// For how long, in seconds.
         seconds: u64,
     },
+    /// Record that a run's processes are about to be taken out of capture.
+    Detach {
+        /// The run.
+        run: RunId,
+        /// Why, for the record.
+        reason: String,
+    },
     /// Load the policy folder again.
     Reload,
 }

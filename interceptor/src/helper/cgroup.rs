@@ -109,6 +109,18 @@ impl Tree {
         entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
     }
 
+    /// Whether a cgroup, named from the hierarchy's root, is of captured processes or of the daemon's.
+    pub fn is_ours(&self, name: &str) -> bool {
+        name.split('/').any(|part| is_slice(part) || part == self.daemon)
+    }
+
+    /// The processes in the run's cgroup and below it.
+    pub fn processes(&self, run: RunId) -> Vec<u32> {
+        let mut found = Vec::new();
+        collect(&self.directory_of(run), &mut found);
+        found
+    }
+
     /// Whether any process is in the run's cgroup or below it.
     pub fn is_populated(&self, run: RunId) -> bool {
         is_populated(&self.directory_of(run))
@@ -170,7 +182,21 @@ impl Tree {
     pub fn is_captured(pid: &str) -> io::Result<bool> {
         let cgroups = fs::read_to_string(Path::new("/proc").join(pid).join("cgroup"))?;
         let name = cgroups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
-        Ok(name.split('/').any(|part| part.starts_with("interceptor") && part.ends_with(".slice")))
+        Ok(name.split('/').any(is_slice))
+    }
+}
+
+fn is_slice(part: &str) -> bool {
+    part.starts_with("interceptor") && part.ends_with(".slice")
+}
+
+fn collect(folder: &Path, found: &mut Vec<u32>) {
+    let processes = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    found.extend(processes.lines().filter_map(|line| line.parse::<u32>().ok()));
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect(&entry.path(), found);
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     places::Places,
 };
 
-/// How often a run that outlives its first process is looked at.
+/// How often a run whose processes were attached is looked at.
 const LEFT: Duration = Duration::from_millis(200);
 /// The claim that says where attached processes came from.
 const CGROUP_BEFORE: &str = "cgroup_before";
@@ -127,13 +127,16 @@ impl Supervisor {
         let (events, tree) = (self.events.clone(), self.tree.clone());
         let (run, guarantee) = (run.id, run.guarantee);
         tokio::spawn(async move {
-            // What cannot be watched is ended.
-            if let Err(error) = syscalls::readable(&init).await {
-                tracing::error!(%run, %error, "a run cannot be watched");
-            }
-            // A launched run's processes end with its first; attached ones go on until the last is gone.
-            while guarantee != Guarantee::Structural && tree.is_populated(run) {
-                tokio::time::sleep(LEFT).await;
+            if guarantee == Guarantee::Structural {
+                // A launched run ends with its first process. What cannot be watched is ended.
+                if let Err(error) = syscalls::readable(&init).await {
+                    tracing::error!(%run, %error, "a run cannot be watched");
+                }
+            } else {
+                // Attached processes may outlive the first, or be taken out again.
+                while tree.is_populated(run) {
+                    tokio::time::sleep(LEFT).await;
+                }
             }
             let _ = events.send(Event::RunEnded(run)).await;
         });
@@ -188,11 +191,21 @@ impl Supervisor {
     }
 
     fn take_over(&self, described: Described) -> Result<Served, Foreign> {
-        let pid = i32::try_from(described.init)?;
+        let attached = described.run.guarantee != Guarantee::Structural;
+        let first = match self.tree.processes(described.run.id).first() {
+            Some(first) if attached => *first,
+            _ => described.init,
+        };
+        let pid = i32::try_from(first)?;
         let init = syscalls::pidfd_open(nix::unistd::Pid::from_raw(pid))?;
         let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
         // Asked after both were opened: they belong to this process, then.
-        if !described.is_alive(&self.tree) {
+        let alive = if attached {
+            described::is_in(&self.tree, first, described.run.id)
+        } else {
+            described.is_alive(&self.tree)
+        };
+        if !alive {
             return Err("its first process is gone".into());
         }
         let Described { run, ports, .. } = described;

@@ -5,6 +5,7 @@
 //! terminal, signals and exit status are the caller's. Knows nothing of protocols, policy or credentials: what an
 //! agent may do, the daemon says.
 
+pub mod attach;
 mod capabilities;
 mod daemon;
 mod environment;
@@ -131,6 +132,12 @@ pub enum LaunchError {
     /// From inside a run.
     #[error("this process is captured itself: launch from outside of the run")]
     Captured,
+    /// Nothing to attach to.
+    #[error("there is no process {0}")]
+    NoProcess(u32),
+    /// Something that cannot be captured.
+    #[error("{0}")]
+    Obstacle(String),
     /// No command.
     #[error("no command: say what to run after `--`")]
     NoCommand,
@@ -183,7 +190,8 @@ pub enum LaunchError {
 }
 
 impl LaunchError {
-    fn status(&self) -> u8 {
+    /// The exit status that stands for it.
+    pub fn status(&self) -> u8 {
         match self {
             Self::NotFound(_) => NOT_FOUND,
             Self::NotExecutable(_) => NOT_EXECUTABLE,
@@ -208,7 +216,8 @@ pub fn run(options: &Options) -> ExitCode {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with its causes, in a line.
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

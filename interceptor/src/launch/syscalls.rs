@@ -82,6 +82,32 @@ pub(crate) fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
     owned(fd)
 }
 
+/// A copy of another process's descriptor.
+pub(crate) fn pidfd_descriptor(pidfd: BorrowedFd<'_>, number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) })
+}
+
+/// A socket's family, kind and protocol.
+pub(crate) fn socket_kind(socket: BorrowedFd<'_>) -> io::Result<(libc::c_int, libc::c_int, libc::c_int)> {
+    let option = |name| {
+        let mut value: libc::c_int = 0;
+        let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: these options write one integer, which outlives the call.
+        let done = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                name,
+                std::ptr::from_mut(&mut value).cast(),
+                &mut length,
+            )
+        };
+        if done == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+    };
+    Ok((option(libc::SO_DOMAIN)?, option(libc::SO_TYPE)?, option(libc::SO_PROTOCOL)?))
+}
+
 /// Sends `signal` to the process behind `pidfd`.
 pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
     // SAFETY: a null siginfo is documented as "like kill".

@@ -4,21 +4,13 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{BufRead, BufReader, Write},
-    os::unix::{
-        fs::{PermissionsExt, chown},
-        process::CommandExt,
-    },
+    io::{BufRead, BufReader},
+    os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc,
+    process::Command,
     time::Duration,
 };
 
-use nix::{
-    sys::signal::{Signal, killpg},
-    unistd::Pid,
-};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -30,6 +22,7 @@ use crate::{
     Finished, Installation, Job, RunningBed, Setup, leaks, places,
     process::{self, PATIENCE, wait_until},
     sniffer::Sniffer,
+    talk::Talker,
 };
 
 const ESCAPE: &str = include_str!("../../tests/clients/escape.py");
@@ -52,10 +45,10 @@ pub(super) struct Stage<'a> {
     bed: &'a RunningBed,
     /// Where the database can be reached, which it cannot from the namespace.
     plain: &'a Installation,
-    captured: Server,
-    same: Server,
-    root: Server,
-    deputy: Server,
+    captured: Talker,
+    same: Talker,
+    root: Talker,
+    deputy: Talker,
     installation: Installation,
     sniffer: Sniffer,
     script: String,
@@ -76,16 +69,16 @@ impl<'a> Stage<'a> {
         let person = person().map(|word| word.to_string());
         let mut command = installation.outside(&places::tool("setpriv"));
         command.args(person).args(["/usr/bin/python3", &deputy, &SERVICE.to_string()]);
-        let mut deputy = Server::start(command);
+        let mut deputy = Talker::start(command);
         for door in [Door::Run, Door::Shared] {
             open_door(&mut deputy, &door_path(&installation, &doors, bed, door), door);
         }
-        let captured = Server::start(captured(identity, &installation, &script));
+        let captured = Talker::start(captured(identity, &installation, &script));
         for door in [Door::RunLater, Door::TmpLater, Door::SharedLater, Door::Abstract] {
             open_door(&mut deputy, &door_path(&installation, &doors, bed, door), door);
         }
-        let same = Server::start(outside(&installation, &identity.outside(), &script));
-        let root = Server::start(outside(&installation, &["--reuid=0".to_owned()], &script));
+        let same = Talker::start(outside(&installation, &identity.outside(), &script));
+        let root = Talker::start(outside(&installation, &["--reuid=0".to_owned()], &script));
         let (run, listener) = listener(&installation);
         let _ = sniffer.frames();
         Self {
@@ -160,7 +153,7 @@ impl<'a> Stage<'a> {
                     Who::Same => &mut self.same,
                     Who::Root => &mut self.root,
                 };
-                let answer = server.ask(&given);
+                let answer = ask(server, &given);
                 if dialler.is_some() {
                     // Its own packets are answered by the host: they are no escape.
                     drop(dialler);
@@ -190,7 +183,7 @@ impl<'a> Stage<'a> {
         match attempt.at {
             Aim::Service => put("port", json!(SERVICE)),
             Aim::Inbound | Aim::Forwarder => put("port", json!(LISTENER)),
-            Aim::Victim => put("pid", json!(self.deputy.child.id())),
+            Aim::Victim => put("pid", json!(self.deputy.pid())),
             Aim::Proxy => put("pid", json!(self.proxy())),
             Aim::Door(door) => put("path", json!(door_path(installation, &self.doors, self.bed, door))),
             Aim::File(secret) => put("path", json!(self.secret(secret))),
@@ -313,65 +306,10 @@ fn person() -> [String; 3] {
     [format!("--reuid={PERSON}"), format!("--regid={PERSON}"), "--clear-groups".to_owned()]
 }
 
-/// A process that takes a line of JSON and answers with one.
-struct Server {
-    child: Child,
-    input: ChildStdin,
-    lines: mpsc::Receiver<String>,
-    errors: tempfile::NamedTempFile,
-}
-
-impl Server {
-    /// Starts it and waits for its first word.
-    fn start(mut command: Command) -> Self {
-        let errors = tempfile::NamedTempFile::new().expect("a file in /tmp");
-        let spawned = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(errors.reopen().expect("own file"))
-            .process_group(0)
-            .spawn();
-        let mut child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let (input, output) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
-        let (tell, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            let lines = BufReader::new(output).lines().map_while(Result::ok);
-            lines.take_while(|line| tell.send(line.clone()).is_ok()).for_each(drop);
-        });
-        let server = Self { child, input, lines, errors };
-        assert_eq!(server.line(PATIENCE), "ready");
-        server
-    }
-
-    fn line(&self, patience: Duration) -> String {
-        self.lines.recv_timeout(patience).unwrap_or_else(|_| {
-            panic!("no word; it said {}", fs::read_to_string(self.errors.path()).unwrap_or_default())
-        })
-    }
-
-    fn said(&mut self, given: &Value) -> String {
-        writeln!(self.input, "{given}").expect("it listens");
-        self.line(ATTEMPT)
-    }
-
-    fn ask(&mut self, given: &Value) -> Answer {
-        let line = self.said(given);
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM);
-        for _ in 0..250 {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
-        let _ = self.child.wait();
-    }
+/// What a process of the script's says to an attempt.
+fn ask(server: &mut Talker, given: &Value) -> Answer {
+    let line = server.say(&given.to_string(), ATTEMPT);
+    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
 }
 
 /// Lets everybody on the host ping, as systemd and Docker do.
@@ -417,9 +355,10 @@ fn door_path(installation: &Installation, doors: &Path, bed: &RunningBed, door: 
     }
 }
 
-fn open_door(deputy: &mut Server, path: &Path, door: Door) {
+fn open_door(deputy: &mut Talker, path: &Path, door: Door) {
     let mode = if matches!(door, Door::Run | Door::RunLater) { 0o777 } else { 0o700 };
-    assert_eq!(deputy.said(&json!({ "path": path, "mode": mode })), "bound");
+    let wanted = json!({ "path": path, "mode": mode }).to_string();
+    assert_eq!(deputy.say(&wanted, PATIENCE), "bound");
 }
 
 /// `program` with a socket to the world at descriptor 9.

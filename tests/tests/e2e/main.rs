@@ -10,6 +10,7 @@ mod agent_sdk;
 mod approvals;
 mod approvers;
 mod break_glass;
+mod attach;
 mod budget;
 mod bypass;
 mod clients;

@@ -46,6 +46,10 @@ pub struct Arguments {
 enum Command {
     /// Run a command captured: everything it and its children send is judged and recorded.
     Run(app::run::Arguments),
+    /// Capture a process that runs already, and all that descend from it.
+    Attach(app::attach::Arguments),
+    /// Take an attached run's processes out of capture again; recorded.
+    Detach(runs::Detach),
     /// Write a first policy folder, credential file and expected verdicts for one database.
     Init(init::Options),
     /// List live runs.
@@ -102,6 +106,7 @@ pub fn main() -> ExitCode {
     let printer = Printer::new(arguments.json);
     let done = match arguments.command {
         Command::Run(options) => return app::run::run(&places, root, options),
+        Command::Attach(options) => return app::attach::run(&places, root, &options),
         Command::Daemon(options) => return app::daemon::run(&places, root, &options),
         Command::Role(role) => return app::role(&places, &role),
         Command::Init(options) => init::init(&places, &printer, options),
@@ -109,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Status => runs::status(&places, &printer),
         Command::Kill(options) => runs::kill(&places, &printer, &options),
         Command::Release(options) => runs::release(&places, &printer, options),
+        Command::Detach(options) => runs::detach(&places, &printer, options),
         Command::Reload => runs::reload(&places, &printer),
         Command::Approvals(command) => approvals::run(&places, &printer, command),
         Command::BreakGlass(options) => break_glass::run(&places, &printer, options),

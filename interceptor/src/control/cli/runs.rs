@@ -1,6 +1,6 @@
 //! Live runs: list, inspect, end, release.
 
-use std::process::ExitCode;
+use std::{fs, process::ExitCode};
 
 use clap::Args;
 use interceptor_core::model::{Mode, RunId};
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     control::api::{self, Answer, ControlError, Request, RunStatus, Status},
-    helper::cgroup::Tree,
+    helper::{self, cgroup::Tree},
     places::Places,
     store,
 };
@@ -35,6 +35,16 @@ pub(super) struct Release {
     /// For how long, such as `10m`; at most 24 hours.
     #[arg(long = "for", value_name = "TIME", value_parser = time)]
     duration: SignedDuration,
+}
+
+/// Arguments of `detach`.
+#[derive(Debug, Args)]
+pub(super) struct Detach {
+    /// The run, as `ps` prints it.
+    run: RunId,
+    /// Why; it is recorded.
+    #[arg(long)]
+    reason: String,
 }
 
 fn time(text: &str) -> Result<SignedDuration, String> {
@@ -204,6 +214,43 @@ pub(super) fn kill(places: &Places, printer: &Printer, options: &Kill) -> Result
             finish(printer, Answer::Done { text: format!("killed run {} without the daemon", options.run) })
         }
     }
+}
+
+/// `interceptor detach`
+pub(super) fn detach(places: &Places, printer: &Printer, options: Detach) -> Result<ExitCode, Failure> {
+    let Detach { run, reason } = options;
+    if reason.trim().is_empty() {
+        return Err(Failure::usage("--reason must say why: it is recorded"));
+    }
+    let before = helper::cgroup_before(places, run).ok_or_else(|| {
+        Failure::no(format!(
+            "run {run} was not attached: it ends with its command, or by `interceptor kill {run}`"
+        ))
+    })?;
+    let tree = Tree::find(places).map_err(|error| Failure::of(&error))?;
+    let answer = ask(places, Request::Detach { run, reason })?;
+    if matches!(answer, Answer::Done { .. }) {
+        // Their own cgroup may be gone by now; the root never is.
+        let own = tree.root().join(before.trim_start_matches('/')).join("cgroup.procs");
+        let fallback = tree.root().join("cgroup.procs");
+        loop {
+            let processes = tree.processes(run);
+            if processes.is_empty() {
+                break;
+            }
+            for pid in processes {
+                let moved =
+                    fs::write(&own, pid.to_string()).or_else(|_| fs::write(&fallback, pid.to_string()));
+                match moved {
+                    Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+                        return Err(Failure::host(format!("process {pid} could not be moved: {error}")));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    finish(printer, answer)
 }
 
 /// `interceptor release`

@@ -1,0 +1,108 @@
+//! Processes that ran before they were captured.
+
+use std::{path::Path, process::Command, time::Duration};
+
+use interceptor_tests::{
+    Bed, Installation, RunningBed, Setup, Talker, places,
+    process::{PATIENCE, wait_until},
+};
+
+const AGENT: &str = include_str!("../clients/attached.py");
+const LONG: Duration = Duration::from_secs(30);
+
+/// An agent that nobody has captured yet, with what `setpriv` is told besides.
+fn agent(installation: &Installation, bed: &RunningBed, rights: &[&str]) -> Talker {
+    let script = installation.script("attached.py", AGENT);
+    let mut command: Command = installation.outside(&places::tool("setpriv"));
+    command.args(rights).args(["/usr/bin/python3", &script, &bed.port().to_string()]);
+    command.env("HOME", "/").current_dir("/");
+    Talker::start(command)
+}
+
+const NOBODY: &[&str] = &["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"];
+
+#[test]
+fn a_process_is_captured_as_it_runs_and_let_go_again() {
+    let bed = Bed::start();
+    let installation = Setup::of(&bed).start();
+    let mut agent = agent(&installation, &bed, NOBODY);
+    let pid = agent.pid().to_string();
+    assert_eq!(agent.say("dial", LONG), "S", "without capture it reaches the database itself");
+    installation
+        .interceptor(&["attach", "--pid", &pid, "--plan"])
+        .succeeded()
+        .says("Internet sockets from before, which are reset: 3");
+    assert_eq!(agent.say("dial", LONG), "S", "a plan changes nothing");
+
+    let attached = installation.interceptor(&["attach", "--pid", &pid, "--agent", "release-bot"]).succeeded();
+    let run = attached.stdout.split_whitespace().find(|word| word.len() == 11 && word.starts_with('r'));
+    let run = run.expect("a run").to_owned();
+    for (word, why) in [
+        ("before", "a connection from before is reset"),
+        ("dial", "the database's own port is no resource"),
+        ("datagrams", "a socket from before sends nothing"),
+        ("datagram", "and a new one neither"),
+    ] {
+        let said = agent.say(word, LONG);
+        assert!(said.ends_with("Error") || said == "closed", "{why}: {said}");
+    }
+    assert_eq!(agent.say("unused", LONG), "PermissionError", "a socket from before connects to nothing");
+    assert_eq!(agent.say("query", LONG), "100", "what policy permits goes through");
+    let records = installation.ended("SELECT count(*) FROM users");
+    assert_eq!(records.one("SELECT count(*) FROM users").at("/request/guarantee"), "enforced");
+    let listed = installation.runs();
+    assert_eq!(listed[0]["guarantee"], "enforced");
+
+    for (words, why) in [
+        (vec!["attach", "--pid", &pid], "captured already"),
+        (vec!["attach", "--pid", "1"], "the host's first"),
+        (vec!["detach", &run, "--reason", " "], "--reason"),
+    ] {
+        installation.interceptor(&words).failed().says(why);
+    }
+    installation.interceptor(&["detach", &run, "--reason", "the test is over"]).succeeded();
+    assert_eq!(agent.say("dial", LONG), "S", "it is as free as before");
+    wait_until("the run's end", PATIENCE, || installation.runs().is_empty());
+    let audit = installation.interceptor(&["audit", "tail", "--all"]).text();
+    assert!(audit.contains("the test is over"), "{audit}");
+    drop(agent);
+    installation.finish();
+}
+
+/// What could go around is not captured in part: it stays as it was, and the refusal says why.
+#[test]
+fn what_could_go_around_is_not_attached() {
+    let bed = Bed::start();
+    let installation = Setup::of(&bed).start();
+    let mut privileged = agent(&installation, &bed, &["--bounding-set=-all,+net_raw"]);
+    let pid = privileged.pid().to_string();
+    installation.interceptor(&["attach", "--pid", &pid]).failed().says("net_raw");
+    assert_eq!(privileged.say("dial", LONG), "S");
+    let script =
+        "import socket, sys\nheld = socket.socket(40, 1)\nprint('ready', flush=True)\nsys.stdin.read()\n";
+    let mut command = installation.outside(Path::new("/usr/bin/setpriv"));
+    command.args(NOBODY).args(["/usr/bin/python3", "-c", script]);
+    let other = Talker::start(command);
+    installation.interceptor(&["attach", "--pid", &other.pid().to_string()]).failed().says("family 40");
+    assert!(installation.runs().is_empty());
+    drop((privileged, other));
+    installation.finish();
+}
+
+/// A run that was attached outlives the daemon, refused, and is served by the next.
+#[test]
+fn an_attached_run_is_taken_over() {
+    let bed = Bed::start();
+    let mut installation = Setup::of(&bed).start();
+    let mut agent = agent(&installation, &bed, NOBODY);
+    let pid = agent.pid().to_string();
+    installation.interceptor(&["attach", "--pid", &pid, "--agent", "release-bot"]).succeeded();
+    installation.stop();
+    let said = agent.say("dial", LONG);
+    assert!(said.ends_with("Error"), "with the daemon gone everything is refused: {said}");
+    installation.start();
+    assert_eq!(agent.say("query", LONG), "100");
+    drop(agent);
+    wait_until("the run's end", PATIENCE, || installation.runs().is_empty());
+    installation.finish();
+}
