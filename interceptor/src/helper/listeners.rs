@@ -74,7 +74,7 @@ impl Listeners {
     }
 
     /// Makes them in `namespace` at `ports`, whoever else is there.
-    pub fn make_in(namespace: BorrowedFd<'_>, ports: Ports) -> io::Result<Self> {
+    fn make_in(namespace: BorrowedFd<'_>, ports: Ports) -> io::Result<Self> {
         let namespace = namespace.try_clone_to_owned()?;
         let made = thread::Builder::new().name("listeners".to_owned()).spawn(move || {
             // Only this thread changes over, and it ends here.

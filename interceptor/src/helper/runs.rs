@@ -209,11 +209,13 @@ impl Supervisor {
             return Err("its first process is gone".into());
         }
         let Described { run, ports, .. } = described;
-        let listeners = match run.guarantee {
-            Guarantee::Structural => Listeners::make(namespace.as_fd(), ports)?,
-            Guarantee::Enforced | Guarantee::Observed => Listeners::make_in(namespace.as_fd(), ports)?,
+        let (ports, listeners) = match run.guarantee {
+            Guarantee::Structural => (ports, Listeners::make(namespace.as_fd(), ports)?),
+            // Somebody else may have taken the ports while nobody of ours had them.
+            Guarantee::Enforced | Guarantee::Observed => Listeners::make_shared(namespace.as_fd())?,
         };
         self.register(&run, ports, &listeners)?;
+        Described::new(run.clone(), first, ports)?.write(&self.places)?;
         self.watch(&run, init);
         Ok(Served { run, ports, listeners })
     }

@@ -17,6 +17,7 @@ mod preflight;
 pub(crate) mod privileges;
 mod probe;
 mod relay;
+pub mod selftest;
 pub(crate) mod syscalls;
 
 #[cfg(test)]

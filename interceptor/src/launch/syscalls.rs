@@ -303,6 +303,17 @@ pub(crate) fn try_socket(
     owned(libc::c_long::from(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) }))
 }
 
+/// Whether a ring of io_uring may be made: one without room, which the kernel refuses as invalid whoever may.
+pub(crate) fn try_ring() -> io::Result<()> {
+    // SAFETY: with no entries, the kernel looks at nothing else before it refuses; a null pointer is refused, too.
+    let done = unsafe { libc::syscall(libc::SYS_io_uring_setup, 0, std::ptr::null::<libc::c_void>()) };
+    match (done, Errno::last()) {
+        (0.., _) => owned(done).map(drop),
+        (_, Errno::EINVAL | Errno::EFAULT) => Ok(()),
+        (_, errno) => Err(errno.into()),
+    }
+}
+
 /// Replaces this process; returns only on failure.
 pub(crate) fn execute(file: &CString, arguments: &[CString], environment: &[CString]) -> Errno {
     match nix::unistd::execve(file, arguments, environment) {

@@ -1,13 +1,16 @@
-//! Tries every way around capture and prints the table, as `cargo xtask bypass` puts it into the documentation.
+//! Tries every way around capture and prints the tables, as `cargo xtask bypass` puts them into the documentation.
 
 use std::process::ExitCode;
 
-use interceptor_tests::bypass::{self, Facts};
+use interceptor_tests::bypass::{self, Facts, Mode};
 
 fn main() -> ExitCode {
-    let report = bypass::perform();
-    print!("{}", bypass::text(&report, &Facts::find()));
-    let faults = report.faults();
+    let mut faults = Vec::new();
+    for (heading, mode) in [("`run`", Mode::Launched), ("`attach`", Mode::Attached)] {
+        let report = bypass::perform(mode);
+        println!("### {heading}\n\n{}", bypass::text(&report, &Facts::find()));
+        faults.extend(report.faults().into_iter().map(|fault| format!("{heading}: {fault}")));
+    }
     faults.iter().for_each(|fault| eprintln!("{fault}"));
     if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -115,6 +115,8 @@ pub enum Means {
     Proxy,
     /// `ping_group_range`, which a new network namespace has closed.
     Pings,
+    /// Attaching, which resets what was there before.
+    Reset,
     /// The listener is there, and its port is taken.
     Taken,
     /// Policy.
@@ -122,6 +124,14 @@ pub enum Means {
 }
 
 impl Means {
+    /// Whether a run that is attached has it, too.
+    pub fn without_view(self) -> bool {
+        !matches!(
+            self,
+            Self::Filter | Self::View | Self::ReadOnly | Self::Processes | Self::Pings | Self::Launcher
+        )
+    }
+
     /// Its name in the table.
     pub fn name(self) -> &'static str {
         match self {
@@ -135,6 +145,7 @@ impl Means {
             Self::Launcher => "launcher",
             Self::Proxy => "proxy",
             Self::Pings => "network namespace",
+            Self::Reset => "reset",
             Self::Taken => "listener",
             Self::Policy => "policy",
         }
@@ -152,6 +163,7 @@ impl Means {
             Self::Owner | Self::Pings => &["EACCES"],
             Self::Launcher => &["EBADF"],
             Self::Proxy => &["ECONNRESET"],
+            Self::Reset => &["EDESTADDRREQ", "ECONNABORTED", "EBADF"],
             Self::Taken => &["EADDRINUSE"],
             Self::Policy => &["42501"],
         }
@@ -426,6 +438,32 @@ pub const ROWS: &[Row] = &[
     known(74, "the timing of what is allowed", &[], "residual: a channel of a few bits that no proxy closes"),
     row(75, "request smuggling", &[world("smuggling")]),
     row(76, "a protocol that nobody knows", &[world("unknown-protocol")]),
+];
+
+/// What is to be known of a way in `attach`, where a run has no view of its own: for an open way, what closes it.
+pub const ATTACHED: &[(u32, &str)] = &[
+    (18, "open: the host's loopback is shared; closed by `run`"),
+    (20, "open: no hook sees this family; closed by `run`"),
+    (22, "open where the kernel lets anybody make such a socket; it does nothing without a capability"),
+    (25, "open: Unix sockets lead to whoever listens; closed by `run`"),
+    (26, "open for processes of the same uid; closed by a uid of its own, by Yama, by `run`"),
+    (27, "as 26"),
+    (28, "open: what a ring sends meets the same hooks, and one from before is refused; closed by `run`"),
+    (29, "as 28"),
+    (34, "open where set-user-id programs let it; closed by starting it with `no_new_privs`, by `run`"),
+    (35, "open, and of no use for the network: in another one everything is refused; closed by `run`"),
+    (36, "as 35"),
+    (37, "as 25"),
+    (38, "as 25"),
+    (39, "as 25"),
+    (40, "as 25"),
+    (41, "as 25"),
+    (42, "as 25: names can leave by a name service of the host's"),
+    (43, "as 25"),
+    (44, "as 25"),
+    (46, "open where `dev.tty.legacy_tiocsti` is set; closed by `run`"),
+    (54, "as 22"),
+    (63, "open where the kernel lets anybody make such a socket; it does nothing without a capability"),
 ];
 
 /// What some kernels have not, so that there is nothing to close.

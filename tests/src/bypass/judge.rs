@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::catalogue::{Aim, Attempt, Means};
+use super::{
+    Mode,
+    catalogue::{Aim, Attempt, Means},
+};
 
 /// What an attempt itself says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -80,7 +83,7 @@ impl Seen {
     }
 
     /// What it came to in capture, given what it came to without, by somebody who may do anything.
-    pub fn judged(&self, attempt: &Attempt, control: &Self) -> State {
+    pub fn judged(&self, mode: Mode, attempt: &Attempt, control: &Self) -> State {
         let answer = &self.answer;
         if self.frames > 0 {
             return State::Open { evidence: format!("{} frames left", self.frames) };
@@ -105,9 +108,16 @@ impl Seen {
         if answer.done {
             return State::Open { evidence: answer.said.clone() };
         }
-        let by = attempt.by.iter().find(|means| means.shows_as().contains(&answer.errno.as_str()));
+        let shows = |means: &Means| means.shows_as().contains(&answer.errno.as_str());
+        let by = match mode {
+            Mode::Launched => attempt.by.iter().copied().find(shows),
+            Mode::Attached => {
+                let own = attempt.by.iter().copied().filter(|means| means.without_view());
+                own.chain([Means::Reset, Means::Rights]).find(shows)
+            }
+        };
         match by {
-            Some(means) => State::Closed { by: Means::name(*means).to_owned(), evidence: self.evidence() },
+            Some(means) => State::Closed { by: means.name().to_owned(), evidence: self.evidence() },
             None => State::Open { evidence: format!("unexplained: {}", self.evidence()) },
         }
     }
@@ -132,7 +142,7 @@ mod tests {
     #[test]
     fn a_way_is_closed_only_where_it_was_real_and_something_explains_it() {
         let real = seen(true, 1, "", &[]);
-        let judged = |captured: &Seen, control: &Seen| captured.judged(&ATTEMPT, control);
+        let judged = |captured: &Seen, control: &Seen| captured.judged(Mode::Launched, &ATTEMPT, control);
         let open = |state: &State| matches!(state, State::Open { .. });
         assert!(open(&judged(&seen(true, 1, "", &["redirected"]), &real)), "a frame is the last word");
         assert!(open(&judged(&seen(true, 0, "", &[]), &real)), "done, and nothing says why nothing left");

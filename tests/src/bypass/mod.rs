@@ -15,11 +15,40 @@ pub use page::{Facts, text};
 pub use stage::listeners;
 
 use self::{
-    catalogue::{Attempt, OPTIONAL, ROWS, Row},
+    catalogue::{ATTACHED, Aim, Attempt, Door, OPTIONAL, ROWS, Row},
     judge::State,
     stage::{PERSON, Stage},
 };
 use crate::{Bed, Installation, RunningBed, Setup};
+
+/// How the one who tries was captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// By `interceptor run`.
+    Launched,
+    /// By `interceptor attach`.
+    Attached,
+}
+
+impl Mode {
+    /// As whom ways are tried, in the order of the table. Who is root is not attached to.
+    pub fn identities(self) -> &'static [Identity] {
+        match self {
+            Self::Launched => IDENTITIES,
+            Self::Attached => &IDENTITIES[..2],
+        }
+    }
+
+    /// What is to be known of a way.
+    pub fn said(self, row: &Row) -> &'static str {
+        match self {
+            Self::Launched => row.said,
+            Self::Attached => {
+                ATTACHED.iter().find(|(number, _)| *number == row.number).map_or(row.said, |(_, said)| said)
+            }
+        }
+    }
+}
 
 /// As whom ways are tried.
 #[derive(Debug)]
@@ -47,9 +76,11 @@ const DOCKER: &[&str] = &[
     "audit_write",
 ];
 
-/// As whom ways are tried, in the order of the table.
-pub const IDENTITIES: &[Identity] = &[
-    Identity { name: "nobody", uid: 65_534, capabilities: &[] },
+/// A uid that nothing else on the host runs as.
+const NOBODY: u32 = 65_534;
+
+const IDENTITIES: &[Identity] = &[
+    Identity { name: "nobody", uid: NOBODY, capabilities: &[] },
     Identity { name: "the person's uid", uid: PERSON, capabilities: &[] },
     Identity { name: "root, Docker's capabilities", uid: 0, capabilities: DOCKER },
 ];
@@ -84,7 +115,7 @@ impl Identity {
 pub struct Tried {
     /// What was tried.
     pub attempt: &'static Attempt,
-    /// In the order of [`IDENTITIES`].
+    /// In the order of [`Mode::identities`].
     pub states: Vec<State>,
     /// Whether it got through without capture as that identity, or only as root.
     pub by_itself: Vec<bool>,
@@ -102,6 +133,8 @@ pub struct Outcome {
 /// Everything that was seen.
 #[derive(Debug)]
 pub struct Report {
+    /// How whoever tried was captured.
+    pub mode: Mode,
     /// A way each.
     pub outcomes: Vec<Outcome>,
     /// Frames that came when no attempt was under way.
@@ -109,6 +142,14 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether the page says that it is open.
+    fn is_known(&self, row: &Row, attempt: &Attempt, identity: &Identity) -> bool {
+        match self.mode {
+            Mode::Launched => attempt.at == Aim::Door(Door::SharedLater) && identity.uid != NOBODY,
+            Mode::Attached => ATTACHED.iter().any(|(number, _)| *number == row.number),
+        }
+    }
+
     /// What is wrong: ways that are open and not known to be, attempts that could not be tried, late frames.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -116,12 +157,19 @@ impl Report {
             faults.push(format!("{} frames left when no attempt was under way", self.late));
         }
         for Outcome { row, tried } in &self.outcomes {
-            for (one, (identity, state)) in
-                tried.iter().flat_map(|one| IDENTITIES.iter().zip(&one.states).map(move |pair| (one, pair)))
+            for (one, (identity, state)) in tried
+                .iter()
+                .flat_map(|one| self.mode.identities().iter().zip(&one.states).map(move |pair| (one, pair)))
             {
                 let fault = match state {
-                    State::Open { evidence } if row.said.is_empty() => format!("open: {evidence}"),
-                    State::Absent { evidence } if !OPTIONAL.contains(&one.attempt.name) => evidence.clone(),
+                    State::Open { evidence } if !self.is_known(row, one.attempt, identity) => {
+                        format!("open: {evidence}")
+                    }
+                    State::Absent { evidence }
+                        if evidence != "as in `run`" && !OPTIONAL.contains(&one.attempt.name) =>
+                    {
+                        evidence.clone()
+                    }
                     _ => continue,
                 };
                 let (name, at) = (one.attempt.name, one.attempt.at);
@@ -133,12 +181,15 @@ impl Report {
 }
 
 /// Tries everything.
-pub fn perform() -> Report {
+pub fn perform(mode: Mode) -> Report {
     let bed = Bed::start();
     let plain = Setup::of(&bed).start();
     let columns: Vec<_> = thread::scope(|scope| {
-        let all: Vec<_> =
-            IDENTITIES.iter().map(|identity| scope.spawn(|| column(identity, &bed, &plain))).collect();
+        let all: Vec<_> = mode
+            .identities()
+            .iter()
+            .map(|identity| scope.spawn(|| column(mode, identity, &bed, &plain)))
+            .collect();
         all.into_iter().map(|column| column.join().expect("a trial ends well")).collect()
     });
     plain.finish();
@@ -152,21 +203,22 @@ pub fn perform() -> Report {
         });
         Outcome { row, tried: tried.collect() }
     });
-    Report { outcomes: outcomes.collect(), late }
+    Report { mode, outcomes: outcomes.collect(), late }
 }
 
 /// All attempts as one identity, in their order, and the frames that came late.
 fn column(
+    mode: Mode,
     identity: &'static Identity,
     bed: &RunningBed,
     plain: &Installation,
 ) -> (Vec<(State, bool)>, usize) {
-    let mut stage = Stage::set(identity, bed, plain);
+    let mut stage = Stage::set(mode, identity, bed, plain);
     let attempts = ROWS.iter().flat_map(|row| row.attempts);
     let states = attempts
-        .map(|attempt| {
-            let (captured, same, root) = stage.tried(attempt);
-            (captured.judged(attempt, &root), same.worked(attempt.at))
+        .map(|attempt| match stage.tried(attempt) {
+            Some((captured, same, root)) => (captured.judged(mode, attempt, &root), same.worked(attempt.at)),
+            None => (State::Absent { evidence: "as in `run`".to_owned() }, true),
         })
         .collect();
     thread::sleep(Duration::from_millis(200));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{IDENTITIES, Outcome, Report, judge::State};
+use super::{Mode, Outcome, Report, judge::State};
 
 /// Where and when it was tried.
 #[derive(Debug)]
@@ -24,13 +24,16 @@ impl Facts {
 
 /// The table, as Markdown, with a sum.
 pub fn text(report: &Report, facts: &Facts) -> String {
-    let mut text = format!("Linux {}, {}, `run` mode.\n\n| # | way around |", facts.kernel, facts.machine);
-    for identity in IDENTITIES {
+    let mut text = format!("Linux {}, {}.\n\n| # | way around |", facts.kernel, facts.machine);
+    let identities = report.mode.identities();
+    for identity in identities {
         let _ = write!(text, " {} |", identity.name);
     }
-    text += " closed by | how it showed |\n|---|---|---|---|---|---|---|\n";
+    text += " closed by | how it showed |\n|---|---|---|---|";
+    text += &"---|".repeat(identities.len());
+    text.push('\n');
     for outcome in &report.outcomes {
-        text += &line(outcome);
+        text += &line(report.mode, outcome);
     }
     let (mut closed, mut open, mut other) = (0, 0, 0);
     for outcome in &report.outcomes {
@@ -47,7 +50,7 @@ pub fn text(report: &Report, facts: &Facts) -> String {
         "\n{} ways: {closed} closed, {open} open, {other} not to be tried or not on this host. {attempts} attempts, each as {} \
          users. {frames} reached the world besides those of open ways.\n\n\u{2020} without capture, only root gets through.\n",
         report.outcomes.len(),
-        IDENTITIES.len(),
+        identities.len(),
     );
     text
 }
@@ -69,9 +72,10 @@ fn worst<'a>(states: impl Iterator<Item = &'a State>) -> &'static str {
     word
 }
 
-fn line(Outcome { row, tried }: &Outcome) -> String {
+fn line(mode: Mode, Outcome { row, tried }: &Outcome) -> String {
+    let identities = mode.identities();
     let mut line = format!("| {} | {} |", row.number, row.way);
-    for number in 0..IDENTITIES.len() {
+    for number in 0..identities.len() {
         let states = tried.iter().filter_map(|one| one.states.get(number));
         let _ = write!(line, " {} |", worst(states));
     }
@@ -79,7 +83,7 @@ fn line(Outcome { row, tried }: &Outcome) -> String {
     let mut shown: Vec<String> = Vec::new();
     for one in tried {
         let mut by_evidence: Vec<(String, Vec<&str>)> = Vec::new();
-        for ((identity, state), by_itself) in IDENTITIES.iter().zip(&one.states).zip(&one.by_itself) {
+        for ((identity, state), by_itself) in identities.iter().zip(&one.states).zip(&one.by_itself) {
             let evidence = match state {
                 State::Closed { by, evidence } => {
                     if !means.contains(&by.as_str()) {
@@ -108,8 +112,8 @@ fn line(Outcome { row, tried }: &Outcome) -> String {
         let at = place(one.attempt.at);
         shown.push(format!("{}{at}: {}", one.attempt.name, parts.join(", ")));
     }
-    if !row.said.is_empty() {
-        shown.push(row.said.to_owned());
+    if !mode.said(row).is_empty() {
+        shown.push(mode.said(row).to_owned());
     }
     let _ = writeln!(line, " {} | {} |", means.join("; "), shown.join("; ").replace('|', "\\|"));
     line

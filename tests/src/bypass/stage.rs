@@ -14,7 +14,7 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    Identity,
+    Identity, Mode,
     catalogue::{Aim, Attempt, Door, Secret},
     judge::{Answer, Seen},
 };
@@ -41,6 +41,7 @@ const ATTEMPT: Duration = Duration::from_secs(40);
 
 /// One identity's stage. Everything on it ends with the value.
 pub(super) struct Stage<'a> {
+    mode: Mode,
     identity: &'static Identity,
     bed: &'a RunningBed,
     /// Where the database can be reached, which it cannot from the namespace.
@@ -59,7 +60,12 @@ pub(super) struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    pub(super) fn set(identity: &'static Identity, bed: &'a RunningBed, plain: &'a Installation) -> Self {
+    pub(super) fn set(
+        mode: Mode,
+        identity: &'static Identity,
+        bed: &'a RunningBed,
+        plain: &'a Installation,
+    ) -> Self {
         let sniffer = Sniffer::new();
         let installation = Setup::of(bed).in_namespace(sniffer.namespace()).start();
         open_ping(&installation);
@@ -73,15 +79,24 @@ impl<'a> Stage<'a> {
         for door in [Door::Run, Door::Shared] {
             open_door(&mut deputy, &door_path(&installation, &doors, bed, door), door);
         }
-        let captured = Talker::start(captured(identity, &installation, &script));
+        let captured = match mode {
+            Mode::Launched => Talker::start(captured(identity, &installation, &script)),
+            Mode::Attached => {
+                let running = Talker::start(outside(&installation, &identity.outside(), &script));
+                let pid = running.pid().to_string();
+                installation.interceptor(&["attach", "--agent", "release-bot", "--pid", &pid]).succeeded();
+                running
+            }
+        };
         for door in [Door::RunLater, Door::TmpLater, Door::SharedLater, Door::Abstract] {
             open_door(&mut deputy, &door_path(&installation, &doors, bed, door), door);
         }
         let same = Talker::start(outside(&installation, &identity.outside(), &script));
         let root = Talker::start(outside(&installation, &["--reuid=0".to_owned()], &script));
-        let (run, listener) = listener(&installation);
+        let (run, listener) = listener(&installation, mode);
         let _ = sniffer.frames();
         Self {
+            mode,
             identity,
             bed,
             plain,
@@ -99,7 +114,12 @@ impl<'a> Stage<'a> {
     }
 
     /// Tries it captured, and without capture: as the same user, and as one who may do anything where that one could not.
-    pub(super) fn tried(&mut self, attempt: &Attempt) -> (Seen, Seen, Seen) {
+    /// Nothing for what is the same in every mode and tried in `run`.
+    pub(super) fn tried(&mut self, attempt: &Attempt) -> Option<(Seen, Seen, Seen)> {
+        let elsewhere = matches!(attempt.at, Aim::StandardInput | Aim::Statement(_) | Aim::Database);
+        if self.mode == Mode::Attached && elsewhere {
+            return None;
+        }
         let before = self.counters();
         let mut captured = self.perform(attempt, Who::Captured);
         // A run of its own counts what its launcher tries, too.
@@ -112,7 +132,7 @@ impl<'a> Stage<'a> {
         }
         let same = self.perform(attempt, Who::Same);
         let root = if same.worked(attempt.at) { same.clone() } else { self.perform(attempt, Who::Root) };
-        (captured, same, root)
+        Some((captured, same, root))
     }
 
     /// Ends it in good order; says what came to the world after everything was tried.
@@ -386,7 +406,12 @@ fn outside(installation: &Installation, who: &[String], script: &str) -> Command
 }
 
 /// A captured process of the installation, and the port of its run's listener.
-fn listener(installation: &Installation) -> (u32, u16) {
+fn listener(installation: &Installation, mode: Mode) -> (u32, u16) {
+    let ours = |port: &u16| match mode {
+        Mode::Launched => *port >= 61_440,
+        // Others listen in the same network.
+        Mode::Attached => (61_500..61_900).contains(port),
+    };
     let slice = installation.places().slice();
     let mut found = None;
     wait_until("a captured process", PATIENCE, || {
@@ -394,7 +419,8 @@ fn listener(installation: &Installation) -> (u32, u16) {
         let python = all.find(|process| {
             process.cgroup.contains(&slice) && process.command.starts_with("/usr/bin/python3")
         });
-        found = python.and_then(|process| Some((process.pid, listeners(process.pid).first().copied()?)));
+        found =
+            python.and_then(|process| Some((process.pid, listeners(process.pid).into_iter().find(ours)?)));
         found.is_some()
     });
     found.expect("found")

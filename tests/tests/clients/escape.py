@@ -311,15 +311,17 @@ def new_interface(_):
 
 @attempt("inherited")
 def inherited(_):
-    sent = []
+    sent, last = [], errno.EBADF
     for number in range(3, 256):
         try:
             if stat.S_ISSOCK(os.fstat(number).st_mode):
+                last = errno.EBADF
                 sent.append(written(number))
-        except OSError:
-            pass
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                last = error.errno
     if not sent:
-        raise Refused("write", errno.EBADF)
+        raise Refused("write", last)
     return sent
 
 

@@ -74,10 +74,13 @@ fn a_process_is_captured_as_it_runs_and_let_go_again() {
 fn what_could_go_around_is_not_attached() {
     let bed = Bed::start();
     let installation = Setup::of(&bed).start();
-    let mut privileged = agent(&installation, &bed, &["--bounding-set=-all,+net_raw"]);
-    let pid = privileged.pid().to_string();
-    installation.interceptor(&["attach", "--pid", &pid]).failed().says("net_raw");
-    assert_eq!(privileged.say("dial", LONG), "S");
+    let raw = ["--reuid=65534", "--clear-groups", "--inh-caps=-all,+net_raw", "--ambient-caps=-all,+net_raw"];
+    for (rights, why) in [(&raw[..], "net_raw"), (&["--bounding-set=-all"], "runs as root")] {
+        let mut privileged = agent(&installation, &bed, rights);
+        let pid = privileged.pid().to_string();
+        installation.interceptor(&["attach", "--pid", &pid]).failed().says(why);
+        assert_eq!(privileged.say("dial", LONG), "S");
+    }
     let script =
         "import socket, sys\nheld = socket.socket(40, 1)\nprint('ready', flush=True)\nsys.stdin.read()\n";
     let mut command = installation.outside(Path::new("/usr/bin/setpriv"));
@@ -85,7 +88,7 @@ fn what_could_go_around_is_not_attached() {
     let other = Talker::start(command);
     installation.interceptor(&["attach", "--pid", &other.pid().to_string()]).failed().says("family 40");
     assert!(installation.runs().is_empty());
-    drop((privileged, other));
+    drop(other);
     installation.finish();
 }
 

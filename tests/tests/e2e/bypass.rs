@@ -10,7 +10,7 @@ use std::{
 
 use interceptor_tests::{
     Bed, Installation, Job, Setup,
-    bypass::{self, listeners},
+    bypass::{self, Mode, listeners},
     leaks, places,
     process::{self, PATIENCE, wait_until},
     sniffer::Sniffer,
@@ -37,12 +37,21 @@ fn sleeper(installation: &Installation) -> (Job, u32) {
     (job, pid.unwrap_or_default())
 }
 
-/// The table of docs/guarantees.md, from a run of now.
-#[test]
-fn every_way_around_is_closed_or_known() {
-    let report = bypass::perform();
+/// The tables of docs/guarantees.md, from runs of now.
+fn closed_or_known(mode: Mode) {
+    let report = bypass::perform(mode);
     let faults = report.faults();
     assert!(faults.is_empty(), "{faults:#?}\n{}", bypass::text(&report, &bypass::Facts::find()));
+}
+
+#[test]
+fn every_way_around_a_run_is_closed_or_known() {
+    closed_or_known(Mode::Launched);
+}
+
+#[test]
+fn every_way_around_an_attached_run_is_closed_or_known() {
+    closed_or_known(Mode::Attached);
 }
 
 #[test]
@@ -227,5 +236,18 @@ fn a_captured_process_may_not_control() {
         let finished = installation.run("release-bot", &command);
         assert!(!finished.status.success(), "{finished}");
     }
+    installation.finish();
+}
+
+/// What a user can try before trusting it.
+#[test]
+fn the_self_test_finds_the_host_closed() {
+    let bed = Bed::start();
+    let installation = Setup::of(&bed).start();
+    let finished = installation.interceptor(&["--json", "doctor", "--self-test"]).succeeded();
+    let tried: Vec<serde_json::Value> = serde_json::from_str(&finished.stdout).expect("JSON");
+    let in_state = |state: &str| tried.iter().filter(|one| one["state"] == state).count();
+    assert!(tried.len() > 15 && in_state("OPEN") == 0, "{finished}");
+    assert!(in_state("closed") > 12, "most of it is real on this host: {finished}");
     installation.finish();
 }

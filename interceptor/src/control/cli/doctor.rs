@@ -2,6 +2,8 @@
 
 use std::{fs, os::unix::fs::MetadataExt, process::ExitCode};
 
+use clap::Args;
+
 use super::output::{Failure, Printer, Tone};
 use crate::{
     config::Folder,
@@ -10,6 +12,14 @@ use crate::{
     kernel::probe::{self, Finding, Outcome},
     places::Places,
 };
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Try the harmless half of the known ways around, in a run and without capture; nothing leaves this host.
+    #[arg(long)]
+    pub(super) self_test: bool,
+}
 
 /// `interceptor doctor`
 pub(super) fn doctor(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {

@@ -14,6 +14,7 @@ mod policy;
 mod records;
 mod replay;
 mod runs;
+mod selftest;
 mod session;
 mod suggest;
 
@@ -76,7 +77,7 @@ enum Command {
     #[command(subcommand)]
     Policy(policy::Command),
     /// Try every hook and guarantee on this host, and say what is missing.
-    Doctor,
+    Doctor(doctor::Options),
     /// The certificate authority that agents must trust.
     #[command(subcommand)]
     Ca(ca::Command),
@@ -93,6 +94,12 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         into: Option<PathBuf>,
     },
+    /// The captured half of `doctor --self-test`; started by it and of no use to anybody else.
+    #[command(hide = true)]
+    SelfTest,
+    /// The other half.
+    #[command(hide = true)]
+    SelfTestFree,
     /// One of the daemon's own processes; started by it and of no use to anybody else.
     #[command(hide = true)]
     Role(app::Role),
@@ -121,7 +128,10 @@ pub fn main() -> ExitCode {
         Command::Audit(command) => audit::run(&places, &printer, command),
         Command::Why(options) => audit::why(&places, &printer, &options),
         Command::Policy(command) => policy::run(&places, &printer, command),
-        Command::Doctor => doctor::doctor(&places, &printer),
+        Command::Doctor(options) if options.self_test => selftest::run(root, &printer),
+        Command::Doctor(_) => doctor::doctor(&places, &printer),
+        Command::SelfTest => return selftest::try_captured(&places),
+        Command::SelfTestFree => return selftest::try_free(&places),
         Command::Ca(command) => ca::run(&places, &printer, &command),
         Command::Completions { shell } => {
             let mut text = Vec::new();

@@ -21,15 +21,21 @@ pub(super) struct Process {
     capabilities: u64,
 }
 
-/// Capabilities that lead around the kernel side, or take it away, in a network that is not the run's own.
+/// Capabilities that lead around the kernel side, out of the cgroup, or to other capabilities, where nothing but their
+/// owner and mode keeps the host's files.
 const AROUND: &[(u8, &str)] = &[
+    (0, "chown"),
+    (1, "dac_override"),
     (2, "dac_read_search"),
+    (3, "fowner"),
+    (7, "setuid"),
     (12, "net_admin"),
     (13, "net_raw"),
     (16, "sys_module"),
     (17, "sys_rawio"),
     (19, "sys_ptrace"),
     (21, "sys_admin"),
+    (31, "setfcap"),
     (38, "perfmon"),
     (39, "bpf"),
 ];
@@ -37,6 +43,14 @@ const AROUND: &[(u8, &str)] = &[
 impl Process {
     /// What makes it impossible to capture.
     pub(super) fn obstacle(&self) -> Option<String> {
+        if self.uid == 0 {
+            return Some(format!(
+                "process {} ({}) runs as root, who may leave any cgroup: start it as somebody else, or by `interceptor \
+                 run`",
+                self.pid,
+                self.name()
+            ));
+        }
         let (_, name) = AROUND.iter().find(|(number, _)| self.capabilities >> number & 1 == 1)?;
         Some(format!(
             "process {} ({}) has the capability {name}, by which it could go around: start it without, or by \
@@ -157,7 +171,9 @@ mod tests {
     #[test]
     fn capabilities_that_lead_around_are_an_obstacle() {
         let own = read(std::process::id()).expect("this process");
+        let own = Process { uid: 1000, ..own };
         assert!(Process { capabilities: 1 << 13, ..own.clone() }.obstacle().is_some());
-        assert!(Process { capabilities: 1 << 5, ..own }.obstacle().is_none());
+        assert!(Process { capabilities: 1 << 5, ..own.clone() }.obstacle().is_none());
+        assert!(Process { capabilities: 0, uid: 0, ..own }.obstacle().is_some());
     }
 }
