@@ -430,7 +430,7 @@ impl Standing {
     /// What an exchange that goes by it must keep to.
     pub fn terms(&self) -> Terms {
         match self.uses() {
-            Uses::Shape { rows } => Terms { rows: Some(rows) },
+            Uses::Shape { rows } => Terms { rows: Some(rows), ..Terms::default() },
             Uses::Once | Uses::Any => Terms::default(),
         }
     }

@@ -4,11 +4,12 @@
 //! and lets it last or takes it back. Promise: an exchange for which there are terms is sent as it is only where its
 //! protocol says that it is enclosed in them. Nothing here knows how a protocol does that.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use crate::{
     model::{StatementFacts, StatementKind, Verb},
     permit::Denial,
+    undo::Pack,
 };
 
 /// What an exchange must keep to before it lasts.
@@ -16,6 +17,8 @@ use crate::{
 pub struct Terms {
     /// The most rows that it may change, or return.
     pub rows: Option<u64>,
+    /// The most rows that it may change because images of them are taken before.
+    pub undo: Option<u64>,
 }
 
 impl Terms {
@@ -32,8 +35,17 @@ pub enum Enclosure {
     Impossible(Cow<'static, str>),
     /// It can, when it is asked anew.
     Possible,
-    /// It is, in these.
-    Within(Terms),
+    /// It is.
+    Within(Arc<Enclosed>),
+}
+
+/// What an exchange is enclosed in.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Enclosed {
+    /// The terms.
+    pub terms: Terms,
+    /// The rows that it will change, as they are: where the terms want that.
+    pub pack: Option<Pack>,
 }
 
 impl Default for Enclosure {
@@ -65,6 +77,24 @@ impl StatementFacts {
         self.effects
             .iter()
             .any(|effect| matches!(effect.verb, Verb::DataInsert | Verb::DataUpdate | Verb::DataDelete))
+    }
+}
+
+impl Enclosed {
+    /// The refusal of what turned out to change `count` rows, where that breaks the terms or is not what images were
+    /// taken of.
+    pub fn broken(&self, count: Option<u64>) -> Option<Denial> {
+        let imaged = self.pack.as_ref().map(|pack| u64::try_from(pack.rows.len()).unwrap_or(u64::MAX));
+        match (self.terms.rows, imaged) {
+            (Some(most), _) if count.is_none_or(|count| count > most) => Some(exceeded(count, most)),
+            (_, Some(imaged)) if count != Some(imaged) => Some(Denial {
+                record: None,
+                rule: "undo".to_owned(),
+                message: format!("rows came or went while it was under way: images were taken of {imaged}"),
+                hint: "Nothing that it changed lasts. Send it again.".to_owned(),
+            }),
+            _ => None,
+        }
     }
 }
 

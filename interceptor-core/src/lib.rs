@@ -17,7 +17,8 @@ pub mod policy;
 pub mod protocol;
 pub mod sql;
 pub mod text;
+pub mod undo;
 
-pub use enclosure::{Enclosure, Terms};
+pub use enclosure::{Enclosed, Enclosure, Terms};
 pub use permit::{Client, Committed, Denial, Gate, Held, Judgement, Notice, Permit, Verdict};
 pub use protocol::{Decoder, Login, LoginStep, Protocol, Side, Step};

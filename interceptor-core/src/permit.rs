@@ -223,6 +223,13 @@ pub enum Judgement {
     },
 }
 
+impl Judgement {
+    /// Whether it is a yes.
+    pub fn allows(&self) -> bool {
+        matches!(self, Self::Allowed { .. })
+    }
+}
+
 /// A refusal, in words for the agent. The operator's words are in the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {

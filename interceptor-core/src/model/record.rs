@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::undo::UndoRecord;
+
 use super::{
     Action, AgentIdentity, AgentName, ApprovalId, BreakGlassId, ClientAddress, ConnectionId, Guarantee, Mode,
     OriginalDestination, PersonName, Principal, ProcessFacts, RecordId, ResourceName, RunId,
@@ -95,6 +97,9 @@ pub struct VerdictRecord {
     /// The break-glass under which `mode` is observe, where that is why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub break_glass: Option<BreakGlassId>,
+    /// The rows that it was about to change, which are kept for `interceptor undo`, where a rule wants that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<UndoRecord>,
 }
 
 /// A request for approval, as far as it had come.

@@ -3,7 +3,7 @@
 
 use cedar_policy::{Effect, Policy as CedarPolicy};
 
-use crate::{inventory::Inventory, model::RuleId, permit::Rule};
+use crate::{inventory::Inventory, model::RuleId, permit::Rule, undo};
 
 /// The longest `@say`, in characters: it goes into an error message of the protocol.
 const LONGEST_SAY: usize = 500;
@@ -47,6 +47,8 @@ pub struct Annotated {
     pub flood: Flood,
     /// How loudly it is reported: `@alert`.
     pub alert: Option<Alert>,
+    /// Of how many rows that a statement is about to change images are taken: `@undo`.
+    pub undo: Option<u64>,
 }
 
 /// Reads the annotations of a rule that stands at `file` and `line`; adds what is wrong to `wrong`.
@@ -64,6 +66,7 @@ pub(super) fn read(
         within: None,
         flood: Flood::Refuse,
         alert: None,
+        undo: None,
     };
     for (key, value) in policy.annotations() {
         if let Err(message) = annotated.set(key, value, inventory) {
@@ -78,6 +81,12 @@ pub(super) fn read(
     }
     if annotated.flood == Flood::Freeze && policy.annotation("hold").is_none() {
         wrong.push("`@flood` is about what `@hold` asks for, and there is no `@hold`".to_owned());
+    }
+    if annotated.undo.is_some() && !annotated.permits && policy.annotation("hold").is_none() {
+        wrong.push(
+            "`@undo` on a forbid without `@hold` does nothing: put it on what lets statements pass"
+                .to_owned(),
+        );
     }
     annotated
 }
@@ -102,9 +111,10 @@ impl Annotated {
                 return Err("`@flood` is \"freeze\"; without it, what is too much is refused".to_owned());
             }
             "alert" => self.alert = Some(alert(value)?),
+            "undo" => self.undo = Some(undo(value)?),
             other => {
                 return Err(format!(
-                    "unknown annotation `@{other}`; there are @id, @say, @hold, @within, @flood and @alert"
+                    "unknown annotation `@{other}`; there are @id, @say, @hold, @within, @flood, @alert and @undo"
                 ));
             }
         }
@@ -152,6 +162,14 @@ fn within(value: &str) -> Result<u64, String> {
         .and_then(|number| number.checked_mul(unit))
         .filter(|seconds| (1..=LONGEST_WITHIN).contains(seconds))
         .ok_or_else(wrong)
+}
+
+fn undo(value: &str) -> Result<u64, String> {
+    let digits = Some(value).filter(|value| value.bytes().all(|byte| byte.is_ascii_digit()));
+    match digits.map(|digits| if digits.is_empty() { Ok(undo::ROWS) } else { digits.parse() }) {
+        Some(Ok(rows)) if (1..=undo::MOST_ROWS).contains(&rows) => Ok(rows),
+        _ => Err(format!("`@undo` is a number of rows, such as \"1000\", of at most {}", undo::MOST_ROWS)),
+    }
 }
 
 fn alert(value: &str) -> Result<Alert, String> {

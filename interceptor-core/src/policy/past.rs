@@ -113,6 +113,7 @@ pub(super) mod tests {
                 held_for: Vec::new(),
                 approval: None,
                 break_glass: None,
+                undo: None,
             },
         }
     }

@@ -216,6 +216,7 @@ fn a_failing_expectation_is_told_with_its_line() {
 #[test]
 fn what_is_wrong_in_rules_is_named_with_its_line() {
     let forbid = "forbid (principal, action == Action::\"data.delete\", resource)";
+    let permit = "permit (principal, action == Action::\"data.delete\", resource)";
     let cases: &[(String, &[(usize, &str)])] = &[
         ("permit (principal, action ==, resource);".into(), &[(1, "unexpected token")]),
         ("\n\npermit (principal,\n action == Action::\"pass\" resource);".into(), &[(4, "unexpected token")]),
@@ -223,7 +224,9 @@ fn what_is_wrong_in_rules_is_named_with_its_line() {
         (format!("{READS}\n\n{READS}"), &[(3, "stands already at p.cedar:1")]),
         (format!("@id(\"a b\") {forbid};"), &[(1, "is not a name")]),
         (format!("\n@id(\"a\")\n@color(\"red\") {forbid};"), &[(2, "unknown annotation `@color`")]),
-        (format!("@id(\"a\") @undo(\"x\") {forbid};"), &[(1, "unknown annotation `@undo`")]),
+        (format!("@id(\"a\") @undo(\"x\") {permit};"), &[(1, "`@undo` is a number")]),
+        (format!("@id(\"a\") @undo(\"10001\") {permit};"), &[(1, "`@undo` is a number")]),
+        (format!("@id(\"a\") @undo {forbid};"), &[(1, "`@undo` on a forbid without `@hold`")]),
         (format!("@id(\"a\") @say(\"\") {forbid};"), &[(1, "`@say`")]),
         (format!("@id(\"a\") @say(\"x\\ny\") {forbid};"), &[(1, "`@say`")]),
         (format!("@id(\"a\") @hold(\"boss\") {forbid};"), &[(1, "`boss` is not among `approvers`")]),

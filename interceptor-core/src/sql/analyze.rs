@@ -79,12 +79,20 @@ pub fn analyze(text: &str) -> Result<Vec<Statement>, Unknown> {
 pub fn writes_once(text: &str) -> bool {
     use SyntaxKind::{DELETE, INSERT, MERGE, UPDATE};
     let writes = |kind| matches!(kind, INSERT | UPDATE | DELETE | MERGE);
-    let Ok(guarded) = check(text) else { return false };
-    stacker::maybe_grow(STACK_LEFT, STACK_MADE, || {
-        let Ok(nodes) = parse(&guarded) else { return false };
-        let [node] = nodes.as_slice() else { return false };
+    let once = only_statement(text, |_, node| {
         let count = node.descendants().filter(|node| writes(node.kind())).count();
         count == usize::from(writes(node.kind()))
+    });
+    once == Some(true)
+}
+
+/// What `read` makes of the only statement of a text; none where there is another number of them, or they cannot be
+/// read.
+pub(super) fn only_statement<T>(text: &str, read: impl FnOnce(&Guarded, &SyntaxNode) -> T) -> Option<T> {
+    let guarded = check(text).ok()?;
+    stacker::maybe_grow(STACK_LEFT, STACK_MADE, || match parse(&guarded).ok()?.as_slice() {
+        [node] => Some(read(&guarded, node)),
+        _ => None,
     })
 }
 

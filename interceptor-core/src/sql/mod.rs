@@ -9,6 +9,7 @@
 
 mod analyze;
 mod builtin;
+mod change;
 mod facts;
 mod fuzz;
 mod guard;
@@ -32,6 +33,7 @@ use std::{
 };
 
 pub use analyze::{analyze, writes_once};
+pub use change::{Change, change};
 pub use facts::{batch_facts, executed, facts, needs_answer, question, shifts_names};
 pub use fuzz::fuzz;
 pub use guard::{MAX_BYTES, MAX_CHAIN, MAX_DEPTH, MAX_NESTING, MAX_TOKENS};

@@ -14,6 +14,7 @@ use interceptor_core::{
 };
 
 use super::{
+    bind::Given,
     facts,
     known::Moment,
     names::{Names, Weighed},
@@ -42,6 +43,12 @@ impl Reading {
             }
         });
         Self { text, statements }
+    }
+
+    /// Whether it is one statement that changes rows.
+    pub(super) fn is_change(&self) -> bool {
+        let changes = |kind| matches!(kind, StatementKind::Update | StatementKind::Delete);
+        self.statements.as_deref().is_ok_and(|all| matches!(all, [one] if changes(one.kind)))
     }
 
     /// A text that is not read, and why.
@@ -73,13 +80,16 @@ impl Weighed for Prepared {
 pub(super) struct Portal {
     pub(super) reading: Arc<Reading>,
     pub(super) binds: Vec<BindValue>,
+    /// The values as they came, with the types that were known then, where images of its rows may be wanted.
+    pub(super) given: Option<Arc<(Given, Vec<u32>)>>,
 }
 
 impl Weighed for Portal {
     fn weight(&self) -> usize {
         let values =
             self.binds.iter().map(|bind| bind.value.as_ref().map_or(0, String::len).saturating_add(96));
-        values.fold(256, usize::saturating_add)
+        let kept = self.given.iter().flat_map(|given| &given.0.values).flatten().map(|value| value.length);
+        values.chain(kept).fold(256, usize::saturating_add)
     }
 }
 

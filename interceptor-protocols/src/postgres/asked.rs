@@ -2,8 +2,10 @@
 //!
 //! Promise: after a refusal the session is where the server's own refusal would have left it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use interceptor_core::{permit::Denial, protocol::Refusal, sql::CopyStream};
+use interceptor_core::{model::StatementFacts, permit::Denial, protocol::Refusal, sql::CopyStream};
 
 use super::{
     action::{Change, Prepared},
@@ -32,6 +34,8 @@ pub(super) struct Asked {
     pub(super) sets: Vec<(String, String)>,
     /// How it would be enclosed, where it can be.
     pub(super) form: Option<Form>,
+    /// What is known of it, where it is one statement.
+    pub(super) facts: Option<Arc<StatementFacts>>,
 }
 
 impl Asked {
@@ -46,6 +50,7 @@ impl Asked {
             frame: Bytes::new(),
             sets: Vec::new(),
             form: None,
+            facts: None,
         }
     }
 }
@@ -151,7 +156,7 @@ impl PostgresDecoder {
                     self.known.learn(asked, Err("the look-up itself was refused".to_owned()));
                     Refusal { client: nothing.clone(), upstream: nothing }
                 }
-                Errand::Enclosing(part) => self.part_was_refused(part, denial),
+                Errand::Enclosing(part, _) => self.part_was_refused(part, denial),
             };
         }
         if !matches!(asked.what, What::Query { .. } | What::Function) {

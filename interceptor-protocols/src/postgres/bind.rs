@@ -114,6 +114,41 @@ impl Given {
         Ok((Self { formats, values: Vec::new(), omitted: 0 }, count))
     }
 
+    /// The value at `place` as it came, with its format; none where it was not kept whole.
+    pub(super) fn raw(&self, place: usize) -> Option<(Option<Bytes>, i16)> {
+        let value = self.values.get(place)?;
+        if value.as_ref().is_some_and(|value| value.head.len() != value.length) {
+            return None;
+        }
+        Some((value.as_ref().map(|value| value.head.clone()), self.format(place)))
+    }
+
+    /// The value at `place` as it is told.
+    pub(super) fn told(&self, place: usize, r#type: u32) -> Option<BindValue> {
+        let value = self.values.get(place)?;
+        Some(tell(r#type, self.format(place) == 1, value.as_ref(), MAX_TEXT))
+    }
+
+    /// They as they are to be kept for longer than their message: none where they are longer than `most` together.
+    pub(super) fn kept(&self, most: usize) -> Option<Self> {
+        let mut left = most;
+        let values = self.values.iter().map(|value| match value {
+            None => Some(None),
+            Some(value) => {
+                left = left.checked_sub(value.length)?;
+                let head = Bytes::copy_from_slice(&value.head);
+                Some(Some(Value { head, length: value.length }))
+            }
+        });
+        let values = values.collect::<Option<_>>()?;
+        Some(Self { formats: self.formats.clone(), values, omitted: self.omitted })
+    }
+
+    fn format(&self, place: usize) -> i16 {
+        let one = self.formats.first().filter(|_| self.formats.len() == 1);
+        self.formats.get(place).or(one).copied().unwrap_or(0)
+    }
+
     fn values(&self, types: &[u32]) -> Vec<BindValue> {
         let mut left = MAX_TEXT;
         let mut out: Vec<_> = self
@@ -121,12 +156,8 @@ impl Given {
             .iter()
             .enumerate()
             .map(|(place, value)| {
-                let format = self
-                    .formats
-                    .get(place)
-                    .or_else(|| self.formats.first().filter(|_| self.formats.len() == 1));
                 let r#type = types.get(place).copied().unwrap_or(0);
-                let told = tell(r#type, format == Some(&1), value.as_ref(), left);
+                let told = tell(r#type, self.format(place) == 1, value.as_ref(), left);
                 left = left.saturating_sub(told.value.as_ref().map_or(0, String::len));
                 told
             })

@@ -169,7 +169,7 @@ impl PostgresDecoder {
             naming: named.then(|| self.known.naming(self.moment())).flatten(),
             settings: self.state_of_session.settings.clone(),
             waits: self.waits(what),
-            enclosure: self.enclosure(form),
+            enclosure: self.enclosure(form, actions),
         }
     }
 

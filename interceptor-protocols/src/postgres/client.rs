@@ -512,9 +512,11 @@ impl PostgresDecoder {
             circumstances.waits = Waits::Never;
         }
         let sets = circumstances::sets(&actions);
+        self.may_nest(&actions);
         let form = form.ok();
+        let facts = actions.first().filter(|_| actions.len() == 1).map(|action| action.facts.clone());
         self.asked =
-            Some(Asked { number, what, turn, snapshot, cancelled, frame: frame.clone(), sets, form });
+            Some(Asked { number, what, turn, snapshot, cancelled, frame: frame.clone(), sets, form, facts });
         Step::Ask(Held::new(number, actions, frame).under(circumstances))
     }
 

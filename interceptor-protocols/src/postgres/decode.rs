@@ -18,6 +18,7 @@ use super::{
     circumstances::StateOfSession,
     enclose::Enclosing,
     frame::Writer,
+    image::Nesting,
     known::{Known, Moment},
     meter::Meter,
     part::Part,
@@ -54,6 +55,8 @@ pub(super) struct PostgresDecoder {
     pub(super) asked: Option<Asked>,
     /// Whether an exchange of our own is under way.
     pub(super) enquiring: bool,
+    /// Whether there may be a savepoint in the transaction under way.
+    pub(super) nesting: Nesting,
     /// What is being enclosed.
     pub(super) enclosing: Option<Enclosing>,
     pub(super) queue: Queue,
@@ -109,6 +112,7 @@ impl PostgresDecoder {
             work: None,
             asked: None,
             enquiring: false,
+            nesting: Nesting::None,
             enclosing: None,
             queue: Queue::default(),
             names: Session::default(),

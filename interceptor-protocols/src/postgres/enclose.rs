@@ -9,10 +9,11 @@
 //! whatever is not seen to keep them, is taken back; the client finds its session as the server's own error leaves it.
 //! It must never know who set the terms, or why.
 
+use std::sync::Arc;
+
 use bytes::{BufMut as _, Bytes};
 use interceptor_core::{
-    Denial, Enclosure, Held, Terms,
-    enclosure::exceeded,
+    Denial, Enclosed, Enclosure, Held, Terms,
     model::{Action, Effect, OutcomeStatus, Phase, StatementFacts, StatementKind, Target, Verb},
     protocol::{DecodeError, Done, Refusal, Step},
 };
@@ -22,13 +23,14 @@ use super::{
     copy::FLUSH,
     decode::{PostgresDecoder, State},
     frame::{Head, Writer},
+    image::{Imaging, Nesting, Rows, Subject},
     meter::changed,
     outcome::end,
     own::{self, Ends, Errand, Failed, Gate, Own},
     queue::{Bounds, Changes, Entry, Kind},
     refuse,
     upstream::{Fate, unexpected},
-    work,
+    work::{self, Work},
 };
 
 /// How an exchange would be enclosed.
@@ -45,9 +47,12 @@ pub(super) enum Form {
 /// The exchange that is being enclosed.
 #[derive(Debug)]
 pub(super) struct Enclosing {
-    terms: Terms,
     form: Form,
     stage: Stage,
+    /// Its terms, and the images that have been taken for them.
+    within: Arc<Enclosed>,
+    /// Takes the images.
+    imaging: Option<Imaging>,
 }
 
 /// How far it is.
@@ -55,6 +60,10 @@ pub(super) struct Enclosing {
 enum Stage {
     /// The transaction of ours is to be begun.
     Begin,
+    /// The table that it changes is to be looked at.
+    Look,
+    /// Images of the rows that it will change are to be taken.
+    Image,
     /// It is asked once more: enclosed, or with the reason why it cannot be.
     Ask(Result<(), String>),
     /// It was sent, and the server is to be told to answer.
@@ -88,20 +97,44 @@ enum Ending {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     Begin,
+    Look,
+    Image,
     End,
 }
 
 impl Enclosing {
-    /// What is said of it when it is asked once more.
-    fn told(&self) -> Enclosure {
+    /// What is said of it when it is asked once more, and does this.
+    fn told(&self, actions: &[Action]) -> Enclosure {
+        let same = |imaging: &Imaging| actions.first().is_some_and(|action| imaging.is_of(&action.facts));
         match &self.stage {
             Stage::Ask(Err(why)) => Enclosure::Impossible(why.clone().into()),
-            _ => Enclosure::Within(self.terms),
+            _ if !self.imaging.as_ref().is_none_or(same) => {
+                Enclosure::Impossible("its table is another one by now: send it again".into())
+            }
+            _ => Enclosure::Within(self.within.clone()),
         }
     }
 
-    /// Whether a transaction of ours is open around it.
-    fn is_open(&self) -> bool {
+    /// What comes before it is asked.
+    fn first(&self) -> Stage {
+        if self.imaging.is_some() { Stage::Look } else { Stage::Ask(Ok(())) }
+    }
+
+    /// What follows on a part whose answer these are.
+    fn next(&mut self, part: Part, rows: Rows) -> Result<Stage, String> {
+        match (part, &mut self.imaging) {
+            (Part::Look, Some(imaging)) => imaging.sees(rows).map(|()| Stage::Image),
+            (Part::Image, Some(imaging)) => {
+                let pack = Some(imaging.pack(rows)?);
+                self.within = Arc::new(Enclosed { terms: self.within.terms, pack });
+                Ok(Stage::Ask(Ok(())))
+            }
+            _ => Ok(self.first()),
+        }
+    }
+
+    /// Whether it stands in a transaction of ours, or is to.
+    fn is_bracketed(&self) -> bool {
         self.form == Form::Bracketed
     }
 }
@@ -131,9 +164,9 @@ impl PostgresDecoder {
     }
 
     /// What the gate is told of that.
-    pub(super) fn enclosure(&self, form: Result<Form, &'static str>) -> Enclosure {
+    pub(super) fn enclosure(&self, form: Result<Form, &'static str>, actions: &[Action]) -> Enclosure {
         match (&self.enclosing, form) {
-            (Some(enclosing), _) => enclosing.told(),
+            (Some(enclosing), _) => enclosing.told(actions),
             (None, Ok(_)) => Enclosure::Possible,
             (None, Err(why)) => Enclosure::Impossible(why.into()),
         }
@@ -142,9 +175,44 @@ impl PostgresDecoder {
     /// What was asked may go within these terms.
     pub(super) fn begin_enclosing(&mut self, asked: Asked, terms: Terms) {
         let form = asked.form.unwrap_or(Form::Inside);
-        let stage = if form == Form::Bracketed { Stage::Begin } else { Stage::Ask(Ok(())) };
-        self.enclosing = Some(Enclosing { terms, form, stage });
         self.work = work::read_again(asked.frame);
+        let imaging = terms.undo.map(|most| self.imaging(asked.facts.as_deref(), most)).transpose();
+        let within = Arc::new(Enclosed { terms, pack: None });
+        let mut enclosing = Enclosing { form, stage: Stage::Begin, within, imaging: None };
+        match imaging {
+            Err(why) => enclosing.stage = Stage::Ask(Err(why)),
+            Ok(imaging) => {
+                enclosing.imaging = imaging;
+                if form != Form::Bracketed {
+                    enclosing.stage = enclosing.first();
+                }
+            }
+        }
+        self.enclosing = Some(enclosing);
+    }
+
+    /// Begins to take images of the rows that the frame at hand changes.
+    fn imaging(&self, facts: Option<&StatementFacts>, most: u64) -> Result<Imaging, String> {
+        let facts = facts.ok_or("it is not one statement")?;
+        let portal = match &self.work {
+            Some(Work::Execute { portal, .. }) => self.names.portals.find(portal, self.segment_op).value,
+            _ => None,
+        };
+        let text = match (&self.work, &portal) {
+            (Some(Work::Query { reading, .. }), _) => &reading.text,
+            (_, Some(portal)) => &portal.reading.text,
+            _ => return Err("what it runs is not known".to_owned()),
+        };
+        let given = portal.as_ref().and_then(|portal| portal.given.as_deref());
+        Imaging::of(&Subject { text, facts, given, nesting: self.nesting }, most)
+    }
+
+    /// These are asked: a savepoint may be among them.
+    pub(super) fn may_nest(&mut self, actions: &[Action]) {
+        let alone = self.status == b'I' && self.is_settled() && actions.len() == 1;
+        if !alone && actions.iter().any(|action| action.facts.kind == StatementKind::Transaction) {
+            self.nesting = Nesting::Savepoint;
+        }
     }
 
     /// What comes before anything else that the client says.
@@ -152,14 +220,22 @@ impl PostgresDecoder {
         let enclosing = self.enclosing.as_mut()?;
         match &enclosing.stage {
             Stage::Ask(_) => None,
-            Stage::Begin => Some(self.errand(Part::Begin, "BEGIN", Verb::Transaction)),
+            Stage::Begin => Some(self.errand(Part::Begin, turning("BEGIN"))),
+            Stage::Look => {
+                let own = enclosing.imaging.as_ref().map(Imaging::table);
+                own.map(|own| self.errand(Part::Look, own))
+            }
+            Stage::Image => {
+                let own = enclosing.imaging.as_ref().and_then(Imaging::rows);
+                own.map(|own| self.errand(Part::Image, own))
+            }
             Stage::Flush => {
                 enclosing.stage = Stage::Sent(None);
                 Some(Step::Pass(Bytes::from_static(FLUSH)))
             }
             Stage::Sent(_) => Some(Step::Hold),
-            Stage::End(Ending::Commit(..)) => Some(self.errand(Part::End, "COMMIT", Verb::Transaction)),
-            Stage::End(Ending::Rollback(..)) => Some(self.errand(Part::End, "ROLLBACK", Verb::Transaction)),
+            Stage::End(Ending::Commit(..)) => Some(self.errand(Part::End, turning("COMMIT"))),
+            Stage::End(Ending::Rollback(..)) => Some(self.errand(Part::End, turning("ROLLBACK"))),
             Stage::Leave => {
                 self.state = State::Leaving;
                 Some(Step::Close(Bytes::new()))
@@ -167,24 +243,12 @@ impl PostgresDecoder {
         }
     }
 
-    fn errand(&mut self, part: Part, text: &str, verb: Verb) -> Step {
+    fn errand(&mut self, part: Part, (own, action): (Own<'_>, Action)) -> Step {
         let number = self.number();
-        let own = Own { text, types: &[], values: &[] };
-        let bytes = own::messages(number, &own, Ends::Sync);
-        let action = Action {
-            phase: Phase::Execute,
-            text: text.to_owned(),
-            binds: Vec::new(),
-            facts: StatementFacts {
-                kind: StatementKind::Transaction,
-                effects: vec![Effect { verb, target: Target::Resource }],
-                has_where: true,
-                has_limit: false,
-                unknown: None,
-            }
-            .into(),
-        };
-        let what = What::Gate(Box::new(Gate::new(Ends::Sync, Errand::Enclosing(part))));
+        let ends = if self.piping { Ends::Flush } else { Ends::Sync };
+        let bytes = own::messages(number, &own, ends);
+        let what = What::Gate(Box::new(Gate::new(ends, Errand::Enclosing(part, Rows::default()))));
+        self.cancelled = None;
         self.asked = Some(Asked::quietly(number, what));
         Step::Enquire(Held::new(number, vec![action], bytes))
     }
@@ -195,10 +259,13 @@ impl PostgresDecoder {
             // The server passes it over, and never answers it.
             self.enclosing = None;
         }
+        // It went all the same, as nobody wants anything of it any more: without a transaction of ours it is like any other.
+        let open = self.status != b'I';
+        self.enclosing.take_if(|it| matches!(it.stage, Stage::Ask(Err(_))) && !(it.is_bracketed() && open));
         let Some(enclosing) = &mut self.enclosing else { return Bounds::None };
         match (enclosing.form, what) {
             (Form::Counted, _) => {
-                let rows = enclosing.terms.rows;
+                let rows = enclosing.within.terms.rows;
                 self.enclosing = None;
                 rows.map_or(Bounds::None, Bounds::Ceiling)
             }
@@ -217,7 +284,7 @@ impl PostgresDecoder {
     /// where there is none.
     pub(super) fn enclosed_was_refused(&mut self, error: &Bytes) -> Option<Refusal> {
         let mut enclosing = self.enclosing.take()?;
-        if !enclosing.is_open() || self.status == b'I' {
+        if !enclosing.is_bracketed() || self.status == b'I' {
             return None;
         }
         enclosing.stage = Stage::End(Ending::Rollback(error.clone(), Vec::new()));
@@ -230,7 +297,7 @@ impl PostgresDecoder {
         let mut refusal = Refusal { client: Bytes::new(), upstream: Bytes::new() };
         if let Some(enclosing) = &mut self.enclosing {
             enclosing.stage = match part {
-                Part::Begin => {
+                Part::Begin | Part::Look | Part::Image => {
                     Stage::Ask(Err("what goes before it was refused: see its own record".to_owned()))
                 }
                 Part::End => {
@@ -246,16 +313,22 @@ impl PostgresDecoder {
     pub(super) fn part_has_ended(
         &mut self,
         part: Part,
-        failed: Option<Failed>,
+        answer: Result<Rows, Failed>,
         done: &mut Vec<Done>,
     ) -> Fate {
         self.enquiring = false;
         let Some(enclosing) = &mut self.enclosing else { return Fate::Swallow };
-        if part == Part::Begin {
-            let why = |failed: Failed| format!("no transaction could be begun around it: {}", failed.message);
-            enclosing.stage = Stage::Ask(failed.map(why).map_or(Ok(()), Err));
-            return Fate::Swallow;
-        }
+        let failed = match (part, answer) {
+            (Part::End, answer) => answer.err(),
+            (_, answer) => {
+                let answer = answer.map_err(|failed| {
+                    format!("what has to go before it failed: {} ({})", failed.message, failed.code)
+                });
+                let next = answer.and_then(|rows| enclosing.next(part, rows));
+                enclosing.stage = next.unwrap_or_else(|why| Stage::Ask(Err(why)));
+                return Fate::Swallow;
+            }
+        };
         let Stage::End(ending) = std::mem::replace(&mut enclosing.stage, Stage::Leave) else {
             return Fate::Swallow;
         };
@@ -280,7 +353,7 @@ impl PostgresDecoder {
 
     /// Whether the row that has just been counted is beyond what may be returned.
     pub(super) fn is_beyond(&self) -> bool {
-        let most = self.enclosing.as_ref().and_then(|enclosing| enclosing.terms.rows);
+        let most = self.enclosing.as_ref().and_then(|enclosing| enclosing.within.terms.rows);
         let entry = self.queue.first().filter(|entry| entry.bounds == Bounds::Enclosed);
         entry.zip(most).is_some_and(|(entry, most)| entry.rows > most)
     }
@@ -292,7 +365,8 @@ impl PostgresDecoder {
         body: &Bytes,
         done: &mut Vec<Done>,
     ) -> Result<Fate, DecodeError> {
-        let Some(Enclosing { terms, form, .. }) = self.enclosing else { return Err(unexpected(head.tag)) };
+        let Some(Enclosing { within, form, .. }) = &self.enclosing else { return Err(unexpected(head.tag)) };
+        let (within, form) = (within.clone(), *form);
         let count = changed(body, false);
         let is_query = matches!(self.queue.first().map(|entry| &entry.kind), Some(Kind::Query { .. }));
         let mut ended = Vec::new();
@@ -303,10 +377,7 @@ impl PostgresDecoder {
         }
         // Where its answer was cut, the client has been told; a transaction of its own fails as any other.
         let cut = self.meter.stopped;
-        let broken = match terms.rows {
-            Some(most) if !cut && count.is_none_or(|count| count > most) => Some(exceeded(count, most)),
-            _ => None,
-        };
+        let broken = within.broken(count).filter(|_| !cut);
         let error = broken.as_ref().map(refuse::refusal);
         if let Some(denial) = &broken {
             ended = failing(ended, refuse::REFUSED, &denial.message);
@@ -405,6 +476,20 @@ impl PostgresDecoder {
             self.close_query(entry, done);
         }
     }
+}
+
+/// A statement that begins or ends a transaction.
+fn turning(text: &'static str) -> (Own<'static>, Action) {
+    let facts = StatementFacts {
+        kind: StatementKind::Transaction,
+        effects: vec![Effect { verb: Verb::Transaction, target: Target::Resource }],
+        has_where: true,
+        has_limit: false,
+        unknown: None,
+    };
+    let action =
+        Action { phase: Phase::Execute, text: text.to_owned(), binds: Vec::new(), facts: facts.into() };
+    (Own { text: text.into(), parameters: Vec::new() }, action)
 }
 
 /// What stands for an exchange that broke its terms.

@@ -14,7 +14,7 @@ use interceptor_core::{
 
 use super::{
     frame::{Fields, Malformed},
-    own::{self, Ends, Own, PREFIX},
+    own::{self, Ends, Own, PREFIX, Parameter},
 };
 
 /// How many names are looked up at once.
@@ -46,8 +46,13 @@ pub(super) fn request(number: u64, question: &Question, ends: Ends) -> Request {
     let functions = array(question.functions.iter().map(|name| Some(name.name.clone())));
     let numbers = array(question.numbers.iter().map(|number| Some(number.to_string())));
     let values = [relations, schemas, functions, numbers];
-    let types = PARAMETERS.map(|(oid, _)| oid);
-    let bytes = own::messages(number, &Own { text: TEXT, types: &types, values: &values }, ends);
+    let parameters = values.iter().zip(PARAMETERS).map(|(value, (oid, _))| Parameter {
+        oid,
+        format: 0,
+        value: Some(Bytes::copy_from_slice(value.as_bytes())),
+    });
+    let own = Own { text: TEXT.into(), parameters: parameters.collect() };
+    let bytes = own::messages(number, &own, ends);
     let told = values.into_iter().zip(PARAMETERS).map(|(value, (_, name))| BindValue {
         r#type: name.to_owned(),
         value: Some(value),
@@ -90,7 +95,7 @@ fn written(name: &Name) -> String {
     }
 }
 
-fn array(values: impl Iterator<Item = Option<String>>) -> String {
+pub(super) fn array(values: impl Iterator<Item = Option<String>>) -> String {
     let mut out = String::from("{");
     for (place, value) in values.enumerate() {
         if place > 0 {

@@ -22,6 +22,7 @@ mod enclose;
 mod facts;
 mod frame;
 mod fuzz;
+mod image;
 mod known;
 mod large;
 mod login;

@@ -10,6 +10,7 @@ use interceptor_core::{
 use super::{
     decode::PostgresDecoder,
     frame::Head,
+    image::Nesting,
     known::Moment,
     own::{Ends, Errand, Failed, Gate},
     queue::{Bounds, Changes, Entry, Kind, Place},
@@ -200,7 +201,7 @@ impl PostgresDecoder {
             let failed = Failed { code: error.code.clone(), message: why.to_owned(), body: Bytes::new() };
             match gate.errand {
                 Errand::Names { asked, .. } => self.learn(asked, Err(why.to_owned())),
-                Errand::Enclosing(part) => drop(self.part_has_ended(part, Some(failed), done)),
+                Errand::Enclosing(part, _) => drop(self.part_has_ended(part, Err(failed), done)),
             }
         }
     }
@@ -221,7 +222,14 @@ impl PostgresDecoder {
         }));
         let Gate { ends, errand, failed, .. } = *gate;
         match (errand, failed) {
-            (Errand::Enclosing(part), failed) => return self.part_has_ended(part, failed, done),
+            (Errand::Enclosing(part, _), Some(failed)) => {
+                if ends == Ends::Flush {
+                    let cancelled = self.cancelled.as_ref().map(|(_, error)| error.clone());
+                    self.owed = Some(cancelled.unwrap_or_else(|| refuse::lookup_failed(&failed.message)));
+                }
+                return self.part_has_ended(part, Err(failed), done);
+            }
+            (Errand::Enclosing(part, rows), None) => return self.part_has_ended(part, Ok(rows), done),
             (Errand::Names { asked, .. }, Some(Failed { message, .. })) => {
                 if ends == Ends::Flush {
                     let cancelled = self.cancelled.as_ref().map(|(_, error)| error.clone());
@@ -287,6 +295,9 @@ impl PostgresDecoder {
         };
         if status == b'I' {
             self.names.portals.clear_settled();
+            if self.queue.is_empty() {
+                self.nesting = Nesting::None;
+            }
         }
         self.turns.answered();
         if self.is_settled() {

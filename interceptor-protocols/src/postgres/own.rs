@@ -3,12 +3,15 @@
 //! Promise: they use a statement and a portal of their own, so that the client's unnamed ones live on; nothing of their
 //! answers reaches the client but what `enclose.rs` makes of their end.
 
+use std::borrow::Cow;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use interceptor_core::{protocol::DecodeError, sql::Question};
 
 use super::{
     enclose::Part,
     frame::{Writer, put_text, put_value},
+    image::Rows,
     known::Moment,
     lookup::Reader,
     upstream::unexpected,
@@ -56,13 +59,13 @@ pub(super) enum Errand {
         asked: Moment,
     },
     /// Around an exchange of the client's.
-    Enclosing(Part),
+    Enclosing(Part, Rows),
 }
 
 impl Errand {
     /// Whether it comes before an exchange of the client's: what cancels it is meant for that.
     pub(super) fn comes_before(&self) -> bool {
-        !matches!(self, Self::Enclosing(Part::End))
+        !matches!(self, Self::Enclosing(Part::End, _))
     }
 }
 
@@ -81,7 +84,7 @@ impl Gate {
                 match &mut self.errand {
                     // Too long an answer is no answer; the rest of it is still read.
                     Errand::Names { reader, .. } => reader.row(body).unwrap_or_else(|_| reader.spoil()),
-                    Errand::Enclosing(_) => return Err(unexpected(tag)),
+                    Errand::Enclosing(_, rows) => rows.row(body),
                 }
                 2
             }
@@ -102,7 +105,8 @@ impl Gate {
     pub(super) fn rows(&self) -> Option<u64> {
         match &self.errand {
             Errand::Names { reader, .. } => u64::try_from(reader.len()).ok(),
-            Errand::Enclosing(_) => None,
+            Errand::Enclosing(Part::Begin | Part::End, _) => None,
+            Errand::Enclosing(_, rows) => u64::try_from(rows.len()).ok(),
         }
     }
 }
@@ -110,30 +114,40 @@ impl Gate {
 /// A statement of our own.
 #[derive(Debug)]
 pub(super) struct Own<'a> {
-    pub(super) text: &'a str,
-    /// The types of its parameters, by number.
-    pub(super) types: &'a [u32],
-    /// Their values, in text form.
-    pub(super) values: &'a [String],
+    pub(super) text: Cow<'a, str>,
+    pub(super) parameters: Vec<Parameter>,
+}
+
+/// One of its parameters.
+#[derive(Debug, Clone)]
+pub(super) struct Parameter {
+    /// Its type; 0 where the server is to find it.
+    pub(super) oid: u32,
+    /// 0 is text, 1 binary.
+    pub(super) format: i16,
+    /// None is NULL.
+    pub(super) value: Option<Bytes>,
 }
 
 /// The messages of exchange `number`.
 pub(super) fn messages(number: u64, own: &Own<'_>, ends: Ends) -> Bytes {
     let name = format!("{PREFIX}{number}");
-    let count = |length: usize| u16::try_from(length).unwrap_or(u16::MAX);
+    let parameters = &own.parameters;
+    let count = u16::try_from(parameters.len()).unwrap_or(u16::MAX);
     let mut out = Writer::default();
     out.message(b'P', |out| {
         put_text(out, &name);
-        put_text(out, own.text);
-        out.put_u16(count(own.types.len()));
-        own.types.iter().for_each(|oid| out.put_u32(*oid));
+        put_text(out, &own.text);
+        out.put_u16(count);
+        parameters.iter().for_each(|parameter| out.put_u32(parameter.oid));
     });
     out.message(b'B', |out| {
         put_text(out, &name);
         put_text(out, &name);
-        out.put_u16(0);
-        out.put_u16(count(own.values.len()));
-        own.values.iter().for_each(|value| put_value(out, Some(value.as_bytes())));
+        out.put_u16(count);
+        parameters.iter().for_each(|parameter| out.put_i16(parameter.format));
+        out.put_u16(count);
+        parameters.iter().for_each(|parameter| put_value(out, parameter.value.as_deref()));
         out.put_u16(0);
     });
     out.message(b'E', |out| {

@@ -34,6 +34,9 @@ pub(super) enum Way {
     Bound(Box<LargeBind>, Arc<Prepared>),
 }
 
+/// How many bytes of a portal's values are kept as they came.
+const KEPT_VALUES: usize = 64 << 10;
+
 impl PostgresDecoder {
     /// Goes on with a message that is taken in parts; `None` where there is none.
     pub(super) fn part(&mut self, input: &mut BytesMut) -> Result<Option<Step>, DecodeError> {
@@ -79,7 +82,10 @@ impl PostgresDecoder {
 
     /// A Bind of a statement that was prepared goes upstream.
     pub(super) fn bound(&mut self, bind: Bind, prepared: &Prepared) {
-        let portal = Portal { reading: prepared.reading.clone(), binds: bind.values(&prepared.types) };
+        let reading = prepared.reading.clone();
+        let kept = reading.is_change().then(|| bind.given.kept(KEPT_VALUES)).flatten();
+        let given = kept.map(|given| Arc::new((given, prepared.types.clone())));
+        let portal = Portal { reading, binds: bind.values(&prepared.types), given };
         let changes = self.plan(Change::Bind(bind.portal, portal));
         self.queue.push(Entry::new(Kind::Bind(changes), None));
         self.piping = true;

@@ -15,16 +15,17 @@ use interceptor_core::{
 use crate::{
     channel::{Channel, ChannelError},
     config::{Folder, Settings},
-    gate::Durability,
+    gate::{Durability, now_us},
     helper::{
         self,
         messages::{Attached, FromKeeper, ToKeeper},
     },
-    keeper::{self, Approvals, KeeperError, Role, secrets::SystemdCredentials},
+    keeper::{self, Approvals, KeeperError, Kept, Packs, Role, secrets::SystemdCredentials},
     places::Places,
     store::{
         Config, Filter, FullRecord, Journal, Pace, Reader, StoreError, Writer,
         docket::{Answer, Docket, Moment},
+        packs,
     },
     telemetry,
 };
@@ -65,7 +66,7 @@ pub(super) fn run(places: &Places) -> anyhow::Result<()> {
                     .map_err(|error| telemetry::chain(&error))
             })
         },
-        approvals: approvals(places)?,
+        kept: Kept { approvals: approvals(places)?, packs: packs(places)? },
         writer: Box::new(move |stop| {
             helper.send(&FromKeeper::Up, &[]).map_err(|error| telemetry::chain(&error))?;
             writer.run(stop).map_err(|error| telemetry::chain(&error))
@@ -124,6 +125,15 @@ fn others(audit: &Path, run: RunId) -> Result<Vec<Told>, StoreError> {
     };
     // Names that were looked up say nothing.
     Ok(records.filter(|record| record.request.resource.is_some()).map(told).collect())
+}
+
+/// The undo packs.
+fn packs(places: &Places) -> anyhow::Result<Packs> {
+    let packs = Mutex::new(packs::Packs::open(&places.audit())?);
+    Ok(Box::new(move |question| {
+        let mut packs = packs.lock().unwrap_or_else(PoisonError::into_inner);
+        packs.answer(question, now_us()).map_err(|error| telemetry::chain(&error))
+    }))
 }
 
 fn config(settings: &Settings) -> Config {

@@ -21,7 +21,7 @@ use super::{
     floods::{self, FLOODS},
 };
 use crate::{
-    approval::{Approvals, Notices, Webhook},
+    approval::{Approvals, Notices, Packs, Webhook},
     channel::{self, AsyncChannel, Channel},
     config::{Folder, LocalApproval, Settings},
     control::api::{self, Answer, Envelope, Request},
@@ -179,7 +179,13 @@ impl Daemon {
             approvals = approvals.told_to(Notices::start(Arc::new(webhook)));
         }
         let proxy = Arc::new(Proxy {
-            gate: Arc::new(PolicyGate::new(rules.clone(), producer, settings.durability, approvals)),
+            gate: Arc::new(PolicyGate::new(
+                rules.clone(),
+                producer,
+                settings.durability,
+                approvals,
+                Packs::new(Arc::new(keeper.clone())),
+            )),
             origins,
             client_tls: Terminator::new(Arc::new(keeper.clone())),
             dialler: Dialler::new(keeper.clone()),

@@ -4,6 +4,7 @@
 //! change. What a decision means is policy's to say, and the gate's to ask.
 
 mod notify;
+mod packs;
 mod webhook;
 
 use std::{fmt, sync::Arc};
@@ -28,6 +29,7 @@ use crate::{
 };
 
 pub use notify::{News, Notices, Notifier, NotifyError};
+pub use packs::{KeptPack, Packs, Shelf};
 pub use webhook::{Webhook, WebhookError};
 
 /// Keeps requests for approval. A seam: the keeper's process, or in tests the docket itself.

@@ -13,7 +13,7 @@ use std::{
 
 use futures::FutureExt as _;
 use interceptor_core::{
-    Client, Committed as _, Denial, Held, Judgement, Verdict,
+    Client, Committed as _, Denial, Held, Judgement, Terms, Verdict,
     approval::{About, Card, LONGEST_GRANT, Standing, State, What},
     model::{ApprovalId, ApprovalRecord, Author, Mode, Phase, RecordId},
     permit::{GaveUp, Records, Waits},
@@ -92,6 +92,9 @@ impl PolicyGate {
             None if only_asks && would_be_carried_out(held, &judgements) => {
                 let (why, hint) = ("this needs no approval, and its session only asks", ONLY_ASKED);
                 Verdict::Deny(self.refuse(subject, held, "only-asked", why, hint).await)
+            }
+            None if author == Author::Agent && judgements.iter().all(Judgement::allows) => {
+                self.within(&rules, (subject, stance), held, judgements).await
             }
             None => self.settle(&rules, (subject, stance), held, author, judgements).await,
             Some(wanted) => Hold { gate: self, rules, subject, held, client, wanted }.judge(judgements).await,
@@ -194,16 +197,20 @@ impl Hold<'_> {
         (digest, shape): (String, Option<String>),
     ) -> Verdict {
         let gate = self.gate;
-        let judgements = match terms::way(self.held, standing.terms()) {
-            Way::On => judgements,
-            Way::First(verdict) => return verdict,
-            Way::Never(judgement) => {
-                let judgements = vec![judgement; judgements.len()];
-                let subject = (self.subject, Stance::ENFORCE);
-                return gate.settle(&self.rules, subject, self.held, Author::Agent, judgements).await;
-            }
-        };
-        let settled = Settled::new(Stance::ENFORCE, judgements).with(approval(standing));
+        let deciding = self.wanted.rules.iter().chain(terms::deciding(&judgements));
+        let wanted = terms::wanted(&self.rules, Stance::ENFORCE, self.held.actions(), deciding);
+        let (judgements, packed) =
+            match terms::way(self.held, Terms { rows: standing.terms().rows, ..wanted }) {
+                Way::On(packed) => (judgements, packed),
+                Way::First(verdict) => return verdict,
+                Way::Never(judgement) => {
+                    let judgements = vec![judgement; judgements.len()];
+                    let subject = (self.subject, Stance::ENFORCE);
+                    return gate.settle(&self.rules, subject, self.held, Author::Agent, judgements).await;
+                }
+            };
+        let undo = packed.as_ref().map(|packed| packed.record.clone());
+        let settled = Settled { undo, ..Settled::new(Stance::ENFORCE, judgements).with(approval(standing)) };
         let receipt = match gate.commit(&self.rules, self.subject, self.held, Author::Agent, &settled).await {
             Ok(receipt) => receipt,
             Err(denial) => return Verdict::Deny(denial),
@@ -211,6 +218,12 @@ impl Hold<'_> {
         // Until the request is used up for just this record, nothing is sent.
         let mut unsent = Unsent { producer: &gate.producer, records: receipt.records(), why: None };
         let record = receipt.records().get(0);
+        if let Some(packed) = &packed
+            && let Err(denial) = gate.keep(&receipt, packed).await
+        {
+            unsent.why = Some(denial.message.clone());
+            return Verdict::Deny(denial);
+        }
         let used = match record {
             _ if self.client.gave_up().now_or_never().is_some() => {
                 Err(ApprovalError::No("its client had left".to_owned()))

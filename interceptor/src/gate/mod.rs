@@ -26,6 +26,7 @@ use interceptor_core::{
     },
     permit::{Records, Rule},
     policy::{Asked, BECAUSE_OF_ANOTHER, Policy, WOULD, spent::is_statement},
+    undo::UndoRecord,
 };
 use tokio::time::Instant;
 
@@ -40,7 +41,7 @@ pub use spent::{Tallies, Tally};
 pub use subject::Subject;
 
 use crate::{
-    approval::Approvals,
+    approval::{Approvals, Packs},
     store::{JournalError, Producer, Receipt, RequestHead, RequestRuling, Requests},
 };
 
@@ -78,6 +79,7 @@ pub struct PolicyGate {
     durability: Durability,
     tallies: Tallies,
     approvals: Approvals,
+    packs: Packs,
     passed: Passed,
     glass: Glass,
 }
@@ -89,6 +91,7 @@ impl PolicyGate {
         producer: Producer,
         durability: Durability,
         approvals: Approvals,
+        packs: Packs,
     ) -> Self {
         Self {
             rules,
@@ -96,6 +99,7 @@ impl PolicyGate {
             durability,
             tallies: Tallies::default(),
             approvals,
+            packs,
             passed: Passed::default(),
             glass: Glass::default(),
         }
@@ -104,6 +108,11 @@ impl PolicyGate {
     /// Requests for approval.
     pub fn approvals(&self) -> &Approvals {
         &self.approvals
+    }
+
+    /// Undo packs.
+    pub fn packs(&self) -> &Packs {
+        &self.packs
     }
 
     /// The rules in force.
@@ -465,6 +474,7 @@ struct Settled {
     each: Vec<Judgement>,
     judgement: Judgement,
     approval: Option<ApprovalRecord>,
+    undo: Option<UndoRecord>,
 }
 
 impl Settled {
@@ -484,7 +494,7 @@ impl Settled {
             },
             (Some(refused), Mode::Enforce) => refused.clone(),
         };
-        Self { stance, each, judgement, approval: None }
+        Self { stance, each, judgement, approval: None, undo: None }
     }
 
     /// The same, where it waits for this request or goes by it.
@@ -528,6 +538,7 @@ impl Settled {
             held_for: held_for.to_vec(),
             approval: self.approval.clone(),
             break_glass: self.stance.glass,
+            undo: self.undo.clone(),
         }
     }
 

@@ -24,7 +24,8 @@ use interceptor_core::{
 use interceptor_core::policy::Policy;
 
 use super::{
-    Durability, NOBODY, PolicyGate, Rules, Settled, Stance, Subject, ask, entries, level_of, unrecorded,
+    Durability, NOBODY, PolicyGate, Rules, Settled, Stance, Subject, ask, entries, level_of, terms,
+    unrecorded,
 };
 use crate::store::{RequestHead, RequestRuling};
 
@@ -59,6 +60,17 @@ struct Answer {
     ruling: RequestRuling,
     /// Whether it holds for all that is the same.
     steady: bool,
+    /// Whether a rule wants more before it may go.
+    terms: Bound,
+}
+
+/// Whether an exchange may go as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    /// It may.
+    Free,
+    /// Only within terms.
+    Within,
 }
 
 impl SessionGate {
@@ -109,9 +121,11 @@ impl Memory {
         let judgement = ask(&self.rules, subject, action, (0, 1), spent, &NOBODY);
         let policy = &self.rules.policy;
         let steady = matches!(judgement, Judgement::Allowed { .. }) && policy.is_steady(&action.facts);
+        let free = terms::has_none(&self.rules, self.stance, action, &judgement);
+        let terms = if free { Bound::Free } else { Bound::Within };
         let settled = Settled::new(self.stance, vec![judgement]);
         let ruling = settled.ruling(0, &action.facts, policy.hash()).ok()?;
-        Some(Answer { phase: action.phase, facts: action.facts.clone(), settled, ruling, steady })
+        Some(Answer { phase: action.phase, facts: action.facts.clone(), settled, ruling, steady, terms })
     }
 
     fn remember(&mut self, key: u64, answer: Arc<Answer>) {
@@ -136,7 +150,7 @@ impl Gate for SessionGate {
             return None;
         }
         let (answer, level) = self.answer(action)?;
-        if matches!(answer.settled.judgement, Judgement::Held { .. }) {
+        if matches!(answer.settled.judgement, Judgement::Held { .. }) || answer.terms == Bound::Within {
             return None;
         }
         let committed = entries::with_room(|requests| {

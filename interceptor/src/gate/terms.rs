@@ -1,29 +1,77 @@
-//! Exchanges that may go only within terms: whether their protocol holds them to these, and the refusal of those that
-//! cannot be held to any.
+//! Exchanges that may go only within terms: which those are, whether their protocol holds them to these, and the refusal
+//! of those that cannot be held to any.
 //!
-//! Promise: what has terms is permitted only once its protocol says that it is enclosed in just these.
+//! Promises: what has terms is permitted only once its protocol says that it is enclosed in just these; images that were
+//! taken for it are on disk before its permit is minted, behind the record that names them.
 
-use interceptor_core::{Enclosure, Held, Judgement, Terms, Verdict};
+use interceptor_core::{
+    Committed as _, Denial, Enclosed, Enclosure, Held, Judgement, Terms, Verdict,
+    model::{Action, Author, Mode, Phase, Verb},
+    permit::Rule,
+    undo::Packed,
+};
+
+use super::{PolicyGate, Rules, Settled, Subject, UNRECORDED, Unsent, glass::Stance};
 
 /// What becomes of an exchange that may go within terms.
 #[derive(Debug)]
 pub(super) enum Way {
-    /// It is as it must be.
-    On,
+    /// It is as it must be; what is to be kept first.
+    On(Option<Packed>),
     /// It is to be enclosed first.
     First(Verdict),
     /// It cannot be.
     Never(Judgement),
 }
 
+/// What the rules that let these statements pass, or that held them, want of them.
+pub(super) fn wanted<'a>(
+    rules: &Rules,
+    stance: Stance,
+    actions: &[Action],
+    deciding: impl IntoIterator<Item = &'a Rule>,
+) -> Terms {
+    if stance.mode == Mode::Observe || !actions.iter().any(changes) {
+        return Terms::default();
+    }
+    let asked = deciding.into_iter().filter_map(|rule| rules.policy.rule(&rule.id)?.undo);
+    Terms { undo: asked.min(), ..Terms::default() }
+}
+
+/// The rules that these judgements name.
+pub(super) fn deciding(judgements: &[Judgement]) -> impl Iterator<Item = &Rule> {
+    judgements.iter().flat_map(|judgement| match judgement {
+        Judgement::Allowed { rules, .. }
+        | Judgement::Denied { rules, .. }
+        | Judgement::Held { rules, .. } => rules,
+    })
+}
+
+/// Whether carrying it out may take rows away, or what was in them.
+fn changes(action: &Action) -> bool {
+    let takes = |verb| matches!(verb, Verb::DataUpdate | Verb::DataDelete | Verb::DataTruncate);
+    action.phase != Phase::Prepare && action.facts.effects.iter().any(|effect| takes(effect.verb))
+}
+
 /// What becomes of `held`, which may go within `terms`.
 pub(super) fn way(held: &Held, terms: Terms) -> Way {
     match &held.circumstances().enclosure {
-        _ if terms.is_empty() => Way::On,
-        Enclosure::Within(kept) if *kept == terms => Way::On,
+        _ if terms.is_empty() => Way::On(None),
+        Enclosure::Within(kept) if kept.terms == terms => packed(kept),
         Enclosure::Possible => Way::First(Verdict::Enclose(terms)),
         Enclosure::Within(_) => never("it was enclosed for something that has changed since: send it again"),
         Enclosure::Impossible(why) => never(why),
+    }
+}
+
+fn packed(kept: &Enclosed) -> Way {
+    match (kept.terms.undo, &kept.pack) {
+        (None, _) => Way::On(None),
+        (Some(_), None) => never("no images of its rows were taken"),
+        (Some(_), Some(pack)) => match pack.packed() {
+            Ok(packed) => Way::On(Some(packed)),
+            Err(error) => never(&format!("the images of its rows cannot be written: {error}")),
+        },
     }
 }
 
@@ -32,4 +80,67 @@ fn never(why: &str) -> Way {
         rules: Vec::new(),
         reason: format!("it may go only when what it does can be taken back, and {why}"),
     })
+}
+
+impl PolicyGate {
+    /// Records and permits what policy allows by these judgements, within the terms of its rules.
+    pub(super) async fn within(
+        &self,
+        rules: &Rules,
+        (subject, stance): (&Subject, Stance),
+        held: &Held,
+        judgements: Vec<Judgement>,
+    ) -> Verdict {
+        let terms = wanted(rules, stance, held.actions(), deciding(&judgements));
+        let (packed, judgements) = match way(held, terms) {
+            Way::First(verdict) => return verdict,
+            Way::On(packed) => (packed, judgements),
+            Way::Never(judgement) => (None, vec![judgement; judgements.len()]),
+        };
+        let Some(packed) = packed else {
+            return self.settle(rules, (subject, stance), held, Author::Agent, judgements).await;
+        };
+        let settled =
+            Settled { undo: Some(packed.record.clone()), ..Settled::new(Stance::ENFORCE, judgements) };
+        let receipt = match self.commit(rules, subject, held, Author::Agent, &settled).await {
+            Ok(receipt) => receipt,
+            Err(denial) => return Verdict::Deny(denial),
+        };
+        let mut unsent = Unsent { producer: &self.producer, records: receipt.records(), why: None };
+        match self.keep(&receipt, &packed).await {
+            Ok(()) => {
+                unsent.sent();
+                self.verdict(subject, (held, Author::Agent), &settled, &receipt)
+            }
+            Err(denial) => {
+                unsent.why = Some(denial.message.clone());
+                Verdict::Deny(denial)
+            }
+        }
+    }
+
+    /// Has the images kept of what is recorded so.
+    pub(super) async fn keep(
+        &self,
+        receipt: &impl interceptor_core::Committed,
+        packed: &Packed,
+    ) -> Result<(), Denial> {
+        let record = receipt.records().get(0);
+        let kept = match record {
+            Some(record) => self.packs.keep(record, packed).await,
+            None => Err("it has no record".to_owned()),
+        };
+        kept.map_err(|error| Denial {
+            record,
+            rule: "undo".to_owned(),
+            message: format!("refused: the images of what it would change cannot be kept ({error})"),
+            hint: UNRECORDED.to_owned(),
+        })
+    }
+}
+
+/// Whether an answer may be given again: no terms hang on it.
+pub(super) fn has_none(rules: &Rules, stance: Stance, action: &Action, judgement: &Judgement) -> bool {
+    let one = std::slice::from_ref(judgement);
+    wanted(rules, stance, std::slice::from_ref(action), deciding(one)).is_empty()
 }

@@ -16,10 +16,11 @@ use interceptor_core::{
 
 use super::*;
 use crate::{
-    approval::Clerk,
+    approval::{Clerk, Shelf},
     store::{
         Config, Journal, Limits, Reader, Writer,
         docket::{self, Docket, Moment, Question},
+        packs,
     },
 };
 
@@ -61,6 +62,15 @@ impl Clerk for Desk {
     }
 }
 
+struct Cupboard(Mutex<packs::Packs>);
+
+impl Shelf for Cupboard {
+    fn ask(&self, question: packs::Question) -> BoxFuture<'_, Result<packs::Answer, String>> {
+        let answer = self.0.lock().unwrap().answer(question, now_us());
+        Box::pin(std::future::ready(answer.map_err(|error| error.to_string())))
+    }
+}
+
 /// A client that says and hears nothing.
 pub(super) struct Quiet;
 
@@ -87,7 +97,8 @@ impl Bed {
         let rules = Arc::new(ArcSwap::from_pointee(rules(RESOURCES)));
         let docket = Desk(Mutex::new(Docket::open(folder.path()).unwrap()));
         let approvals = Approvals::new(Arc::new(docket));
-        let gate = Arc::new(PolicyGate::new(rules, producer, durability, approvals));
+        let packs = Packs::new(Arc::new(Cupboard(Mutex::new(packs::Packs::open(folder.path()).unwrap()))));
+        let gate = Arc::new(PolicyGate::new(rules, producer, durability, approvals, packs));
         Self { folder, journal, gate }
     }
 
@@ -489,8 +500,13 @@ impl Clerk for Broken {
 async fn what_cannot_be_kept_is_refused() {
     let mut bed = holding();
     let approvals = Approvals::new(Arc::new(Broken));
-    let gate =
-        PolicyGate::new(bed.gate.rules.clone(), bed.gate.producer.clone(), Durability::Process, approvals);
+    let gate = PolicyGate::new(
+        bed.gate.rules.clone(),
+        bed.gate.producer.clone(),
+        Durability::Process,
+        approvals,
+        bed.gate.packs().clone(),
+    );
     bed.gate = Arc::new(gate);
     let verdict = bed.session(&session()).judge(&waiting(1, "no more"), Author::Agent, &Quiet).await;
     assert!(matches!(&verdict, Verdict::Deny(denial) if denial.message.contains("disk full")), "{verdict:?}");

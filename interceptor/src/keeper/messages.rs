@@ -14,7 +14,7 @@ use interceptor_core::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use zeroize::Zeroizing;
 
-use crate::store::docket;
+use crate::store::{docket, packs};
 
 /// Bytes that are no secret; base64 on the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +147,8 @@ pub enum Ask {
     },
     /// Where requests for approval stand, and changes to them.
     Approval(docket::Question),
+    /// Undo packs.
+    Pack(packs::Question),
     /// Vouch for a message to the approvers' webhook, with the secret that it shares with us.
     Vouch(Blob),
     /// Make a certificate for the proxy's own key, towards agents.
@@ -257,6 +259,8 @@ pub enum Answer {
     Spent(Vec<(i64, Spent)>),
     /// To [`Ask::Approval`].
     Approval(docket::Answer),
+    /// To [`Ask::Pack`].
+    Pack(packs::Answer),
     /// No, in words for the operator: who is guilty, of what, and the mend. Never holds a secret.
     Refused(String),
 }

@@ -34,7 +34,10 @@ use sha2::Sha256;
 use crate::{
     channel::{Channel, ChannelError},
     places::Places,
-    store::docket::{self, Question},
+    store::{
+        docket::{self, Question},
+        packs,
+    },
 };
 
 pub mod authority;
@@ -70,6 +73,17 @@ pub type SpentSince = Box<dyn Fn(RunId, i64) -> Result<Vec<(i64, Spent)>, String
 
 /// Answers about requests for approval. The third seam to the store.
 pub type Approvals = Box<dyn Fn(Question) -> Result<docket::Answer, String> + Send + Sync>;
+
+/// Keeps undo packs. The fourth seam to the store.
+pub type Packs = Box<dyn Fn(packs::Question) -> Result<packs::Answer, String> + Send + Sync>;
+
+/// What is kept of the proxy's beside the evidence.
+pub struct Kept {
+    /// Requests for approval.
+    pub approvals: Approvals,
+    /// Undo packs.
+    pub packs: Packs,
+}
 
 /// The credential that the approvers' webhook shares with us, in the folder of credentials.
 const WEBHOOK: &str = "webhook";
@@ -115,8 +129,8 @@ pub struct Role {
     pub load: Load,
     /// How what was spent is read from the evidence.
     pub spent: SpentSince,
-    /// How requests for approval are kept.
-    pub approvals: Approvals,
+    /// How requests for approval and undo packs are kept.
+    pub kept: Kept,
     /// The writing of evidence, run on a thread of its own.
     pub writer: Writer,
 }
@@ -133,8 +147,8 @@ pub fn run(role: Role) -> Result<Infallible, KeeperError> {
     if !hardened.memory_locked {
         tracing::warn!("memory is not locked against swapping: start the daemon with LimitMEMLOCK=infinity");
     }
-    let Role { channel, places, systemd, load, spent, approvals, writer } = role;
-    let keeper = Arc::new(Keeper::new(places, systemd, load, spent, approvals)?);
+    let Role { channel, places, systemd, load, spent, kept, writer } = role;
+    let keeper = Arc::new(Keeper::new(places, systemd, load, spent, kept)?);
     let channel = Arc::new(channel);
     let (ended, end) = mpsc::channel();
     let stop = Arc::new(AtomicBool::new(false));
@@ -182,7 +196,7 @@ pub struct Keeper {
     places: Places,
     load: Load,
     spent: SpentSince,
-    approvals: Approvals,
+    kept: Kept,
     inventory: RwLock<Arc<Inventory>>,
     authority: Authority,
     secrets: Secrets,
@@ -202,13 +216,13 @@ impl Keeper {
         systemd: SystemdCredentials,
         load: Load,
         spent: SpentSince,
-        approvals: Approvals,
+        kept: Kept,
     ) -> Result<Self, KeeperError> {
         let inventory = load(&places).map_err(KeeperError::Inventory)?;
         let authority = Authority::ensure(&places.authority())?;
         let secrets = Secrets::new(places.credentials(), systemd);
         let inventory = RwLock::new(Arc::new(inventory));
-        Ok(Self { places, load, spent, approvals, inventory, authority, secrets, logins: Logins::default() })
+        Ok(Self { places, load, spent, kept, inventory, authority, secrets, logins: Logins::default() })
     }
 
     /// Answers requests until the channel fails. Several threads may do it on one channel: packets stay whole.
@@ -270,7 +284,8 @@ impl Keeper {
                 Ok(Answer::Finished)
             }
             Ask::Spent { run, since } => (self.spent)(run, since).map(Answer::Spent),
-            Ask::Approval(question) => (self.approvals)(question).map(Answer::Approval),
+            Ask::Approval(question) => (self.kept.approvals)(question).map(Answer::Approval),
+            Ask::Pack(question) => (self.kept.packs)(question).map(Answer::Pack),
             Ask::Vouch(message) => {
                 let secret =
                     self.secrets.fetch(&SecretSource::File(WEBHOOK.into())).map_err(|e| e.to_string())?;

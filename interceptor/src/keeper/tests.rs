@@ -55,8 +55,11 @@ fn nothing_spent() -> SpentSince {
 }
 
 /// A docket that answers each list with more than fits a message.
-fn talkative() -> Approvals {
-    Box::new(|_| Ok(docket::Answer::No("x".repeat(crate::channel::LIMIT))))
+fn talkative() -> Kept {
+    Kept {
+        approvals: Box::new(|_| Ok(docket::Answer::No("x".repeat(crate::channel::LIMIT)))),
+        packs: Box::new(|_| Ok(packs::Answer::Done)),
+    }
 }
 
 fn serve(
@@ -329,7 +332,7 @@ fn the_role() {
         systemd: SystemdCredentials::default(),
         load: Box::new(|_| Ok(Inventory::default())),
         spent: nothing_spent(),
-        approvals: talkative(),
+        kept: talkative(),
         writer: Box::new(move |stop| {
             while !stop.load(Ordering::Acquire) {
                 thread::sleep(Duration::from_millis(5));
@@ -362,7 +365,7 @@ fn the_role() {
             systemd: SystemdCredentials::default(),
             load,
             spent: nothing_spent(),
-            approvals: talkative(),
+            kept: talkative(),
             writer,
         });
         assert!(matches!(error, KeeperError::Writer(_)), "{error:?}");

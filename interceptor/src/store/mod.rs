@@ -10,6 +10,7 @@ pub mod glass;
 mod index;
 mod journal;
 mod line;
+pub mod packs;
 mod reader;
 mod recover;
 mod request;

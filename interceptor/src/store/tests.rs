@@ -111,6 +111,7 @@ pub(super) fn request(run: u64, text: &str, allowed: bool) -> RequestRecord {
             held_for: vec![],
             approval: None,
             break_glass: None,
+            undo: None,
         },
     }
 }

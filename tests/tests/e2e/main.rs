@@ -9,8 +9,8 @@
 mod agent_sdk;
 mod approvals;
 mod approvers;
-mod break_glass;
 mod attach;
+mod break_glass;
 mod budget;
 mod bypass;
 mod clients;
@@ -27,3 +27,4 @@ mod protocol;
 mod rude;
 mod rude_wire;
 mod support;
+mod undo;

@@ -1,13 +1,17 @@
 //! Exchanges within terms: what is carried around them, what lasts, and where the session is left.
 
-use interceptor_core::{Enclosure, Terms};
+use interceptor_core::{Enclosed, Enclosure, Terms};
 
 use super::*;
 
 const CHANGE: &str = "DELETE FROM t WHERE a = 1";
 
 fn terms(rows: u64) -> Terms {
-    Terms { rows: Some(rows) }
+    Terms { rows: Some(rows), ..Terms::default() }
+}
+
+fn within(rows: u64) -> Enclosure {
+    Enclosure::Within(Arc::new(Enclosed { terms: terms(rows), pack: None }))
 }
 
 /// What came of the upstream's bytes: for the client, back to the upstream, and how exchanges ended.
@@ -124,7 +128,7 @@ fn bracketed(decoder: &mut PostgresDecoder, text: &str, rows: u64) -> u64 {
     let came = hear(decoder, &own("BEGIN", b'T'), usize::MAX);
     assert!(came.client.is_empty());
     let held = asked(decoder, b"");
-    assert_eq!(held.circumstances().enclosure, Enclosure::Within(terms(rows)));
+    assert_eq!(held.circumstances().enclosure, within(rows));
     assert_eq!(held.digest(), Held::new(0, Vec::new(), query(text)).digest(), "the client's own bytes");
     decoder.sent(held.number());
     assert!(matches!(client(decoder, &query("SELECT 1")), Step::Hold), "nothing goes behind it");
@@ -206,7 +210,7 @@ fn rows_beyond_the_ceiling_do_not_pass() {
     let held = asked(&mut decoder, &query("SELECT 1"));
     decoder.enclose(held.number(), terms(2));
     let held = asked(&mut decoder, b"");
-    assert_eq!(held.circumstances().enclosure, Enclosure::Within(terms(2)));
+    assert_eq!(held.circumstances().enclosure, within(2));
     decoder.sent(held.number());
     let rows = [message(b'T', |out| out.put_i16(0)), row.repeat(5).into(), complete("SELECT 5"), ready(b'I')];
     let came = hear(&mut decoder, &rows.concat(), 4);

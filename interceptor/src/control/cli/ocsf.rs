@@ -346,6 +346,7 @@ mod tests {
                 held_for: Vec::new(),
                 approval: None,
                 break_glass: None,
+                undo: None,
             },
         };
         let status = if allowed { OutcomeStatus::Completed } else { OutcomeStatus::Refused };

@@ -546,6 +546,7 @@ mod tests {
             held_for: Vec::new(),
                 approval: None,
                 break_glass: None,
+                undo: None,
         };
         let (because, permits) = mend(&verdict);
         assert_eq!(because, "a: no rule permits it\nb: forbidden by `z` (f:3)");

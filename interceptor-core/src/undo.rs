@@ -1,0 +1,173 @@
+//! Undo packs: the rows that a statement was about to change, as they were, and the statements that bring them back.
+//!
+//! Promises: a pack is taken before its statement is sent, and holds every row that it changes or nothing at all; a row
+//! that was changed since is never overwritten; values are written so that they mean the same whatever the settings.
+//! Nothing here talks to a server or keeps anything.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::model::{Object, Verb};
+
+/// How many rows a rule has taken images of, where it does not say.
+pub const ROWS: u64 = 1000;
+/// The most that a rule may say.
+pub const MOST_ROWS: u64 = 10_000;
+/// The longest pack, in bytes.
+pub const LONGEST_PACK: usize = 4 << 20;
+
+/// The rows that one statement changed, as they were before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pack {
+    /// [`Verb::DataUpdate`] or [`Verb::DataDelete`].
+    pub verb: Verb,
+    /// The table.
+    pub table: Object,
+    /// The transaction that the statement ran in, as rows that it wrote name it (`xmin`).
+    pub transaction: u32,
+    /// The table's columns, in order.
+    pub columns: Vec<Column>,
+    /// Each row's values, in the server's text form; none is NULL.
+    pub rows: Vec<Vec<Option<String>>>,
+}
+
+/// A column of a pack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+}
+
+/// What a column is to a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The rows are found again by it: it is of the primary key.
+    Key,
+    /// The statement set it.
+    Set,
+    /// The server works it out by itself.
+    Generated,
+    /// None of these.
+    Plain,
+}
+
+/// What stands in a record of a pack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UndoRecord {
+    /// How many rows it holds.
+    pub rows: u64,
+    /// SHA-256 of it as it is kept, in hexadecimal.
+    pub sha256: String,
+}
+
+/// A pack as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packed {
+    /// Its JSON.
+    pub json: Vec<u8>,
+    /// What a record says of it.
+    pub record: UndoRecord,
+}
+
+impl Pack {
+    /// It as it is kept.
+    pub fn packed(&self) -> Result<Packed, serde_json::Error> {
+        let json = serde_json::to_vec(self)?;
+        let sha256 = format!("{:x}", Sha256::digest(&json));
+        let rows = u64::try_from(self.rows.len()).unwrap_or(u64::MAX);
+        Ok(Packed { json, record: UndoRecord { rows, sha256 } })
+    }
+
+    /// The statements that bring its rows back, one a row, each of which changes just one row or has come too late.
+    pub fn statements(&self) -> Vec<String> {
+        self.rows.iter().map(|row| self.statement(row)).collect()
+    }
+
+    fn statement(&self, row: &[Option<String>]) -> String {
+        let table = format!("{}.{}", quoted(&self.table.schema), quoted(&self.table.name));
+        let columns = || self.columns.iter().zip(row);
+        if self.verb == Verb::DataUpdate {
+            let sets: Vec<String> = columns()
+                .filter(|(column, _)| column.role == Role::Set)
+                .map(|(column, value)| format!("{} = {}", quoted(&column.name), literal(value.as_deref())))
+                .collect();
+            let mut out = format!("UPDATE ONLY {table} SET {} WHERE ", sets.join(", "));
+            for (column, value) in columns().filter(|(column, _)| column.role == Role::Key) {
+                let _ = write!(out, "{} = {} AND ", quoted(&column.name), literal(value.as_deref()));
+            }
+            let _ = write!(out, "xmin = '{}'", self.transaction);
+            return out;
+        }
+        let given = || columns().filter(|(column, _)| column.role != Role::Generated);
+        let names: Vec<String> = given().map(|(column, _)| quoted(&column.name)).collect();
+        let values: Vec<String> = given().map(|(_, value)| literal(value.as_deref())).collect();
+        format!(
+            "INSERT INTO {table} ({}) OVERRIDING SYSTEM VALUE VALUES ({})",
+            names.join(", "),
+            values.join(", ")
+        )
+    }
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A value as a string that reads the same whatever `standard_conforming_strings` is.
+fn literal(value: Option<&str>) -> String {
+    match value {
+        None => "NULL".to_owned(),
+        Some(value) if value.contains('\\') => {
+            format!("E'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
+        }
+        Some(value) => format!("'{}'", value.replace('\'', "''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pack(verb: Verb, columns: &[(&str, Role)], row: &[Option<&str>]) -> Pack {
+        Pack {
+            verb,
+            table: Object {
+                database: "orders".to_owned(),
+                schema: "s".to_owned(),
+                name: "a\"b".to_owned(),
+                oid: Some(7),
+            },
+            transaction: 12,
+            columns: columns
+                .iter()
+                .map(|(name, role)| Column { name: (*name).to_owned(), role: *role })
+                .collect(),
+            rows: vec![row.iter().map(|value| value.map(str::to_owned)).collect()],
+        }
+    }
+
+    #[test]
+    fn rows_come_back_as_they_were() {
+        let columns = [("id", Role::Key), ("v", Role::Set), ("g", Role::Generated), ("n", Role::Plain)];
+        let row = [Some("1"), Some("it's \\ "), Some("2"), None];
+        assert_eq!(
+            pack(Verb::DataDelete, &columns, &row).statements(),
+            ["INSERT INTO \"s\".\"a\"\"b\" (\"id\", \"v\", \"n\") OVERRIDING SYSTEM VALUE VALUES \
+              ('1', E'it''s \\\\ ', NULL)"]
+        );
+        assert_eq!(
+            pack(Verb::DataUpdate, &columns, &row).statements(),
+            ["UPDATE ONLY \"s\".\"a\"\"b\" SET \"v\" = E'it''s \\\\ ' WHERE \"id\" = '1' AND xmin = '12'"]
+        );
+        let packed = pack(Verb::DataDelete, &columns, &row).packed().expect("JSON");
+        assert_eq!(packed.record.rows, 1);
+        assert_eq!(serde_json::from_slice::<Pack>(&packed.json).expect("a pack").columns.len(), 4);
+    }
+}
