@@ -18,6 +18,7 @@ use crate::{
     enclosure::Terms,
     model::{OutcomeStatus, Principal, Spent},
     permit::{Denial, Held, Notice},
+    undo::{Pack, Restore},
 };
 
 /// One of the two peers.
@@ -387,6 +388,11 @@ pub trait Protocol: Send + Sync {
     fn login(&self, principal: &Principal, opening: &Opening, tls: UpstreamTls) -> Box<dyn Login>;
     /// A client that asks for approval of `text` in `database`; none where the protocol has nothing to wait with.
     fn ask(&self, database: &str, text: &str) -> Option<Box<dyn Asker>>;
+    /// A session of our own that brings the rows of `pack` back, behind the log-in for [`Protocol::restoring`]; none for
+    /// a protocol that has no packs.
+    fn restore(&self, pack: &Pack) -> Option<Box<dyn Restore>>;
+    /// What such a session asks for when it opens, as `principal`.
+    fn restoring(&self, principal: &Principal) -> Opening;
     /// The bytes of an out-of-band cancel request, to be sent on a connection of its own, with the TLS negotiation
     /// (if any) that `login` would do first.
     fn cancel(&self, key: &CancelKey) -> Bytes;

@@ -6,10 +6,16 @@
 
 use std::fmt::Write as _;
 
+use bytes::BytesMut;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::model::{Object, Verb};
+use crate::{
+    model::{Object, Principal, ResourceName, Run, Verb},
+    permit::Held,
+    protocol::{DecodeError, Done},
+    text::is_hidden,
+};
 
 /// How many rows a rule has taken images of, where it does not say.
 pub const ROWS: u64 = 1000;
@@ -26,8 +32,8 @@ pub struct Pack {
     pub verb: Verb,
     /// The table.
     pub table: Object,
-    /// The transaction that the statement ran in, as rows that it wrote name it (`xmin`).
-    pub transaction: u32,
+    /// The number of the transaction that the statement ran in, with its epoch.
+    pub transaction: u64,
     /// The table's columns, in order.
     pub columns: Vec<Column>,
     /// Each row's values, in the server's text form; none is NULL.
@@ -76,13 +82,58 @@ pub struct Packed {
     pub record: UndoRecord,
 }
 
-impl Pack {
+/// A pack and whose it is: what is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Undo {
+    /// The run that the statement came from.
+    pub run: Run,
+    /// The resource.
+    pub resource: ResourceName,
+    /// Who the session was upstream.
+    pub principal: Principal,
+    /// The rows.
+    pub pack: Pack,
+}
+
+impl Undo {
     /// It as it is kept.
     pub fn packed(&self) -> Result<Packed, serde_json::Error> {
         let json = serde_json::to_vec(self)?;
         let sha256 = format!("{:x}", Sha256::digest(&json));
-        let rows = u64::try_from(self.rows.len()).unwrap_or(u64::MAX);
+        let rows = u64::try_from(self.pack.rows.len()).unwrap_or(u64::MAX);
         Ok(Packed { json, record: UndoRecord { rows, sha256 } })
+    }
+}
+
+/// What is to be done next to bring rows back.
+#[derive(Debug)]
+#[must_use]
+pub enum RestoreStep {
+    /// More input is needed.
+    Wait,
+    /// Record this exchange of the gate's own, and send it.
+    Send(Held),
+    /// The same, where it makes all that came before it last.
+    Commit(Held),
+    /// Exchanges have ended.
+    Ended(Vec<Done>),
+    /// The rows are back.
+    Restored,
+    /// They are not, and nothing lasts: why, for the operator. The session is to be closed.
+    Failed(String),
+}
+
+/// Brings rows back on a session of our own, which speaks a protocol.
+pub trait Restore: Send {
+    /// Takes what the upstream said; call with empty input first.
+    fn step(&mut self, input: &mut BytesMut) -> Result<RestoreStep, DecodeError>;
+}
+
+impl Pack {
+    /// What its table is called, where every part is in quotes.
+    pub fn table_name(&self) -> String {
+        format!("{}.{}", quoted(&self.table.schema), quoted(&self.table.name))
     }
 
     /// The statements that bring its rows back, one a row, each of which changes just one row or has come too late.
@@ -91,7 +142,7 @@ impl Pack {
     }
 
     fn statement(&self, row: &[Option<String>]) -> String {
-        let table = format!("{}.{}", quoted(&self.table.schema), quoted(&self.table.name));
+        let table = self.table_name();
         let columns = || self.columns.iter().zip(row);
         if self.verb == Verb::DataUpdate {
             let sets: Vec<String> = columns()
@@ -102,7 +153,8 @@ impl Pack {
             for (column, value) in columns().filter(|(column, _)| column.role == Role::Key) {
                 let _ = write!(out, "{} = {} AND ", quoted(&column.name), literal(value.as_deref()));
             }
-            let _ = write!(out, "xmin = '{}'", self.transaction);
+            // Rows carry the number without its epoch.
+            let _ = write!(out, "xmin = '{}'", self.transaction & u64::from(u32::MAX));
             return out;
         }
         let given = || columns().filter(|(column, _)| column.role != Role::Generated);
@@ -120,15 +172,27 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A value as a string that reads the same whatever `standard_conforming_strings` is.
-fn literal(value: Option<&str>) -> String {
-    match value {
-        None => "NULL".to_owned(),
-        Some(value) if value.contains('\\') => {
-            format!("E'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
-        }
-        Some(value) => format!("'{}'", value.replace('\'', "''")),
+/// A value as a string that reads the same whatever `standard_conforming_strings` is, and in which everything can be
+/// seen.
+pub fn literal(value: Option<&str>) -> String {
+    let Some(value) = value else { return "NULL".to_owned() };
+    if !value.chars().any(|c| c == '\\' || is_hidden(c)) {
+        return format!("'{}'", value.replace('\'', "''"));
     }
+    let mut out = String::from("E'");
+    for c in value.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '\'' => out.push_str("''"),
+            '\n' => out.push_str("\\n"),
+            c if is_hidden(c) => {
+                let _ = write!(out, "\\U{:08X}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('\'');
+    out
 }
 
 #[cfg(test)]
@@ -144,7 +208,7 @@ mod tests {
                 name: "a\"b".to_owned(),
                 oid: Some(7),
             },
-            transaction: 12,
+            transaction: (1 << 32) + 12,
             columns: columns
                 .iter()
                 .map(|(name, role)| Column { name: (*name).to_owned(), role: *role })
@@ -166,8 +230,6 @@ mod tests {
             pack(Verb::DataUpdate, &columns, &row).statements(),
             ["UPDATE ONLY \"s\".\"a\"\"b\" SET \"v\" = E'it''s \\\\ ' WHERE \"id\" = '1' AND xmin = '12'"]
         );
-        let packed = pack(Verb::DataDelete, &columns, &row).packed().expect("JSON");
-        assert_eq!(packed.record.rows, 1);
-        assert_eq!(serde_json::from_slice::<Pack>(&packed.json).expect("a pack").columns.len(), 4);
+        assert_eq!(literal(Some("a\u{1b}[2J\n\u{202e}")), "E'a\\U0000001B[2J\\n\\U0000202E'");
     }
 }

@@ -84,7 +84,7 @@ pub(super) struct Imaging {
 /// What was seen of the table.
 #[derive(Debug)]
 struct Table {
-    transaction: u32,
+    transaction: u64,
     columns: Vec<Column>,
 }
 
@@ -118,10 +118,11 @@ impl Imaging {
         }
         let change = sql::change(subject.text)?;
         let table = written(subject.facts).ok_or("its table is not known")?;
-        if change.verb == Verb::DataUpdate && subject.nesting == Nesting::Savepoint {
-            return Err("behind a SAVEPOINT its rows could not be told from those that change later: run it outside of \
-                        one"
-                .to_owned());
+        if subject.nesting == Nesting::Savepoint {
+            return Err(
+                "behind a SAVEPOINT it could not be told later whether it lasted: run it outside of one"
+                    .to_owned(),
+            );
         }
         let (mut parameters, mut told) = (Vec::new(), Vec::new());
         for number in &change.parameters {
@@ -185,8 +186,7 @@ impl Imaging {
                     if !e.is_empty() {
                         return Err(format!("its condition calls what answers differently each time ({e})"));
                     }
-                    // The number without its epoch is what rows carry.
-                    transaction = d.parse::<u64>().ok().and_then(|id| u32::try_from(id & 0xffff_ffff).ok());
+                    transaction = d.parse::<u64>().ok();
                 }
                 "t" => {
                     if a != "r" || b == "t" {

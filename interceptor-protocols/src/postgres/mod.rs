@@ -8,6 +8,7 @@ use bytes::Bytes;
 use interceptor_core::{
     model::Principal,
     protocol::{Asker, CancelKey, Decoder, Epoch, Login, Opening, Protocol, UpstreamTls},
+    undo::{Pack, Restore},
 };
 
 mod action;
@@ -34,6 +35,7 @@ mod own;
 mod part;
 mod queue;
 mod refuse;
+mod restore;
 mod startup;
 mod turn;
 mod upstream;
@@ -73,6 +75,14 @@ impl Protocol for Postgres {
         // A text with a zero byte in it would end there.
         (!text.contains('\0') && !database.contains('\0'))
             .then(|| Box::new(ask::Inquiry::new(database, text)) as Box<dyn Asker>)
+    }
+
+    fn restore(&self, pack: &Pack) -> Option<Box<dyn Restore>> {
+        Some(Box::new(restore::PostgresRestore::new(pack)))
+    }
+
+    fn restoring(&self, principal: &Principal) -> Opening {
+        restore::opening(principal)
     }
 
     fn cancel(&self, key: &CancelKey) -> Bytes {

@@ -113,6 +113,12 @@ impl Daemon {
                 Ok(shown) => Answer::Approval(Box::new(shown)),
                 Err(error) => failed(&error),
             },
+            Request::Images { record, from } => self.images(record, from).await,
+            Request::Undo { record } => match (person, self.local_approval) {
+                (_, LocalApproval::Off) => Answer::Failed { text: OFF.to_owned() },
+                (None, LocalApproval::On) => Answer::Failed { text: nobody(caller, &rules.inventory) },
+                (Some(person), LocalApproval::On) => self.undo(caller, person, record).await,
+            },
             Request::Decide { id, group, says } => match (person, self.local_approval) {
                 (_, LocalApproval::Off) => Answer::Failed { text: OFF.to_owned() },
                 (None, LocalApproval::On) => Answer::Failed { text: nobody(caller, &rules.inventory) },

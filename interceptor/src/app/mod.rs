@@ -9,6 +9,7 @@ mod glass;
 mod keeper;
 mod proxy;
 pub mod run;
+mod undo;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
 

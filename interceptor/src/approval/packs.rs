@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 use futures::future::BoxFuture;
 use interceptor_core::{
     model::RecordId,
-    undo::{Pack, Packed, UndoRecord},
+    undo::{Packed, Undo, UndoRecord},
 };
 
 use crate::{
@@ -42,8 +42,8 @@ impl Shelf for KeeperClient {
 /// A pack that is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptPack {
-    /// The pack.
-    pub pack: Pack,
+    /// The pack, and whose it is.
+    pub undo: Undo,
     /// Who has used it.
     pub used: Option<String>,
 }
@@ -90,13 +90,12 @@ impl Packs {
                 other => return Err(odd(other)),
             }
         }
-        let pack: Pack = serde_json::from_str(&json).map_err(|error| error.to_string())?;
-        let same =
-            pack.packed().is_ok_and(|Packed { record: UndoRecord { sha256, .. }, .. }| sha256 == is.sha256);
-        if same {
-            Ok(KeptPack { pack, used })
-        } else {
-            Err(format!("the pack of record {record} is damaged"))
+        let undo: Undo = serde_json::from_str(&json).map_err(|error| error.to_string())?;
+        match undo.packed() {
+            Ok(Packed { record: UndoRecord { sha256, .. }, .. }) if sha256 == is.sha256 => {
+                Ok(KeptPack { undo, used })
+            }
+            _ => Err(format!("the pack of record {record} is damaged")),
         }
     }
 

@@ -6,7 +6,7 @@ use std::{io, os::fd::AsRawFd, path::Path};
 use interceptor_core::{
     approval::{Says, Shown, Standing},
     break_glass::BreakGlass,
-    model::{ApprovalId, BreakGlassId, ResourceName, RunId},
+    model::{ApprovalId, BreakGlassId, RecordId, ResourceName, RunId},
 };
 use nix::{
     errno::Errno,
@@ -32,6 +32,18 @@ pub enum Request {
     Show {
         /// Which.
         id: ApprovalId,
+    },
+    /// What would bring back the rows that this record's statement changed, from this byte of the text on.
+    Images {
+        /// Which.
+        record: RecordId,
+        /// From where.
+        from: usize,
+    },
+    /// Bring them back.
+    Undo {
+        /// Those of which record.
+        record: RecordId,
     },
     /// Yes or no.
     Decide {
@@ -111,6 +123,18 @@ pub enum Answer {
         text: String,
         /// How it is now.
         glass: Box<BreakGlass>,
+    },
+    /// To [`Request::Images`]: as much of the text as goes into a message; nothing at its end.
+    Images {
+        /// The statements, a line each.
+        text: String,
+        /// Who has used them.
+        used: Option<String>,
+    },
+    /// To [`Request::Undo`].
+    Undone {
+        /// What, in words.
+        text: String,
     },
     /// Not done.
     Failed {

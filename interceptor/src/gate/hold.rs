@@ -200,7 +200,7 @@ impl Hold<'_> {
         let deciding = self.wanted.rules.iter().chain(terms::deciding(&judgements));
         let wanted = terms::wanted(&self.rules, Stance::ENFORCE, self.held.actions(), deciding);
         let (judgements, packed) =
-            match terms::way(self.held, Terms { rows: standing.terms().rows, ..wanted }) {
+            match terms::way(self.subject, self.held, Terms { rows: standing.terms().rows, ..wanted }) {
                 Way::On(packed) => (judgements, packed),
                 Way::First(verdict) => return verdict,
                 Way::Never(judgement) => {

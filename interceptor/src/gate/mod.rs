@@ -262,6 +262,13 @@ impl PolicyGate {
         self.settle(&rules, (subject, stance), held, Author::Agent, judgements).await
     }
 
+    /// Records and permits an exchange of the gate's own, for `reason`.
+    pub async fn own(&self, subject: &Subject, held: &Held, reason: &str) -> Verdict {
+        let rules = self.rules();
+        let yes = Judgement::Allowed { rules: Vec::new(), reason: reason.to_owned() };
+        self.settle(&rules, (subject, Stance::ENFORCE), held, Author::Gate, vec![yes; held.actions().len()]).await
+    }
+
     /// Refuses something that never came as far as policy, and records it.
     pub async fn refuse(
         &self,

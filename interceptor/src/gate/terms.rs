@@ -8,7 +8,7 @@ use interceptor_core::{
     Committed as _, Denial, Enclosed, Enclosure, Held, Judgement, Terms, Verdict,
     model::{Action, Author, Mode, Phase, Verb},
     permit::Rule,
-    undo::Packed,
+    undo::{Packed, Undo},
 };
 
 use super::{PolicyGate, Rules, Settled, Subject, UNRECORDED, Unsent, glass::Stance};
@@ -54,24 +54,32 @@ fn changes(action: &Action) -> bool {
 }
 
 /// What becomes of `held`, which may go within `terms`.
-pub(super) fn way(held: &Held, terms: Terms) -> Way {
+pub(super) fn way(subject: &Subject, held: &Held, terms: Terms) -> Way {
     match &held.circumstances().enclosure {
         _ if terms.is_empty() => Way::On(None),
-        Enclosure::Within(kept) if kept.terms == terms => packed(kept),
+        Enclosure::Within(kept) if kept.terms == terms => packed(subject, kept),
         Enclosure::Possible => Way::First(Verdict::Enclose(terms)),
         Enclosure::Within(_) => never("it was enclosed for something that has changed since: send it again"),
         Enclosure::Impossible(why) => never(why),
     }
 }
 
-fn packed(kept: &Enclosed) -> Way {
-    match (kept.terms.undo, &kept.pack) {
-        (None, _) => Way::On(None),
-        (Some(_), None) => never("no images of its rows were taken"),
-        (Some(_), Some(pack)) => match pack.packed() {
-            Ok(packed) => Way::On(Some(packed)),
-            Err(error) => never(&format!("the images of its rows cannot be written: {error}")),
-        },
+fn packed(subject: &Subject, kept: &Enclosed) -> Way {
+    if kept.terms.undo.is_none() {
+        return Way::On(None);
+    }
+    let (Some(pack), Some(resource)) = (&kept.pack, &subject.resource) else {
+        return never("no images of its rows were taken");
+    };
+    let undo = Undo {
+        run: (*subject.run).clone(),
+        resource: resource.clone(),
+        principal: subject.principal.clone(),
+        pack: pack.clone(),
+    };
+    match undo.packed() {
+        Ok(packed) => Way::On(Some(packed)),
+        Err(error) => never(&format!("the images of its rows cannot be written: {error}")),
     }
 }
 
@@ -92,7 +100,7 @@ impl PolicyGate {
         judgements: Vec<Judgement>,
     ) -> Verdict {
         let terms = wanted(rules, stance, held.actions(), deciding(&judgements));
-        let (packed, judgements) = match way(held, terms) {
+        let (packed, judgements) = match way(subject, held, terms) {
             Way::First(verdict) => return verdict,
             Way::On(packed) => (packed, judgements),
             Way::Never(judgement) => (None, vec![judgement; judgements.len()]),

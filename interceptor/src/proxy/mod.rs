@@ -21,6 +21,7 @@ mod origin;
 mod patient;
 pub mod registry;
 mod relay;
+mod restore;
 mod runs;
 mod session;
 pub mod stream;
@@ -46,6 +47,7 @@ pub use epochs::Epochs;
 pub use flood::Flood;
 pub use listen::{Listeners, serve};
 pub use origin::Origins;
+pub use restore::{NotRestored, Restoring};
 pub use runs::{Released, Runs};
 pub use workers::Workers;
 

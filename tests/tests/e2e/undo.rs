@@ -174,3 +174,93 @@ fn psycopg_is_imaged() {
 fn asyncpg_is_imaged() {
     drivers_are_imaged(python("asyncpg"));
 }
+
+/// A stage on which an agent has sent this; the number of the record of the statement with this part.
+fn sent(stage: &Stage, sql: &str, part: &str) -> String {
+    let words = stage.installation.psql_words(&["-c", sql]);
+    Job::start(stage.installation.captured("release-bot", &words), "").finish(PATIENCE).succeeded();
+    stage.installation.ended(part).with(part).last().expect("its record").id().to_string()
+}
+
+fn undo(stage: &Stage, person: &str, arguments: &[&str]) -> interceptor_tests::Finished {
+    let words = [&["undo"], arguments].concat();
+    stage.logins.interceptor(person, stage.installation.root(), &words)
+}
+
+#[test]
+fn an_undone_statement_leaves_the_rows_as_they_were() {
+    let stage = stage();
+    for (sql, table) in [
+        ("DELETE FROM notes WHERE id >= 5", "notes"),
+        ("DELETE FROM odd AS o WHERE o.id < 9", "odd"),
+        (
+            "UPDATE odd SET (n, f) = (n * 2, 7), \"a b\" = 'x', t = NULL, b = '\\x01', j = '1' WHERE id <= 3",
+            "odd",
+        ),
+    ] {
+        let before = checksum(&stage, table);
+        let record = sent(&stage, sql, sql.get(..14).expect("long enough"));
+        assert_ne!(checksum(&stage, table), before, "{sql}");
+        // Root may look; only a person may do it.
+        let shown = stage.installation.interceptor(&["undo", &record]).succeeded();
+        let rows = shown
+            .stdout
+            .lines()
+            .filter(|line| line.starts_with("INSERT ") || line.starts_with("UPDATE "))
+            .count();
+        assert_eq!(rows, if table == "notes" { 5 } else { 3 }, "{shown}");
+        stage.installation.interceptor(&["undo", &record, "--run"]).failed().says("only a person may decide");
+        undo(&stage, "bob", &[&record, "--run"]).succeeded().says("are as they were before record");
+        assert_eq!(checksum(&stage, table), before, "{sql}");
+        undo(&stage, "eve", &[&record, "--run"]).failed().says("was used by bob");
+        assert_eq!(checksum(&stage, table), before, "{sql}");
+        stage.installation.interceptor(&["undo", &record]).succeeded().says("used by bob");
+    }
+    let records = stage.installation.records();
+    let own: Vec<_> = records
+        .0
+        .iter()
+        .filter(|one| one.is_gates_own() && one.statement().contains("INSERT INTO"))
+        .collect();
+    assert_eq!(own.len(), 8);
+    assert!(own.iter().all(|one| !one.statement().contains("note ") && one.status() == "completed"));
+    assert!(
+        own[0].at("/request/verdict/reason").as_str().is_some_and(|reason| reason.contains("wanted by bob"))
+    );
+    stage.finish();
+}
+
+/// What has happened since is not overwritten, and what never lasted is not undone.
+#[test]
+fn what_has_changed_since_stays() {
+    let stage = stage();
+    let record = sent(&stage, "UPDATE odd SET n = 8 WHERE id <= 2", "UPDATE odd");
+    stage.bed.admin("orders", "UPDATE odd SET j = '5' WHERE id = 2");
+    let now = checksum(&stage, "odd");
+    undo(&stage, "bob", &[&record, "--run"]).failed().says("a row was changed since");
+    assert_eq!(checksum(&stage, "odd"), now);
+    let record = sent(&stage, "DELETE FROM notes WHERE id = 9", "id = 9");
+    stage.bed.admin("orders", "INSERT INTO notes VALUES (9, 'another')");
+    let now = checksum(&stage, "notes");
+    undo(&stage, "bob", &[&record, "--run"]).failed().says("duplicate key");
+    assert_eq!(checksum(&stage, "notes"), now);
+    let words = stage.installation.psql_words(&[
+        "-c",
+        "BEGIN",
+        "-c",
+        "DELETE FROM notes WHERE id = 8",
+        "-c",
+        "ROLLBACK",
+    ]);
+    Job::start(stage.installation.captured("release-bot", &words), "").finish(PATIENCE).succeeded();
+    let record = stage.installation.ended("id = 8").one("id = 8").id().to_string();
+    undo(&stage, "bob", &[&record, "--run"]).failed().says("did not last");
+    let record = sent(&stage, "DELETE FROM notes WHERE id = 7", "id = 7");
+    stage.bed.admin("orders", "ALTER TABLE notes RENAME TO kept; CREATE TABLE notes (id int, body text)");
+    undo(&stage, "bob", &[&record, "--run"]).failed().says("its table is another one");
+    assert_eq!(stage.bed.admin("orders", "SELECT count(*) FROM notes"), "0");
+    stage.bed.admin("orders", "DROP TABLE notes; ALTER TABLE kept RENAME TO notes");
+    undo(&stage, "bob", &["999999"]).failed().says("there are no images");
+    undo(&stage, "bob", &[&record, "--run"]).succeeded();
+    stage.finish();
+}

@@ -177,7 +177,9 @@ pub(super) fn unexpected(answer: Answer) -> Failure {
         | Answer::Approval(_)
         | Answer::Decided { .. }
         | Answer::Asked { .. }
-        | Answer::Glass { .. } => {
+        | Answer::Glass { .. }
+        | Answer::Images { .. }
+        | Answer::Undone { .. } => {
             Failure::host("the daemon answered another question than was asked: restart it")
         }
     }

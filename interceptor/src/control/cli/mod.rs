@@ -17,6 +17,7 @@ mod runs;
 mod selftest;
 mod session;
 mod suggest;
+mod undo;
 
 use std::{io, path::PathBuf, process::ExitCode};
 
@@ -68,6 +69,8 @@ enum Command {
     Approvals(approvals::Command),
     /// Do not carry policy out at a resource, for at most an hour; recorded, told, and to be reviewed by somebody else.
     BreakGlass(break_glass::Break),
+    /// Show, or bring back, what a statement changed that a rule with `@undo` was about.
+    Undo(undo::Options),
     /// Read the record.
     #[command(subcommand)]
     Audit(audit::Command),
@@ -125,6 +128,7 @@ pub fn main() -> ExitCode {
         Command::Reload => runs::reload(&places, &printer),
         Command::Approvals(command) => approvals::run(&places, &printer, command),
         Command::BreakGlass(options) => break_glass::run(&places, &printer, options),
+        Command::Undo(options) => undo::run(&places, &printer, &options),
         Command::Audit(command) => audit::run(&places, &printer, command),
         Command::Why(options) => audit::why(&places, &printer, &options),
         Command::Policy(command) => policy::run(&places, &printer, command),
