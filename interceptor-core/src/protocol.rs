@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     enclosure::Terms,
-    model::{OutcomeStatus, Principal, Spent},
+    model::{OutcomeStatus, Principal, RecordId, Spent},
     permit::{Denial, Held, Notice},
     undo::{Pack, Restore},
 };
@@ -231,6 +231,8 @@ pub trait Decoder: Send {
     fn step(&mut self, side: Side, input: &mut BytesMut) -> Result<Step, DecodeError>;
     /// The session is open upstream; `given` is the cancel key for the client. What to tell the client.
     fn opened(&mut self, greeting: &Greeting, given: &CancelKey) -> Bytes;
+    /// The exchange of the last `Ask` was permitted, and this is its record, for words that name it.
+    fn recorded(&mut self, number: u64, record: RecordId);
     /// The exchange of the last `Ask` or `Enquire` has been sent.
     fn sent(&mut self, number: u64);
     /// The exchange of the last `Open`, `Ask` or `Enquire` was refused; after an `Enquire` the client's side goes on

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     Terms,
-    model::Spent,
+    model::{RecordId, Spent},
     permit::{Denial, Notice},
     protocol::{CancelKey, DecodeError, Decoder, Epoch, Greeting, Side, Step, Stopped},
 };
@@ -272,6 +272,12 @@ impl Decoder for PostgresDecoder {
         });
         out.message(b'Z', |out| out.put_u8(b'I'));
         [before, ok, after, out.finish()].concat().into()
+    }
+
+    fn recorded(&mut self, number: u64, record: RecordId) {
+        if self.asked.as_ref().is_some_and(|asked| asked.number == number) {
+            self.enclosed_is_recorded(record);
+        }
     }
 
     fn sent(&mut self, number: u64) {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::{BufMut as _, Bytes};
 use interceptor_core::{
     Denial, Enclosed, Enclosure, Held, Terms,
-    model::{Action, Effect, OutcomeStatus, Phase, StatementFacts, StatementKind, Target, Verb},
+    model::{Action, Effect, OutcomeStatus, Phase, RecordId, StatementFacts, StatementKind, Target, Verb},
     protocol::{DecodeError, Done, Refusal, Step},
 };
 
@@ -53,6 +53,8 @@ pub(super) struct Enclosing {
     within: Arc<Enclosed>,
     /// Takes the images.
     imaging: Option<Imaging>,
+    /// Its record.
+    record: Option<RecordId>,
 }
 
 /// How far it is.
@@ -178,7 +180,7 @@ impl PostgresDecoder {
         self.work = work::read_again(asked.frame);
         let imaging = terms.undo.map(|most| self.imaging(asked.facts.as_deref(), most)).transpose();
         let within = Arc::new(Enclosed { terms, pack: None });
-        let mut enclosing = Enclosing { form, stage: Stage::Begin, within, imaging: None };
+        let mut enclosing = Enclosing { form, stage: Stage::Begin, within, imaging: None, record: None };
         match imaging {
             Err(why) => enclosing.stage = Stage::Ask(Err(why)),
             Ok(imaging) => {
@@ -251,6 +253,13 @@ impl PostgresDecoder {
         self.cancelled = None;
         self.asked = Some(Asked::quietly(number, what));
         Step::Enquire(Held::new(number, vec![action], bytes))
+    }
+
+    /// What is at the gate was permitted, by this record. Those of our own exchanges are nobody's to know.
+    pub(super) fn enclosed_is_recorded(&mut self, record: RecordId) {
+        if let Some(enclosing) = self.enclosing.as_mut().filter(|it| matches!(it.stage, Stage::Ask(_))) {
+            enclosing.record = Some(record);
+        }
     }
 
     /// The client's exchange was sent; how its entry in the queue is bound.
@@ -365,8 +374,10 @@ impl PostgresDecoder {
         body: &Bytes,
         done: &mut Vec<Done>,
     ) -> Result<Fate, DecodeError> {
-        let Some(Enclosing { within, form, .. }) = &self.enclosing else { return Err(unexpected(head.tag)) };
-        let (within, form) = (within.clone(), *form);
+        let Some(Enclosing { within, form, record, .. }) = &self.enclosing else {
+            return Err(unexpected(head.tag));
+        };
+        let (within, form, record) = (within.clone(), *form, *record);
         let count = changed(body, false);
         let is_query = matches!(self.queue.first().map(|entry| &entry.kind), Some(Kind::Query { .. }));
         let mut ended = Vec::new();
@@ -377,7 +388,7 @@ impl PostgresDecoder {
         }
         // Where its answer was cut, the client has been told; a transaction of its own fails as any other.
         let cut = self.meter.stopped;
-        let broken = within.broken(count).filter(|_| !cut);
+        let broken = within.broken(count).filter(|_| !cut).map(|denial| Denial { record, ..denial });
         let error = broken.as_ref().map(refuse::refusal);
         if let Some(denial) = &broken {
             ended = failing(ended, refuse::REFUSED, &denial.message);

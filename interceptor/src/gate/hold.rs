@@ -199,16 +199,12 @@ impl Hold<'_> {
         let gate = self.gate;
         let deciding = self.wanted.rules.iter().chain(terms::deciding(&judgements));
         let wanted = terms::wanted(&self.rules, Stance::ENFORCE, self.held.actions(), deciding);
-        let (judgements, packed) =
-            match terms::way(self.subject, self.held, Terms { rows: standing.terms().rows, ..wanted }) {
-                Way::On(packed) => (judgements, packed),
-                Way::First(verdict) => return verdict,
-                Way::Never(judgement) => {
-                    let judgements = vec![judgement; judgements.len()];
-                    let subject = (self.subject, Stance::ENFORCE);
-                    return gate.settle(&self.rules, subject, self.held, Author::Agent, judgements).await;
-                }
-            };
+        let terms = Terms { rows: standing.terms().rows, ..wanted };
+        let (judgements, packed) = match terms::way(self.subject, self.held, terms) {
+            Way::On(packed) => (judgements, packed),
+            Way::First(verdict) => return verdict,
+            Way::Never(why) => return gate.cannot(&self.rules, self.subject, self.held, (terms, why)).await,
+        };
         let undo = packed.as_ref().map(|packed| packed.record.clone());
         let settled = Settled { undo, ..Settled::new(Stance::ENFORCE, judgements).with(approval(standing)) };
         let receipt = match gate.commit(&self.rules, self.subject, self.held, Author::Agent, &settled).await {

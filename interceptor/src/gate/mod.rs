@@ -266,7 +266,8 @@ impl PolicyGate {
     pub async fn own(&self, subject: &Subject, held: &Held, reason: &str) -> Verdict {
         let rules = self.rules();
         let yes = Judgement::Allowed { rules: Vec::new(), reason: reason.to_owned() };
-        self.settle(&rules, (subject, Stance::ENFORCE), held, Author::Gate, vec![yes; held.actions().len()]).await
+        self.settle(&rules, (subject, Stance::ENFORCE), held, Author::Gate, vec![yes; held.actions().len()])
+            .await
     }
 
     /// Refuses something that never came as far as policy, and records it.

@@ -20,8 +20,8 @@ pub(super) enum Way {
     On(Option<Packed>),
     /// It is to be enclosed first.
     First(Verdict),
-    /// It cannot be.
-    Never(Judgement),
+    /// It cannot be: why, in words for the agent.
+    Never(String),
 }
 
 /// What the rules that let these statements pass, or that held them, want of them.
@@ -60,7 +60,7 @@ pub(super) fn way(subject: &Subject, held: &Held, terms: Terms) -> Way {
         Enclosure::Within(kept) if kept.terms == terms => packed(subject, kept),
         Enclosure::Possible => Way::First(Verdict::Enclose(terms)),
         Enclosure::Within(_) => never("it was enclosed for something that has changed since: send it again"),
-        Enclosure::Impossible(why) => never(why),
+        Enclosure::Impossible(why) => Way::Never(why.to_string()),
     }
 }
 
@@ -84,13 +84,40 @@ fn packed(subject: &Subject, kept: &Enclosed) -> Way {
 }
 
 fn never(why: &str) -> Way {
-    Way::Never(Judgement::Denied {
-        rules: Vec::new(),
-        reason: format!("it may go only when what it does can be taken back, and {why}"),
-    })
+    Way::Never(why.to_owned())
 }
 
 impl PolicyGate {
+    /// Records and refuses what cannot be held to its terms, and says why.
+    pub(super) async fn cannot(
+        &self,
+        rules: &Rules,
+        subject: &Subject,
+        held: &Held,
+        (terms, why): (Terms, String),
+    ) -> Verdict {
+        let what = match terms.undo {
+            Some(_) => "it may go only when it can be undone",
+            None => "it may go only within a ceiling on its rows",
+        };
+        let reason = format!("{what}, and {why}");
+        let no = Judgement::Denied { rules: Vec::new(), reason: reason.clone() };
+        match self.settle(rules, (subject, Stance::ENFORCE), held, Author::Agent, vec![no; held.actions().len()]).await {
+            Verdict::Deny(denial) => Verdict::Deny(Denial {
+                rule: if terms.undo.is_some() { "undo" } else { "ceiling" }.to_owned(),
+                message: format!("refused: {reason}"),
+                hint: denial.record.map_or_else(String::new, |record| {
+                    format!(
+                        "Nothing was executed. Send it so that it can be, or ask the operator, who sees it with \
+                         `interceptor why {record}`."
+                    )
+                }),
+                ..denial
+            }),
+            other => other,
+        }
+    }
+
     /// Records and permits what policy allows by these judgements, within the terms of its rules.
     pub(super) async fn within(
         &self,
@@ -103,7 +130,7 @@ impl PolicyGate {
         let (packed, judgements) = match way(subject, held, terms) {
             Way::First(verdict) => return verdict,
             Way::On(packed) => (packed, judgements),
-            Way::Never(judgement) => (None, vec![judgement; judgements.len()]),
+            Way::Never(why) => return self.cannot(rules, subject, held, (terms, why)).await,
         };
         let Some(packed) = packed else {
             return self.settle(rules, (subject, stance), held, Author::Agent, judgements).await;

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     Decoder, Denial, Notice, Side, Step, Terms,
-    model::Spent,
+    model::{RecordId, Spent},
     protocol::{CancelKey, DecodeError, Greeting, Refusal, Stopped},
 };
 
@@ -18,6 +18,8 @@ impl Decoder for Absent {
     fn opened(&mut self, _: &Greeting, _: &CancelKey) -> Bytes {
         Bytes::new()
     }
+
+    fn recorded(&mut self, _: u64, _: RecordId) {}
 
     fn sent(&mut self, _: u64) {}
 

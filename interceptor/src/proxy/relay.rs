@@ -517,6 +517,9 @@ impl Relay<'_> {
             Verdict::Allow(permit) => {
                 // Owed from here on, whatever becomes of the bytes.
                 self.ledger.sent(number, permit.records());
+                if let Some(record) = permit.records().get(0) {
+                    decoder.recorded(number, record);
+                }
                 let (bytes, actions) =
                     held.open(permit).map_err(|_| End::Internal("a permit for another exchange"))?;
                 self.ledger.does(number, actions);

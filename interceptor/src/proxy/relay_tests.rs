@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use interceptor_core::{
     Client, Terms,
-    model::{OutcomeStatus, Spent},
+    model::{OutcomeStatus, RecordId, Spent},
     protocol::{Done, Greeting, Refusal, Stopped},
 };
 use tokio::{
@@ -92,6 +92,8 @@ impl Decoder for Lines {
     fn opened(&mut self, _: &Greeting, _: &CancelKey) -> Bytes {
         Bytes::new()
     }
+
+    fn recorded(&mut self, _: u64, _: RecordId) {}
 
     fn sent(&mut self, number: u64) {
         self.waiting = self.own;

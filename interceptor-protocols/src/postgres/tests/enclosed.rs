@@ -130,6 +130,7 @@ fn bracketed(decoder: &mut PostgresDecoder, text: &str, rows: u64) -> u64 {
     let held = asked(decoder, b"");
     assert_eq!(held.circumstances().enclosure, within(rows));
     assert_eq!(held.digest(), Held::new(0, Vec::new(), query(text)).digest(), "the client's own bytes");
+    decoder.recorded(held.number(), RecordId(4711));
     decoder.sent(held.number());
     assert!(matches!(client(decoder, &query("SELECT 1")), Step::Hold), "nothing goes behind it");
     held.number()
@@ -159,7 +160,12 @@ fn what_breaks_them_is_rolled_back_and_the_session_goes_on() {
         goes(&mut decoder, "ROLLBACK");
         let came = hear(&mut decoder, &own("ROLLBACK", b'I'), 3);
         assert_eq!(tags(&came.client), "EZ");
-        assert!(has(&came.client, "42501") && has(&came.client, "at most 2") && came.client.ends_with(b"I"));
+        assert!(
+            has(&came.client, "record 4711")
+                && has(&came.client, "42501")
+                && has(&came.client, "at most 2")
+                && came.client.ends_with(b"I")
+        );
         let ended = came.done.iter().find(|done| done.0 == number).expect("it ended");
         assert_eq!((ended.1, ended.3.as_deref()), (OutcomeStatus::Failed, Some("42501")));
         assert!(decoder.is_idle());
@@ -369,4 +375,151 @@ fn what_cannot_be_enclosed_says_so() {
     decoder.sent(held.number());
     let part = message(b'E', |out| out.put_slice(&[0, 0, 0, 0, 1]));
     assert!(why(&asked(&mut decoder, &part)).contains("all of them"));
+}
+
+fn row(values: &[Option<&str>]) -> Bytes {
+    message(b'D', |out| {
+        out.put_u16(u16::try_from(values.len()).expect("few"));
+        values.iter().for_each(|value| put_value(out, value.map(str::as_bytes)));
+    })
+}
+
+/// The server's answers to a question of our own, which end with `end`.
+fn told(rows: &[Bytes], end: &[u8]) -> Vec<u8> {
+    let close = message(b'3', |_| {});
+    [
+        message(b'1', |_| {}),
+        message(b'2', |_| {}),
+        rows.concat().into(),
+        complete("SELECT 1"),
+        close.clone(),
+        close,
+    ]
+    .concat()
+    .into_iter()
+    .chain(end.iter().copied())
+    .collect()
+}
+
+/// What is said of a table `t` with a key `id` and a column `a`, with these settings and this volatile function.
+fn table(style: &str, volatile: Option<&str>) -> Vec<Bytes> {
+    vec![
+        row(&[Some("s"), Some(style), Some("postgres"), Some("1"), Some("4294967308"), volatile]),
+        row(&[Some("t"), Some("r"), Some("p"), Some("public"), Some("t"), Some("db")]),
+        row(&[Some("c"), Some("2"), Some("a"), Some("25"), Some(""), Some("")]),
+        row(&[Some("c"), Some("1"), Some("id"), Some("23"), Some(""), Some("key")]),
+    ]
+}
+
+const UNDO: Terms = Terms { rows: None, undo: Some(2) };
+
+fn enquires(decoder: &mut PostgresDecoder, part: &str) {
+    let Step::Enquire(held) = client(decoder, b"") else { panic!("{part}") };
+    assert!(held.actions()[0].text.contains(part), "{part}: {}", held.actions()[0].text);
+    decoder.sent(held.number());
+}
+
+#[test]
+fn images_are_taken_before_and_must_be_all_that_is_changed() {
+    for (count, lasts) in [(2, true), (3, false), (1, false)] {
+        let mut decoder = session();
+        let text = "DELETE FROM t AS x WHERE x.a > 'b' -- y";
+        let held = asked_about(&mut decoder, &query(text), &ready(b'I'));
+        decoder.enclose(held.number(), UNDO);
+        goes(&mut decoder, "BEGIN");
+        hear(&mut decoder, &own("BEGIN", b'T'), 5);
+        enquires(&mut decoder, "the table that the next statement changes");
+        hear(&mut decoder, &told(&table("ISO, DMY", None), &ready(b'T')), 5);
+        enquires(
+            &mut decoder,
+            "SELECT x.\"id\", x.\"a\" FROM t AS x WHERE x.a > 'b' LIMIT 3 FOR UPDATE OF x",
+        );
+        let rows = [row(&[Some("1"), Some("c")]), row(&[Some("2"), None])];
+        let came = hear(&mut decoder, &told(&rows, &ready(b'T')), 5);
+        assert!(came.client.is_empty() && came.done[0].2 == Some(2));
+        let held = asked(&mut decoder, b"");
+        let Enclosure::Within(within) = &held.circumstances().enclosure else { panic!("{held:?}") };
+        let pack = within.pack.as_ref().expect("a pack");
+        assert_eq!((pack.rows.len(), pack.transaction, within.terms), (2, 4_294_967_308, UNDO));
+        assert_eq!(pack.table.oid, Some(20000));
+        decoder.sent(held.number());
+        hear(&mut decoder, &[complete(&format!("DELETE {count}")), ready(b'T')].concat(), 5);
+        goes(&mut decoder, if lasts { "COMMIT" } else { "ROLLBACK" });
+        let came = hear(&mut decoder, &own(if lasts { "COMMIT" } else { "ROLLBACK" }, b'I'), 5);
+        assert_eq!(tags(&came.client), if lasts { "CZ" } else { "EZ" });
+        assert!(lasts || has(&came.client, "images were taken of 2"));
+        assert!(decoder.is_idle());
+    }
+}
+
+#[test]
+fn what_cannot_be_imaged_is_asked_with_the_reason_and_leaves_nothing_open() {
+    let why = |held: &Held| match &held.circumstances().enclosure {
+        Enclosure::Impossible(why) => why.to_string(),
+        other => panic!("{other:?}"),
+    };
+    // Before anything has been sent.
+    let mut decoder = session();
+    let held = asked_about(&mut decoder, &query("DELETE FROM t WHERE a IN (VALUES (1))"), &ready(b'I'));
+    decoder.enclose(held.number(), UNDO);
+    let held = asked(&mut decoder, b"");
+    assert!(why(&held).contains("query inside"));
+    assert_eq!(tags(&decoder.refuse(held.number(), &denial()).client), "EZ");
+    // By what the catalogue says, and by how many rows there are.
+    let too_many: Vec<Bytes> = (0..3).map(|_| row(&[Some("1"), None])).collect();
+    for (looked, rows, part) in [
+        (table("SQL, DMY", None), None, "lose something"),
+        (table("ISO, DMY", Some("random")), None, "differently each time (random)"),
+        (table("ISO, DMY", None)[..1].to_vec(), None, "not there"),
+        (table("ISO, DMY", None), Some(too_many), "more than the 2 rows"),
+    ] {
+        let mut decoder = session();
+        let held = asked_about(&mut decoder, &query(CHANGE), &ready(b'I'));
+        decoder.enclose(held.number(), UNDO);
+        goes(&mut decoder, "BEGIN");
+        hear(&mut decoder, &own("BEGIN", b'T'), 5);
+        enquires(&mut decoder, "the table");
+        hear(&mut decoder, &told(&looked, &ready(b'T')), 5);
+        if let Some(rows) = rows {
+            enquires(&mut decoder, "images of the rows");
+            hear(&mut decoder, &told(&rows, &ready(b'T')), 5);
+        }
+        let held = asked(&mut decoder, b"");
+        assert!(why(&held).contains(part), "{part}: {}", why(&held));
+        decoder.refuse(held.number(), &denial());
+        goes(&mut decoder, "ROLLBACK");
+        assert_eq!(tags(&hear(&mut decoder, &own("ROLLBACK", b'I'), 5).client), "EZ");
+        assert!(decoder.is_idle());
+    }
+}
+
+#[test]
+fn in_a_pipeline_images_end_with_flush_and_their_failure_is_told_once() {
+    let flush = message(b'H', |_| {});
+    for fails in [true, false] {
+        let mut decoder = session();
+        let held = executing(&mut decoder);
+        decoder.enclose(held.number(), UNDO);
+        enquires(&mut decoder, "the table");
+        let came = hear(&mut decoder, &[&BEFORE[..], &told(&table("ISO, MDY", None), b"")].concat(), 4);
+        assert_eq!(came.client, BEFORE);
+        enquires(&mut decoder, "FROM t WHERE a = 1 LIMIT 3 FOR UPDATE OF t");
+        if fails {
+            let came = hear(&mut decoder, &[message(b'1', |_| {}), error("42501")].concat(), 4);
+            assert!(came.client.is_empty() || tags(&came.client) == "E");
+            let held = asked(&mut decoder, b"");
+            let said = decoder.refuse(held.number(), &denial());
+            assert!(said.upstream.is_empty() && tags(&[came.client, said.client.to_vec()].concat()) == "E");
+        } else {
+            hear(&mut decoder, &told(&[row(&[Some("1"), None])], b""), 4);
+            let held = asked(&mut decoder, b"");
+            decoder.sent(held.number());
+            assert!(matches!(client(&mut decoder, b""), Step::Pass(bytes) if bytes == flush));
+            assert_eq!(hear(&mut decoder, &complete("DELETE 1"), 4).client, complete("DELETE 1"));
+        }
+        let sync = client(&mut decoder, &message(b'S', |_| {}));
+        assert!(matches!(sync, Step::Pass(bytes) if &*bytes == b"S\0\0\0\x04"));
+        assert_eq!(hear(&mut decoder, &ready(b'I'), 4).client, *ready(b'I'));
+        assert!(decoder.is_idle());
+    }
 }

@@ -462,6 +462,10 @@ pub(super) fn why(places: &Places, printer: &Printer, options: &Why) -> Result<E
     {
         printer.field("outcome", &records::ended(outcome))?;
     }
+    if let Some(undo) = &verdict.undo {
+        let how = format!("images of {} rows: interceptor undo {}", undo.rows, record.id);
+        printer.field("undo", &how)?;
+    }
     let more = format!("everything about it: interceptor audit show {}", record.id);
     printer.line(&printer.paint(&more, Tone::Faint))?;
     Ok(ExitCode::SUCCESS)
