@@ -10,6 +10,7 @@ pub mod approval;
 pub mod break_glass;
 pub mod enclosure;
 pub mod inventory;
+pub mod mask;
 pub mod model;
 pub mod password;
 pub mod permit;

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     enclosure::{Enclosure, Terms},
+    mask::Mask,
     model::{Action, Author, ExchangeDigest, RecordId},
 };
 
@@ -279,8 +280,8 @@ pub enum Verdict {
     /// It may be sent within these terms, and nothing of it was recorded yet: it is to be enclosed in them and asked once
     /// more, or asked once more with the reason why it cannot be.
     Enclose(Terms),
-    /// It may be sent.
-    Allow(Permit),
+    /// It may be sent, and this is hidden in the answer.
+    Allow(Permit, Mask),
     /// It may not.
     Deny(Denial),
 }

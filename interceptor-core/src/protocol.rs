@@ -16,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     enclosure::Terms,
+    mask::{Labels, Mask},
     model::{OutcomeStatus, Principal, RecordId, Spent},
     permit::{Denial, Held, Notice},
     undo::{Pack, Restore},
@@ -233,8 +234,8 @@ pub trait Decoder: Send {
     fn opened(&mut self, greeting: &Greeting, given: &CancelKey) -> Bytes;
     /// The exchange of the last `Ask` was permitted, and this is its record, for words that name it.
     fn recorded(&mut self, number: u64, record: RecordId);
-    /// The exchange of the last `Ask` or `Enquire` has been sent.
-    fn sent(&mut self, number: u64);
+    /// The exchange of the last `Ask` or `Enquire` has been sent; `mask` is what becomes of its answer.
+    fn sent(&mut self, number: u64, mask: Mask);
     /// The exchange of the last `Open`, `Ask` or `Enquire` was refused; after an `Enquire` the client's side goes on
     /// without the answer.
     fn refuse(&mut self, number: u64, denial: &Denial) -> Refusal;
@@ -384,8 +385,8 @@ pub trait Protocol: Send + Sync {
     fn default_port(&self) -> u16;
     /// The ALPN names that its TLS uses, both ways.
     fn alpn(&self) -> &'static [&'static [u8]];
-    /// A decoder for a new connection to a resource whose catalogue is at `epoch`.
-    fn open(&self, epoch: Arc<Epoch>) -> Box<dyn Decoder>;
+    /// A decoder for a new connection to a resource whose catalogue is at `epoch`, and whose data has these labels.
+    fn open(&self, epoch: Arc<Epoch>, labels: Arc<Labels>) -> Box<dyn Decoder>;
     /// A log-in as `principal`, for what the client asked in `opening`.
     fn login(&self, principal: &Principal, opening: &Opening, tls: UpstreamTls) -> Box<dyn Login>;
     /// A client that asks for approval of `text` in `database`; none where the protocol has nothing to wait with.

@@ -98,7 +98,7 @@ struct Session {
 impl Session {
     fn new(protocol: &dyn Protocol) -> Self {
         Self {
-            decoder: protocol.open(moving()),
+            decoder: protocol.open(moving(), Arc::new(interceptor_core::mask::Labels::none("r"))),
             input: [BytesMut::new(), BytesMut::new()],
             opened: false,
             seen: Seen::default(),
@@ -168,7 +168,7 @@ impl Session {
                     self.seen.to_upstream.put_slice(&refusal.upstream);
                 } else {
                     self.seen.to_upstream.put_slice(&bytes);
-                    self.decoder.sent(number);
+                    self.decoder.sent(number, interceptor_core::mask::Mask::Nothing);
                 }
             }
             Step::Enquire(held) => {
@@ -176,7 +176,7 @@ impl Session {
                 self.seen.told.push(format!("gate {:?}", held.actions()));
                 let bytes = release(held);
                 self.seen.to_upstream.put_slice(&bytes);
-                self.decoder.sent(number);
+                self.decoder.sent(number, interceptor_core::mask::Mask::Nothing);
             }
             Step::Answer { bytes, done } => {
                 self.seen.to_client.put_slice(&bytes);

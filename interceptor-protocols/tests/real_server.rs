@@ -101,7 +101,8 @@ fn log_in(opening: &Opening, upstream: &mut TcpStream) -> (interceptor_core::pro
 /// One connection from its first byte to its end.
 fn serve(mut client: TcpStream, server: u16, epoch: Arc<Epoch>, log: &Mutex<Log>) {
     let protocol = interceptor_protocols::find("postgres").unwrap();
-    let mut decoder: Box<dyn Decoder> = protocol.open(epoch);
+    let mut decoder: Box<dyn Decoder> =
+        protocol.open(epoch, Arc::new(interceptor_core::mask::Labels::none("r")));
     let mut upstream: Option<TcpStream> = None;
     // `RELAY_RECORD=folder` keeps a transcript of each connection: how the corpus was made.
     let transcript = std::env::var("RELAY_RECORD").ok().map(|folder| {
@@ -176,7 +177,7 @@ fn serve(mut client: TcpStream, server: u16, epoch: Arc<Epoch>, log: &Mutex<Log>
                             let number = held.number();
                             let permit = permit(&held);
                             write_all(upstream.as_mut().unwrap(), &held.release(permit).unwrap());
-                            decoder.sent(number);
+                            decoder.sent(number, interceptor_core::mask::Mask::Nothing);
                         }
                     }
                     Step::Enquire(held) => {
@@ -184,7 +185,7 @@ fn serve(mut client: TcpStream, server: u16, epoch: Arc<Epoch>, log: &Mutex<Log>
                         let number = held.number();
                         let permit = permit(&held);
                         write_all(upstream.as_mut().unwrap(), &held.release(permit).unwrap());
-                        decoder.sent(number);
+                        decoder.sent(number, interceptor_core::mask::Mask::Nothing);
                     }
                     // This relay has no certificate; a client that does not insist goes on in clear.
                     Step::StartTls(bytes) if !bytes.is_empty() => client.write_all(b"N").unwrap(),

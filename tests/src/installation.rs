@@ -55,6 +55,7 @@ pub struct Setup {
     resources: String,
     agents: String,
     people: String,
+    labels: String,
     policies: Vec<(String, String)>,
     credentials: Vec<(String, String)>,
     settings: String,
@@ -96,6 +97,12 @@ impl Setup {
         self
     }
 
+    /// Adds text to labels.toml.
+    pub fn labels(mut self, text: &str) -> Self {
+        let _ = writeln!(self.labels, "{text}");
+        self
+    }
+
     /// Adds a policy file.
     pub fn policy(mut self, name: &str, text: &str) -> Self {
         self.policies.push((name.to_owned(), text.to_owned()));
@@ -132,6 +139,9 @@ impl Setup {
         file(&etc.join("agents.toml"), &self.agents, 0o644);
         if !self.people.is_empty() {
             file(&etc.join("people.toml"), &self.people, 0o644);
+        }
+        if !self.labels.is_empty() {
+            file(&etc.join("labels.toml"), &self.labels, 0o644);
         }
         if !self.settings.is_empty() {
             file(&etc.join("interceptor.toml"), &self.settings, 0o644);

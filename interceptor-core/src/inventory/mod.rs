@@ -1,4 +1,4 @@
-//! What the operator wrote about resources, agents and approvers, checked: the TOML half of a policy folder.
+//! What the operator wrote about resources, agents, approvers and labels, checked: the TOML half of a policy folder.
 //!
 //! Unknown keys, doubtful values and ambiguities are faults, all listed together with file and line; nothing is
 //! guessed. Nothing here reads files.
@@ -6,6 +6,7 @@
 mod agents;
 mod credential;
 mod identify;
+mod labels;
 mod load;
 mod lookup;
 mod overlap;
@@ -15,13 +16,16 @@ mod resource;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 pub use identify::{IdentifyError, Launch};
 pub use load::load;
 pub use lookup::Match;
 
-use crate::model::{AgentName, PersonName, ResourceName};
+use crate::{
+    mask::Labels,
+    model::{AgentName, PersonName, ResourceName},
+};
 
 /// The environment of a resource that names none, as policy sees it.
 pub const NO_ENV: &str = "none";
@@ -67,6 +71,8 @@ pub struct Inventory {
     pub approvers: Vec<String>,
     /// Who may approve, by name.
     pub people: BTreeMap<PersonName, Person>,
+    /// Labels by resource, see [`Inventory::labels`].
+    labels: BTreeMap<ResourceName, Arc<Labels>>,
     /// SHA-256 of all texts, which goes into the policy's hash.
     pub digest: [u8; 32],
     /// Names and addresses, made ready for [`Inventory::by_destination`].

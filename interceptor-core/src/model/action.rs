@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::mask::Provenance;
+
 /// What an effect does. Each is one Cedar action of the same name ([`Verb::as_str`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Verb {
@@ -67,6 +69,15 @@ pub enum Verb {
     /// Speak the replication protocol, which is relayed without being inspected.
     #[serde(rename = "replicate")]
     Replicate,
+    /// Be shown what a label hides. Never an effect of a statement, which is carried out either way.
+    #[serde(rename = "see")]
+    See,
+    /// Let what a label hides decide which rows there are, or their order.
+    #[serde(rename = "label.filter")]
+    LabelFilter,
+    /// Put what a label hides where it cannot be followed: into a table, a function, a setting, a COPY.
+    #[serde(rename = "label.copy")]
+    LabelCopy,
     /// Look up a name.
     #[serde(rename = "resolve")]
     Resolve,
@@ -77,7 +88,7 @@ pub enum Verb {
 
 impl Verb {
     /// Every verb, in the order of the schema.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::Connect,
         Self::DataRead,
         Self::DataInsert,
@@ -98,6 +109,9 @@ impl Verb {
         Self::Cancel,
         Self::Pass,
         Self::Replicate,
+        Self::See,
+        Self::LabelFilter,
+        Self::LabelCopy,
         Self::Resolve,
         Self::Unknown,
     ];
@@ -125,6 +139,9 @@ impl Verb {
             Self::Cancel => "cancel",
             Self::Pass => "pass",
             Self::Replicate => "replicate",
+            Self::See => "see",
+            Self::LabelFilter => "label.filter",
+            Self::LabelCopy => "label.copy",
             Self::Resolve => "resolve",
             Self::Unknown => "unknown",
         }
@@ -165,6 +182,8 @@ pub enum Target {
     Setting(String),
     /// A DNS name, in lower case without the final dot.
     Name(String),
+    /// A label of the resource.
+    Label(String),
 }
 
 impl Target {
@@ -287,6 +306,9 @@ pub struct StatementFacts {
     pub has_limit: bool,
     /// Why it is not fully understood, if so. Then `effects` has an entry with [`Verb::Unknown`].
     pub unknown: Option<Unknown>,
+    /// Where what it answers comes from, where the resource has labels.
+    #[serde(skip)]
+    pub provenance: Option<Arc<Provenance>>,
 }
 
 impl StatementFacts {
@@ -298,6 +320,7 @@ impl StatementFacts {
             has_where: true,
             has_limit: false,
             unknown: None,
+            provenance: None,
         }
     }
 

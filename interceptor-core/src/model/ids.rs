@@ -86,6 +86,11 @@ name! {
 }
 
 name! {
+    /// A label of `labels.toml`.
+    LabelName
+}
+
+name! {
     /// Somebody who may approve, as `people.toml` lists them.
     PersonName
 }

@@ -16,8 +16,8 @@ pub use action::{
 pub use address::{ClientAddress, OriginalDestination, SyntheticAddress};
 pub use identity::{AgentIdentity, Ancestor, ExecutableDigest, Guarantee, Mode, ProcessFacts, Run};
 pub use ids::{
-    AgentName, ApprovalId, BreakGlassId, ConnectionId, ExchangeDigest, GroupName, PersonName, RecordId,
-    ResourceName, RuleId, RunId,
+    AgentName, ApprovalId, BreakGlassId, ConnectionId, ExchangeDigest, GroupName, LabelName, PersonName,
+    RecordId, ResourceName, RuleId, RunId,
 };
 pub use record::{
     ApprovalRecord, Author, Entry, EventKind, EventRecord, OutcomeRecord, OutcomeStatus, RequestRecord,

@@ -111,6 +111,7 @@ impl Policy {
             Target::Setting(setting) => {
                 entity(uid(&types.setting, own(setting)), [("name", text(setting))], inside)?
             }
+            Target::Label(label) => entity(uid(&types.label, own(label)), [("name", text(label))], inside)?,
         };
         Ok((object.uid(), vec![object, resource]))
     }

@@ -89,6 +89,7 @@ impl Catalogue {
         Relation::Found {
             object: self.object(&found),
             reads: reads.map(|table| self.object(table)).collect(),
+            columns: Vec::new(),
             children: Vec::new(),
             consequences: Vec::new(),
             has_rules: false,
@@ -145,6 +146,8 @@ pub struct On {
     pub setting: Option<String>,
     /// Any other object, as `KIND NAME`.
     pub object: Option<String>,
+    /// A label.
+    pub label: Option<String>,
 }
 
 impl On {
@@ -153,14 +156,23 @@ impl On {
             Some((kind, name)) => Ok(Target::Other { kind: kind.to_owned(), name: name.to_owned() }),
             None => Err("`object` is a kind and a name, such as \"role alice\"".to_owned()),
         };
-        match (&self.name, &self.table, &self.function, &self.setting, &self.object) {
-            (None, None, None, None, None) => Ok(Target::Resource),
-            (Some(name), None, None, None, None) => Ok(Target::Name(name.to_ascii_lowercase())),
-            (None, Some(table), None, None, None) => Ok(Target::Table(catalogue.object(table))),
-            (None, None, Some(function), None, None) => Ok(Target::Function(catalogue.object(function))),
-            (None, None, None, Some(setting), None) => Ok(Target::Setting(setting.to_ascii_lowercase())),
-            (None, None, None, None, Some(text)) => object(text),
-            _ => Err("`on` names one of `name`, `table`, `function`, `setting` and `object`".to_owned()),
+        let rest = (&self.object, &self.label);
+        match (&self.name, &self.table, &self.function, &self.setting, rest) {
+            (None, None, None, None, (None, None)) => Ok(Target::Resource),
+            (Some(name), None, None, None, (None, None)) => Ok(Target::Name(name.to_ascii_lowercase())),
+            (None, Some(table), None, None, (None, None)) => Ok(Target::Table(catalogue.object(table))),
+            (None, None, Some(function), None, (None, None)) => {
+                Ok(Target::Function(catalogue.object(function)))
+            }
+            (None, None, None, Some(setting), (None, None)) => {
+                Ok(Target::Setting(setting.to_ascii_lowercase()))
+            }
+            (None, None, None, None, (Some(text), None)) => object(text),
+            (None, None, None, None, (None, Some(label))) => Ok(Target::Label(label.clone())),
+            _ => {
+                Err("`on` names one of `name`, `table`, `function`, `setting`, `object` and `label`"
+                    .to_owned())
+            }
         }
     }
 }

@@ -31,6 +31,7 @@ fn target(target: &Target) -> String {
         Target::Other { kind, name } => format!("{kind} {name}"),
         Target::Setting(name) => format!("setting {name}"),
         Target::Name(name) => format!("name {name}"),
+        Target::Label(name) => format!("label {name}"),
     }
 }
 
@@ -108,6 +109,7 @@ fn only(target: &Target, inside: Option<&str>) -> (String, Option<String>) {
             (of("Object"), Some(format!("resource.kind == {} && {}", literal(kind), named(name))))
         }
         Target::Setting(name) => (of("Setting"), Some(named(name))),
+        Target::Label(name) => (of("Label"), Some(named(name))),
         Target::Name(name) => ("resource is Name".to_owned(), Some(named(name))),
     }
 }

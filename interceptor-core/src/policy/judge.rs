@@ -6,6 +6,7 @@ use cedar_policy::{Decision, Entities, Request};
 
 use super::{Annotated, Asked, Policy, entities::Unaskable, explain};
 use crate::{
+    mask::LabelSet,
     model::{Effect, Target, Verb},
     permit::{Judgement, Rule},
 };
@@ -45,6 +46,24 @@ impl Policy {
         }
     }
 
+    /// Which labels of the resource are hidden in the answer: those that no rule lets the caller see, and those of
+    /// which it cannot be told.
+    pub fn hidden(&self, asked: &Asked<'_>) -> LabelSet {
+        let Some(resource) = asked.resource else { return LabelSet::NONE };
+        let labels = self.inventory.labels(resource);
+        let effects: Vec<Effect> = labels
+            .iter()
+            .map(|label| Effect { verb: Verb::See, target: Target::Label(label.name.clone()) })
+            .collect();
+        match self.answers_to(asked, asked.approvals, &effects) {
+            Ok(answers) => {
+                let answers = answers.iter().enumerate().filter(|(_, answer)| !answer.allowed);
+                answers.map(|(place, _)| LabelSet::of(place)).collect()
+            }
+            Err(_) => LabelSet::ALL,
+        }
+    }
+
     /// The groups whose approval would make every answer yes; none when nothing would.
     fn approvers(&self, asked: &Asked<'_>, answers: &[Answered<'_>]) -> Vec<String> {
         let mut groups = Vec::new();
@@ -80,10 +99,23 @@ impl Policy {
         if effects.is_empty() {
             return Err(Unaskable("the statement has no effect to judge".to_owned()));
         }
+        self.answers_to(asked, approvals, &effects)
+    }
+
+    /// The answer for each of these.
+    fn answers_to(
+        &self,
+        asked: &Asked<'_>,
+        approvals: &BTreeMap<String, u32>,
+        effects: &[Effect],
+    ) -> Result<Vec<Answered<'_>>, Unaskable> {
+        if effects.is_empty() {
+            return Ok(Vec::new());
+        }
         let context = self.context(asked, approvals)?;
         let agent = super::entities::agent(&self.types, &asked.run.agent)?;
         let mut answers = Vec::with_capacity(effects.len());
-        for effect in effects.iter() {
+        for effect in effects {
             let (target, mut entities) = self.target(asked, &effect.target)?;
             let action = self
                 .actions

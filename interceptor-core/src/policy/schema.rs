@@ -7,7 +7,7 @@ use cedar_policy::{EntityId, EntityTypeName, EntityUid, Schema};
 use super::LoadError;
 
 /// The version of [`BASE`]. It is part of the policy's hash.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// The shipped base.
 pub const BASE: &str = include_str!("schema.cedarschema");
@@ -43,6 +43,7 @@ pub(super) struct Types {
     pub(super) object: EntityTypeName,
     pub(super) setting: EntityTypeName,
     pub(super) name: EntityTypeName,
+    pub(super) label: EntityTypeName,
     pub(super) phase: EntityTypeName,
     pub(super) kind: EntityTypeName,
     pub(super) guarantee: EntityTypeName,
@@ -63,6 +64,7 @@ impl Types {
             object: parse("Object")?,
             setting: parse("Setting")?,
             name: parse("Name")?,
+            label: parse("Label")?,
             phase: parse("Phase")?,
             kind: parse("Kind")?,
             guarantee: parse("Guarantee")?,

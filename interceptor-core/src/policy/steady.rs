@@ -51,7 +51,10 @@ impl Policy {
     /// Whether a yes to a statement with these facts is a yes to every other with the same, of the same session, in
     /// the same phase and alone in its frame.
     pub fn is_steady(&self, facts: &StatementFacts) -> bool {
-        facts.unknown.is_none() && facts.effects.iter().all(|effect| self.steady.contains(&effect.verb))
+        // What it may see of the answer is asked with it, where there is anything to be hidden.
+        let sees = facts.provenance.is_none() || self.steady.contains(&Verb::See);
+        sees && facts.unknown.is_none()
+            && facts.effects.iter().all(|effect| self.steady.contains(&effect.verb))
     }
 }
 

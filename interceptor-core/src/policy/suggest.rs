@@ -20,8 +20,14 @@ const MOST_NAMES: usize = 4 * 1024;
 /// The width that rules are written to, in characters.
 const WIDTH: usize = 100;
 /// What an operator should look at twice before permitting it.
-const GRAVE: [Verb; 5] =
-    [Verb::ServerReach, Verb::AccessChange, Verb::Pass, Verb::SchemaDrop, Verb::DataTruncate];
+const GRAVE: [Verb; 6] = [
+    Verb::ServerReach,
+    Verb::AccessChange,
+    Verb::Pass,
+    Verb::SchemaDrop,
+    Verb::DataTruncate,
+    Verb::LabelCopy,
+];
 
 /// Gathers what records need beyond what a policy permits already.
 #[derive(Debug)]
@@ -73,6 +79,7 @@ enum Class {
     Object { kind: String },
     Setting,
     Name,
+    Label,
 }
 
 impl Class {
@@ -91,6 +98,7 @@ impl Class {
             Target::Other { kind, name } => (Self::Object { kind: kind.clone() }, name.clone()),
             Target::Setting(name) => (Self::Setting, name.clone()),
             Target::Name(name) => (Self::Name, name.clone()),
+            Target::Label(name) => (Self::Label, name.clone()),
         }
     }
 
@@ -103,6 +111,7 @@ impl Class {
             Self::Object { kind } => format!("{kind}-objects"),
             Self::Setting => "settings".to_owned(),
             Self::Name => "names".to_owned(),
+            Self::Label => "labels".to_owned(),
         }
     }
 }
@@ -302,6 +311,7 @@ fn scope(head: &Head) -> String {
         Class::Object { .. } => format!("resource is Object{within}"),
         Class::Setting => format!("resource is Setting{within}"),
         Class::Name => "resource is Name".to_owned(),
+        Class::Label => format!("resource is Label{within}"),
     }
 }
 
@@ -320,7 +330,7 @@ fn conditions(head: &Head, names: &[&str]) -> Vec<String> {
             named(),
         ],
         Class::Object { kind } => vec![format!("resource.kind == {}", literal(kind)), named()],
-        Class::Setting | Class::Name => vec![named()],
+        Class::Setting | Class::Name | Class::Label => vec![named()],
     }
 }
 

@@ -437,6 +437,7 @@ fn what_is_suggested_allows_it() {
             let only_resource = matches!(verb, Verb::Connect | Verb::Cancel | Verb::Pass | Verb::Replicate);
             let target = match verb {
                 Verb::Resolve => &Target::Name("db.internal".into()),
+                Verb::See | Verb::LabelFilter | Verb::LabelCopy => &Target::Label("ssn".into()),
                 _ if only_resource => &Target::Resource,
                 _ => target,
             };

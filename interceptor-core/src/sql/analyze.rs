@@ -6,9 +6,10 @@ use std::{ops::Range, sync::Arc};
 use squawk_syntax::{SourceFile, SyntaxKind, SyntaxNode, ast::AstNode};
 
 use super::{
-    CopyStream, Meaning, Reference, Statement, TransactionVerb,
+    CopyStream, Lineage, Meaning, Reference, Statement, TransactionVerb,
     guard::{Guarded, check},
     lexer::{Kind, Token},
+    lineage::lineage,
     schema, utility,
     walk::Walk,
 };
@@ -29,6 +30,7 @@ pub(super) struct Draft {
     pub(super) transaction: Option<TransactionVerb>,
     pub(super) operators: Vec<String>,
     pub(super) copy: Option<CopyStream>,
+    pub(super) lineage: Lineage,
 }
 
 impl Draft {
@@ -42,6 +44,7 @@ impl Draft {
             transaction: None,
             operators: Vec::new(),
             copy: None,
+            lineage: Lineage::default(),
         }
     }
 }
@@ -158,6 +161,7 @@ fn same_tokens(root: &SyntaxNode, tokens: &[Token]) -> Result<(), String> {
 fn statement(text: &str, guarded: &Guarded, node: &SyntaxNode, tokens: &Range<usize>) -> Statement {
     let mut draft = draft(text, node);
     draft.walk.check_complete(node);
+    draft.lineage = lineage(node);
     if runs_expressions(draft.kind) {
         draft.operators = operators(text, guarded.tokens.get(tokens.clone()).unwrap_or_default());
     }
@@ -285,6 +289,7 @@ fn finish(range: Range<usize>, draft: Draft) -> Statement {
         transaction: draft.transaction,
         operators: draft.operators,
         copy: draft.copy,
+        lineage: draft.lineage,
         unknown: draft.walk.unknown,
     };
     Statement { range, meaning: Arc::new(meaning) }

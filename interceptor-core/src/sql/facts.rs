@@ -103,6 +103,7 @@ pub fn executed(own: StatementFacts, prepared: Option<StatementFacts>) -> Statem
         has_where: own.has_where && prepared.has_where,
         has_limit: own.has_limit || prepared.has_limit,
         unknown: own.unknown.or(prepared.unknown),
+        provenance: prepared.provenance,
     }
 }
 
@@ -216,7 +217,7 @@ impl Join<'_> {
     fn relation(&mut self, verb: Verb, name: &Name, reach: Reach) {
         let answer = self.answer;
         match answer.relations.get(name) {
-            Some(Relation::Found { object, reads, children, consequences, has_rules }) => {
+            Some(Relation::Found { object, reads, children, consequences, has_rules, .. }) => {
                 self.add(verb, Target::Table(object.clone()));
                 for child in children.iter().filter(|_| reach == Reach::Children) {
                     self.add(verb, Target::Table(child.clone()));

@@ -51,6 +51,7 @@ fn answer(statement: &Statement, found: bool) -> Answer {
         true => Relation::Found {
             object: object(name),
             reads: Vec::new(),
+            columns: Vec::new(),
             children: Vec::new(),
             consequences: Vec::new(),
             has_rules: false,

@@ -15,6 +15,7 @@ mod fuzz;
 mod guard;
 mod kinds;
 mod lexer;
+mod lineage;
 mod names;
 mod number;
 mod readings;
@@ -23,6 +24,7 @@ mod schema;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod utility;
 mod walk;
 
@@ -37,12 +39,17 @@ pub use change::{Change, change};
 pub use facts::{batch_facts, executed, facts, needs_answer, question, shifts_names};
 pub use fuzz::fuzz;
 pub use guard::{MAX_BYTES, MAX_CHAIN, MAX_DEPTH, MAX_NESTING, MAX_TOKENS};
+pub use lineage::{Lineage, Output, Uses};
 pub use number::{called, calling, parameters};
 pub use readings::Readings;
 pub use redact::{redact, without_literals};
 pub use shape::{Shape, shape};
+pub use trace::trace;
 
-use crate::model::{Object, SessionChange, StatementKind, Unknown, Verb};
+use crate::{
+    mask::LabelSet,
+    model::{Object, SessionChange, StatementKind, Unknown, Verb},
+};
 
 /// A name as written, each part folded as the server folds it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -149,6 +156,8 @@ pub struct Meaning {
     pub operators: Vec<String>,
     /// Which way its data streams on the session's own connection, if it is a COPY that does so.
     pub copy: Option<CopyStream>,
+    /// What its values are made of.
+    pub lineage: Lineage,
     /// What about it could not be understood.
     pub unknown: Option<Unknown>,
 }
@@ -244,6 +253,17 @@ pub enum What {
     Reaches,
 }
 
+/// A column of a relation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Its number in the relation, from 1.
+    pub number: i16,
+    /// Its name.
+    pub name: String,
+    /// The labels that it carries: by its name, by that of what it is inherited from or by, or by what it shows.
+    pub labels: LabelSet,
+}
+
 /// A relation by the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Relation {
@@ -253,6 +273,8 @@ pub enum Relation {
         object: Object,
         /// Relations that it reads when it is a view or has row security, through all levels.
         reads: Vec<Object>,
+        /// Its columns, where the resource has labels.
+        columns: Vec<Column>,
         /// Its inheritance children, to which is done what is done to it. Partitions are part of it and not listed.
         children: Vec<Object>,
         /// What else happens.

@@ -576,6 +576,7 @@ fn answer() -> Answer {
     let found = |schema: &str, name: &str, reads: Vec<Object>, has_rules| Relation::Found {
         object: object(schema, name),
         reads,
+        columns: Vec::new(),
         children: Vec::new(),
         consequences: Vec::new(),
         has_rules,
@@ -630,7 +631,7 @@ fn shown(facts: &crate::model::StatementFacts) -> String {
                 Target::Table(object) => format!("{}.{}", object.schema, object.name),
                 Target::Function(object) => format!("{}.{}()", object.schema, object.name),
                 Target::Other { kind, name } => format!("{kind}:{name}"),
-                Target::Setting(name) | Target::Name(name) => format!("={name}"),
+                Target::Setting(name) | Target::Name(name) | Target::Label(name) => format!("={name}"),
             };
             format!("{} {target}", effect.verb.as_str())
         })
@@ -709,6 +710,7 @@ fn what_happens_besides_is_told() {
         Relation::Found {
             object: object("public", "users"),
             reads: Vec::new(),
+            columns: Vec::new(),
             children: vec![object("public", "heirs")],
             consequences: vec![
                 on(&writes, What::Runs(runs("public", "fired", 20_003))),

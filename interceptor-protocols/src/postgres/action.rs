@@ -9,17 +9,20 @@ use std::{
 };
 
 use interceptor_core::{
+    mask::{Labels, Provenance},
     model::{Action, BindValue, Phase, SessionChange, StatementFacts, StatementKind, Target, Unknown, Verb},
     sql::{Answer, Meaning, Question, Reference, Relation, Statement},
 };
 
 use super::{
     bind::Given,
+    described::Described,
     facts,
     known::Moment,
     names::{Names, Weighed},
     queue::Place,
     turn::{self, Turn, is_plain},
+    veil::Behind,
 };
 
 /// How many statements one text may have.
@@ -62,6 +65,17 @@ impl Reading {
 pub(super) struct Prepared {
     pub(super) reading: Arc<Reading>,
     pub(super) types: Vec<u32>,
+    /// What a Describe said of its rows.
+    pub(super) described: Described,
+    /// Where the values of its answer were found to come from.
+    pub(super) provenance: Option<Arc<Provenance>>,
+}
+
+impl Prepared {
+    /// A statement that was just prepared.
+    pub(super) fn new(reading: Arc<Reading>, types: Vec<u32>, provenance: Option<Arc<Provenance>>) -> Self {
+        Self { reading, types, described: Described::default(), provenance }
+    }
 }
 
 impl Weighed for Prepared {
@@ -82,6 +96,10 @@ pub(super) struct Portal {
     pub(super) binds: Vec<BindValue>,
     /// The values as they came, with the types that were known then, where images of its rows may be wanted.
     pub(super) given: Option<Arc<(Given, Vec<u32>)>>,
+    /// What a Describe said of its rows.
+    pub(super) described: Described,
+    /// What its rows are known by besides.
+    pub(super) behind: Behind,
 }
 
 impl Weighed for Portal {
@@ -281,6 +299,7 @@ pub(super) fn actions(
     basis: &Basis,
     binds: &[BindValue],
     undecided: Turn,
+    labels: &Labels,
 ) -> Vec<Action> {
     if items.is_empty() {
         return unknown(phase, text, binds.to_vec(), "there is no statement in it");
@@ -306,7 +325,7 @@ pub(super) fn actions(
             } else {
                 known
             };
-            let facts = item_facts(item, known_here);
+            let facts = item_facts(item, known_here, labels);
             let turn = turn::of(item, &facts, undecided);
             undecided = undecided.max(turn);
             match item.makes(&facts) {
@@ -335,14 +354,14 @@ pub(super) fn unknown(phase: Phase, text: &str, binds: Vec<BindValue>, why: &str
     vec![Action { phase, text: text.to_owned(), binds, facts: Arc::new(StatementFacts::unknown(why)) }]
 }
 
-fn item_facts(item: &Expanded<'_>, known: Result<&Answer, &str>) -> StatementFacts {
-    let mut facts = statement_facts(item.statement, known);
+fn item_facts(item: &Expanded<'_>, known: Result<&Answer, &str>, labels: &Labels) -> StatementFacts {
+    let mut facts = statement_facts(item.statement, known, labels);
     match &item.behind {
         None => {}
         Some(Err(why)) => add_unknown(&mut facts, why),
         Some(Ok(reading)) => match reading.statements.as_deref() {
             Ok([inner]) if inner.executes.is_none() && inner.kind != StatementKind::Fetch => {
-                facts = facts::running(facts, statement_facts(inner, known));
+                facts = facts::running(facts, statement_facts(inner, known, labels));
             }
             Ok(_) => add_unknown(&mut facts, "what it runs is not one plain statement"),
             Err(why) => add_unknown(&mut facts, &why.0),
@@ -357,13 +376,15 @@ fn add_unknown(facts: &mut StatementFacts, why: &str) {
         unknown.effects.into_iter().filter(|effect| !facts.effects.contains(effect)).collect::<Vec<_>>(),
     );
     facts.unknown = unknown.unknown;
+    // Of what is not known nothing is clean.
+    facts.provenance = None;
 }
 
-fn statement_facts(statement: &Statement, known: Result<&Answer, &str>) -> StatementFacts {
+fn statement_facts(statement: &Statement, known: Result<&Answer, &str>, labels: &Labels) -> StatementFacts {
     match known {
-        Ok(answer) => facts::facts(statement, answer),
+        Ok(answer) => facts::facts(statement, answer, labels),
         Err(why) => {
-            let mut facts = facts::facts(statement, &Answer::default());
+            let mut facts = facts::facts(statement, &Answer::default(), labels);
             if facts::needs_catalogue(std::slice::from_ref(statement)) {
                 add_unknown(&mut facts, why);
             }
@@ -440,9 +461,10 @@ impl Expanded<'_> {
         self.statement.kind != StatementKind::Empty
     }
 
-    /// It as one place of a Query with this `text`.
-    pub(super) fn place(&self, text: &str) -> Place<Vec<Change>> {
-        Place { answers: self.answers(), copy: self.statement.copy, changes: self.changes(text) }
+    /// It as one place of a Query with this `text`, which does what `facts` say.
+    pub(super) fn place(&self, text: &str, facts: &StatementFacts) -> Place<Vec<Change>> {
+        let provenance = facts.provenance.clone();
+        Place { answers: self.answers(), copy: self.statement.copy, changes: self.changes(text), provenance }
     }
 
     /// What it changes of the session's names; `text` is the text that it stands in.
@@ -451,7 +473,7 @@ impl Expanded<'_> {
         match &self.statement.session {
             Some(SessionChange::Prepared { name, text }) => {
                 let reading = Arc::new(Reading::of(text.clone()));
-                changes.push(Change::Prepare(name.clone(), Prepared { reading, types: Vec::new() }));
+                changes.push(Change::Prepare(name.clone(), Prepared::new(reading, Vec::new(), None)));
             }
             Some(SessionChange::Deallocated(name)) => changes.push(Change::Deallocate(name.clone())),
             Some(SessionChange::Discarded) => changes.push(Change::Discard),

@@ -5,7 +5,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use interceptor_core::{model::StatementFacts, permit::Denial, protocol::Refusal, sql::CopyStream};
+use interceptor_core::{
+    mask::{Mask, Provenance},
+    model::StatementFacts,
+    permit::Denial,
+    protocol::Refusal,
+    sql::CopyStream,
+};
 
 use super::{
     action::{Change, Prepared},
@@ -15,6 +21,7 @@ use super::{
     queue::{Bounds, Changes, Entry, Kind, Place},
     refuse,
     turn::Turn,
+    veil::{Behind, Veil},
 };
 
 /// What the relay was asked about, and what follows when it is sent or refused.
@@ -59,11 +66,26 @@ impl Asked {
 #[derive(Debug)]
 pub(super) enum What {
     Open,
-    Query { places: Vec<Place<Vec<Change>>>, opaque: bool },
-    Function,
-    Parse { name: String, prepared: Prepared },
+    Query {
+        places: Vec<Place<Vec<Change>>>,
+        opaque: bool,
+    },
+    Function {
+        provenance: Option<Arc<Provenance>>,
+    },
+    Parse {
+        name: String,
+        prepared: Prepared,
+    },
     Bind,
-    Execute { changes: Vec<Change>, copy: Option<CopyStream>, opaque: bool, all: All },
+    Execute {
+        changes: Vec<Change>,
+        copy: Option<CopyStream>,
+        opaque: bool,
+        all: All,
+        provenance: Option<Arc<Provenance>>,
+        behind: Behind,
+    },
     Gate(Box<Gate>),
 }
 
@@ -71,7 +93,7 @@ impl What {
     /// The message that stands in its place where it must fail.
     pub(super) fn failing(&self, text: &str) -> Bytes {
         match self {
-            Self::Query { .. } | Self::Function => refuse::failing_query(text),
+            Self::Query { .. } | Self::Function { .. } => refuse::failing_query(text),
             // The client's own name: a server that refuses a Parse of the unnamed statement has dropped it.
             Self::Parse { name, .. } => refuse::failing_parse(name, text),
             Self::Bind | Self::Execute { .. } | Self::Open | Self::Gate(_) => {
@@ -83,7 +105,7 @@ impl What {
 
 impl PostgresDecoder {
     /// The relay has sent what it was asked about.
-    pub(super) fn asked_was_sent(&mut self, asked: Asked) {
+    pub(super) fn asked_was_sent(&mut self, asked: Asked, mask: Mask) {
         let Asked { number, what, turn, snapshot, cancelled, sets, .. } = asked;
         if let Some(error) = cancelled {
             self.push_failing(&what, Some(number), error);
@@ -98,6 +120,20 @@ impl PostgresDecoder {
             What::Gate(_) | What::Open => Bounds::None,
             ref what => self.enclosed_was_sent(what),
         };
+        let veil = match &what {
+            What::Gate(_) | What::Open => Veil::closed(),
+            What::Function { provenance } => Veil::of(mask.clone(), provenance.clone(), Behind::default()),
+            What::Execute { provenance, behind, .. } => {
+                Veil::of(mask.clone(), provenance.clone(), behind.clone())
+            }
+            What::Parse { prepared, .. } => {
+                Veil::of(mask.clone(), prepared.provenance.clone(), Behind::default())
+            }
+            What::Query { .. } | What::Bind => Veil::of(mask.clone(), None, Behind::default()),
+        };
+        if !matches!(what, What::Gate(_)) {
+            self.mask = Some(mask);
+        }
         let kind = match what {
             What::Open => return,
             What::Gate(gate) => {
@@ -107,15 +143,15 @@ impl PostgresDecoder {
             What::Query { places, opaque } => {
                 let places = places
                     .into_iter()
-                    .map(|Place { answers, copy, changes }| {
+                    .map(|Place { answers, copy, changes, provenance }| {
                         let changes = changes.into_iter().flat_map(|change| self.plan(change)).collect();
-                        Place { answers, copy, changes }
+                        Place { answers, copy, changes, provenance }
                     })
                     .collect();
                 self.end_segment();
                 Kind::Query { places, at: 0, failed: false, opaque }
             }
-            What::Function => {
+            What::Function { .. } => {
                 self.end_segment();
                 Kind::Function { failed: false }
             }
@@ -134,7 +170,7 @@ impl PostgresDecoder {
                 Kind::Execute { changes, copy, opaque }
             }
         };
-        self.queue.push(Entry { bounds, ..Entry::new(kind, Some(number)) });
+        self.queue.push(Entry { bounds, veil, ..Entry::new(kind, Some(number)) });
     }
 
     fn bind_last(&mut self, bounds: Bounds) {
@@ -159,7 +195,7 @@ impl PostgresDecoder {
                 Errand::Enclosing(part, _) => self.part_was_refused(part, denial),
             };
         }
-        if !matches!(asked.what, What::Query { .. } | What::Function) {
+        if !matches!(asked.what, What::Query { .. } | What::Function { .. }) {
             self.refused_in = Some(self.segment);
         }
         let error = asked.cancelled.unwrap_or_else(|| refuse::refusal(denial));
@@ -170,7 +206,7 @@ impl PostgresDecoder {
         if self.owed.take().is_some() {
             return Refusal { client: error, upstream: nothing };
         }
-        if matches!(asked.what, What::Query { .. } | What::Function)
+        if matches!(asked.what, What::Query { .. } | What::Function { .. })
             && self.is_settled()
             && matches!(self.status, b'I' | b'E')
         {
@@ -184,7 +220,7 @@ impl PostgresDecoder {
     /// What stands in the place of `what` goes upstream; its error there is `error` to the client.
     fn push_failing(&mut self, what: &What, exchange: Option<u64>, error: Bytes) {
         let kind = match what {
-            What::Query { .. } | What::Function => {
+            What::Query { .. } | What::Function { .. } => {
                 self.end_segment();
                 Kind::Query { places: Vec::new(), at: 0, failed: false, opaque: true }
             }

@@ -25,6 +25,8 @@ pub(super) struct Bind {
     pub(super) portal: String,
     pub(super) statement: String,
     pub(super) given: Given,
+    /// In which formats its results are wanted: none, one for all, or one by one.
+    pub(super) formats: Vec<i16>,
 }
 
 /// One FunctionCall message.
@@ -58,11 +60,9 @@ pub(super) fn read(mut fields: Fields) -> Result<Bind, Malformed> {
     let portal = fields.name()?;
     let statement = fields.name()?;
     let given = given(&mut fields)?;
-    for _ in 0..fields.count()? {
-        fields.i16()?;
-    }
+    let formats = (0..fields.count()?).map(|_| fields.i16()).collect::<Result<_, _>>()?;
     fields.end()?;
-    Ok(Bind { portal, statement, given })
+    Ok(Bind { portal, statement, given, formats })
 }
 
 /// Reads a FunctionCall message's body.

@@ -136,7 +136,9 @@ fn is_indifferent(name: &str) -> bool {
 fn is_looked_up(target: &Target) -> bool {
     match target {
         Target::Table(object) | Target::Function(object) => object.oid.is_some(),
-        Target::Resource | Target::Other { .. } | Target::Setting(_) | Target::Name(_) => false,
+        Target::Resource | Target::Other { .. } | Target::Setting(_) | Target::Name(_) | Target::Label(_) => {
+            false
+        }
     }
 }
 
@@ -179,7 +181,7 @@ impl PostgresDecoder {
         }
         let outside = self.status == b'I'
             && match what {
-                What::Query { .. } | What::Function => self.is_settled(),
+                What::Query { .. } | What::Function { .. } => self.is_settled(),
                 // What was parsed and bound before it in its stretch has done nothing yet.
                 What::Execute { .. } => {
                     self.state_of_session.worked_in != Some(self.segment) && self.queue.only_prepares()

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     model::{Action, BindValue, Phase, StatementFacts},
     permit::{Held, Waits},
-    protocol::{DecodeError, Opening, Step},
+    protocol::{DecodeError, Inspection, Opening, Step},
     sql::{Answer, Question},
 };
 
@@ -33,6 +33,7 @@ use super::{
     refuse,
     startup::{self, First},
     turn::{self, Turn},
+    veil::Behind,
     work::{Work, own_name, read, read_large},
 };
 
@@ -99,7 +100,10 @@ impl PostgresDecoder {
                 Ok(Step::Cancel(key))
             }
             First::Session(wish) => {
-                let wish = *wish;
+                let mut wish = *wish;
+                if wish.then == Inspection::None {
+                    facts::unwatched(&mut wish.action, &self.labels);
+                }
                 self.state = State::Opening;
                 self.database.clone_from(&wish.claimed.database);
                 let number = self.number();
@@ -197,8 +201,16 @@ impl PostgresDecoder {
                 fields.end()?;
                 self.piping = true;
                 Some(match (tag, of) {
-                    (b'D', b'S') => Kind::Describe { statement: Some(name), told: false },
-                    (b'D', b'P') => Kind::Describe { statement: None, told: true },
+                    (b'D', b'S') => {
+                        let found = self.names.statements.find(&name, self.segment_op).value;
+                        let rows = found.map(|prepared| prepared.described.clone());
+                        Kind::Describe { statement: Some(name), told: false, rows }
+                    }
+                    (b'D', b'P') => {
+                        let found = self.names.portals.find(&name, self.segment_op).value;
+                        let rows = found.map(|portal| portal.described.clone());
+                        Kind::Describe { statement: None, told: true, rows }
+                    }
                     (b'C', b'S') => Kind::Close(self.plan(Change::Deallocate(Some(name)))),
                     (b'C', b'P') => Kind::Close(self.plan(Change::ClosePortal(name))),
                     _ => return Err(Malformed),
@@ -240,7 +252,8 @@ impl PostgresDecoder {
         let (facts, binds) = match need {
             Need::Enquire(question) => return self.enquire(question, Work::Function { frame, call }),
             Need::Nothing(Basis::Answer(answer, _)) => {
-                let (facts, types) = facts::called(call.function, &self.database, &answer);
+                let (mut facts, types) = facts::called(call.function, &self.database, &answer);
+                facts.provenance = facts::of_call(&facts, &self.labels);
                 (Arc::new(facts), call.values(types))
             }
             Need::Nothing(Basis::Told(facts)) => (facts, call.values(&[])),
@@ -248,7 +261,8 @@ impl PostgresDecoder {
         };
         let turn = turn::of_call(&facts);
         let action = Action { phase: Phase::Execute, text: String::new(), binds, facts };
-        self.ask(What::Function, vec![action], frame, (turn, true))
+        let provenance = action.facts.provenance.clone();
+        self.ask(What::Function { provenance }, vec![action], frame, (turn, true))
     }
 
     fn judge_query(&mut self, work: Work) -> Result<Step, DecodeError> {
@@ -274,9 +288,11 @@ impl PostgresDecoder {
         };
         let items = &expansion.items;
         let undecided = self.turns.undecided();
-        let actions = action::actions(Phase::Query, &reading.text, items, &basis, &[], undecided);
+        let actions =
+            action::actions(Phase::Query, &reading.text, items, &basis, &[], undecided, &self.labels);
         self.tell(items, &basis, &actions);
-        let places = items.iter().map(|item| item.place(&reading.text)).collect();
+        let told = items.iter().zip(&actions);
+        let places = told.map(|(item, action)| item.place(&reading.text, &action.facts)).collect();
         let turn = turn::of_all(items, &actions, undecided);
         let what = What::Query { places, opaque: items.is_empty() };
         let snapshot = items.iter().any(|item| action::takes_snapshot(item.statement()));
@@ -286,8 +302,7 @@ impl PostgresDecoder {
 
     fn judge_parse(&mut self, work: Work) -> Result<Step, DecodeError> {
         let Work::Parse { frame, name, reading, types } = work else { return Ok(Step::Wait) };
-        let prepared = Prepared { reading: reading.clone(), types: types.clone() };
-        let what = What::Parse { name: name.clone(), prepared };
+        let prepared = |provenance| Prepared::new(reading.clone(), types.clone(), provenance);
         let why = match (&self.unreadable, &reading.statements) {
             (Some(why), _) => Some(why.clone()),
             (None, Err(why)) => Some(why.0.clone()),
@@ -297,6 +312,7 @@ impl PostgresDecoder {
             (None, Ok(_)) => None,
         };
         if let Some(why) = why {
+            let what = What::Parse { name: name.clone(), prepared: prepared(None) };
             return Ok(self.ask_unknown(what, Phase::Prepare, &reading.text, Vec::new(), &why, frame));
         }
         let statements = reading.statements.as_deref().unwrap_or_default();
@@ -310,9 +326,12 @@ impl PostgresDecoder {
         };
         let items = &expansion.items;
         let undecided = self.turns.undecided();
-        let actions = action::actions(Phase::Prepare, &reading.text, items, &basis, &[], undecided);
+        let actions =
+            action::actions(Phase::Prepare, &reading.text, items, &basis, &[], undecided, &self.labels);
         self.tell(items, &basis, &actions);
         let snapshot = items.iter().any(|item| action::takes_snapshot(item.statement()));
+        let provenance = actions.first().and_then(|action| action.facts.provenance.clone());
+        let what = What::Parse { name: name.clone(), prepared: prepared(provenance) };
         Ok(self.ask(what, actions, frame, (Turn::Nothing, snapshot)))
     }
 
@@ -374,12 +393,13 @@ impl PostgresDecoder {
         let found = self.names.portals.find(&name, self.segment_op);
         let cursor = self.names.cursors.find(&name, self.segment_op);
         let firm = found.firm && (found.value.is_some() || cursor.firm);
-        let (reading, binds) = match (found.value, cursor.value) {
-            (Some(portal), _) => (portal.reading.clone(), portal.binds.clone()),
-            (None, Some(cursor)) => (cursor.reading.clone(), Vec::new()),
+        let (reading, binds, behind) = match (found.value, cursor.value) {
+            (Some(portal), _) => (portal.reading.clone(), portal.binds.clone(), portal.behind.clone()),
+            (None, Some(cursor)) => (cursor.reading.clone(), Vec::new(), Behind::default()),
             (None, None) => (
                 Arc::new(Reading::unread(String::new(), "no portal of that name is known on this session")),
                 Vec::new(),
+                Behind::default(),
             ),
         };
         let statements = match &reading.statements {
@@ -405,19 +425,28 @@ impl PostgresDecoder {
             (None, Ok(_)) => None,
         };
         if let Some(why) = why {
-            let what = What::Execute { changes: Vec::new(), copy: None, opaque: true, all };
+            let what = What::Execute {
+                changes: Vec::new(),
+                copy: None,
+                opaque: true,
+                all,
+                provenance: None,
+                behind,
+            };
             drop(expansion);
             return Ok(self.ask_unknown(what, Phase::Execute, &reading.text, binds, &why, frame));
         }
         let items = &expansion.items;
         let undecided = self.turns.undecided();
-        let actions = action::actions(Phase::Execute, &reading.text, items, &basis, &binds, undecided);
+        let actions =
+            action::actions(Phase::Execute, &reading.text, items, &basis, &binds, undecided, &self.labels);
         self.tell(items, &basis, &actions);
         let turn = turn::of_all(items, &actions, undecided);
         let snapshot = items.iter().any(|item| action::takes_snapshot(item.statement()));
         let changes = items.iter().flat_map(|item| item.changes(&reading.text)).collect();
         let copy = items.iter().find_map(|item| item.statement().copy);
-        let what = What::Execute { changes, copy, opaque: false, all };
+        let provenance = actions.first().and_then(|action| action.facts.provenance.clone());
+        let what = What::Execute { changes, copy, opaque: false, all, provenance, behind };
         drop(expansion);
         Ok(self.ask(what, actions, frame, (turn, snapshot)))
     }
@@ -485,8 +514,9 @@ impl PostgresDecoder {
     fn enquire(&mut self, question: Question, work: Work) -> Step {
         let number = self.number();
         let ends = if self.piping { Ends::Flush } else { Ends::Sync };
-        let request = lookup::request(number, &question, ends);
-        let errand = Errand::Names { question, reader: lookup::Reader::default(), asked: self.moment() };
+        let request = lookup::request(number, &question, ends, &self.labels);
+        let reader = lookup::Reader::of(self.labels.clone());
+        let errand = Errand::Names { question, reader, asked: self.moment() };
         self.work = Some(work);
         let what = What::Gate(Box::new(Gate::new(ends, errand)));
         self.cancelled = None;

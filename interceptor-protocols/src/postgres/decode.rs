@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     Terms,
+    mask::{Labels, Mask},
     model::{RecordId, Spent},
     permit::{Denial, Notice},
     protocol::{CancelKey, DecodeError, Decoder, Epoch, Greeting, Side, Step, Stopped},
@@ -100,11 +101,15 @@ pub(super) struct PostgresDecoder {
     /// The upstream has said its last word.
     pub(super) gone: bool,
     pub(super) meter: Meter,
+    /// The labels of the resource's data.
+    pub(super) labels: Arc<Labels>,
+    /// What was hidden last, for what answers nothing that was asked; none before anything was.
+    pub(super) mask: Option<Mask>,
 }
 
 impl PostgresDecoder {
-    /// A decoder for a new connection to a resource whose catalogue is at `epoch`.
-    pub(super) fn new(epoch: Arc<Epoch>) -> Self {
+    /// A decoder for a new connection to a resource whose catalogue is at `epoch`, and whose data has these labels.
+    pub(super) fn new(epoch: Arc<Epoch>, labels: Arc<Labels>) -> Self {
         Self {
             state: State::Start,
             asked_tls: false,
@@ -136,6 +141,8 @@ impl PostgresDecoder {
             streaming: 0,
             gone: false,
             meter: Meter::new(),
+            labels,
+            mask: None,
         }
     }
 
@@ -280,11 +287,11 @@ impl Decoder for PostgresDecoder {
         }
     }
 
-    fn sent(&mut self, number: u64) {
+    fn sent(&mut self, number: u64, mask: Mask) {
         if self.asked.as_ref().is_some_and(|asked| asked.number == number)
             && let Some(asked) = self.asked.take()
         {
-            self.asked_was_sent(asked);
+            self.asked_was_sent(asked, mask);
         }
     }
 

@@ -159,7 +159,7 @@ impl PostgresDecoder {
                 Ok(if changes { Form::Inside } else { Form::Counted })
             }
             What::Execute { .. } => Err("it asks for a part of its rows: ask for all of them"),
-            What::Open | What::Function | What::Parse { .. } | What::Bind | What::Gate(_) => {
+            What::Open | What::Function { .. } | What::Parse { .. } | What::Bind | What::Gate(_) => {
                 Err("it is not a statement: send it as one")
             }
         }
@@ -497,6 +497,7 @@ fn turning(text: &'static str) -> (Own<'static>, Action) {
         has_where: true,
         has_limit: false,
         unknown: None,
+        provenance: None,
     };
     let action =
         Action { phase: Phase::Execute, text: text.to_owned(), binds: Vec::new(), facts: facts.into() };

@@ -1,10 +1,11 @@
 //! The one place where this protocol asks `core` what a text means, and reads what `core` does not tell: the names
 //! of cursors.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use interceptor_core::{
-    model::{StatementFacts, StatementKind, Unknown},
+    mask::{Labels, Provenance},
+    model::{Action, Effect, StatementFacts, StatementKind, Target, Unknown, Verb},
     sql::{self, Answer, Question, Readings, Statement},
 };
 
@@ -26,9 +27,11 @@ pub(super) fn needs_catalogue(statements: &[Statement]) -> bool {
     statements.iter().any(sql::needs_answer)
 }
 
-/// What one statement does.
-pub(super) fn facts(statement: &Statement, answer: &Answer) -> StatementFacts {
-    sql::facts(statement, answer)
+/// What one statement does, to data with these labels.
+pub(super) fn facts(statement: &Statement, answer: &Answer, labels: &Labels) -> StatementFacts {
+    let mut facts = sql::facts(statement, answer);
+    sql::trace(statement, answer, labels, &mut facts);
+    facts
 }
 
 /// What must be looked up for a call of the function with this number.
@@ -39,6 +42,30 @@ pub(super) fn calling(number: u32) -> Question {
 /// What such a call does, and the types of its parameters as far as they are known.
 pub(super) fn called<'a>(number: u32, database: &str, answer: &'a Answer) -> (StatementFacts, &'a [u32]) {
     (sql::called(number, database, answer), sql::parameters(number, answer))
+}
+
+/// Where the result of such a call comes from, in a resource with these labels: nothing is known of it, unless all that
+/// it does is to compute, or to read large objects.
+pub(super) fn of_call(facts: &StatementFacts, labels: &Labels) -> Option<Arc<Provenance>> {
+    let is_plain = |effect: &Effect| match (effect.verb, &effect.target) {
+        (Verb::DataRead, Target::Resource) => true,
+        (Verb::FunctionCall, Target::Function(function)) => {
+            function.schema == "pg_catalog" && function.name.starts_with("lo")
+        }
+        _ => false,
+    };
+    let plain = facts.unknown.is_none() && facts.effects.iter().all(is_plain);
+    (plain && !labels.is_empty()).then(|| Arc::new(Provenance::clean()))
+}
+
+/// Adds to what opens a session which nobody looks at that all of these labels' data may leave by it.
+pub(super) fn unwatched(action: &mut Action, labels: &Labels) {
+    let mut facts = (*action.facts).clone();
+    let effects = labels
+        .iter()
+        .map(|label| Effect { verb: Verb::LabelCopy, target: Target::Label(label.name.clone()) });
+    facts.effects.extend(effects);
+    action.facts = Arc::new(facts);
 }
 
 /// What a statement does that runs another, whose facts are `inner`.

@@ -22,7 +22,8 @@ fn denial() -> Denial {
 }
 
 fn opened() -> PostgresDecoder {
-    let mut decoder = PostgresDecoder::new(Arc::new(Epoch::new(|| 0)));
+    let mut decoder =
+        PostgresDecoder::new(Arc::new(Epoch::new(|| 0)), Arc::new(interceptor_core::mask::Labels::none("r")));
     let greeting = Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None };
     let key = CancelKey { process: 1, secret: Bytes::from_static(b"four") };
     let _ = decoder.opened(&greeting, &key);
@@ -73,7 +74,7 @@ fn drive(decoder: &mut PostgresDecoder, side: Side, data: &[u8], cut: usize, per
                     let digest = held.digest();
                     seen.asked.push((digest, held.actions().to_vec()));
                     if permitted == Permitted::All || held.number() % 2 == 0 {
-                        decoder.sent(held.number());
+                        decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
                     } else {
                         let _ = decoder.refuse(held.number(), &denial());
                     }
@@ -121,7 +122,7 @@ impl Seen {
         match step {
             Ok(Step::Enquire(held)) => {
                 self.asked.push((held.digest(), held.actions().to_vec()));
-                decoder.sent(held.number());
+                decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
             }
             Ok(Step::Reply(bytes)) => self.replied.put_slice(&bytes),
             Ok(Step::Answer { bytes, done }) => {
@@ -149,7 +150,7 @@ fn copying() -> PostgresDecoder {
     let mut client = BytesMut::from(&b"Q\0\0\0\x16COPY t FROM STDIN\0"[..]);
     while let Ok(step @ (Step::Ask(_) | Step::Enquire(_))) = decoder.step(Side::Client, &mut client) {
         match step {
-            Step::Ask(held) => decoder.sent(held.number()),
+            Step::Ask(held) => decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing),
             Step::Enquire(held) => drop(decoder.refuse(held.number(), &denial())),
             _ => return decoder,
         }
@@ -170,7 +171,8 @@ fn broken() -> PostgresDecoder {
 /// after it has failed to.
 pub fn fuzz_client(data: &[u8]) {
     let whole = data.len().max(1);
-    let mut new = PostgresDecoder::new(Arc::new(Epoch::new(|| 0)));
+    let mut new =
+        PostgresDecoder::new(Arc::new(Epoch::new(|| 0)), Arc::new(interceptor_core::mask::Labels::none("r")));
     drive(&mut new, Side::Client, data, whole, Permitted::EverySecond);
     drive(&mut opened(), Side::Client, data, whole, Permitted::All);
     drive(&mut copying(), Side::Client, data, whole, Permitted::All);

@@ -291,6 +291,7 @@ fn reading(text: &str, binds: Vec<BindValue>, effects: Vec<Effect>) -> Action {
             has_where: true,
             has_limit: true,
             unknown: None,
+            provenance: None,
         }
         .into(),
     }

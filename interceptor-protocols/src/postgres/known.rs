@@ -227,8 +227,12 @@ fn weight(answer: &Answer) -> usize {
     /// Of a name, an object, and their places in a map.
     const EACH: usize = 256;
     let of_relation = |relation: &Relation| match relation {
-        Relation::Found { reads, children, consequences, .. } => {
-            let all = reads.len().saturating_add(children.len()).saturating_add(consequences.len());
+        Relation::Found { reads, columns, children, consequences, .. } => {
+            let all = reads
+                .len()
+                .saturating_add(columns.len() / 4)
+                .saturating_add(children.len())
+                .saturating_add(consequences.len());
             EACH.saturating_mul(all.saturating_add(1))
         }
         Relation::Missing => EACH,

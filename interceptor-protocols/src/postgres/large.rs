@@ -45,7 +45,7 @@ impl LargeBind {
         let mut fields = Fields::new(first);
         let (portal, statement) = (fields.name()?, fields.name()?);
         let (given, to_come) = Given::begin(&mut fields)?;
-        let bind = Bind { portal, statement, given };
+        let bind = Bind { portal, statement, given, formats: Vec::new() };
         let mut large = Self { bind, to_come, next: Next::Length, begun: BytesMut::new(), kept: 0 };
         large.feed(fields.rest())?;
         Ok(large)
@@ -80,11 +80,13 @@ impl LargeBind {
                     let Some(count) = self.number::<2>(&mut bytes) else { return Ok(()) };
                     Next::Format(usize::from(u16::from_be_bytes(count)).saturating_mul(2))
                 }
-                Next::Format(left) if left >= bytes.len() => {
-                    self.next = Next::Format(left.saturating_sub(bytes.len()));
-                    return Ok(());
+                Next::Format(0) if bytes.is_empty() => return Ok(()),
+                Next::Format(0) => return Err(Malformed),
+                Next::Format(left) => {
+                    let Some(format) = self.number::<2>(&mut bytes) else { return Ok(()) };
+                    self.bind.formats.push(i16::from_be_bytes(format));
+                    Next::Format(left.saturating_sub(2))
                 }
-                Next::Format(_) => return Err(Malformed),
                 Next::Value(_) => return Ok(()),
             };
         }

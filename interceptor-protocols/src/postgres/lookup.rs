@@ -4,15 +4,20 @@
 //! Promise: every name in it is qualified, so that a hostile `search_path` cannot turn it; names travel as bind
 //! values, never as text; it uses a statement and portal of its own, so that the client's unnamed ones live on.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
 
 use bytes::Bytes;
 use interceptor_core::{
+    mask::Labels,
     model::{Action, BindValue, Effect, Object, Phase, StatementFacts, StatementKind, Target, Verb},
     sql::{Answer, Besides, Consequence, Function, Name, Numbered, Question, Relation, Routine, What},
 };
 
 use super::{
+    columns::Kin,
     frame::{Fields, Malformed},
     own::{self, Ends, Own, PREFIX, Parameter},
 };
@@ -32,6 +37,12 @@ const NO_NUMBER: &str = "the catalogue gave no number for a function or a type";
 /// trees, which, unlike `pg_depend`, name the system's own as well.
 pub(super) const TEXT: &str = include_str!("lookup.sql");
 
+/// The same with the columns of the relations, where the resource's data has labels.
+static TEXT_WITH_COLUMNS: LazyLock<String> =
+    LazyLock::new(|| TEXT.replacen(LIMIT, &format!("{}{LIMIT}", include_str!("columns.sql")), 1));
+/// The last line of [`TEXT`].
+const LIMIT: &str = "LIMIT 8192";
+
 /// A look-up to be sent.
 #[derive(Debug)]
 pub(super) struct Request {
@@ -39,8 +50,9 @@ pub(super) struct Request {
     pub(super) action: Action,
 }
 
-/// The messages of look-up `number`.
-pub(super) fn request(number: u64, question: &Question, ends: Ends) -> Request {
+/// The messages of look-up `number`, with the columns of its relations where there are `labels`.
+pub(super) fn request(number: u64, question: &Question, ends: Ends, labels: &Labels) -> Request {
+    let text = if labels.is_empty() { TEXT } else { TEXT_WITH_COLUMNS.as_str() };
     let relations = array(question.relations.iter().map(|name| Some(written(name))));
     let schemas = array(question.functions.iter().map(|name| name.schema.clone()));
     let functions = array(question.functions.iter().map(|name| Some(name.name.clone())));
@@ -51,7 +63,7 @@ pub(super) fn request(number: u64, question: &Question, ends: Ends) -> Request {
         format: 0,
         value: Some(Bytes::copy_from_slice(value.as_bytes())),
     });
-    let own = Own { text: TEXT.into(), parameters: parameters.collect() };
+    let own = Own { text: text.into(), parameters: parameters.collect() };
     let bytes = own::messages(number, &own, ends);
     let told = values.into_iter().zip(PARAMETERS).map(|(value, (_, name))| BindValue {
         r#type: name.to_owned(),
@@ -60,7 +72,7 @@ pub(super) fn request(number: u64, question: &Question, ends: Ends) -> Request {
     });
     let action = Action {
         phase: Phase::Execute,
-        text: TEXT.to_owned(),
+        text: text.to_owned(),
         binds: told.collect(),
         facts: StatementFacts {
             kind: StatementKind::Select,
@@ -71,6 +83,7 @@ pub(super) fn request(number: u64, question: &Question, ends: Ends) -> Request {
             has_where: true,
             has_limit: true,
             unknown: None,
+            provenance: None,
         }
         .into(),
     };
@@ -133,9 +146,16 @@ pub(super) struct Reader {
     rows: Vec<[String; COLUMNS]>,
     bytes: usize,
     spoilt: bool,
+    /// The labels that columns are to carry, where there are any.
+    labels: Option<Arc<Labels>>,
 }
 
 impl Reader {
+    /// For a resource whose data has these labels.
+    pub(super) fn of(labels: Arc<Labels>) -> Self {
+        Self { labels: Some(labels).filter(|labels| !labels.is_empty()), ..Self::default() }
+    }
+
     /// Takes one DataRow's body.
     pub(super) fn row(&mut self, body: Bytes) -> Result<(), Malformed> {
         self.bytes = self.bytes.saturating_add(body.len());
@@ -179,9 +199,10 @@ impl Reader {
         answer.relations.extend(relations.iter().map(|name| ((*name).clone(), Relation::Missing)));
         answer.functions.extend(functions.iter().map(|name| ((*name).clone(), Function::default())));
         answer.numbers.extend(question.numbers.iter().map(|number| (*number, None)));
+        let mut kin: HashMap<&str, Kin> = HashMap::new();
         // The session's own row comes first: objects need the database's name.
         for row in &self.rows {
-            let [what, _, schema, ..] = row;
+            let [what, place, schema, name, oid, number, more] = row;
             match what.as_str() {
                 "s" => settings = Some(session(row, &mut answer)),
                 "p" => answer.search_path.push(schema.clone()),
@@ -194,13 +215,35 @@ impl Reader {
                 }
                 "f" => function(row, &functions, &mut answer)?,
                 "n" => numbered(row, &mut answer)?,
+                "t" | "a" | "q" if self.labels.is_some() => {
+                    kin.entry(place).or_default().row(what, [schema, name, oid, number, more])?;
+                }
                 _ => return Err("the catalogue's answer has an unknown row".to_owned()),
             }
+        }
+        if let Some(labels) = &self.labels {
+            label(&kin, &relations, labels, &mut answer)?;
         }
         let settings = settings.ok_or("the catalogue did not answer")?;
         answer.besides = Arc::new(besides);
         Ok((answer, settings))
     }
+}
+
+/// Gives each relation its columns.
+fn label(
+    kin: &HashMap<&str, Kin>,
+    names: &[&Name],
+    labels: &Labels,
+    answer: &mut Answer,
+) -> Result<(), String> {
+    for (place, kin) in kin {
+        if let Some(Relation::Found { object, columns, .. }) = answer.relations.get_mut(asked(place, names)?)
+        {
+            *columns = object.oid.map(|oid| kin.columns(oid, labels)).unwrap_or_default();
+        }
+    }
+    Ok(())
 }
 
 type Row = [String; COLUMNS];
@@ -238,6 +281,7 @@ fn relation(row: &Row, names: &[&Name], answer: &mut Answer) -> Result<(), Strin
     let found = Relation::Found {
         object: object(row, answer),
         reads: Vec::new(),
+        columns: Vec::new(),
         children: Vec::new(),
         consequences: Vec::new(),
         has_rules: rules != "false",

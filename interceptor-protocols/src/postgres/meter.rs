@@ -199,7 +199,7 @@ impl PostgresDecoder {
                 self.meter.back = Some(refuse::failing_transaction());
                 Ok(Fate::Swallow)
             }
-            (b'S', Fate::Pass) => Ok(Fate::Pass),
+            (b'S', fate @ (Fate::Pass | Fate::Instead(_))) => Ok(fate),
             _ => Ok(Fate::Swallow),
         }
     }

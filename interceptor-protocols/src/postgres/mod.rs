@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use interceptor_core::{
+    mask::Labels,
     model::Principal,
     protocol::{Asker, CancelKey, Decoder, Epoch, Login, Opening, Protocol, UpstreamTls},
     undo::{Pack, Restore},
@@ -17,8 +18,10 @@ mod asked;
 mod bind;
 mod circumstances;
 mod client;
+mod columns;
 mod copy;
 mod decode;
+mod described;
 mod enclose;
 mod facts;
 mod frame;
@@ -36,9 +39,14 @@ mod part;
 mod queue;
 mod refuse;
 mod restore;
+mod shown;
 mod startup;
 mod turn;
+mod unveil;
 mod upstream;
+mod value;
+mod veil;
+mod words;
 mod work;
 
 #[cfg(test)]
@@ -63,8 +71,8 @@ impl Protocol for Postgres {
         &[b"postgresql"]
     }
 
-    fn open(&self, epoch: Arc<Epoch>) -> Box<dyn Decoder> {
-        Box::new(decode::PostgresDecoder::new(epoch))
+    fn open(&self, epoch: Arc<Epoch>, labels: Arc<Labels>) -> Box<dyn Decoder> {
+        Box::new(decode::PostgresDecoder::new(epoch, labels))
     }
 
     fn login(&self, principal: &Principal, opening: &Opening, tls: UpstreamTls) -> Box<dyn Login> {

@@ -59,6 +59,7 @@ impl PostgresDecoder {
         {
             let (rows, bytes) = (rows(body, entry.rows), entry.bytes);
             (entry.rows, entry.bytes) = (0, 0);
+            entry.veil.end();
             if *opaque {
                 // However many statements it has, they are one action; the last one tells how it went.
                 entry.bytes = bytes;
@@ -91,7 +92,8 @@ impl PostgresDecoder {
         body: Bytes,
         done: &mut Vec<Done>,
     ) -> Result<Fate, DecodeError> {
-        let error = ErrorFields::read(body.clone());
+        let mut error = ErrorFields::read(body.clone());
+        error.quotes = !self.labels.is_empty();
         if error.fatal {
             self.gone = true;
             if let Some(entry) = self.queue.front()
@@ -364,8 +366,11 @@ fn rows(body: &Bytes, seen: u64) -> Option<u64> {
 }
 
 /// The server's words as far as they may be written down. Those about values quote rows (`invalid input syntax for
-/// type integer: "..."`) and literals, which are masked nowhere yet: of them the code must do.
+/// type integer: "..."`) and literals, and where data is labelled any may: of them the code must do.
 fn recordable(error: &ErrorFields) -> Option<String> {
+    if error.quotes {
+        return None;
+    }
     let about_names_or_the_server = match error.code.get(..2)? {
         "08" | "0A" | "25" | "28" | "2B" | "3B" | "3D" | "3F" | "40" | "53" | "54" | "55" | "57" | "58" => {
             true

@@ -9,9 +9,11 @@ use super::{
     action::{Change, Portal, Prepared},
     bind::Bind,
     decode::PostgresDecoder,
+    described::Described,
     frame::{Head, Malformed},
     large::LargeBind,
     queue::{Entry, Kind},
+    veil::Behind,
 };
 
 /// What is left of a message.
@@ -85,7 +87,18 @@ impl PostgresDecoder {
         let reading = prepared.reading.clone();
         let kept = reading.is_change().then(|| bind.given.kept(KEPT_VALUES)).flatten();
         let given = kept.map(|given| Arc::new((given, prepared.types.clone())));
-        let portal = Portal { reading, binds: bind.values(&prepared.types), given };
+        let described = Described::default();
+        let portal = Portal {
+            reading,
+            binds: bind.values(&prepared.types),
+            given,
+            described: described.clone(),
+            behind: Behind {
+                described: vec![described, prepared.described.clone()],
+                prepared_as: prepared.provenance.clone(),
+                formats: bind.formats.into(),
+            },
+        };
         let changes = self.plan(Change::Bind(bind.portal, portal));
         self.queue.push(Entry::new(Kind::Bind(changes), None));
         self.piping = true;

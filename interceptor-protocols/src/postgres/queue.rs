@@ -2,14 +2,16 @@
 //!
 //! Promise: an answer is attributed to the entry at the front or is an error; the queue is bounded.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use interceptor_core::sql::CopyStream;
+use interceptor_core::{mask::Provenance, sql::CopyStream};
 
 use super::{
     copy::Copying,
+    described::Described,
     own::{Ends, Gate},
+    veil::Veil,
 };
 
 /// How many messages may be under way.
@@ -32,6 +34,8 @@ pub(super) struct Entry {
     pub(super) bytes: u64,
     /// The terms that it must keep.
     pub(super) bounds: Bounds,
+    /// What is hidden in its answer.
+    pub(super) veil: Veil,
 }
 
 /// One statement of a Query, and what it changes.
@@ -42,6 +46,8 @@ pub(super) struct Place<C> {
     /// Which way it may stream.
     pub(super) copy: Option<CopyStream>,
     pub(super) changes: C,
+    /// Where the values of its answer come from.
+    pub(super) provenance: Option<Arc<Provenance>>,
 }
 
 /// Changes of names, by the number of each.
@@ -78,6 +84,8 @@ pub(super) enum Kind {
         statement: Option<String>,
         /// Whether the parameters have been told.
         told: bool,
+        /// Where what it says of rows is kept.
+        rows: Option<Described>,
     },
     Close(Changes),
     Execute {
@@ -120,6 +128,7 @@ impl Entry {
             rows: 0,
             bytes: 0,
             bounds: Bounds::None,
+            veil: Veil::closed(),
         }
     }
 }

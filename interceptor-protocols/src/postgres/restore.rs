@@ -86,6 +86,7 @@ impl PostgresRestore {
             has_where: true,
             has_limit: false,
             unknown: None,
+            provenance: None,
         };
         let turning = Arc::new(facts(StatementKind::Transaction, Verb::Transaction, Target::Resource));
         let table = Target::Table(pack.table.clone());

@@ -47,7 +47,7 @@ fn startup(version: u32, parameters: &[(&str, &str)]) -> BytesMut {
 }
 
 fn open(parameters: &[(&str, &str)]) -> Result<Opening, DecodeError> {
-    let mut decoder = PostgresDecoder::new(still());
+    let mut decoder = PostgresDecoder::new(still(), Arc::new(interceptor_core::mask::Labels::none("r")));
     match decoder.step(Side::Client, &mut startup(3 << 16, parameters))? {
         Step::Open(opening) => Ok(opening),
         other => panic!("{other:?}"),
@@ -59,7 +59,7 @@ fn denial() -> Denial {
 }
 
 fn session() -> PostgresDecoder {
-    let mut decoder = PostgresDecoder::new(still());
+    let mut decoder = PostgresDecoder::new(still(), Arc::new(interceptor_core::mask::Labels::none("r")));
     let greeting = Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None };
     let _ = decoder.opened(&greeting, &CancelKey { process: 1, secret: Bytes::from_static(b"four") });
     decoder
@@ -192,14 +192,14 @@ fn replication_is_judged_as_such_and_then_not_inspected() {
 #[test]
 fn bytes_before_tls_are_refused() {
     let request = [0, 0, 0, 8, 4, 210, 22, 47];
-    let mut decoder = PostgresDecoder::new(still());
+    let mut decoder = PostgresDecoder::new(still(), Arc::new(interceptor_core::mask::Labels::none("r")));
     assert!(matches!(client(&mut decoder, &request), Step::StartTls(bytes) if *bytes == *b"S"));
-    let mut decoder = PostgresDecoder::new(still());
+    let mut decoder = PostgresDecoder::new(still(), Arc::new(interceptor_core::mask::Labels::none("r")));
     let mut input = BytesMut::from(&[&request[..], b"Q"].concat()[..]);
     assert!(decoder.step(Side::Client, &mut input).is_err());
-    let mut decoder = PostgresDecoder::new(still());
+    let mut decoder = PostgresDecoder::new(still(), Arc::new(interceptor_core::mask::Labels::none("r")));
     assert!(matches!(client(&mut decoder, &[0x16, 3, 1]), Step::StartTls(bytes) if bytes.is_empty()));
-    let mut decoder = PostgresDecoder::new(still());
+    let mut decoder = PostgresDecoder::new(still(), Arc::new(interceptor_core::mask::Labels::none("r")));
     assert!(
         matches!(client(&mut decoder, &[0, 0, 0, 8, 4, 210, 22, 48]), Step::Reply(bytes) if *bytes == *b"N")
     );
@@ -210,7 +210,7 @@ fn cancel_keys_of_both_lengths() {
     for length in [4_usize, 32] {
         let key = CancelKey { process: 77, secret: vec![3; length].into() };
         let bytes = Postgres.cancel(&key);
-        let mut decoder = PostgresDecoder::new(still());
+        let mut decoder = PostgresDecoder::new(still(), Arc::new(interceptor_core::mask::Labels::none("r")));
         assert!(matches!(client(&mut decoder, &bytes), Step::Cancel(found) if found == key));
     }
 }
@@ -307,7 +307,7 @@ fn an_upstream_that_refuses_is_quoted_only_where_it_speaks_of_the_client() {
 
 #[test]
 fn a_newer_client_is_told_what_is_spoken() {
-    let mut decoder = PostgresDecoder::new(still());
+    let mut decoder = PostgresDecoder::new(still(), Arc::new(interceptor_core::mask::Labels::none("r")));
     let mut packet = startup((3 << 16) | 9, &[("user", "a"), ("_pq_.new", "1")]);
     let Ok(Step::Open(opening)) = decoder.step(Side::Client, &mut packet) else { panic!("an opening") };
     let mut login = Postgres.login(&Principal::default(), &opening, UpstreamTls::Plaintext);
@@ -346,7 +346,7 @@ fn a_refusal_while_idle_stays_here() {
     assert!(said.windows(8).any(|part| part == b"record 9"));
     assert!(decoder.is_idle());
     let held = asked(&mut decoder, &query("SELECT 1"));
-    decoder.sent(held.number());
+    decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
     let answer = [complete("SELECT 1"), ready(b'I')].concat();
     let (bytes, done) = upstream(&mut decoder, &answer);
     assert_eq!(bytes, answer);
@@ -357,7 +357,7 @@ fn a_refusal_while_idle_stays_here() {
 fn a_refusal_in_a_transaction_fails_it_upstream() {
     let mut decoder = session();
     let held = asked(&mut decoder, &query("BEGIN"));
-    decoder.sent(held.number());
+    decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
     let _ = upstream(&mut decoder, &[complete("BEGIN"), ready(b'T')].concat());
     let held = asked(&mut decoder, &query("NOTIFY x"));
     let Refusal { client: said, upstream: sent } = decoder.refuse(held.number(), &denial());
@@ -371,7 +371,7 @@ fn a_refusal_in_a_transaction_fails_it_upstream() {
 fn statements_behind_a_failure_are_skipped() {
     let mut decoder = session();
     let held = asked(&mut decoder, &query("SELECT 1; SELECT 2; SELECT 3"));
-    decoder.sent(held.number());
+    decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
     let (_, done) = upstream(&mut decoder, &[complete("SELECT 1"), error("22012"), ready(b'I')].concat());
     let how: Vec<_> = done.iter().map(|done| (done.place, done.status)).collect();
     assert_eq!(how, [(0, OutcomeStatus::Completed), (1, OutcomeStatus::Failed), (2, OutcomeStatus::Skipped)]);
@@ -382,7 +382,7 @@ fn statements_behind_a_failure_are_skipped() {
 fn more_answers_than_statements_end_the_session() {
     let mut decoder = session();
     let held = asked(&mut decoder, &query("SELECT 1"));
-    decoder.sent(held.number());
+    decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
     let mut input = BytesMut::from(&[complete("SELECT 1"), complete("DROP TABLE")].concat()[..]);
     assert!(decoder.step(Side::Upstream, &mut input).is_err());
 }
@@ -400,7 +400,7 @@ fn names_are_looked_up_by_flush_inside_a_pipeline_and_by_sync_outside() {
     let Step::Enquire(held) = client(&mut decoder, &parse("a", "SELECT * FROM t")) else {
         panic!("a look-up")
     };
-    decoder.sent(held.number());
+    decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
     assert!(matches!(client(&mut decoder, b""), Step::Wait), "the client is held");
     let mut answer = BytesMut::new();
     answer.put_slice(&[message(b'1', |_| {}), message(b'2', |_| {})].concat());
@@ -417,12 +417,12 @@ fn names_are_looked_up_by_flush_inside_a_pipeline_and_by_sync_outside() {
     assert!(bytes.is_empty(), "the client sees nothing of it");
     assert_eq!((done.len(), done[0].exchange), (1, held.number()));
     let held = asked(&mut decoder, b"");
-    decoder.sent(held.number());
+    decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
     // In the same pipeline, another name: not by Sync.
     let Step::Enquire(held) = client(&mut decoder, &parse("b", "SELECT * FROM u")) else {
         panic!("a look-up")
     };
-    decoder.sent(held.number());
+    decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
     // The first Parse fails: the server passes the look-up over, and the names stay unknown.
     let (_, done) = upstream(&mut decoder, &error("42P01"));
     assert_eq!(
@@ -479,7 +479,7 @@ fn a_call_by_number_is_judged_by_its_function_with_its_values() {
     assert_eq!((action.phase, action.facts.effects[0].verb), (Phase::Execute, Verb::FunctionCall));
     assert_eq!((&*function.schema, &*function.name, function.oid), ("pg_catalog", "lo_close", Some(953)));
     assert_eq!(action.binds[0].value.as_deref(), Some("7"));
-    decoder.sent(held.number());
+    decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
     let answer = [message(b'V', |out| put_value(out, Some(&[0; 4]))), ready(b'I')].concat();
     let (bytes, done) = upstream(&mut decoder, &answer);
     assert_eq!((bytes.len(), done[0].status), (answer.len(), OutcomeStatus::Completed));
@@ -491,7 +491,7 @@ fn a_call_by_number_is_judged_by_its_function_with_its_values() {
 fn a_large_bind_passes_as_it_comes_and_is_told() {
     let mut decoder = session();
     let held = asked(&mut decoder, &message(b'P', |out| out.put_slice(b"\0SELECT $1\0\0\0")));
-    decoder.sent(held.number());
+    decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
     let (portal, statement, formats) = (b"\0", b"\0", [0, 0, 0, 1]);
     let mut head = BytesMut::from(&[&portal[..], statement, &formats].concat()[..]);
     let length = 300_000_000_u32;
@@ -551,7 +551,7 @@ fn a_setting_that_changes_reading_ends_it() {
 fn rows_stream_through_without_being_gathered() {
     let mut decoder = session();
     let held = asked(&mut decoder, &query("SELECT 1"));
-    decoder.sent(held.number());
+    decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
     let mut input = BytesMut::from(&b"D\x10\0\0\0"[..]);
     for _ in 0..100 {
         input.put_slice(&[7; 4096]);
@@ -590,7 +590,7 @@ fn the_fuzzers_entries_hold_on_the_corpus() {
 fn a_goodbye_leaves_the_answers_under_way_to_come() {
     let mut decoder = session();
     let held = asked(&mut decoder, &query("SELECT 1"));
-    decoder.sent(held.number());
+    decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
     assert!(matches!(client(&mut decoder, &message(b'X', |_| {})), Step::Close(_)));
     assert!(matches!(client(&mut decoder, &query("SELECT 2")), Step::Wait));
     let answer = [complete("SELECT 1"), ready(b'I')].concat();
@@ -603,7 +603,7 @@ fn a_goodbye_leaves_the_answers_under_way_to_come() {
 fn a_fatal_error_closes_once() {
     let mut decoder = session();
     let held = asked(&mut decoder, &query("SELECT 1"));
-    decoder.sent(held.number());
+    decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
     let fatal = message(b'E', |out| {
         for (kind, text) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', "57P01"), (b'M', "gone")] {
             out.put_u8(kind);
@@ -626,7 +626,7 @@ fn errors_that_quote_values_are_told_by_their_code_alone() {
     for (code, told) in [("42P01", Some("sorry")), ("22P02", None), ("23505", None), ("42601", None)] {
         let mut decoder = session();
         let held = asked(&mut decoder, &query("SELECT 1"));
-        decoder.sent(held.number());
+        decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
         let (_, done) = upstream(&mut decoder, &[error(code), ready(b'I')].concat());
         assert_eq!((done[0].code.as_deref(), done[0].message.as_deref()), (Some(code), told));
     }

@@ -12,10 +12,13 @@ use interceptor_core::{
 use super::{
     copy::Copying,
     decode::{PostgresDecoder, State},
+    described,
     frame::{self, Fields, Head, MAX_WHOLE},
     outcome::end,
     own::Ends,
     queue::{Bounds, Entry, Kind},
+    unveil::malformed,
+    veil::MAX_ROW,
 };
 
 /// The fields of an ErrorResponse that matter here.
@@ -24,6 +27,8 @@ pub(super) struct ErrorFields {
     pub(super) fatal: bool,
     pub(super) code: String,
     pub(super) message: String,
+    /// Whether its words may quote what is labelled.
+    pub(super) quotes: bool,
 }
 
 impl ErrorFields {
@@ -64,6 +69,8 @@ impl PostgresDecoder {
         }
         // How much of the input goes on as it is.
         let mut ready = 0_usize;
+        // What goes on in another form, before it.
+        let mut covered = BytesMut::new();
         let mut done = Vec::new();
         loop {
             if self.streaming > 0 {
@@ -82,10 +89,26 @@ impl PostgresDecoder {
             if (matches!(head.tag, b'D' | b'd') || whole)
                 && let Some(pause) = self.pauses(head, rest)
             {
-                if ready == 0 && done.is_empty() {
+                if ready == 0 && done.is_empty() && covered.is_empty() {
                     self.paused();
                     return Ok(pause);
                 }
+                break;
+            }
+            if self.is_veiled(head.tag) {
+                if ready > 0 || rest.len() < head.total {
+                    too_long(head, MAX_ROW)?;
+                    break;
+                }
+                self.may_stream(head)?;
+                if self.is_beyond() {
+                    let _ = input.split_to(head.total);
+                    continue;
+                }
+                self.cover(input.split_to(head.total).freeze().slice(5..), head.tag, &mut covered)?;
+                continue;
+            }
+            if !covered.is_empty() {
                 break;
             }
             if self.may_stream(head)? {
@@ -94,13 +117,7 @@ impl PostgresDecoder {
                 self.meter.swallowing = beyond && matches!(head.tag, b'D' | b'd');
                 continue;
             }
-            if head.total > MAX_WHOLE {
-                return Err(DecodeError::upstream(format!(
-                    "message {:?} of {} bytes; at most {MAX_WHOLE} are taken",
-                    char::from(head.tag),
-                    head.total
-                )));
-            }
+            too_long(head, MAX_WHOLE)?;
             if rest.len() < head.total {
                 break;
             }
@@ -119,6 +136,9 @@ impl PostgresDecoder {
                     });
                 }
             }
+        }
+        if !covered.is_empty() {
+            return Ok(Step::Answer { bytes: covered.freeze(), done });
         }
         if ready == 0 && done.is_empty() {
             return Ok(if self.gone { self.last_word() } else { Step::Wait });
@@ -151,7 +171,18 @@ impl PostgresDecoder {
     }
 
     fn fate(&mut self, head: Head, body: Bytes, done: &mut Vec<Done>) -> Result<Fate, DecodeError> {
-        let fate = self.receive(head, body, done)?;
+        // What it is about, before it is taken for answered.
+        let said = self.said(head.tag, &body)?;
+        // An error to an exchange of our own may reach the client later, in another's place.
+        let own = head.tag == b'E' && self.queue.first().is_some_and(Entry::is_gate);
+        let body = match &said {
+            Some(said) if own => said.slice(5..),
+            _ => body,
+        };
+        let fate = match (self.receive(head, body, done)?, said) {
+            (Fate::Pass, Some(said)) => Fate::Instead(said),
+            (fate, _) => fate,
+        };
         if head.tag == b'C' {
             self.passed_end();
         }
@@ -165,8 +196,8 @@ impl PostgresDecoder {
 
     /// Rows go on as they come, however long.
     fn may_stream(&mut self, head: Head) -> Result<bool, DecodeError> {
-        if head.tag == b'N' || head.tag == b'A' {
-            return Ok(true);
+        if matches!(head.tag, b'N' | b'A') {
+            return Ok(self.labels.is_empty());
         }
         if !matches!(head.tag, b'D' | b'd') || self.queue.first().is_some_and(Entry::is_gate) {
             return Ok(false);
@@ -193,6 +224,7 @@ impl PostgresDecoder {
     fn is_special(&self, tag: u8) -> bool {
         let front = self.queue.first();
         match tag {
+            b'E' | b'N' | b'A' | b'S' | b'V' if !self.labels.is_empty() => true,
             b'S' => false,
             _ if self.meter.stopped => true,
             b'E' | b'Z' => {
@@ -215,6 +247,8 @@ impl PostgresDecoder {
                 Ok(Fate::Pass)
             }
             b'E' => self.error(head, body, done),
+            // Not where there is nothing to be masked: there they go on as they come.
+            b'N' | b'A' => Ok(Fate::Pass),
             b'Z' => self.ready(&body, done),
             tag if self.skipping => Err(unexpected(tag)),
             tag => self.answer(tag, head, body, done),
@@ -253,14 +287,19 @@ impl PostgresDecoder {
             (Kind::Query { .. } | Kind::Execute { .. }, b'I' | b's') if entry.bounds == Bounds::Enclosed => {
                 return Err(unexpected(tag));
             }
-            (Kind::Query { failed: false, .. }, b'T') | (Kind::Describe { told: true, .. }, b'T' | b'n') => {
-                if matches!(entry.kind, Kind::Describe { .. }) {
-                    self.queue.pop();
+            (Kind::Query { failed: false, .. }, b'T') => self.describe(body)?,
+            (Kind::Describe { told: true, rows, .. }, b'T' | b'n') => {
+                if let (Some(rows), b'T') = (rows, tag) {
+                    rows.set(described::read(body).map_err(|_| malformed(tag))?);
                 }
+                self.queue.pop();
             }
             (Kind::Query { failed: false, .. }, b'C' | b'I') => self.end_statement(tag, &body, done)?,
             (Kind::Query { failed: false, .. } | Kind::Execute { .. }, b'G' | b'H' | b'c') => {
                 entry.copy_answer(tag)?;
+                if tag == b'H' {
+                    entry.veil.copies(&body);
+                }
             }
             (Kind::Function { failed: false }, b'V') => {
                 if let Some(exchange) = entry.exchange {
@@ -269,7 +308,7 @@ impl PostgresDecoder {
                 // ReadyForQuery still follows.
                 entry.exchange = None;
             }
-            (Kind::Describe { told, statement }, b't') if !*told => {
+            (Kind::Describe { told, statement, .. }, b't') if !*told => {
                 *told = true;
                 let statement = statement.clone();
                 let types = parameter_types(body)?;
@@ -287,6 +326,18 @@ impl PostgresDecoder {
 
 fn is_enclosed(entry: &Entry) -> bool {
     entry.bounds == Bounds::Enclosed
+}
+
+/// A message that has to be held whole must not be longer than that.
+fn too_long(head: Head, limit: usize) -> Result<(), DecodeError> {
+    if head.total <= limit {
+        return Ok(());
+    }
+    Err(DecodeError::upstream(format!(
+        "message {:?} of {} bytes; at most {limit} are taken",
+        char::from(head.tag),
+        head.total
+    )))
 }
 
 fn parameter_types(body: Bytes) -> Result<Vec<u32>, DecodeError> {

@@ -120,7 +120,7 @@ fn effects(action: &Action) -> String {
                 Target::Table(table) => object(table),
                 Target::Function(function) => format!("{}()", object(function)),
                 Target::Other { kind, name } => format!("{kind}:{name}"),
-                Target::Setting(name) | Target::Name(name) => format!("={name}"),
+                Target::Setting(name) | Target::Name(name) | Target::Label(name) => format!("={name}"),
             };
             format!("{} {target}", effect.verb.as_str())
         })

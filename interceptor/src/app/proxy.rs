@@ -12,6 +12,7 @@ use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
 use interceptor_core::{
     inventory::Launch,
+    mask::MaskKey,
     model::{AgentName, EventKind, Run, RunId},
 };
 use tokio::sync::mpsc;
@@ -178,6 +179,9 @@ impl Daemon {
             let webhook = Webhook::new(url, keeper.clone()).context("`webhook` in interceptor.toml")?;
             approvals = approvals.told_to(Notices::start(Arc::new(webhook)));
         }
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).map_err(|error| anyhow::anyhow!("no random key for masks: {error}"))?;
+        let key = MaskKey::new(key);
         let proxy = Arc::new(Proxy {
             gate: Arc::new(PolicyGate::new(
                 rules.clone(),
@@ -185,6 +189,7 @@ impl Daemon {
                 settings.durability,
                 approvals,
                 Packs::new(Arc::new(keeper.clone())),
+                key,
             )),
             origins,
             client_tls: Terminator::new(Arc::new(keeper.clone())),

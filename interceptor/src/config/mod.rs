@@ -72,6 +72,8 @@ pub struct Folder {
     pub agents: Source,
     /// `people.toml`, where there is one.
     pub people: Option<Source>,
+    /// `labels.toml`, where there is one.
+    pub labels: Option<Source>,
     /// `*.cedar`, by name.
     pub policies: Vec<Source>,
     /// `*.expect.toml`, by name.
@@ -106,7 +108,8 @@ impl Folder {
         Ok(Self {
             resources: source(&folder.join("resources.toml"), trust)?,
             agents: source(&folder.join("agents.toml"), trust)?,
-            people: people(&folder.join("people.toml"), trust)?,
+            people: if_there(&folder.join("people.toml"), trust)?,
+            labels: if_there(&folder.join("labels.toml"), trust)?,
             policies,
             expectations,
         })
@@ -127,8 +130,12 @@ impl Folder {
             .collect();
         let inventory = inventory::load(&self.resources, &self.agents, &protocols);
         let inventory = inventory.map_err(RulesError::Inventory)?;
-        match &self.people {
-            Some(people) => inventory.with_people(people).map_err(RulesError::Inventory),
+        let inventory = match &self.people {
+            Some(people) => inventory.with_people(people).map_err(RulesError::Inventory)?,
+            None => inventory,
+        };
+        match &self.labels {
+            Some(labels) => inventory.with_labels(labels).map_err(RulesError::Inventory),
             None => Ok(inventory),
         }
     }
@@ -148,8 +155,8 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, RulesError> {
     Ok(paths)
 }
 
-/// Nobody can approve where it is missing.
-fn people(path: &Path, trust: Trust) -> Result<Option<Source>, RulesError> {
+/// Nobody can approve, or nothing is labelled, where it is missing.
+fn if_there(path: &Path, trust: Trust) -> Result<Option<Source>, RulesError> {
     if path.exists() { source(path, trust).map(Some) } else { Ok(None) }
 }
 

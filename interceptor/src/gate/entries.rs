@@ -1,10 +1,11 @@
 //! What the gate writes of a statement beside what was ruled: its text as it may be written down, and its values.
 //!
-//! Promise: no passwords, and at `metadata` neither literals nor bind values.
+//! Promise: no passwords, and at `metadata` neither literals nor bind values. What labelled data comes into is written
+//! as at `metadata`, whoever may see it.
 
 use std::cell::RefCell;
 
-use interceptor_core::{Held, inventory::RecordLevel, model::Author, sql};
+use interceptor_core::{Held, inventory::RecordLevel, mask::Labels, model::Author, sql};
 
 use super::now_us;
 use crate::store::{RequestHead, RequestRuling, Requests, Statement, What};
@@ -18,14 +19,17 @@ pub(super) fn write(
     head: &RequestHead,
     held: &Held,
     author: Author,
-    (place, level): (usize, RecordLevel),
+    (place, level, labels): (usize, RecordLevel, &Labels),
     ruling: &RequestRuling,
 ) -> Result<(), serde_json::Error> {
     let Some(action) = held.actions().get(place) else { return Ok(()) };
+    let level =
+        if author == Author::Agent && labels.come_into(action) { RecordLevel::Metadata } else { level };
     let (text, binds) = match level {
         RecordLevel::Binds => (sql::redact(&action.text), action.binds.as_slice()),
         RecordLevel::Metadata => (sql::without_literals(&action.text), [].as_slice()),
     };
+    let text = labels.words(text);
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let what = What {
         action: Statement { phase: action.phase, text: &text, binds },

@@ -6,6 +6,7 @@
 mod clock;
 mod entries;
 mod glass;
+mod hidden;
 mod hold;
 mod ledger;
 mod session;
@@ -20,17 +21,19 @@ use arc_swap::ArcSwap;
 use interceptor_core::{
     Denial, Held, Judgement, Permit, Verdict,
     inventory::{Inventory, RecordLevel, Resource},
+    mask::{Mask, MaskKey},
     model::{
         Action, ApprovalRecord, Author, Mode, OutcomeStatus, RecordId, Spent, StatementFacts, VerdictRecord,
         WouldBe,
     },
     permit::{Records, Rule},
-    policy::{Asked, BECAUSE_OF_ANOTHER, Policy, WOULD, spent::is_statement},
+    policy::{BECAUSE_OF_ANOTHER, Policy, WOULD, spent::is_statement},
     undo::UndoRecord,
 };
 use tokio::time::Instant;
 
 use glass::Stance;
+use hidden::Masks;
 use hold::Passed;
 
 pub use clock::now_us;
@@ -82,16 +85,18 @@ pub struct PolicyGate {
     packs: Packs,
     passed: Passed,
     glass: Glass,
+    masks: Masks,
 }
 
 impl PolicyGate {
-    /// A gate over `rules`, which may be swapped at any time.
+    /// A gate over `rules`, which may be swapped at any time. Digests of hidden values are made with `key`.
     pub fn new(
         rules: Arc<ArcSwap<Rules>>,
         producer: Producer,
         durability: Durability,
         approvals: Approvals,
         packs: Packs,
+        key: MaskKey,
     ) -> Self {
         Self {
             rules,
@@ -102,6 +107,7 @@ impl PolicyGate {
             packs,
             passed: Passed::default(),
             glass: Glass::default(),
+            masks: Masks::new(key),
         }
     }
 
@@ -209,6 +215,10 @@ impl PolicyGate {
             return false;
         }
         let rules = self.rules();
+        // A session's decoder knows its labels from its beginning.
+        if Self::labels(before, subject) != Self::labels(&rules, subject) {
+            return false;
+        }
         self.stance(&rules, subject).mode == Mode::Observe
             || actions.iter().enumerate().all(|(place, action)| {
                 // A budget that is used up refuses statements; it does not end sessions.
@@ -330,7 +340,11 @@ impl PolicyGate {
                 if author == Author::Agent {
                     self.count(subject, held);
                 }
-                Verdict::Allow(permit)
+                let mask = match &settled.mask {
+                    Some(mask) => mask.clone(),
+                    None => self.mask(&self.rules(), subject, held),
+                };
+                Verdict::Allow(permit, mask)
             }
             None => {
                 self.record_refusals(receipt.records());
@@ -350,9 +364,10 @@ impl PolicyGate {
         let written = subject.head().and_then(|head| {
             let mut requests = Requests::default();
             let level = level_of(rules, subject);
+            let labels = Self::labels(rules, subject);
             for (place, action) in held.actions().iter().enumerate() {
                 let ruling = settled.ruling(place, &action.facts, rules.policy.hash())?;
-                entries::write(&mut requests, &head, held, author, (place, level), &ruling)?;
+                entries::write(&mut requests, &head, held, author, (place, level, &labels), &ruling)?;
             }
             Ok((head, requests))
         });
@@ -452,18 +467,7 @@ fn ask(
     spent: Spent,
     approvals: &BTreeMap<String, u32>,
 ) -> Judgement {
-    rules.policy.judge(&Asked {
-        run: &subject.run,
-        process: subject.process(),
-        resource: subject.resource.as_ref(),
-        principal: &subject.principal,
-        action,
-        statements,
-        place,
-        approvals,
-        spent,
-        now: now_us() / 1_000_000,
-    })
+    rules.policy.judge(&subject.asks(action, (place, statements), spent, approvals))
 }
 
 /// Of a resource that is gone nothing is known, what may be written down of it included.
@@ -483,6 +487,8 @@ struct Settled {
     judgement: Judgement,
     approval: Option<ApprovalRecord>,
     undo: Option<UndoRecord>,
+    /// What is hidden in the answer, where that was asked already.
+    mask: Option<Mask>,
 }
 
 impl Settled {
@@ -502,7 +508,7 @@ impl Settled {
             },
             (Some(refused), Mode::Enforce) => refused.clone(),
         };
-        Self { stance, each, judgement, approval: None, undo: None }
+        Self { stance, each, judgement, approval: None, undo: None, mask: None }
     }
 
     /// The same, where it waits for this request or goes by it.

@@ -16,7 +16,8 @@ use futures::future::BoxFuture;
 use interceptor_core::{
     Client, Gate, Held, Judgement, Verdict,
     inventory::RecordLevel,
-    model::{Action, Author, Phase, Spent, StatementFacts},
+    mask::Labels,
+    model::{Action, Author, Phase, StatementFacts},
     permit::Waits,
 };
 
@@ -47,6 +48,7 @@ struct Memory {
     rules: Arc<Rules>,
     stance: Stance,
     level: RecordLevel,
+    labels: Arc<Labels>,
     hasher: RandomState,
     answers: HashMap<u64, Arc<Answer>>,
 }
@@ -83,7 +85,7 @@ impl SessionGate {
     }
 
     /// What policy says of `action` alone, and how much of it may be written down.
-    fn answer(&self, action: &Action) -> Option<(Arc<Answer>, RecordLevel)> {
+    fn answer(&self, action: &Action) -> Option<(Arc<Answer>, RecordLevel, Arc<Labels>)> {
         // A panic elsewhere leaves it whole: every change is one call.
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let in_force = self.gate.rules.load();
@@ -96,34 +98,33 @@ impl SessionGate {
         let answer = match known {
             Some(answer) => answer.clone(),
             None => {
-                let answer = Arc::new(memory.ask(
-                    &self.subject,
-                    action,
-                    self.gate.spent(&memory.rules, &self.subject),
-                )?);
+                let answer = Arc::new(memory.ask(&self.gate, &self.subject, action)?);
                 if answer.steady {
                     memory.remember(key, answer.clone());
                 }
                 answer
             }
         };
-        Some((answer, memory.level))
+        Some((answer, memory.level, memory.labels.clone()))
     }
 }
 
 impl Memory {
     fn of(gate: &PolicyGate, rules: Arc<Rules>, subject: &Subject) -> Self {
         let (stance, level) = (gate.stance(&rules, subject), level_of(&rules, subject));
-        Self { rules, stance, level, hasher: RandomState::new(), answers: HashMap::new() }
+        let labels = PolicyGate::labels(&rules, subject);
+        Self { rules, stance, level, labels, hasher: RandomState::new(), answers: HashMap::new() }
     }
 
-    fn ask(&self, subject: &Subject, action: &Action, spent: Spent) -> Option<Answer> {
+    fn ask(&self, gate: &PolicyGate, subject: &Subject, action: &Action) -> Option<Answer> {
+        let spent = gate.spent(&self.rules, subject);
         let judgement = ask(&self.rules, subject, action, (0, 1), spent, &NOBODY);
         let policy = &self.rules.policy;
         let steady = matches!(judgement, Judgement::Allowed { .. }) && policy.is_steady(&action.facts);
         let free = terms::has_none(&self.rules, self.stance, action, &judgement);
         let terms = if free { Bound::Free } else { Bound::Within };
-        let settled = Settled::new(self.stance, vec![judgement]);
+        let mut settled = Settled::new(self.stance, vec![judgement]);
+        settled.mask = Some(gate.mask_of(&self.rules, subject, action));
         let ruling = settled.ruling(0, &action.facts, policy.hash()).ok()?;
         Some(Answer { phase: action.phase, facts: action.facts.clone(), settled, ruling, steady, terms })
     }
@@ -149,12 +150,12 @@ impl Gate for SessionGate {
         if self.gate.durability == Durability::Power || held.circumstances().waits == Waits::OnlyAsks {
             return None;
         }
-        let (answer, level) = self.answer(action)?;
+        let (answer, level, labels) = self.answer(action)?;
         if matches!(answer.settled.judgement, Judgement::Held { .. }) || answer.terms == Bound::Within {
             return None;
         }
         let committed = entries::with_room(|requests| {
-            entries::write(requests, head, held, author, (0, level), &answer.ruling)?;
+            entries::write(requests, head, held, author, (0, level, &labels), &answer.ruling)?;
             self.gate.producer.commit(held.digest(), head, requests)
         });
         match committed {

@@ -1,9 +1,13 @@
 //! Who an exchange belongs to, whether or not it came as far as a session.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use interceptor_core::model::{Connection, Principal, ProcessFacts, ResourceName, Run, Session};
+use interceptor_core::{
+    model::{Action, Connection, Principal, ProcessFacts, ResourceName, Run, Session, Spent},
+    policy::Asked,
+};
 
+use super::now_us;
 use crate::store::{RequestHead, Who};
 
 /// The run, and as much of the connection and session as there is.
@@ -36,6 +40,28 @@ impl Subject {
     /// The process that connected, where it is known.
     pub fn process(&self) -> Option<&ProcessFacts> {
         self.connection.as_deref().map(|connection| connection.process.as_ref())
+    }
+
+    /// The question of one statement among several, after so much was spent and so many have approved.
+    pub(super) fn asks<'a>(
+        &'a self,
+        action: &'a Action,
+        (place, statements): (usize, usize),
+        spent: Spent,
+        approvals: &'a BTreeMap<String, u32>,
+    ) -> Asked<'a> {
+        Asked {
+            run: &self.run,
+            process: self.process(),
+            resource: self.resource.as_ref(),
+            principal: &self.principal,
+            action,
+            statements,
+            place,
+            approvals,
+            spent,
+            now: now_us() / 1_000_000,
+        }
     }
 
     /// The half of a request entry that says who.

@@ -7,6 +7,7 @@ use interceptor_core::{
     Client, Gate as _, Notice,
     approval::{Decision, Says, Standing, Uses},
     inventory::{self, KnownProtocol, Source},
+    mask::MaskKey,
     model::{
         AgentIdentity, ClientAddress, Connection, ConnectionId, Entry, Guarantee, OriginalDestination, Phase,
         ProcessFacts, RecordId, Run, RunId, Session, StatementFacts, Target, Verb,
@@ -98,7 +99,8 @@ impl Bed {
         let docket = Desk(Mutex::new(Docket::open(folder.path()).unwrap()));
         let approvals = Approvals::new(Arc::new(docket));
         let packs = Packs::new(Arc::new(Cupboard(Mutex::new(packs::Packs::open(folder.path()).unwrap()))));
-        let gate = Arc::new(PolicyGate::new(rules, producer, durability, approvals, packs));
+        let gate = PolicyGate::new(rules, producer, durability, approvals, packs, MaskKey::new([0; 32]));
+        let gate = Arc::new(gate);
         Self { folder, journal, gate }
     }
 
@@ -213,7 +215,7 @@ async fn a_record_that_the_disk_never_gets_is_a_refusal_with_an_outcome() {
 async fn an_outcome_is_written_once_whatever_ends_the_exchange() {
     let bed = Bed::new(Durability::Process);
     let one = held(1, &["a", "b"], "x");
-    let Verdict::Allow(permit) = bed.session(&session()).judge(&one, Author::Agent, &Quiet).await else {
+    let Verdict::Allow(permit, _) = bed.session(&session()).judge(&one, Author::Agent, &Quiet).await else {
         panic!()
     };
     let mut ledger = Ledger::new(bed.gate.producer().clone());
@@ -246,7 +248,7 @@ async fn a_run_that_owes_many_outcomes_leaves_room_for_the_others() {
     connection.run = Arc::new(Run { id: RunId::from_random(8), ..(*connection.run).clone() });
     neighbour.connection = Arc::new(connection);
     let verdict = bed.session(&neighbour).judge(&held(1, &["a"], "a"), Author::Agent, &Quiet).await;
-    assert!(matches!(verdict, Verdict::Allow(_)), "{verdict:?}");
+    assert!(matches!(verdict, Verdict::Allow(..)), "{verdict:?}");
 }
 
 #[test]
@@ -271,7 +273,7 @@ fn a_yes_is_remembered_for_the_same_facts_and_the_same_rules_alone() {
     let gate = bed.session(&session());
     let mut ledger = Ledger::new(bed.gate.producer().clone());
     let mut allowed = |number, text| match gate.judge_now(&held(number, &[text], text), Author::Agent) {
-        Some(Verdict::Allow(permit)) => {
+        Some(Verdict::Allow(permit, _)) => {
             ledger.sent(number, permit.records());
             true
         }
@@ -393,7 +395,7 @@ async fn enough_people_let_it_go_once_and_not_before() {
     assert!(matches!(verdict, Verdict::Again), "{verdict:?}");
     assert!(client.heard.lock().unwrap()[0].message.contains("waits for approval by dba"));
     let asked = waiting(2, "no more");
-    let Verdict::Allow(permit) = gate.judge(&asked, Author::Agent, &client).await else { panic!() };
+    let Verdict::Allow(permit, _) = gate.judge(&asked, Author::Agent, &client).await else { panic!() };
     let mut ledger = Ledger::new(bed.gate.producer().clone());
     ledger.sent(2, permit.records());
     // It is under way or ended unseen: not again by the same approval.
@@ -478,7 +480,7 @@ async fn only_preparing_does_not_wait_unless_binding_may_run_something() {
     };
     assert!(gate.judge_now(&prepared(1, Verb::DataDelete), Author::Agent).is_none());
     let verdict = gate.judge(&prepared(1, Verb::DataDelete), Author::Agent, &Quiet).await;
-    assert!(matches!(verdict, Verdict::Allow(_)), "{verdict:?}");
+    assert!(matches!(verdict, Verdict::Allow(..)), "{verdict:?}");
     let verdict = gate.judge(&prepared(2, Verb::FunctionCall), Author::Agent, &Quiet).await;
     assert!(
         matches!(&verdict, Verdict::Deny(denial) if denial.message.contains("as a simple query")),
@@ -506,6 +508,7 @@ async fn what_cannot_be_kept_is_refused() {
         Durability::Process,
         approvals,
         bed.gate.packs().clone(),
+        MaskKey::new([0; 32]),
     );
     bed.gate = Arc::new(gate);
     let verdict = bed.session(&session()).judge(&waiting(1, "no more"), Author::Agent, &Quiet).await;

@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     Decoder, Denial, Notice, Side, Step, Terms,
+    mask::Mask,
     model::{RecordId, Spent},
     protocol::{CancelKey, DecodeError, Greeting, Refusal, Stopped},
 };
@@ -21,7 +22,7 @@ impl Decoder for Absent {
 
     fn recorded(&mut self, _: u64, _: RecordId) {}
 
-    fn sent(&mut self, _: u64) {}
+    fn sent(&mut self, _: u64, _: Mask) {}
 
     fn refuse(&mut self, _: u64, _: &Denial) -> Refusal {
         Refusal { client: Bytes::new(), upstream: Bytes::new() }

@@ -125,7 +125,7 @@ async fn answer(gate: &PolicyGate, subject: &Subject, query: Bytes) -> Option<Me
     reply.metadata.recursion_desired = asked.metadata.recursion_desired;
     reply.metadata.recursion_available = true;
     reply.add_query(question.clone());
-    let Verdict::Allow(permit) = verdict else {
+    let Verdict::Allow(permit, _) = verdict else {
         reply.metadata.response_code = ResponseCode::Refused;
         return Some(reply);
     };

@@ -71,7 +71,7 @@ pub(super) async fn pass(
         Leave::Release => gate.allow(subject, &held, "released by an operator").await,
     };
     let permit = match verdict {
-        Verdict::Allow(permit) => permit,
+        Verdict::Allow(permit, _) => permit,
         Verdict::Deny(denial) => return Err(denial),
         // What is relayed opaquely is asked once, and waits for nobody.
         Verdict::Again | Verdict::Enclose(_) => return Err(super::registry::Ending::Stopping.denial()),

@@ -514,7 +514,7 @@ impl Relay<'_> {
     ) -> Result<(), End> {
         let number = held.number();
         match verdict {
-            Verdict::Allow(permit) => {
+            Verdict::Allow(permit, mask) => {
                 // Owed from here on, whatever becomes of the bytes.
                 self.ledger.sent(number, permit.records());
                 if let Some(record) = permit.records().get(0) {
@@ -524,7 +524,7 @@ impl Relay<'_> {
                     held.open(permit).map_err(|_| End::Internal("a permit for another exchange"))?;
                 self.ledger.does(number, actions);
                 upstream.out.push(bytes);
-                decoder.sent(number);
+                decoder.sent(number, mask);
                 wheel.enquiring = author == Author::Gate;
             }
             Verdict::Again if client.open => decoder.again(number),

@@ -95,7 +95,7 @@ impl Decoder for Lines {
 
     fn recorded(&mut self, _: u64, _: RecordId) {}
 
-    fn sent(&mut self, number: u64) {
+    fn sent(&mut self, number: u64, _: interceptor_core::mask::Mask) {
         self.waiting = self.own;
         self.owed.push_back((number, self.own));
     }

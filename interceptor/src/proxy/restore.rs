@@ -135,7 +135,7 @@ impl Session<'_> {
     async fn send(&mut self, held: Held, wanted: &Restoring) -> Result<(), String> {
         let reason = format!("undo of record {}, wanted by {}", wanted.record, wanted.by);
         let permit = match self.proxy.gate.own(&self.subject, &held, &reason).await {
-            Verdict::Allow(permit) => permit,
+            Verdict::Allow(permit, _) => permit,
             Verdict::Deny(denial) => return Err(denial.message),
             Verdict::Again | Verdict::Enclose(_) => {
                 return Err("an exchange of the gate's own was held".to_owned());

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     Decoder, Denial, Gate as _, Held, Protocol, Side, Step, Verdict,
     inventory::Resource,
+    mask::Labels,
     model::{
         Action, Author, Connection, OutcomeStatus, Phase, Principal, Session, StatementFacts,
         SyntheticAddress, Target, Verb,
@@ -98,7 +99,8 @@ enum Wish {
 impl Caller<'_> {
     /// Serves the connection to its end.
     pub(super) async fn serve(&self, client: Stream) -> Result<(), StartError> {
-        let mut decoder = self.protocol.open(self.proxy.epochs.of(self.resource));
+        let labels = self.proxy.gate.rules().inventory.labels(&self.resource.name);
+        let mut decoder = self.protocol.open(self.proxy.epochs.of(self.resource), labels.clone());
         let mut input = BytesMut::new();
         // Boxed, here and below: what opening a session takes is given back before it is idle.
         let start = Box::pin(self.start(decoder.as_mut(), client, &mut input));
@@ -110,10 +112,12 @@ impl Caller<'_> {
                 Box::pin(self.cancel(&key)).await;
                 client.shutdown().await.map_err(StartError::Io)
             }
-            Wish::Session(opening) => match Box::pin(self.open(decoder, client, input, opening)).await? {
-                Some(session) => self.relay(session).await,
-                None => Ok(()),
-            },
+            Wish::Session(opening) => {
+                match Box::pin(self.open((decoder, labels), client, input, opening)).await? {
+                    Some(session) => self.relay(session).await,
+                    None => Ok(()),
+                }
+            }
         }
     }
 
@@ -166,7 +170,7 @@ impl Caller<'_> {
     /// without being looked at.
     async fn open(
         &self,
-        mut decoder: Box<dyn Decoder>,
+        (mut decoder, labels): (Box<dyn Decoder>, Arc<Labels>),
         mut client: Stream,
         client_input: BytesMut,
         opening: Opening,
@@ -187,13 +191,14 @@ impl Caller<'_> {
             opening.held.actions().to_vec(),
         );
         // The start-up took its time: what was true at accept may not be any more.
-        if !self.proxy.gate.knows_as(&subject, self.resource) {
+        let in_force = self.proxy.gate.rules().inventory.labels(&self.resource.name);
+        if !self.proxy.gate.knows_as(&subject, self.resource) || in_force != labels {
             return last(&mut client, &decoder.farewell(&Ending::Policy.denial())).await.map(|()| None);
         }
         let number = opening.held.number();
         let gate = Arc::new(SessionGate::new(self.proxy.gate.clone(), subject.clone()));
         let permit = match gate.judge(&opening.held, Author::Agent, &Nobody).await {
-            Verdict::Allow(permit) => permit,
+            Verdict::Allow(permit, _) => permit,
             refused => return no_session(decoder.as_mut(), &mut client, number, &refused).await,
         };
         let mut ledger = Ledger::new(self.proxy.gate.producer().clone());
@@ -363,7 +368,7 @@ async fn cancel(
         facts: StatementFacts::single(Verb::Cancel, Target::Resource).into(),
     };
     let held = Held::new(0, vec![action], Bytes::copy_from_slice(&theirs.process.to_be_bytes()));
-    let Verdict::Allow(permit) = proxy.gate.judge_for(subject, &held, author).await else { return };
+    let Verdict::Allow(permit, _) = proxy.gate.judge_for(subject, &held, author).await else { return };
     let mut ledger = Ledger::new(proxy.gate.producer().clone());
     ledger.sent(0, permit.records());
     if held.release(permit).is_err() {
@@ -385,7 +390,7 @@ async fn no_session(
 ) -> Result<Option<Box<Inspected>>, StartError> {
     let word = match verdict {
         Verdict::Deny(denial) => decoder.refuse(number, denial).client,
-        Verdict::Again | Verdict::Enclose(_) | Verdict::Allow(_) => {
+        Verdict::Again | Verdict::Enclose(_) | Verdict::Allow(..) => {
             decoder.farewell(&Ending::Stopping.denial())
         }
     };

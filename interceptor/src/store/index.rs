@@ -313,7 +313,7 @@ fn named(target: &Target) -> Option<String> {
             "" => object.name.clone(),
             schema => format!("{schema}.{}", object.name),
         }),
-        Target::Other { name, .. } | Target::Name(name) => Some(name.clone()),
+        Target::Other { name, .. } | Target::Name(name) | Target::Label(name) => Some(name.clone()),
         Target::Resource | Target::Setting(_) => None,
     }
 }

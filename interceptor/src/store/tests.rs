@@ -95,6 +95,7 @@ pub(super) fn request(run: u64, text: &str, allowed: bool) -> RequestRecord {
                 has_where: true,
                 has_limit: false,
                 unknown: None,
+                provenance: None,
             }
             .into(),
         },

@@ -20,6 +20,7 @@ mod credentials;
 mod dump;
 mod enclosed;
 mod hidden;
+mod masking;
 mod migrations;
 mod operate;
 mod past;

@@ -41,7 +41,7 @@ pub(super) fn cases(id: &str, head: &Head, group: &Group<'_>) -> Vec<Case> {
     let Some(&first) = group.records.first() else { return Vec::new() };
     let database = match &head.class {
         Class::Table { database, .. } | Class::Function { database, .. } => database.clone(),
-        Class::Resource | Class::Object { .. } | Class::Setting | Class::Name => String::new(),
+        Class::Resource | Class::Object { .. } | Class::Setting | Class::Name | Class::Label => String::new(),
     };
     let entry = |text| Case { database: database.clone(), first, text };
     let mut cases = Vec::new();
@@ -77,6 +77,7 @@ fn on(class: &Class, name: &str) -> Option<String> {
         Class::Object { kind } => Some(format!("object = {}", text(&format!("{kind} {name}")))),
         Class::Setting => Some(format!("setting = {}", text(name))),
         Class::Name => Some(format!("name = {}", text(name))),
+        Class::Label => Some(format!("label = {}", text(name))),
     }
 }
 

@@ -70,11 +70,11 @@ fn asked_for(text: &str, status: u8) -> (PostgresDecoder, u64) {
     let mut decoder = session();
     if status == b'T' {
         let begin = asked(&mut decoder, &query("BEGIN"));
-        decoder.sent(begin.number());
+        decoder.sent(begin.number(), interceptor_core::mask::Mask::Nothing);
         hear(&mut decoder, &mut BytesMut::from(&*[complete("BEGIN"), ready(b'T')].concat()));
     }
     let held = asked(&mut decoder, &query(text));
-    decoder.sent(held.number());
+    decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
     (decoder, held.number())
 }
 
@@ -106,7 +106,7 @@ fn a_result_is_cut_at_a_row_and_nothing_of_it_follows() {
         assert_eq!(decoder.passed(), Spent::default());
         assert!(decoder.is_idle());
         let next = asked(&mut decoder, &query("SELECT 1"));
-        decoder.sent(next.number());
+        decoder.sent(next.number(), interceptor_core::mask::Mask::Nothing);
         decoder.allow(Spent::UNLIMITED);
         let mut input = BytesMut::from(&*[rows(2), complete("SELECT 2"), ready(b'I')].concat());
         assert_eq!(tags(&hear(&mut decoder, &mut input).client), "DDCZ");
@@ -246,10 +246,10 @@ fn an_execute_is_cut_and_its_pipeline_passed_over_until_sync() {
     for answered in [error("57014"), complete("SELECT 5")] {
         let mut decoder = session();
         let prepare = asked(&mut decoder, &parse);
-        decoder.sent(prepare.number());
+        decoder.sent(prepare.number(), interceptor_core::mask::Mask::Nothing);
         assert!(matches!(client(&mut decoder, &bind), Step::Pass(_)));
         let held = asked(&mut decoder, &execute);
-        decoder.sent(held.number());
+        decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
         decoder.allow(may_pass(3));
         let parsed = [message(b'1', |_| {}), message(b'2', |_| {})].concat();
         let mut input = BytesMut::from(&*[parsed, rows(5).to_vec()].concat());

@@ -12,7 +12,7 @@ fn has(bytes: &[u8], part: &str) -> bool {
 /// What the client sends is looked up, and that is cancelled outside of a pipeline.
 fn cancelled(decoder: &mut PostgresDecoder, bytes: &[u8], status: u8) -> Held {
     let Step::Enquire(held) = client(decoder, bytes) else { panic!("a look-up") };
-    decoder.sent(held.number());
+    decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
     let (said, done) = upstream(decoder, &[error(CANCELED), ready(status)].concat());
     assert!(said.is_empty(), "the client sees nothing of it");
     assert_eq!((done[0].status, done[0].code.as_deref()), (OutcomeStatus::Failed, Some(CANCELED)));
@@ -48,7 +48,7 @@ fn a_permitted_query_is_not_carried_out_either() {
     let text = "SELECT * FROM t";
     let held = cancelled(&mut decoder, &query(text), b'E');
     assert_eq!(held.actions()[0].text, text, "what the client wrote is recorded");
-    decoder.sent(held.number());
+    decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
     let (said, done) = upstream(&mut decoder, &[error("25P02"), ready(b'E')].concat());
     assert_eq!(said, [error(CANCELED), ready(b'E')].concat());
     assert_eq!(done.iter().map(|done| done.status).collect::<Vec<_>>(), [OutcomeStatus::Failed]);
@@ -60,7 +60,7 @@ fn a_parse_fails_upstream_and_its_pipeline_with_it() {
         let mut decoder = session();
         let held = cancelled(&mut decoder, &parse("SELECT * FROM t"), b'I');
         if permitted {
-            decoder.sent(held.number());
+            decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
         } else {
             let refusal = decoder.refuse(held.number(), &denial());
             assert!(refusal.client.is_empty() && has(&refusal.upstream, "interceptor: refused"));
@@ -77,16 +77,16 @@ fn inside_a_pipeline_the_client_is_told_once() {
     for permitted in [true, false] {
         let mut decoder = session();
         let held = asked(&mut decoder, &parse("SELECT 1"));
-        decoder.sent(held.number());
+        decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
         let Step::Enquire(held) = client(&mut decoder, &parse("SELECT * FROM t")) else {
             panic!("a look-up")
         };
-        decoder.sent(held.number());
+        decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
         let (said, _) = upstream(&mut decoder, &[message(b'1', |_| {}), error(CANCELED)].concat());
         let held = asked(&mut decoder, b"");
         let mut all = said.to_vec();
         if permitted {
-            decoder.sent(held.number());
+            decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
         } else {
             all.extend(decoder.refuse(held.number(), &denial()).client);
         }

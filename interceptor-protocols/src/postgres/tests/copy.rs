@@ -16,7 +16,7 @@ fn asked_copy(text: &str) -> (PostgresDecoder, u64) {
         }
         other => panic!("{other:?}"),
     };
-    decoder.sent(number);
+    decoder.sent(number, interceptor_core::mask::Mask::Nothing);
     (decoder, number)
 }
 
@@ -104,12 +104,12 @@ fn flush_and_sync_end_here_while_the_server_copies_in() {
     let Step::Enquire(held) = client(&mut decoder, &parse) else { panic!("a look-up") };
     let _ = decoder.refuse(held.number(), &denial());
     let held = asked(&mut decoder, b"");
-    decoder.sent(held.number());
+    decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
     let bind = message(b'B', |out| out.put_slice(&[0; 8]));
     assert_eq!(passed(&mut decoder, &bind), bind);
     let execute = message(b'E', |out| out.put_slice(&[0; 5]));
     let held = asked(&mut decoder, &execute);
-    decoder.sent(held.number());
+    decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
     assert!(is_held(&mut decoder, &sync()));
     let answer = [message(b'1', |_| {}), message(b'2', |_| {}), begins(b'G')].concat();
     assert_eq!(upstream(&mut decoder, &answer).0, answer);
@@ -178,7 +178,7 @@ fn what_could_not_be_read_is_flushed_before_its_sync_is_held() {
         let mut input = BytesMut::from(&message(tag, |out| out.put_slice(body))[..]);
         loop {
             match decoder.step(Side::Client, &mut input).expect("a step") {
-                Step::Ask(held) => decoder.sent(held.number()),
+                Step::Ask(held) => decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing),
                 // The judge of names is no part of this.
                 Step::Enquire(held) => drop(decoder.refuse(held.number(), &denial())),
                 Step::Pass(_) => {}
@@ -207,7 +207,7 @@ fn nothing_is_held_where_no_copy_can_begin() {
     // A refused one that the server fails itself.
     let mut decoder = session();
     let held = asked(&mut decoder, &query("BEGIN"));
-    decoder.sent(held.number());
+    decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
     let _ = asked(&mut decoder, &query("SELECT 1"));
     let _ = decoder.refuse(2, &denial());
     assert!(passed(&mut decoder, &data("1\n")).is_empty());

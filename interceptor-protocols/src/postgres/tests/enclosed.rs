@@ -1,6 +1,6 @@
 //! Exchanges within terms: what is carried around them, what lasts, and where the session is left.
 
-use interceptor_core::{Enclosed, Enclosure, Terms};
+use interceptor_core::{Enclosed, Enclosure, Terms, mask::Mask};
 
 use super::*;
 
@@ -74,7 +74,7 @@ fn goes(decoder: &mut PostgresDecoder, text: &str) -> u64 {
         other => panic!("{text}: {other:?}"),
     };
     assert_eq!(held.actions()[0].text, text);
-    decoder.sent(held.number());
+    decoder.sent(held.number(), Mask::Nothing);
     assert!(matches!(client(decoder, b""), Step::Wait), "the client is held");
     held.number()
 }
@@ -110,7 +110,7 @@ fn learns_the_names(decoder: &mut PostgresDecoder, sync: &[u8]) {
 fn asked_about(decoder: &mut PostgresDecoder, frame: &[u8], sync: &[u8]) -> Held {
     match client(decoder, frame) {
         Step::Enquire(held) => {
-            decoder.sent(held.number());
+            decoder.sent(held.number(), Mask::Nothing);
             learns_the_names(decoder, sync);
             asked(decoder, b"")
         }
@@ -131,7 +131,7 @@ fn bracketed(decoder: &mut PostgresDecoder, text: &str, rows: u64) -> u64 {
     assert_eq!(held.circumstances().enclosure, within(rows));
     assert_eq!(held.digest(), Held::new(0, Vec::new(), query(text)).digest(), "the client's own bytes");
     decoder.recorded(held.number(), RecordId(4711));
-    decoder.sent(held.number());
+    decoder.sent(held.number(), Mask::Nothing);
     assert!(matches!(client(decoder, &query("SELECT 1")), Step::Hold), "nothing goes behind it");
     held.number()
 }
@@ -170,7 +170,7 @@ fn what_breaks_them_is_rolled_back_and_the_session_goes_on() {
         assert_eq!((ended.1, ended.3.as_deref()), (OutcomeStatus::Failed, Some("42501")));
         assert!(decoder.is_idle());
         let next = asked(&mut decoder, &query("SELECT 1"));
-        decoder.sent(next.number());
+        decoder.sent(next.number(), Mask::Nothing);
     }
 }
 
@@ -217,7 +217,7 @@ fn rows_beyond_the_ceiling_do_not_pass() {
     decoder.enclose(held.number(), terms(2));
     let held = asked(&mut decoder, b"");
     assert_eq!(held.circumstances().enclosure, within(2));
-    decoder.sent(held.number());
+    decoder.sent(held.number(), Mask::Nothing);
     let rows = [message(b'T', |out| out.put_i16(0)), row.repeat(5).into(), complete("SELECT 5"), ready(b'I')];
     let came = hear(&mut decoder, &rows.concat(), 4);
     assert_eq!((tags(&came.client).as_str(), came.exceeded), ("TDDEZ", Some(2)));
@@ -227,7 +227,7 @@ fn rows_beyond_the_ceiling_do_not_pass() {
 fn in_transaction() -> PostgresDecoder {
     let mut decoder = session();
     let begin = asked(&mut decoder, &query("BEGIN"));
-    decoder.sent(begin.number());
+    decoder.sent(begin.number(), Mask::Nothing);
     hear(&mut decoder, &[complete("BEGIN"), ready(b'T')].concat(), usize::MAX);
     decoder
 }
@@ -239,7 +239,7 @@ fn in_a_transaction_of_the_clients_what_breaks_its_terms_fails_it() {
         let held = asked_about(&mut decoder, &query(CHANGE), &ready(b'T'));
         decoder.enclose(held.number(), terms(2));
         let held = asked(&mut decoder, b"");
-        decoder.sent(held.number());
+        decoder.sent(held.number(), Mask::Nothing);
         let answer = [complete(tag), ready(b'T')].concat();
         let came = hear(&mut decoder, &answer, 2);
         if kept {
@@ -252,7 +252,7 @@ fn in_a_transaction_of_the_clients_what_breaks_its_terms_fails_it() {
         assert!(has(&came.client, "42501") && came.client.ends_with(b"E"));
     }
     let rollback = asked(&mut decoder, &query("ROLLBACK"));
-    decoder.sent(rollback.number());
+    decoder.sent(rollback.number(), Mask::Nothing);
     hear(&mut decoder, &[complete("ROLLBACK"), ready(b'I')].concat(), 2);
     assert!(decoder.is_idle());
 }
@@ -265,7 +265,7 @@ fn executing(decoder: &mut PostgresDecoder) -> Held {
         out.put_u16(0);
     });
     let held = asked_about(decoder, &parse, &ready(b'I'));
-    decoder.sent(held.number());
+    decoder.sent(held.number(), Mask::Nothing);
     let bind = message(b'B', |out| out.put_slice(&[0; 8]));
     assert!(matches!(client(decoder, &bind), Step::Pass(_)));
     asked(decoder, &message(b'E', |out| out.put_slice(&[0; 5])))
@@ -281,7 +281,7 @@ fn in_a_pipeline_nothing_goes_on_before_the_end_is_known() {
         assert_eq!(held.circumstances().enclosure, Enclosure::Possible);
         decoder.enclose(held.number(), terms(2));
         let held = asked(&mut decoder, b"");
-        decoder.sent(held.number());
+        decoder.sent(held.number(), Mask::Nothing);
         let sync = message(b'S', |_| {});
         assert!(matches!(client(&mut decoder, &sync), Step::Pass(bytes) if &*bytes == b"H\0\0\0\x04"));
         assert!(matches!(client(&mut decoder, &sync), Step::Hold));
@@ -309,7 +309,7 @@ fn a_pipeline_that_has_failed_holds_nobody() {
         if early {
             hear(&mut decoder, &failure, 5);
         }
-        decoder.sent(held.number());
+        decoder.sent(held.number(), Mask::Nothing);
         if !early {
             let sync = message(b'S', |_| {});
             assert!(matches!(client(&mut decoder, &sync), Step::Pass(_)));
@@ -372,7 +372,7 @@ fn what_cannot_be_enclosed_says_so() {
     assert!(why(&asked_about(&mut decoder, &query("COPY t FROM STDIN"), &ready(b'I'))).contains("alone"));
     let mut decoder = session();
     let held = executing(&mut decoder);
-    decoder.sent(held.number());
+    decoder.sent(held.number(), Mask::Nothing);
     let part = message(b'E', |out| out.put_slice(&[0, 0, 0, 0, 1]));
     assert!(why(&asked(&mut decoder, &part)).contains("all of them"));
 }
@@ -416,7 +416,7 @@ const UNDO: Terms = Terms { rows: None, undo: Some(2) };
 fn enquires(decoder: &mut PostgresDecoder, part: &str) {
     let Step::Enquire(held) = client(decoder, b"") else { panic!("{part}") };
     assert!(held.actions()[0].text.contains(part), "{part}: {}", held.actions()[0].text);
-    decoder.sent(held.number());
+    decoder.sent(held.number(), Mask::Nothing);
 }
 
 #[test]
@@ -442,7 +442,7 @@ fn images_are_taken_before_and_must_be_all_that_is_changed() {
         let pack = within.pack.as_ref().expect("a pack");
         assert_eq!((pack.rows.len(), pack.transaction, within.terms), (2, 4_294_967_308, UNDO));
         assert_eq!(pack.table.oid, Some(20000));
-        decoder.sent(held.number());
+        decoder.sent(held.number(), Mask::Nothing);
         hear(&mut decoder, &[complete(&format!("DELETE {count}")), ready(b'T')].concat(), 5);
         goes(&mut decoder, if lasts { "COMMIT" } else { "ROLLBACK" });
         let came = hear(&mut decoder, &own(if lasts { "COMMIT" } else { "ROLLBACK" }, b'I'), 5);
@@ -513,7 +513,7 @@ fn in_a_pipeline_images_end_with_flush_and_their_failure_is_told_once() {
         } else {
             hear(&mut decoder, &told(&[row(&[Some("1"), None])], b""), 4);
             let held = asked(&mut decoder, b"");
-            decoder.sent(held.number());
+            decoder.sent(held.number(), Mask::Nothing);
             assert!(matches!(client(&mut decoder, b""), Step::Pass(bytes) if bytes == flush));
             assert_eq!(hear(&mut decoder, &complete("DELETE 1"), 4).client, complete("DELETE 1"));
         }

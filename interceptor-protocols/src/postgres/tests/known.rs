@@ -10,7 +10,7 @@ struct Talk {
 
 impl Talk {
     fn new(epoch: Arc<Epoch>) -> Self {
-        let mut decoder = PostgresDecoder::new(epoch);
+        let mut decoder = PostgresDecoder::new(epoch, Arc::new(interceptor_core::mask::Labels::none("r")));
         let greeting = Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None };
         let _ = decoder.opened(&greeting, &CancelKey { process: 1, secret: Bytes::from_static(b"four") });
         Self { decoder, status: b'I' }
@@ -25,14 +25,14 @@ impl Talk {
                 Step::Ask(held) => break held,
                 Step::Enquire(held) => {
                     asked += 1;
-                    self.decoder.sent(held.number());
+                    self.decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
                     let _ = upstream(&mut self.decoder, &nothing_found("read committed", self.status));
                     step = client(&mut self.decoder, b"");
                 }
                 other => panic!("{text}: {other:?}"),
             }
         };
-        self.decoder.sent(held.number());
+        self.decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
         match text {
             "BEGIN" => self.status = b'T',
             "COMMIT" | "ROLLBACK" => self.status = b'I',
@@ -150,7 +150,7 @@ fn another_sessions_change_is_seen_when_it_is_sent_and_when_it_is_done() {
     assert_eq!(one.says("SELECT * FROM t"), 0, "its own affair");
     // It ends in the middle of a change.
     let held = asked(&mut other.decoder, &query("DO $$ BEGIN END $$"));
-    other.decoder.sent(held.number());
+    other.decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
     assert_eq!(one.says("SELECT * FROM t"), 1);
     drop(other);
     assert_eq!(one.says("SELECT * FROM t"), 1);
@@ -166,14 +166,14 @@ fn a_number_is_looked_up_once_and_judged_as_a_name_is() {
             assert!(
                 held.actions()[0].binds.iter().any(|bind| bind.value == Some(format!("{{\"{number}\"}}")))
             );
-            talk.decoder.sent(held.number());
+            talk.decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
             let rows = if row[4].is_empty() { &[][..] } else { &[row] };
             let _ = upstream(&mut talk.decoder, &found(rows, "read committed", b'I'));
             step = client(&mut talk.decoder, b"");
         }
         let Step::Ask(held) = step else { panic!("{number}: {step:?}") };
         let action = held.actions()[0].clone();
-        talk.decoder.sent(held.number());
+        talk.decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
         let answer = [message(b'V', |out| put_value(out, Some(&[0; 4]))), ready(b'I')].concat();
         let _ = upstream(&mut talk.decoder, &answer);
         action
@@ -230,10 +230,10 @@ fn a_pipeline_that_turned_names_is_over_only_when_it_is_answered() {
         let mut step = client(&mut talk.decoder, bytes);
         loop {
             match step {
-                Step::Ask(held) => talk.decoder.sent(held.number()),
+                Step::Ask(held) => talk.decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing),
                 Step::Enquire(held) => {
                     looked_up += 1;
-                    talk.decoder.sent(held.number());
+                    talk.decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
                     // All before it is answered first.
                     let mut answer = BytesMut::new();
                     if looked_up == 1 {
@@ -275,10 +275,10 @@ fn what_an_older_snapshot_shows_is_not_kept() {
         let Step::Enquire(held) = client(&mut talk.decoder, &query("SELECT * FROM t")) else {
             panic!("a look-up")
         };
-        talk.decoder.sent(held.number());
+        talk.decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
         let _ = upstream(&mut talk.decoder, &nothing_found(isolation, b'T'));
         let held = asked(&mut talk.decoder, b"");
-        talk.decoder.sent(held.number());
+        talk.decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
         let _ = upstream(&mut talk.decoder, &[complete("SELECT 0"), ready(b'T')].concat());
     }
     assert_eq!(talk.says("SELECT * FROM t"), 0);

@@ -439,5 +439,6 @@ fn target(target: &Target) -> String {
         Target::Other { kind, name } => format!("{kind} {name}"),
         Target::Setting(setting) => format!("setting {setting}"),
         Target::Name(name) => name.clone(),
+        Target::Label(name) => format!("label {name}"),
     }
 }

@@ -215,6 +215,7 @@ impl Files {
             resources: source("resources.toml", &self.resources),
             agents: source("agents.toml", &self.agents),
             people: None,
+            labels: None,
             policies: vec![
                 source("policies/10-reading.cedar", &self.rules),
                 source("policies/20-guardrails.cedar", &self.guardrails),

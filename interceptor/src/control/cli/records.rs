@@ -273,6 +273,7 @@ fn object(target: &Target) -> String {
         Target::Other { kind, name } => format!("{kind} {name}"),
         Target::Setting(name) => format!("setting {name}"),
         Target::Name(name) => format!("name {name}"),
+        Target::Label(name) => format!("label {name}"),
     }
 }
 

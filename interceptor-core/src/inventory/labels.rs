@@ -1,0 +1,213 @@
+//! `labels.toml`: which data of which resources is of which kind, and what hides it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use toml::Spanned;
+
+use super::{
+    Fault, Inventory, Source,
+    load::{Item, Reader},
+};
+use crate::{
+    mask::{Detector, Form, Label, LabelSet, Labels, Pattern},
+    model::{LabelName, ResourceName},
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLabel {
+    resources: Option<Vec<Spanned<String>>>,
+    #[serde(default)]
+    columns: Vec<Spanned<String>>,
+    #[serde(default)]
+    detect: Vec<Spanned<String>>,
+    mask: Spanned<String>,
+}
+
+/// A label, and the resources that have it; none means every one.
+struct Read {
+    label: Label,
+    resources: Option<Vec<ResourceName>>,
+    at: usize,
+}
+
+impl Inventory {
+    /// The same inventory with the labels of this file. Its digest, and so the policy's hash, covers them.
+    pub fn with_labels(mut self, source: &Source) -> Result<Self, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let mut reader = Reader::new(source, &mut faults);
+        let mut all = Vec::new();
+        for item in reader.top() {
+            if item.key != "label" {
+                reader.fault(item.at, format!("unknown key `{}`; a label is `[label.NAME]`", item.key));
+                continue;
+            }
+            for item in reader.table(item) {
+                all.extend(label(&mut reader, item, &self));
+            }
+        }
+        let mut labels = BTreeMap::new();
+        for name in self.resources.keys() {
+            let own: Vec<&Read> = all
+                .iter()
+                .filter(|read| read.resources.as_ref().is_none_or(|some| some.contains(name)))
+                .collect();
+            contradictions(&mut reader, name, &own);
+            match Labels::new(name.as_str(), own.into_iter().map(|read| read.label.clone()).collect()) {
+                Ok(own) => drop(labels.insert(name.clone(), Arc::new(own))),
+                Err(error) => reader
+                    .whole(format!("interceptor's own detectors are wrong: {error}; please report this")),
+            }
+        }
+        if !faults.is_empty() {
+            faults.sort();
+            faults.dedup();
+            return Err(faults);
+        }
+        let mut hash = Sha256::new();
+        hash.update(self.digest);
+        hash.update(b"labels");
+        hash.update(source.text.as_bytes());
+        self.digest = hash.finalize().into();
+        self.labels = labels;
+        Ok(self)
+    }
+
+    /// The labels of a resource; none where nothing says otherwise.
+    pub fn labels(&self, resource: &ResourceName) -> Arc<Labels> {
+        self.labels.get(resource).cloned().unwrap_or_else(|| Arc::new(Labels::none(resource.as_str())))
+    }
+}
+
+fn label(reader: &mut Reader<'_>, item: Item<'_>, inventory: &Inventory) -> Option<Read> {
+    let (at, key) = (item.at, item.key.clone());
+    let raw: Option<RawLabel> = reader.value(item);
+    let name: LabelName = key.parse().map_err(|error| reader.fault(at, format!("{error}"))).ok()?;
+    let raw = raw?;
+    if name.as_str() == Labels::STATISTICS {
+        reader.fault(at, format!("`{name}` is the name of a label that is always there; choose another"));
+    }
+    let form = word(reader, "mask", &Form::WORDS, raw.mask);
+    let detect = raw.detect.into_iter().filter_map(|entry| word(reader, "detector", &Detector::WORDS, entry));
+    let detect: Vec<Detector> = detect.collect();
+    let mut columns = Vec::new();
+    for entry in raw.columns {
+        match Pattern::parse(entry.get_ref()) {
+            Some(pattern) => columns.push(pattern),
+            None => reader.fault(
+                entry.span().start,
+                format!("`{}` is not SCHEMA.RELATION.COLUMN; each part may have `*`", entry.get_ref()),
+            ),
+        }
+    }
+    if columns.is_empty() && detect.is_empty() {
+        reader.fault(at, "a label needs `columns` or `detect`");
+    }
+    let resources = raw.resources.map(|entries| {
+        for entry in &entries {
+            let known = inventory.resources.keys().any(|name| name.as_str() == entry.get_ref().as_str());
+            if !known {
+                let message = format!("resources.toml has no resource `{}`", entry.get_ref());
+                reader.fault(entry.span().start, message);
+            }
+        }
+        reader.names("resource", entries)
+    });
+    Some(Read { label: Label { name: name.into(), columns, detect, form: form? }, resources, at })
+}
+
+/// One of a closed list.
+fn word<T: Copy>(
+    reader: &mut Reader<'_>,
+    what: &str,
+    words: &[(&str, T)],
+    entry: Spanned<String>,
+) -> Option<T> {
+    let found = words.iter().find(|(word, _)| word == entry.get_ref()).map(|(_, value)| *value);
+    if found.is_none() {
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let message = format!("there is no {what} `{}`; there are {}", entry.get_ref(), known.join(", "));
+        reader.fault(entry.span().start, message);
+    }
+    found
+}
+
+/// The same data in two labels of one resource that hide it differently.
+fn contradictions(reader: &mut Reader<'_>, resource: &ResourceName, own: &[&Read]) {
+    if own.len() >= LabelSet::CAPACITY {
+        reader.whole(format!("more than {} labels for `{resource}`", LabelSet::CAPACITY - 1));
+    }
+    for (place, one) in own.iter().enumerate() {
+        for other in own.iter().skip(place + 1).filter(|other| other.label.form != one.label.form) {
+            let column = one.label.columns.iter().find(|column| other.label.columns.contains(column));
+            let detector = one.label.detect.iter().find(|detector| other.label.detect.contains(detector));
+            let what = match (column, detector) {
+                (Some(column), _) => format!("column `{column}`"),
+                (None, Some(detector)) => format!("detector {detector:?}"),
+                (None, None) => continue,
+            };
+            reader.fault(
+                other.at,
+                format!("labels `{}` and `{}` mask {what} differently", one.label.name, other.label.name),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::load;
+
+    fn labelled(text: &str) -> Result<Inventory, Vec<Fault>> {
+        let source = |file: &str, text: &str| Source { file: file.to_owned(), text: text.to_owned() };
+        let resources = "[resource.orders]\nhosts = [\"a\"]\nports = [1]\n[resource.other]\nhosts = [\"b\"]\nports = [1]\n";
+        let inventory = load(&source("resources.toml", resources), &source("agents.toml", ""), &[]);
+        inventory.expect("an inventory").with_labels(&source("labels.toml", text))
+    }
+
+    #[test]
+    fn labels_belong_to_their_resources_and_change_the_digest() {
+        let text = "[label.ssn]\nresources = [\"orders\"]\ncolumns = [\"*.*.ssn\"]\nmask = \"null\"\n";
+        let one = labelled(text).expect("labels");
+        let of = |inventory: &Inventory, name: &str| inventory.labels(&name.parse().expect("a name"));
+        assert_eq!(of(&one, "orders").len(), 2);
+        assert!(of(&one, "other").is_empty());
+        assert_ne!(one.digest, labelled(&text.replace("null", "redact")).expect("labels").digest);
+        assert!(of(&labelled("").expect("none"), "orders").is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_is_listed_with_its_line() {
+        for (text, line, part) in [
+            ("[labels.a]\n", 1, "unknown key `labels`"),
+            ("[label.a]\nmask = \"null\"\n", 1, "needs `columns` or `detect`"),
+            ("[label.a]\ndetect = [\"email\"]\n", 1, "mask"),
+            ("[label.a]\ndetect = [\"mail\"]\nmask = \"null\"\n", 2, "there is no detector `mail`"),
+            ("[label.a]\ndetect = [\"email\"]\nmask = \"hide\"\n", 3, "there is no mask `hide`"),
+            ("[label.a]\ncolumns = [\"ssn\"]\nmask = \"null\"\n", 2, "is not SCHEMA.RELATION.COLUMN"),
+            (
+                "[label.a]\nresources = [\"x\"]\ndetect = [\"ip\"]\nmask = \"null\"\n",
+                2,
+                "has no resource `x`",
+            ),
+            ("[label.a]\ndetect = [\"ip\"]\nmask = \"null\"\nsee = true\n", 4, "see"),
+            ("[label.server-statistics]\ndetect = [\"ip\"]\nmask = \"null\"\n", 1, "always there"),
+            (
+                "[label.a]\ncolumns = [\"*.*.x\"]\nmask = \"null\"\n[label.b]\ncolumns = [\"*.*.x\"]\nmask = \"hash\"\n",
+                4,
+                "mask column `*.*.x` differently",
+            ),
+            (
+                "[label.a]\ndetect = [\"ip\"]\nmask = \"null\"\n[label.b]\ndetect = [\"ip\"]\nmask = \"hash\"\n",
+                4,
+                "mask detector Ip differently",
+            ),
+        ] {
+            let faults = labelled(text).expect_err(text);
+            assert!(faults.iter().any(|f| f.line == line && f.message.contains(part)), "{text}: {faults:?}");
+        }
+    }
+}

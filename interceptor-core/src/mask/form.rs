@@ -1,0 +1,84 @@
+//! What stands in the place of a hidden value.
+
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
+
+/// A form, strongest first: where several labels hide one value, the strongest holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Form {
+    /// Nothing: NULL.
+    Null,
+    /// The label's name in brackets.
+    Redact,
+    /// A keyed digest, by which equal values can be told to be equal.
+    Hash,
+    /// The last four letters and digits of a value that has at least eight of them; all punctuation.
+    Partial,
+}
+
+/// How many of a value's letters and digits [`Form::Partial`] shows, and how many there must be.
+const SHOWN: usize = 4;
+const SHOWN_OF: usize = 8;
+
+impl Form {
+    /// The words of `labels.toml`.
+    pub const WORDS: [(&str, Self); 4] =
+        [("null", Self::Null), ("redact", Self::Redact), ("hash", Self::Hash), ("partial", Self::Partial)];
+
+    /// What stands for `value`; none is NULL.
+    pub(super) fn of(self, value: &str, label: &str, key: &[u8; 32]) -> Option<String> {
+        match self {
+            Self::Null => None,
+            Self::Redact => Some(format!("[{label}]")),
+            Self::Hash => {
+                // Any length of key will do.
+                let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
+                mac.update(value.as_bytes());
+                let digest = mac.finalize().into_bytes();
+                Some(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+            }
+            Self::Partial => Some(partial(value)),
+        }
+    }
+}
+
+fn partial(value: &str) -> String {
+    let all = value.chars().filter(|c| c.is_alphanumeric()).count();
+    let mut hidden = if all >= SHOWN_OF { all.saturating_sub(SHOWN) } else { all };
+    let hide = |c: char| {
+        if !c.is_alphanumeric() {
+            // Only punctuation is: a letter of a script without letters and digits would not be.
+            return if c.is_ascii() { c } else { '*' };
+        }
+        if hidden == 0 {
+            return c;
+        }
+        hidden = hidden.saturating_sub(1);
+        '*'
+    };
+    value.chars().map(hide).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_show_what_they_say() {
+        let key = [7; 32];
+        assert_eq!(Form::Null.of("x", "l", &key), None);
+        assert_eq!(Form::Redact.of("x", "ssn", &key).as_deref(), Some("[ssn]"));
+        assert_eq!(Form::Partial.of("123-45-6789", "l", &key).as_deref(), Some("***-**-6789"));
+        assert_eq!(Form::Partial.of("12-345", "l", &key).as_deref(), Some("**-***"));
+        assert_eq!(Form::Partial.of("☃ab", "l", &key).as_deref(), Some("***"));
+        let one = Form::Hash.of("a", "l", &key).expect("a digest");
+        assert_eq!(one.len(), 32);
+        assert_eq!(Form::Hash.of("a", "l", &key), Some(one.clone()));
+        assert_ne!(Form::Hash.of("a", "l", &[8; 32]), Some(one));
+    }
+
+    #[test]
+    fn the_strongest_form_comes_first() {
+        assert!(Form::Null < Form::Redact && Form::Redact < Form::Hash && Form::Hash < Form::Partial);
+    }
+}

@@ -1,0 +1,247 @@
+//! Labels: which columns, and which values wherever they stand, are of one kind, and what hides them.
+
+use std::borrow::Cow;
+
+use super::{Detector, Detectors, Form, LabelSet};
+use crate::model::{Action, Phase};
+
+/// One label of a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// Its name.
+    pub name: String,
+    /// The columns that carry it.
+    pub columns: Vec<Pattern>,
+    /// The values that carry it wherever they stand.
+    pub detect: Vec<Detector>,
+    /// What stands for a hidden value.
+    pub form: Form,
+}
+
+/// Columns, by schema, relation and column; `*` stands for any run of characters.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pattern([String; 3]);
+
+impl Pattern {
+    /// Reads `SCHEMA.RELATION.COLUMN`, each as the catalogue spells it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let parts: Vec<&str> = text.split('.').collect();
+        let [schema, relation, column] = parts.as_slice() else { return None };
+        let parts = [*schema, *relation, *column];
+        parts.iter().all(|part| !part.is_empty()).then(|| Self(parts.map(str::to_owned)))
+    }
+
+    fn fits(&self, names: [&str; 3]) -> bool {
+        self.0.iter().zip(names).all(|(pattern, name)| matches(pattern, name))
+    }
+}
+
+impl std::fmt::Display for Pattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.join("."))
+    }
+}
+
+/// Whether `name` is what `pattern` says.
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = name.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = rest.get(at.saturating_add(part.len())..).unwrap_or_default();
+    }
+    rest.ends_with(last)
+}
+
+/// What the server itself keeps of the values in its tables, and of others' statements.
+const OF_THE_SERVER: [&str; 14] = [
+    "pg_catalog.pg_statistic.stavalues*",
+    "pg_catalog.pg_statistic_ext_data.*",
+    "pg_catalog.pg_stats.most_common_*",
+    "pg_catalog.pg_stats.histogram_bounds",
+    "pg_catalog.pg_stats.range_*",
+    "pg_catalog.pg_stats_ext.most_common_*",
+    "pg_catalog.pg_stats_ext_exprs.most_common_*",
+    "pg_catalog.pg_stats_ext_exprs.histogram_bounds",
+    "pg_catalog.pg_stat_activity.query",
+    "pg_catalog.pg_prepared_statements.statement",
+    "pg_catalog.pg_cursors.statement",
+    "pg_catalog.pg_largeobject.data",
+    "pg_catalog.pg_replication_slots.*",
+    "*.pg_stat_statements.query",
+];
+
+/// The labels of one resource.
+#[derive(Debug, Clone)]
+pub struct Labels {
+    resource: String,
+    labels: Vec<Label>,
+    detectors: Detectors,
+}
+
+impl PartialEq for Labels {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.resource, &self.labels) == (&other.resource, &other.labels)
+    }
+}
+
+impl Labels {
+    /// The name of the label that every resource with labels has besides: on what the server keeps of its data.
+    pub const STATISTICS: &'static str = "server-statistics";
+
+    /// `labels` of `resource`, and the one on the server's own statistics unless there is none at all. An error is a
+    /// bug of ours in a pattern.
+    pub fn new(resource: &str, mut labels: Vec<Label>) -> Result<Self, String> {
+        if !labels.is_empty() {
+            labels.push(Label {
+                name: Self::STATISTICS.to_owned(),
+                columns: OF_THE_SERVER.into_iter().filter_map(Pattern::parse).collect(),
+                detect: Vec::new(),
+                form: Form::Null,
+            });
+        }
+        let wanted: Vec<Detector> = labels.iter().flat_map(|label| label.detect.iter().copied()).collect();
+        Ok(Self { resource: resource.to_owned(), labels, detectors: Detectors::new(&wanted)? })
+    }
+
+    /// None, of `resource`.
+    pub fn none(resource: &str) -> Self {
+        Self { resource: resource.to_owned(), labels: Vec::new(), detectors: Detectors::none() }
+    }
+
+    /// The resource's name.
+    pub fn resource(&self) -> &str {
+        &self.resource
+    }
+
+    /// Whether nothing is labelled.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// The one at a place.
+    pub fn get(&self, place: usize) -> Option<&Label> {
+        self.labels.get(place)
+    }
+
+    /// All, by their places.
+    pub fn iter(&self) -> impl Iterator<Item = &Label> {
+        self.labels.iter()
+    }
+
+    /// What finds the values of all of them.
+    pub fn detectors(&self) -> &Detectors {
+        &self.detectors
+    }
+
+    /// The labels that a column carries by its own name.
+    pub fn of_column(&self, schema: &str, relation: &str, column: &str) -> LabelSet {
+        let names = [schema, relation, column];
+        let carried =
+            self.labels.iter().enumerate().filter(|(_, label)| label.columns.iter().any(|p| p.fits(names)));
+        carried.map(|(place, _)| LabelSet::of(place)).collect()
+    }
+
+    /// Whether data that is labelled comes into what `action` does, or stands in its text or values: then neither
+    /// literals nor values of it may be written down or shown to people.
+    pub fn come_into(&self, action: &Action) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        let is_statement = matches!(action.phase, Phase::Query | Phase::Prepare | Phase::Execute);
+        let touched = match &action.facts.provenance {
+            Some(provenance) => !provenance.touched.is_empty(),
+            // Of what could not be traced nothing is known.
+            None => is_statement,
+        };
+        let values = action.binds.iter().filter_map(|bind| bind.value.as_deref());
+        touched
+            || std::iter::once(action.text.as_str())
+                .chain(values)
+                .any(|text| !self.detectors.find(text.as_bytes()).is_empty())
+    }
+
+    /// A text that is written down: without the values of any label that tell by themselves what they are.
+    pub fn words<'a>(&self, text: Cow<'a, str>) -> Cow<'a, str> {
+        let hits = self.detectors.find(text.as_bytes());
+        if hits.is_empty() {
+            return text;
+        }
+        let mut out = String::with_capacity(text.len());
+        let mut at = 0;
+        for hit in hits {
+            out.push_str(text.get(at..hit.range.start).unwrap_or_default());
+            let label = self.labels.iter().find(|label| label.detect.contains(&hit.detector));
+            out.push('[');
+            out.push_str(label.map_or("masked", |label| &label.name));
+            out.push(']');
+            at = hit.range.end;
+        }
+        out.push_str(text.get(at..).unwrap_or_default());
+        Cow::Owned(out)
+    }
+
+    /// The names of those in a set.
+    pub fn names(&self, set: LabelSet) -> impl Iterator<Item = &str> {
+        let all = self.labels.iter().enumerate();
+        all.filter(move |(place, _)| set.contains(LabelSet::of(*place))).map(|(_, label)| label.name.as_str())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::inventory::{Source, load};
+
+    /// The labels of a resource `orders`, from a labels.toml.
+    pub(in crate::mask) fn labels(text: &str) -> Arc<Labels> {
+        let source = |file: &str, text: &str| Source { file: file.to_owned(), text: text.to_owned() };
+        let resources = source("resources.toml", "[resource.orders]\nhosts = [\"db\"]\nports = [5432]\n");
+        let inventory = load(&resources, &source("agents.toml", ""), &[]).unwrap_or_else(|f| panic!("{f:?}"));
+        let inventory =
+            inventory.with_labels(&source("labels.toml", text)).unwrap_or_else(|f| panic!("{f:?}"));
+        inventory.labels(&"orders".parse().expect("a name"))
+    }
+
+    #[test]
+    fn patterns_match_whole_names() {
+        for (pattern, name, fits) in [
+            ("email", "email", true),
+            ("email", "email2", false),
+            ("*", "", true),
+            ("*_email", "work_email", true),
+            ("*_email", "work_email_", false),
+            ("a*b*c", "aXbYc", true),
+            ("a*b*c", "acb", false),
+            ("a*a", "a", false),
+        ] {
+            assert_eq!(matches(pattern, name), fits, "{pattern} {name}");
+        }
+        assert!(
+            Pattern::parse("a.b").is_none()
+                && Pattern::parse("a..b").is_none()
+                && Pattern::parse("a.b.c.d").is_none()
+        );
+    }
+
+    #[test]
+    fn columns_are_labelled_by_their_names() {
+        let labels =
+            labels("[label.ssn]\ncolumns = [\"public.customers.ssn\", \"*.*.*_ssn\"]\nmask = \"null\"\n");
+        let ssn = LabelSet::of(0);
+        assert_eq!(labels.of_column("public", "customers", "ssn"), ssn);
+        assert_eq!(labels.of_column("a", "b", "the_ssn"), ssn);
+        assert!(labels.of_column("public", "customers", "id").is_empty());
+        assert_eq!(labels.of_column("pg_catalog", "pg_statistic", "stavalues1"), LabelSet::of(1));
+        assert_eq!(labels.names(ssn).collect::<Vec<_>>(), ["ssn"]);
+    }
+}

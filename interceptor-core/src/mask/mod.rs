@@ -1,0 +1,20 @@
+//! Masking: which data is labelled, what hides it, and what may be shown to whom.
+//!
+//! The road: [`Labels`] say which columns and which values are what; policy says which of them a caller may `see`; the
+//! rest are [`Hiding`]. Promises: what cannot be shown to be clean is hidden; a value that breaks an assumption is
+//! nothing (NULL), never itself. Nothing here knows a wire format, a file or a clock.
+
+mod check;
+mod detect;
+mod form;
+mod hiding;
+mod labels;
+mod provenance;
+mod set;
+
+pub use detect::{Detector, Detectors};
+pub use form::Form;
+pub use hiding::{Hiding, Mask, MaskKey};
+pub use labels::{Label, Labels, Pattern};
+pub use provenance::{Outputs, Provenance};
+pub use set::LabelSet;

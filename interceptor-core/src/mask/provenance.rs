@@ -1,0 +1,94 @@
+//! Where the values of an answer come from, as far as the statement and the catalogue tell.
+
+use std::collections::BTreeMap;
+
+use super::LabelSet;
+
+/// The labels of what a statement answers with.
+///
+/// Its default knows nothing, so that everything in the answer carries every label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Provenance {
+    /// The columns of each relation that the statement names, by the relation's number: each column's own number, and
+    /// the labels that it carries.
+    pub origins: BTreeMap<u32, Vec<(i16, LabelSet)>>,
+    /// The labels of what comes from no column.
+    pub outputs: Outputs,
+    /// The labels of everything that comes into it, shown or not.
+    pub touched: LabelSet,
+}
+
+/// The labels of outputs, by their places.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Outputs {
+    /// One by one. None where any number of columns may stand.
+    Each(Vec<Option<LabelSet>>),
+    /// All alike.
+    Any(LabelSet),
+}
+
+impl Default for Provenance {
+    fn default() -> Self {
+        Self { origins: BTreeMap::new(), outputs: Outputs::Any(LabelSet::ALL), touched: LabelSet::ALL }
+    }
+}
+
+impl Provenance {
+    /// What is known to touch no data.
+    pub fn clean() -> Self {
+        Self { origins: BTreeMap::new(), outputs: Outputs::Any(LabelSet::NONE), touched: LabelSet::NONE }
+    }
+
+    /// The labels of column `column` of relation `relation`; 0 is the whole row. What is not known carries all.
+    pub fn of_column(&self, relation: u32, column: i16) -> LabelSet {
+        let Some(columns) = self.origins.get(&relation) else { return LabelSet::ALL };
+        match column {
+            0 => columns.iter().map(|(_, labels)| *labels).collect(),
+            // What the server adds of its own: where a row lies, and who wrote it.
+            ..0 => LabelSet::NONE,
+            _ => columns
+                .iter()
+                .find(|(number, _)| *number == column)
+                .map_or(LabelSet::ALL, |(_, labels)| *labels),
+        }
+    }
+
+    /// The labels of output `place` of `count`, where that comes from no column.
+    pub fn of_output(&self, place: usize, count: usize) -> LabelSet {
+        match &self.outputs {
+            Outputs::Any(labels) => *labels,
+            Outputs::Each(each) if each.len() == count && !each.contains(&None) => {
+                each.get(place).copied().flatten().unwrap_or(LabelSet::ALL)
+            }
+            // A star stands for any number of columns, and may bring anything.
+            Outputs::Each(each) if each.contains(&None) => self.touched,
+            Outputs::Each(_) => LabelSet::ALL,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_carries_every_label() {
+        let nothing = Provenance::default();
+        assert_eq!(nothing.of_column(1, 1), LabelSet::ALL);
+        assert_eq!(nothing.of_output(0, 1), LabelSet::ALL);
+        let one = LabelSet::of(0);
+        let some = Provenance {
+            origins: BTreeMap::from([(7, vec![(1, LabelSet::NONE), (2, one)])]),
+            outputs: Outputs::Each(vec![Some(LabelSet::NONE), Some(one)]),
+            touched: one,
+        };
+        assert_eq!(
+            [1, 2, 3, 0, -1].map(|column| some.of_column(7, column)),
+            [LabelSet::NONE, one, LabelSet::ALL, one, LabelSet::NONE]
+        );
+        assert_eq!([0, 1].map(|place| some.of_output(place, 2)), [LabelSet::NONE, one]);
+        assert_eq!(some.of_output(0, 3), LabelSet::ALL, "it is not what was read");
+        let star = Provenance { outputs: Outputs::Each(vec![None, Some(LabelSet::NONE)]), ..some };
+        assert_eq!(star.of_output(1, 5), one);
+    }
+}

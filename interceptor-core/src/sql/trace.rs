@@ -1,0 +1,232 @@
+//! Which labels come into what a statement answers, decides by, and writes: its lineage, joined with the catalogue.
+//!
+//! Promise: an output counts as clean only where nothing that may mean a labelled column comes into it. A statement
+//! that runs code whose results are not known, or names a relation that is not there yet, has no clean output.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{Answer, Column, CopyStream, Lineage, Name, Reference, Relation, Statement, Uses};
+use crate::{
+    mask::{LabelSet, Labels, Outputs, Provenance},
+    model::{Effect, StatementFacts, StatementKind, Target, Verb},
+};
+
+/// Built-in functions that are not harmless, yet give back nothing that is stored in tables, by how they begin.
+const GIVE_NOTHING_STORED: [&str; 12] = [
+    "currval",
+    "lastval",
+    "nextval",
+    "pg_advisory_",
+    "pg_backend_pid",
+    "pg_cancel_backend",
+    "pg_export_snapshot",
+    "pg_notify",
+    "pg_sleep",
+    "pg_terminate_backend",
+    "pg_try_advisory_",
+    "setval",
+];
+
+/// Adds to `facts`, which are those of `statement` by `answer`, what the labels of the resource say of it: where its
+/// answer comes from, and an effect for each label that it filters by or carries away.
+pub fn trace(statement: &Statement, answer: &Answer, labels: &Labels, facts: &mut StatementFacts) {
+    if labels.is_empty() {
+        return;
+    }
+    let known = Known::of(statement, answer, facts);
+    let lineage = &statement.lineage;
+    let all = labels.iter().enumerate().map(|(place, _)| LabelSet::of(place)).collect();
+    let filters = known.labels(&lineage.filters);
+    let copies = known.copies(statement, facts, all);
+    facts.provenance = Some(Arc::new(known.provenance(statement)));
+    for (verb, set) in [(Verb::LabelFilter, filters), (Verb::LabelCopy, copies)] {
+        let names = labels.names(set.and(all)).map(|name| Target::Label(name.to_owned()));
+        for effect in names.map(|target| Effect { verb, target }) {
+            if !facts.effects.contains(&effect) {
+                facts.effects.push(effect);
+            }
+        }
+    }
+}
+
+/// What the names of one statement carry.
+struct Known<'a> {
+    lineage: &'a Lineage,
+    answer: &'a Answer,
+    /// The columns of each relation that it names.
+    relations: Vec<(u32, &'a [Column])>,
+    /// By the names of columns, and those that the statement gives.
+    names: BTreeMap<&'a str, LabelSet>,
+    /// All labels of all of them.
+    whole: LabelSet,
+    /// What runs gives back what is not known.
+    loose: bool,
+}
+
+impl<'a> Known<'a> {
+    fn of(statement: &'a Statement, answer: &'a Answer, facts: &StatementFacts) -> Self {
+        let lineage = &statement.lineage;
+        let mut loose = lineage.odd || facts.effects.iter().any(is_loose);
+        let mut relations = Vec::new();
+        for name in named(statement) {
+            match answer.relations.get(name) {
+                Some(Relation::Found { object, columns, .. }) => match object.oid {
+                    Some(oid) => relations.push((oid, columns.as_slice())),
+                    None => loose = true,
+                },
+                Some(Relation::Missing) | None => loose = true,
+            }
+        }
+        let mut names: BTreeMap<&str, LabelSet> = BTreeMap::new();
+        for column in relations.iter().flat_map(|(_, columns)| *columns) {
+            let labels = names.entry(&column.name).or_default();
+            *labels = labels.or(column.labels);
+        }
+        let whole = names.values().copied().collect();
+        let mut known = Self { lineage, answer, relations, names, whole, loose };
+        known.follow();
+        known
+    }
+
+    /// Follows the names that the statement gives, until nothing changes.
+    fn follow(&mut self) {
+        let lineage = self.lineage;
+        loop {
+            let mut changed = false;
+            for (name, made_of) in &lineage.given {
+                let more = self.labels(made_of);
+                let labels = self.names.entry(name).or_default();
+                changed |= !labels.contains(more);
+                *labels = labels.or(more);
+            }
+            if !changed {
+                break;
+            }
+        }
+        // What has a name that is not told may be meant by any name.
+        let unnamed = lineage.unnamed.iter().any(|uses| !self.labels(uses).is_empty());
+        self.loose |= unnamed;
+    }
+
+    /// The labels that come into what is mentioned.
+    fn labels(&self, uses: &Uses) -> LabelSet {
+        let stands_for_all =
+            |name: &String| self.lineage.rows.contains(name) || self.lineage.renamed.contains(name);
+        let mut labels: LabelSet = uses
+            .names
+            .iter()
+            .chain(&uses.fields)
+            .filter_map(|name| self.names.get(name.as_str()).copied())
+            .collect();
+        let any = uses.whole
+            || uses.names.iter().any(stands_for_all)
+            || uses.fields.iter().any(|name| self.lineage.renamed.contains(name) || self.may_be_of_row(name));
+        if any {
+            labels = labels.or(self.whole);
+        }
+        labels
+    }
+
+    /// Whether a name behind a dot may be a function of the whole row before it.
+    fn may_be_of_row(&self, name: &str) -> bool {
+        let labelled = |columns: &[Column]| columns.iter().any(|column| !column.labels.is_empty());
+        let has = |columns: &[Column]| columns.iter().any(|column| column.name == name);
+        if self.relations.iter().any(|(_, columns)| labelled(columns) && has(columns)) {
+            return false;
+        }
+        let is_function = self
+            .answer
+            .functions
+            .get(&Name { schema: None, name: name.to_owned() })
+            .is_none_or(|function| !function.built_in.is_empty() || !function.users.is_empty());
+        is_function || !self.names.contains_key(name)
+    }
+
+    fn provenance(&self, statement: &Statement) -> Provenance {
+        let lineage = self.lineage;
+        let origins = self
+            .relations
+            .iter()
+            .map(|(oid, columns)| {
+                (*oid, columns.iter().map(|column| (column.number, column.labels)).collect())
+            })
+            .collect();
+        if self.loose {
+            return Provenance { origins, ..Provenance::default() };
+        }
+        let outputs = match (&lineage.outputs, statement.kind) {
+            // A plan tells of what the statement compares with.
+            (_, StatementKind::Explain) | (None, _) => Outputs::Any(self.whole),
+            (Some(outputs), _) => Outputs::Each(
+                outputs.iter().map(|output| (!output.star).then(|| self.labels(&output.uses))).collect(),
+            ),
+        };
+        Provenance { origins, outputs, touched: self.whole }
+    }
+
+    /// The labels of what is carried to where nothing follows it.
+    fn copies(&self, statement: &Statement, facts: &StatementFacts, all: LabelSet) -> LabelSet {
+        let mut copies = self.labels(&statement.lineage.written);
+        if self.loose && !statement.lineage.written.is_empty() && !self.whole.is_empty() {
+            copies = copies.or(self.whole);
+        }
+        if facts.effects.iter().any(carries_away) {
+            copies = copies.or(self.labels(&statement.lineage.all));
+        }
+        if statement.copy == Some(CopyStream::ToClient) || is_copy_out(statement, facts) {
+            // Its rows tell nothing of where they come from.
+            let read = if self.loose { all } else { self.whole };
+            copies = copies.or(read);
+        }
+        for effect in &facts.effects {
+            copies = copies.or(match (effect.verb, &effect.target) {
+                // It may carry another name afterwards, or something else another's.
+                (Verb::SchemaAlter, Target::Table(_)) if statement.kind == StatementKind::Alter => self.whole,
+                (Verb::SchemaAlter, Target::Other { kind, .. })
+                    if matches!(kind.as_str(), "schema" | "database") =>
+                {
+                    all
+                }
+                _ => LabelSet::NONE,
+            });
+        }
+        copies
+    }
+}
+
+fn named(statement: &Statement) -> impl Iterator<Item = &Name> {
+    statement.effects.iter().filter_map(|(_, reference)| match reference {
+        Reference::Relation(name) => Some(name),
+        _ => None,
+    })
+}
+
+/// A COPY to a file or a program of the server's.
+fn is_copy_out(statement: &Statement, facts: &StatementFacts) -> bool {
+    let writes = facts.effects.iter().any(|effect| effect.verb == Verb::DataInsert);
+    statement.kind == StatementKind::Copy && statement.copy.is_none() && !writes
+}
+
+/// Whether what it gives back is not known.
+fn is_loose(effect: &Effect) -> bool {
+    match (effect.verb, &effect.target) {
+        (Verb::FunctionCall, Target::Function(function)) => {
+            let nothing = function.schema == "pg_catalog"
+                && GIVE_NOTHING_STORED.iter().any(|begin| function.name.starts_with(begin));
+            !nothing
+        }
+        (Verb::FunctionCall | Verb::Unknown | Verb::ServerReach, _) => true,
+        _ => false,
+    }
+}
+
+/// Whether what it is given may be found elsewhere afterwards.
+fn carries_away(effect: &Effect) -> bool {
+    matches!(
+        effect.verb,
+        Verb::FunctionCall | Verb::ServerReach | Verb::SessionChange | Verb::Notify | Verb::Unknown
+    )
+}
+
+#[cfg(test)]
+mod tests;

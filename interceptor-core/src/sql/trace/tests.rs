@@ -1,0 +1,255 @@
+use super::*;
+use crate::{
+    mask::{Form, Label, Pattern},
+    model::Object,
+    sql::{Function, Question, analyze, batch_facts, question},
+};
+
+const SSN: usize = 0;
+
+fn labels() -> Labels {
+    let label = |name: &str, column: &str| Label {
+        name: name.to_owned(),
+        columns: vec![Pattern::parse(column).expect("a pattern")],
+        detect: Vec::new(),
+        form: Form::Null,
+    };
+    Labels::new(
+        "orders",
+        vec![label("ssn", "public.customers.ssn"), label("email", "public.customers.email")],
+    )
+    .expect("labels")
+}
+
+/// A server with `customers(id, name, ssn, email)` and `notes(id, note)`, and any function that is asked for.
+fn answer(asked: &Question) -> Answer {
+    let relation = |name: &Name| {
+        let columns: &[&str] = match name.name.as_str() {
+            "customers" => &["id", "name", "ssn", "email"],
+            "notes" => &["id", "note"],
+            _ => return Relation::Missing,
+        };
+        let labels = labels();
+        let columns = columns.iter().zip(1..).map(|(column, number)| Column {
+            number,
+            name: (*column).to_owned(),
+            labels: labels.of_column("public", &name.name, column),
+        });
+        Relation::Found {
+            object: Object {
+                database: "d".to_owned(),
+                schema: "public".to_owned(),
+                name: name.name.clone(),
+                oid: Some(if name.name == "customers" { 100 } else { 200 }),
+            },
+            reads: Vec::new(),
+            columns: columns.collect(),
+            children: Vec::new(),
+            consequences: Vec::new(),
+            has_rules: false,
+        }
+    };
+    // upper(text), which only computes, unless it has a name of its own.
+    let function = |name: &Name| match name.name.as_str() {
+        "own" => Function {
+            users: vec![Object {
+                database: "d".to_owned(),
+                schema: "public".to_owned(),
+                name: "own".to_owned(),
+                oid: Some(20_000),
+            }],
+            built_in: Vec::new(),
+        },
+        "pg_notify" => Function { users: Vec::new(), built_in: vec![3036] },
+        "set_config" => Function { users: Vec::new(), built_in: vec![2078] },
+        "nextval" => Function { users: Vec::new(), built_in: vec![1574] },
+        "id" | "name" | "ssn" | "email" | "note" | "x" => Function::default(),
+        _ => Function { users: Vec::new(), built_in: vec![871] },
+    };
+    Answer {
+        database: "d".to_owned(),
+        role: "agent".to_owned(),
+        search_path: vec!["pg_catalog".to_owned(), "public".to_owned()],
+        relations: asked.relations.iter().map(|name| (name.clone(), relation(name))).collect(),
+        functions: asked.functions.iter().map(|name| (name.clone(), function(name))).collect(),
+        ..Answer::default()
+    }
+}
+
+fn traced(text: &str) -> StatementFacts {
+    let statements = analyze(text).unwrap_or_else(|why| panic!("{text}: {why}"));
+    let answer = answer(&question(&statements));
+    let mut facts = batch_facts(&statements, &answer).remove(0);
+    trace(&statements[0], &answer, &labels(), &mut facts);
+    facts
+}
+
+/// For each output without an origin whether it is hidden, in letters: h or c.
+fn outputs(text: &str, count: usize) -> String {
+    let facts = traced(text);
+    let provenance = facts.provenance.expect("it was traced");
+    (0..count).map(|place| if provenance.of_output(place, count).is_empty() { 'c' } else { 'h' }).collect()
+}
+
+fn effects(text: &str) -> Vec<&'static str> {
+    let verbs = traced(text).effects.into_iter().map(|effect| effect.verb);
+    verbs.filter(|verb| matches!(verb, Verb::LabelFilter | Verb::LabelCopy)).map(Verb::as_str).collect()
+}
+
+#[test]
+fn what_is_computed_from_labelled_columns_is_hidden() {
+    for (text, expected) in [
+        ("SELECT upper(ssn), upper(name), 1 FROM customers", "hcc"),
+        ("SELECT ssn || '', ssn::text, name || 'x' FROM customers", "hhc"),
+        ("SELECT count(*), count(id) FROM customers", "cc"),
+        ("SELECT max(ssn), array_agg(email), array_agg(id) FROM customers", "hhc"),
+        (
+            "SELECT CASE WHEN ssn = '1' THEN 1 ELSE 0 END, coalesce(email, 'x'), coalesce(name, '') FROM customers",
+            "hhc",
+        ),
+        (
+            "SELECT row_to_json(c), c::text, (c).id::text, to_jsonb(customers.*) FROM customers c, customers",
+            "hhhh",
+        ),
+        ("SELECT upper(c.name), md5(c.ssn) FROM customers AS c", "ch"),
+        ("SELECT c.row_to_json, upper(c.id) FROM customers c", "hc"),
+        ("SELECT ssn(c) FROM customers c", "h"),
+        ("SELECT (SELECT max(ssn) AS m FROM customers), (SELECT count(*) FROM customers)", "hc"),
+        ("SELECT upper(x) FROM (SELECT ssn AS x, name AS y FROM customers) q", "h"),
+        ("SELECT upper(y) FROM (SELECT ssn AS x, name AS y FROM customers) q", "c"),
+        (
+            "WITH q AS (SELECT email AS e FROM customers), r AS (SELECT e AS f FROM q) SELECT f || '' FROM r",
+            "h",
+        ),
+        ("WITH q(a, b) AS (SELECT id, ssn FROM customers) SELECT upper(a), upper(b) FROM q", "hh"),
+        ("SELECT upper(q.b) FROM customers AS q(a, n, b, e)", "h"),
+        ("SELECT upper(upper) FROM (SELECT upper(ssn) FROM customers) q", "h"),
+        ("SELECT id FROM notes UNION ALL SELECT ssn FROM customers", "h"),
+        ("SELECT note, id FROM notes UNION ALL SELECT ssn, id FROM customers", "hc"),
+        ("SELECT upper(id) FROM (SELECT id FROM notes UNION ALL SELECT ssn FROM customers) q", "h"),
+        ("SELECT upper(id) FROM (SELECT * FROM notes UNION ALL SELECT id, ssn FROM customers) q", "h"),
+        ("SELECT array(SELECT ssn FROM customers), array(TABLE notes), ARRAY(TABLE customers)", "hhh"),
+        ("SELECT x FROM (VALUES ((SELECT ssn FROM customers))) v(x)", "h"),
+        ("SELECT unnest FROM customers, unnest(ARRAY[ssn])", "h"),
+        ("SELECT u FROM customers, unnest(ARRAY[ssn]) u", "h"),
+        ("SELECT json_agg(q) FROM (SELECT id FROM customers) q", "h"),
+        ("SELECT row_number() OVER (ORDER BY ssn), count(*) FILTER (WHERE email > 'a') FROM customers", "hh"),
+        ("SELECT \"ssn\"::text, SSN::text, \"SSN\"::text FROM customers", "hhc"),
+        ("SELECT U&\"\\0073sn\"::text FROM customers", "h"),
+        ("SELECT own(id) FROM notes", "h"),
+        ("SELECT id FROM notes, own(1)", "h"),
+        ("SELECT nextval('s'), upper(note) FROM notes", "cc"),
+        ("SELECT x || '' FROM missing", "h"),
+        ("SELECT upper(note) FROM notes", "c"),
+        ("EXPLAIN SELECT id FROM customers", "h"),
+        ("EXPLAIN SELECT id FROM notes", "c"),
+        ("INSERT INTO notes VALUES (1, 'x') RETURNING upper(note)", "c"),
+        ("UPDATE customers SET name = 'x' RETURNING ssn || '', upper(name)", "hc"),
+        ("DECLARE k CURSOR FOR SELECT upper(ssn), upper(name) FROM customers", "hc"),
+        ("SELECT 1 FROM customers UNION ALL SELECT 2", "c"),
+        ("SELECT *, upper(name) FROM customers", "hhhhh"),
+        ("SELECT * FROM notes", "cc"),
+    ] {
+        assert_eq!(outputs(text, expected.len()), expected, "{text}");
+    }
+}
+
+#[test]
+fn origins_carry_the_labels_of_their_columns() {
+    let provenance =
+        traced("SELECT * FROM customers JOIN notes USING (id)").provenance.expect("it was traced");
+    assert_eq!(provenance.of_column(100, 3), LabelSet::of(SSN));
+    assert!(
+        [(100, 1), (100, 2), (200, 1), (200, 2), (100, -1)]
+            .iter()
+            .all(|(relation, column)| provenance.of_column(*relation, *column).is_empty())
+    );
+    assert!(provenance.of_column(100, 0).contains(LabelSet::of(SSN)));
+    assert_eq!(provenance.of_column(300, 1), LabelSet::ALL);
+}
+
+#[test]
+fn what_decides_by_labelled_columns_is_told() {
+    for text in [
+        "SELECT id FROM customers WHERE ssn LIKE '4%'",
+        "SELECT id FROM customers c WHERE c.ssn = $1",
+        "SELECT id FROM customers ORDER BY ssn",
+        "SELECT id, ssn FROM customers ORDER BY 2",
+        "SELECT count(*) FROM customers GROUP BY ssn",
+        "SELECT count(*) FROM customers GROUP BY id HAVING max(ssn) > '1'",
+        "SELECT a.id FROM customers a JOIN customers b ON a.ssn = b.ssn",
+        "SELECT id FROM customers JOIN customers c USING (ssn)",
+        "SELECT id FROM customers NATURAL JOIN notes",
+        "SELECT DISTINCT ssn FROM customers",
+        "SELECT ssn FROM customers INTERSECT SELECT '123-45-6789'",
+        "SELECT ssn FROM customers UNION SELECT '1'",
+        "SELECT id FROM customers c WHERE c = ROW(1, 'a', 'b', 'c')::customers",
+        "SELECT id FROM notes WHERE note IN (SELECT ssn FROM customers)",
+        "SELECT id FROM notes WHERE EXISTS (SELECT 1 FROM customers WHERE ssn = note)",
+        "SELECT id FROM notes WHERE note IN (TABLE customers)",
+        "SELECT count(*) FILTER (WHERE ssn > '5') FROM customers",
+        "SELECT rank() OVER w FROM customers WINDOW w AS (ORDER BY ssn)",
+        "SELECT id FROM customers LIMIT (SELECT length(ssn) FROM customers)",
+        "SELECT g FROM customers, generate_series(1, length(ssn)) g",
+        "SELECT id FROM (SELECT id, ssn AS x FROM customers) q WHERE x = '1'",
+        "DELETE FROM customers WHERE ssn = '1'",
+        "UPDATE notes SET note = 'x' FROM customers WHERE ssn = note",
+        "INSERT INTO customers VALUES (1) ON CONFLICT (ssn) DO NOTHING",
+        "MERGE INTO notes USING customers ON ssn = note WHEN MATCHED THEN DELETE",
+    ] {
+        assert!(effects(text).contains(&"label.filter"), "{text}: {:?}", effects(text));
+    }
+    for text in [
+        "SELECT ssn, email FROM customers WHERE id = 1 AND name LIKE 'a%' ORDER BY name LIMIT 3",
+        "SELECT count(*) FROM customers",
+        "SELECT id FROM notes WHERE EXISTS (SELECT * FROM customers WHERE customers.id = notes.id)",
+        "SELECT * FROM customers c JOIN notes n ON n.id = c.id WHERE c.name = $1",
+        "INSERT INTO customers (id, ssn) VALUES (1, '123-45-6789') RETURNING id",
+        "UPDATE customers SET ssn = $1 WHERE id = $2 RETURNING ssn",
+        "SELECT 'a' UNION SELECT note FROM notes",
+    ] {
+        assert_eq!(effects(text), [] as [&str; 0], "{text}");
+    }
+}
+
+#[test]
+fn what_carries_labelled_data_away_is_told() {
+    for text in [
+        "UPDATE notes SET note = ssn FROM customers",
+        "UPDATE notes SET (note) = (SELECT ssn FROM customers)",
+        "INSERT INTO notes SELECT id, ssn FROM customers",
+        "INSERT INTO notes SELECT * FROM customers",
+        "INSERT INTO notes TABLE customers",
+        "WITH q AS (SELECT ssn AS s FROM customers) INSERT INTO notes SELECT 1, s FROM q",
+        "WITH i AS (INSERT INTO notes SELECT 1, ssn FROM customers RETURNING id) SELECT id FROM i",
+        "INSERT INTO notes VALUES (1, (SELECT ssn FROM customers))",
+        "INSERT INTO customers VALUES (1) ON CONFLICT (id) DO UPDATE SET name = customers.ssn",
+        "MERGE INTO notes USING customers ON notes.id = customers.id WHEN NOT MATCHED THEN INSERT VALUES (1, customers.ssn)",
+        "CREATE TABLE copy AS SELECT * FROM customers",
+        "CREATE TEMP TABLE copy AS SELECT ssn AS x FROM customers",
+        "SELECT ssn INTO copy FROM customers",
+        "SELECT own(ssn) FROM customers",
+        "SELECT pg_notify('c', ssn) FROM customers",
+        "SELECT set_config('a.b', ssn, false) FROM customers",
+        "COPY customers TO STDOUT",
+        "COPY customers (ssn) TO STDOUT",
+        "COPY (SELECT ssn FROM customers) TO STDOUT",
+        "COPY customers TO '/tmp/x'",
+        "ALTER TABLE customers RENAME COLUMN ssn TO x",
+        "ALTER TABLE customers SET SCHEMA other",
+        "ALTER TABLE customers ADD COLUMN more text",
+    ] {
+        assert!(effects(text).contains(&"label.copy"), "{text}: {:?}", effects(text));
+    }
+    for text in [
+        "INSERT INTO notes SELECT id, name FROM customers",
+        "CREATE TABLE copy AS SELECT id, name FROM customers",
+        "COPY notes TO STDOUT",
+        "COPY customers FROM STDIN",
+        "SELECT pg_notify('c', name) FROM customers",
+        "ALTER TABLE notes ADD COLUMN more text",
+        "CREATE INDEX ON customers (name)",
+    ] {
+        assert!(!effects(text).contains(&"label.copy"), "{text}: {:?}", effects(text));
+    }
+}

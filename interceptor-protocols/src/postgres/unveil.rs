@@ -1,0 +1,135 @@
+//! Where a resource's data has labels: what comes from upstream is shown to the client only as its veil says.
+//!
+//! Promise: rows, copied data, and the server's words pass here or nowhere. Where the resource has no labels, nothing is
+//! looked at and nothing is copied.
+
+use bytes::{Bytes, BytesMut};
+use interceptor_core::{
+    mask::{Hiding, Mask},
+    protocol::DecodeError,
+};
+
+use super::{
+    decode::PostgresDecoder,
+    described,
+    frame::Fields,
+    queue::{Entry, Kind, Place},
+    veil::{self, Plan},
+    words::{self, Words},
+};
+
+pub(super) fn malformed(tag: u8) -> DecodeError {
+    DecodeError::upstream(format!("a malformed {:?} message", char::from(tag)))
+}
+
+/// The statement of a Query whose answer comes now.
+fn place<C>(places: &[Place<C>], at: usize) -> Option<&Place<C>> {
+    places.iter().skip(at).find(|place| place.answers)
+}
+
+impl PostgresDecoder {
+    /// The rows that follow in the answer to the Query at the front are described so.
+    pub(super) fn describe(&mut self, body: Bytes) -> Result<(), DecodeError> {
+        if self.labels.is_empty() {
+            return Ok(());
+        }
+        let fields = described::read(body).map_err(|_| malformed(b'T'))?;
+        if let Some(Entry { kind: Kind::Query { places, at, .. }, veil, .. }) = self.queue.front() {
+            let provenance = place(places, *at).and_then(|place| place.provenance.as_ref());
+            veil.describe(&fields, provenance);
+        }
+        Ok(())
+    }
+
+    /// Whether a message at the front of the input must be looked at whole, though it would stream.
+    pub(super) fn is_veiled(&mut self, tag: u8) -> bool {
+        if self.labels.is_empty() || self.meter.stopped || !matches!(tag, b'D' | b'd') {
+            return false;
+        }
+        match self.queue.front() {
+            Some(entry) if entry.is_gate() => false,
+            Some(entry) if tag == b'd' => entry.veil.hiding().is_some(),
+            Some(entry) => !matches!(*entry.veil.plan(), Plan::Open),
+            None => false,
+        }
+    }
+
+    /// Adds a row or copied data with that body to `out`, as the client may see it.
+    pub(super) fn cover(&mut self, body: Bytes, tag: u8, out: &mut BytesMut) -> Result<(), DecodeError> {
+        let Some(entry) = self.queue.front() else { return Err(malformed(tag)) };
+        if tag == b'D' {
+            let plan = entry.veil.plan();
+            let hiding = entry.veil.hiding().flatten().map(|hiding| &**hiding);
+            return veil::row(body, &plan, hiding, out).map_err(|_| malformed(tag));
+        }
+        let format = entry.veil.copied();
+        let provenance = match &entry.kind {
+            Kind::Query { places, at, .. } => place(places, *at).and_then(|place| place.provenance.clone()),
+            _ => entry.veil.provenance().cloned(),
+        };
+        let hiding = entry.veil.hiding().map(|hiding| hiding.map(|hiding| &**hiding));
+        let words = Words::about(hiding, provenance.as_deref());
+        let copied = words::copied(&body, format, words).ok_or_else(|| {
+            DecodeError::upstream(
+                "copied data that cannot be masked; read it with SELECT, or COPY it as text",
+            )
+        })?;
+        out.extend_from_slice(&copied);
+        Ok(())
+    }
+
+    /// The message that the client gets instead of this one, if it is one of the server's words.
+    pub(super) fn said(&mut self, tag: u8, body: &Bytes) -> Result<Option<Bytes>, DecodeError> {
+        if self.labels.is_empty() || !matches!(tag, b'E' | b'N' | b'A' | b'S' | b'V') {
+            return Ok(None);
+        }
+        let last = self.mask.clone();
+        let (hiding, provenance) = match (self.queue.front(), tag) {
+            // Neither is about the statement that happens to be under way.
+            (_, b'A' | b'S') | (None, _) => (hiding_of(last.as_ref()), None),
+            (Some(entry), _) => {
+                let provenance = match &entry.kind {
+                    Kind::Query { places, at, .. } => {
+                        place(places, *at).and_then(|place| place.provenance.clone())
+                    }
+                    _ => entry.veil.provenance().cloned(),
+                };
+                match entry.exchange.is_some() && !entry.is_gate() {
+                    true => (entry.veil.hiding().map(|hiding| hiding.cloned()), provenance),
+                    // What has no words of its own may still tell of what was done before.
+                    false => (hiding_of(last.as_ref()), None),
+                }
+            }
+        };
+        let hiding = hiding.as_ref().map(|hiding| hiding.as_deref());
+        let words = Words::about(hiding, provenance.as_deref());
+        // Of no statement: whatever it is, what is looked for is covered.
+        let anybody = match hiding {
+            None => Words::Shown,
+            Some(None) => Words::Withheld,
+            Some(Some(hiding)) => Words::Looked(hiding),
+        };
+        let read = || -> Result<Bytes, super::frame::Malformed> {
+            match tag {
+                b'A' => words::notification(body.clone(), anybody),
+                b'S' => {
+                    let mut fields = Fields::new(body.clone());
+                    let (name, value) = (fields.string()?, fields.string()?);
+                    Ok(words::setting(&name, &value, anybody))
+                }
+                b'V' => words::result(body.clone(), words),
+                _ => Ok(words::message(tag, body.clone(), words)),
+            }
+        };
+        read().map(Some).map_err(|_| malformed(tag))
+    }
+}
+
+/// What is hidden: nothing at all (`None`), what is told, or everything (an inner none).
+fn hiding_of(mask: Option<&Mask>) -> Option<Option<std::sync::Arc<Hiding>>> {
+    match mask {
+        None => Some(None),
+        Some(Mask::Nothing) => None,
+        Some(Mask::Of(hiding)) => Some(Some(hiding.clone())),
+    }
+}

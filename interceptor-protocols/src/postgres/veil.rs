@@ -1,0 +1,266 @@
+//! Rows as the client may see them.
+//!
+//! Promises: a masked row is a valid DataRow with as many values as before; a value that cannot be read as its type says,
+//! or of whose type nothing is known, is NULL where it might hold something hidden. What nobody described is NULL. Rows
+//! in which nothing can be hidden are not looked at.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use interceptor_core::mask::{Form, Hiding, LabelSet, Mask, Provenance};
+
+use super::{
+    described::{Described, Field},
+    frame::{Fields, Malformed, put_value},
+    value::{self, Found},
+    words::Format,
+};
+
+/// The largest row that can be masked, in bytes.
+pub(super) const MAX_ROW: usize = 16 << 20;
+
+/// What is hidden in the answer to one message.
+#[derive(Debug, Clone)]
+pub(super) struct Veil {
+    /// None before it was judged: then everything is.
+    mask: Option<Mask>,
+    /// Where the values come from; a Query has one for each of its statements instead.
+    provenance: Option<Arc<Provenance>>,
+    /// Descriptions of the portal and of its statement, the first that there is holds.
+    described: Vec<Described>,
+    /// As what the statement was traced when it was prepared.
+    prepared_as: Option<Arc<Provenance>>,
+    /// Formats of results as they were bound.
+    formats: Arc<[i16]>,
+    /// What becomes of each column, once that is known.
+    plan: Option<Arc<Plan>>,
+    /// How data that is copied out is written.
+    copied: Format,
+}
+
+/// A prepared statement's part in it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Behind {
+    pub(super) described: Vec<Described>,
+    pub(super) prepared_as: Option<Arc<Provenance>>,
+    pub(super) formats: Arc<[i16]>,
+}
+
+/// What becomes of the columns of rows.
+#[derive(Debug)]
+pub(super) enum Plan {
+    /// They pass as they are.
+    Open,
+    /// All are NULL.
+    Closed,
+    /// One by one.
+    Each(Vec<Cover>),
+}
+
+/// What becomes of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cover {
+    /// It is shown.
+    Show,
+    /// It is looked through: its type, and whether it is binary.
+    Look(u32, bool),
+    /// It is NULL.
+    Null,
+    /// The label at this place says what stands for it: it is a text.
+    By(usize),
+}
+
+impl Veil {
+    /// Of what was not judged.
+    pub(super) fn closed() -> Self {
+        Self {
+            mask: None,
+            provenance: None,
+            described: Vec::new(),
+            prepared_as: None,
+            formats: Arc::default(),
+            plan: None,
+            copied: Format::Binary,
+        }
+    }
+
+    /// Of what was judged.
+    pub(super) fn of(mask: Mask, provenance: Option<Arc<Provenance>>, behind: Behind) -> Self {
+        let Behind { described, prepared_as, formats } = behind;
+        Self {
+            mask: Some(mask),
+            provenance,
+            described,
+            prepared_as,
+            formats,
+            plan: None,
+            copied: Format::Binary,
+        }
+    }
+
+    /// What is hidden: nothing at all (`None`), what is told, or everything (an inner none).
+    pub(super) fn hiding(&self) -> Option<Option<&Arc<Hiding>>> {
+        match &self.mask {
+            None => Some(None),
+            Some(Mask::Nothing) => None,
+            Some(Mask::Of(hiding)) => Some(Some(hiding)),
+        }
+    }
+
+    /// Where the values come from, as far as the message as a whole tells.
+    pub(super) fn provenance(&self) -> Option<&Arc<Provenance>> {
+        self.provenance.as_ref()
+    }
+
+    /// Rows like this follow, of a statement with that provenance.
+    pub(super) fn describe(&mut self, fields: &[Field], provenance: Option<&Arc<Provenance>>) {
+        self.plan = Some(Arc::new(plan(self.mask.as_ref(), fields, provenance, None)));
+    }
+
+    /// A CopyOutResponse with that body has come.
+    pub(super) fn copies(&mut self, body: &[u8]) {
+        self.copied = if body.first() == Some(&0) { Format::Text } else { Format::Binary };
+    }
+
+    /// How copied data is written.
+    pub(super) fn copied(&self) -> Format {
+        self.copied
+    }
+
+    /// The statement has ended.
+    pub(super) fn end(&mut self) {
+        self.plan = None;
+    }
+
+    /// What becomes of the row that comes now.
+    pub(super) fn plan(&mut self) -> Arc<Plan> {
+        if let Some(plan) = &self.plan {
+            return plan.clone();
+        }
+        let plan = Arc::new(self.planned());
+        self.plan = Some(plan.clone());
+        plan
+    }
+
+    fn planned(&self) -> Plan {
+        if let Some(Mask::Nothing) = self.mask {
+            return Plan::Open;
+        }
+        let Some(fields) = self.described.iter().find_map(Described::get) else { return Plan::Closed };
+        // The description tells of the statement as it was prepared. Where its names mean something else by now, it may
+        // be that of other columns.
+        let origins =
+            |provenance: &Option<Arc<Provenance>>| provenance.as_ref().map(|all| all.origins.clone());
+        if origins(&self.provenance).is_none() || origins(&self.provenance) != origins(&self.prepared_as) {
+            return Plan::Closed;
+        }
+        plan(self.mask.as_ref(), &fields, self.provenance.as_ref(), Some(&self.formats))
+    }
+}
+
+fn plan(
+    mask: Option<&Mask>,
+    fields: &[Field],
+    provenance: Option<&Arc<Provenance>>,
+    formats: Option<&[i16]>,
+) -> Plan {
+    let hiding = match mask {
+        Some(Mask::Nothing) => return Plan::Open,
+        None => return Plan::Closed,
+        Some(Mask::Of(hiding)) => hiding,
+    };
+    let covers: Vec<Cover> = fields
+        .iter()
+        .enumerate()
+        .map(|(place, field)| {
+            let labels = match (provenance, field.relation) {
+                (None, _) => LabelSet::ALL,
+                (Some(provenance), 0) => provenance.of_output(place, fields.len()),
+                (Some(provenance), relation) => provenance.of_column(relation, field.column),
+            };
+            let format = match formats {
+                None => field.format,
+                Some([]) => 0,
+                Some([all]) => *all,
+                Some(each) => each.get(place).copied().unwrap_or(1),
+            };
+            match hiding.by(labels) {
+                Some(label) if field.relation != 0 && field.column != 0 && value::is_text(field.kind) => {
+                    if hiding.form(label) == Form::Null {
+                        Cover::Null
+                    } else {
+                        Cover::By(label)
+                    }
+                }
+                Some(_) => Cover::Null,
+                None if hiding.looks() && value::may_hold(field.kind) => Cover::Look(field.kind, format != 0),
+                None => Cover::Show,
+            }
+        })
+        .collect();
+    if covers.iter().all(|cover| *cover == Cover::Show) { Plan::Open } else { Plan::Each(covers) }
+}
+
+/// Writes the DataRow with that body as `plan` says.
+pub(super) fn row(
+    body: Bytes,
+    plan: &Plan,
+    hiding: Option<&Hiding>,
+    out: &mut BytesMut,
+) -> Result<(), Malformed> {
+    let mut fields = Fields::new(body);
+    let count = fields.count()?;
+    let covers = match (plan, hiding) {
+        (Plan::Each(covers), Some(hiding)) if covers.len() == count => Some((covers, hiding)),
+        _ => None,
+    };
+    out.put_u8(b'D');
+    let start = out.len();
+    out.put_i32(0);
+    out.put_u16(u16::try_from(count).map_err(|_| Malformed)?);
+    for place in 0..count {
+        let value = fields.value()?;
+        match (value, &covers) {
+            (Some(value), Some((covers, hiding))) => {
+                let cover = covers.get(place).copied().unwrap_or(Cover::Null);
+                match covered(&value, cover, hiding) {
+                    Now::Same => put_value(out, Some(&value)),
+                    Now::Null => put_value(out, None),
+                    Now::Text(text) => put_value(out, Some(&text)),
+                }
+            }
+            _ => put_value(out, None),
+        }
+    }
+    fields.end()?;
+    let length = u32::try_from(out.len().saturating_sub(start)).map_err(|_| Malformed)?;
+    if let Some(place) = out.get_mut(start..).and_then(<[u8]>::first_chunk_mut::<4>) {
+        *place = length.to_be_bytes();
+    }
+    Ok(())
+}
+
+/// What a value has become.
+enum Now {
+    Same,
+    Null,
+    Text(Vec<u8>),
+}
+
+fn covered(value: &[u8], cover: Cover, hiding: &Hiding) -> Now {
+    match cover {
+        Cover::Show => Now::Same,
+        Cover::Null => Now::Null,
+        Cover::By(label) => {
+            match std::str::from_utf8(value).ok().and_then(|value| hiding.cover(label, value)) {
+                Some(text) => Now::Text(text.into_bytes()),
+                None => Now::Null,
+            }
+        }
+        Cover::Look(kind, binary) => match value::look(value, kind, binary, hiding) {
+            Found::Nothing => Now::Same,
+            Found::Covered(text) => Now::Text(text),
+            Found::Hidden => Now::Null,
+        },
+    }
+}

@@ -1,0 +1,92 @@
+//! What is hidden in the answer to an exchange: the labels of its resource that policy does not let the caller see.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use interceptor_core::{
+    Held,
+    mask::{Hiding, LabelSet, Labels, Mask, MaskKey},
+    model::{Action, Mode},
+};
+
+use super::{NOBODY, PolicyGate, Rules, Subject};
+
+/// How many different sets of hidden labels are kept ready.
+const KEPT: usize = 256;
+
+/// Makes masks.
+#[derive(Debug)]
+pub(super) struct Masks {
+    key: MaskKey,
+    ready: Mutex<HashMap<(String, LabelSet), (Arc<Labels>, Arc<Hiding>)>>,
+}
+
+impl Masks {
+    /// Those whose digests are made with `key`.
+    pub(super) fn new(key: MaskKey) -> Self {
+        Self { key, ready: Mutex::default() }
+    }
+
+    fn of(&self, labels: Arc<Labels>, hidden: LabelSet) -> Mask {
+        if hidden.is_empty() {
+            return Mask::Nothing;
+        }
+        // A panic elsewhere leaves it whole: every change is one call.
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (labels.resource().to_owned(), hidden);
+        if let Some((of, hiding)) = ready.get(&key)
+            && Arc::ptr_eq(of, &labels)
+        {
+            return Mask::Of(hiding.clone());
+        }
+        if ready.len() >= KEPT {
+            ready.clear();
+        }
+        let hiding = Arc::new(Hiding::new(labels.clone(), hidden, &self.key));
+        ready.insert(key, (labels, hiding.clone()));
+        Mask::Of(hiding)
+    }
+}
+
+impl PolicyGate {
+    /// The mask of the answer to `held`.
+    pub(super) fn mask(&self, rules: &Rules, subject: &Subject, held: &Held) -> Mask {
+        let actions = held.actions().iter();
+        self.hiding(rules, subject, actions.enumerate(), held.actions().len())
+    }
+
+    /// The mask of the answer to `action`, which stands alone.
+    pub(super) fn mask_of(&self, rules: &Rules, subject: &Subject, action: &Action) -> Mask {
+        self.hiding(rules, subject, [(0, action)].into_iter(), 1)
+    }
+
+    fn hiding<'a>(
+        &self,
+        rules: &Rules,
+        subject: &Subject,
+        actions: impl Iterator<Item = (usize, &'a Action)>,
+        count: usize,
+    ) -> Mask {
+        let Some(resource) = &subject.resource else { return Mask::Nothing };
+        let labels = rules.inventory.labels(resource);
+        // To observe is to let everything pass, as every record of it says. A broken glass uncovers nothing.
+        let stance = self.stance(rules, subject);
+        if labels.is_empty() || (stance.mode == Mode::Observe && stance.glass.is_none()) {
+            return Mask::Nothing;
+        }
+        let mut hidden = LabelSet::NONE;
+        for (place, action) in actions {
+            let spent = self.spent(rules, subject);
+            hidden = hidden.or(rules.policy.hidden(&subject.asks(action, (place, count), spent, &NOBODY)));
+        }
+        self.masks.of(labels, hidden)
+    }
+
+    /// The labels of the subject's resource.
+    pub(super) fn labels(rules: &Rules, subject: &Subject) -> Arc<Labels> {
+        let name = subject.resource.as_ref();
+        name.map_or_else(|| Arc::new(Labels::none("")), |name| rules.inventory.labels(name))
+    }
+}

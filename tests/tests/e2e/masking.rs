@@ -1,0 +1,439 @@
+//! Masking against a real server: whatever an agent writes, no seeded value reaches it, the record, or a log.
+
+use interceptor_tests::{
+    Bed, Finished, Installation, Job, RunningBed, Setup, installation::DSN, places, process::PATIENCE,
+};
+
+/// Values that nobody may see. They have no shape that a detector knows, so that columns alone tell what they are.
+const SEEDED: [&str; 3] = ["zqx-sesame-4711", "zqx-pepper-8812", "zqx-tarragon-93"];
+/// Values that tell by themselves what they are.
+const TELLING: [&str; 3] = ["4111111111111111", "walter.white@example.org", "078-05-1120"];
+
+const LABELS: &str = r#"
+[label.secret]
+columns = ["public.people.code", "*.*.*_code"]
+mask = "redact"
+
+[label.card]
+columns = ["public.people.number"]
+detect = ["card", "us_ssn"]
+mask = "null"
+
+[label.email]
+detect = ["email"]
+mask = "redact"
+"#;
+
+/// Everything but seeing: what is stopped is stopped by masking alone.
+const EVERYTHING: &str = r#"
+@id("everything")
+permit (
+    principal,
+    action in [
+        Action::"connect", Action::"data", Action::"schema", Action::"transaction", Action::"session.change",
+        Action::"cancel", Action::"function.call", Action::"server.reach", Action::"maintenance", Action::"notify",
+        Action::"access.change", Action::"resolve"
+    ],
+    resource
+);
+"#;
+
+const SEEING: &str = r#"
+@id("sees")
+permit (principal, action in Action::"see", resource is Label in Resource::"orders");
+"#;
+
+const SCHEMA: &str = r#"
+SET ROLE app;
+CREATE TYPE pair AS (a text, b text);
+CREATE TABLE people (id int PRIMARY KEY, name text, code text UNIQUE, number text, tags text[], loud text
+    GENERATED ALWAYS AS (upper(code)) STORED);
+INSERT INTO people SELECT n, 'name' || n, c, '4111111111111111', ARRAY[c] FROM
+    (VALUES (1, 'zqx-sesame-4711'), (2, 'zqx-pepper-8812'), (3, 'zqx-tarragon-93')) AS v(n, c);
+UPDATE people SET tags = ARRAY['a'];
+CREATE TABLE parts (id int, part_code text) PARTITION BY RANGE (id);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
+INSERT INTO parts SELECT id, code FROM people;
+CREATE TABLE heirs (more text) INHERITS (people);
+INSERT INTO heirs (id, code) VALUES (9, 'zqx-tarragon-93');
+CREATE VIEW renamed AS SELECT id AS number_of, code AS harmless, name FROM people;
+CREATE VIEW nested AS SELECT harmless AS plain, number_of FROM renamed;
+CREATE VIEW computed AS SELECT id, code || '!' AS loud, id + 1 AS next FROM people;
+CREATE MATERIALIZED VIEW kept AS SELECT code AS k FROM people;
+CREATE TABLE talk (id int, body text, doc jsonb, raw bytea, num numeric, big bigint, mails text[], p pair);
+INSERT INTO talk VALUES (1, 'mail walter.white@example.org now, ssn 078-05-1120',
+    '{"m": "walter.white@example.org", "n": 4111111111111111}', 'walter.white@example.org', 4111111111111111,
+    4111111111111111, ARRAY['walter.white@example.org'], ROW('walter.white@example.org', '078-05-1120'));
+CREATE TABLE scratch (id int, body text);
+CREATE FUNCTION peep() RETURNS text LANGUAGE sql STABLE AS 'SELECT code FROM people LIMIT 1';
+CREATE FUNCTION tell() RETURNS int LANGUAGE plpgsql AS
+    'BEGIN RAISE NOTICE ''%'', (SELECT code FROM people LIMIT 1); RETURN 1; END';
+CREATE FUNCTION fail() RETURNS int LANGUAGE plpgsql AS
+    'BEGIN RAISE EXCEPTION ''%'', (SELECT code FROM people LIMIT 1) USING DETAIL = (SELECT code FROM people LIMIT 1); END';
+ANALYZE people;
+"#;
+
+fn stage(policies: &[&str]) -> (RunningBed, Installation) {
+    let bed = Bed::start();
+    bed.admin("orders", SCHEMA);
+    let mut setup = Setup::of(&bed).labels(LABELS);
+    for (place, policy) in policies.iter().enumerate() {
+        setup = setup.policy(&format!("{}0-masking.cedar", place + 2), policy);
+    }
+    (bed, setup.start())
+}
+
+/// Every way that we know to write a statement whose answer, error, notice or trace holds what is labelled.
+const TRICKS: &[&str] = &[
+    // Origins.
+    "SELECT code FROM people",
+    "SELECT * FROM people",
+    "TABLE people",
+    "SELECT code AS id, number AS x FROM people AS p",
+    "SELECT x FROM (SELECT code AS x FROM people) AS q",
+    "WITH q AS (SELECT code FROM people) SELECT * FROM q",
+    "WITH RECURSIVE q(n, c) AS (SELECT 1, code FROM people UNION ALL SELECT n + 1, c FROM q WHERE n < 2) SELECT c FROM q",
+    "SELECT code FROM ONLY people",
+    "SELECT (p).code FROM people p",
+    "SELECT p FROM people p",
+    "SELECT p.* FROM people p JOIN scratch ON true RIGHT JOIN people q ON true",
+    "SELECT loud FROM people",
+    "SELECT part_code FROM parts",
+    "SELECT part_code FROM parts_1",
+    "SELECT code FROM heirs",
+    "SELECT harmless FROM renamed",
+    "SELECT plain FROM nested",
+    "SELECT * FROM nested",
+    "SELECT loud FROM computed",
+    "SELECT k FROM kept",
+    "SELECT \"code\" FROM public.\"people\"",
+    "SELECT U&\"\\0063ode\" FROM people",
+    "UPDATE people SET name = name RETURNING code",
+    "UPDATE people SET name = name RETURNING *",
+    "DELETE FROM heirs RETURNING code",
+    "INSERT INTO people (id) VALUES (50) ON CONFLICT (id) DO UPDATE SET name = 'x' RETURNING code",
+    // Computed.
+    "SELECT upper(code), lower(code), reverse(code), md5(code), code || '' FROM people",
+    "SELECT code::varchar, code::bytea, code::name, CAST(code AS text) COLLATE \"C\" FROM people",
+    "SELECT encode(code::bytea, 'base64'), encode(code::bytea, 'hex'), encode(convert_to(code, 'UTF8'), 'escape') FROM people",
+    "SELECT substr(code, 1, 1), substr(code, 2, 1), substr(code, 3, 1), substr(code, 4, 1), ascii(code) FROM people",
+    "SELECT left(code, 8), right(code, 8), split_part(code, '-', 2), regexp_replace(code, '^zqx-', '') FROM people",
+    "SELECT string_to_array(code, NULL) FROM people",
+    "SELECT regexp_split_to_table(code, '') FROM people",
+    "SELECT coalesce(code, ''), CASE WHEN true THEN code END, nullif(code, ''), greatest(code, '') FROM people",
+    "SELECT max(code), min(code), array_agg(code), string_agg(code, ',') FROM people",
+    "SELECT row_to_json(p), to_jsonb(p), p::text, hstore_out FROM people p, (SELECT 1 AS hstore_out) h",
+    "SELECT row_to_json(p) FROM people p",
+    "SELECT p.row_to_json FROM people p",
+    "SELECT to_jsonb(people) ->> 'code' FROM people",
+    "SELECT json_agg(p), jsonb_agg(p.*), json_build_object('a', code), xmlforest(code) FROM people p",
+    "SELECT array_agg(p)::text, array(SELECT code FROM people), ROW(p.*)::text FROM people p",
+    "SELECT concat(p), concat_ws(',', p.*), format('%s', p) FROM people p",
+    "SELECT (SELECT code FROM people LIMIT 1)",
+    "SELECT (SELECT string_agg(c, '') FROM (SELECT code AS c FROM people) q)",
+    "SELECT id::text FROM scratch UNION ALL SELECT code FROM people",
+    "SELECT * FROM scratch UNION ALL SELECT id, code FROM people",
+    "SELECT body FROM (SELECT id, body FROM scratch UNION ALL SELECT id, code FROM people) q",
+    "SELECT id || '' FROM (SELECT * FROM scratch UNION ALL SELECT id, code FROM people) AS q(n, id)",
+    "SELECT unnest(ARRAY[code]) FROM people",
+    "SELECT u FROM people, unnest(ARRAY[code]) AS u",
+    "SELECT j.* FROM people p, jsonb_each_text(to_jsonb(p)) AS j",
+    "SELECT j.* FROM people p, json_to_record(row_to_json(p)) AS j(code text, id int)",
+    "SELECT (ARRAY[code])[1], (ARRAY(SELECT code FROM people))[1] FROM people",
+    "SELECT column1 FROM (VALUES ((SELECT code FROM people LIMIT 1))) v",
+    "SELECT upper(upper) FROM (SELECT upper(code) FROM people) q",
+    "SELECT first_value(code) OVER (), lag(code) OVER (), string_agg(code, '') OVER () FROM people",
+    "SELECT code FROM people FULL JOIN (SELECT code FROM people) q USING (code)",
+    "SELECT a.code || '' FROM people a, LATERAL (SELECT a.code AS c) b",
+    "SELECT xmlelement(name a, code), xmlagg(xmlelement(name b, code)) FROM people GROUP BY id, code",
+    "SELECT jsonb_path_query(to_jsonb(p), '$.code') FROM people p",
+    // Functions and texts.
+    "SELECT peep()",
+    "SELECT * FROM peep()",
+    "SELECT tell()",
+    "SELECT fail()",
+    "SELECT query_to_xml('SELECT code FROM people', true, false, '')",
+    "SELECT table_to_xml('people', true, false, '')",
+    "SELECT ts_stat('SELECT to_tsvector(code) FROM people')",
+    "DO $$ BEGIN RAISE NOTICE '%', (SELECT code FROM people LIMIT 1); END $$",
+    "DO $$ BEGIN RAISE EXCEPTION '%', (SELECT code FROM people LIMIT 1); END $$",
+    // Written elsewhere.
+    "CREATE TABLE stolen AS SELECT code AS c FROM people",
+    "SELECT c FROM stolen",
+    "CREATE TEMP TABLE stolen_too AS SELECT * FROM people",
+    "SELECT * FROM stolen_too",
+    "SELECT code INTO TEMP stolen_three FROM people",
+    "SELECT * FROM stolen_three",
+    "INSERT INTO scratch SELECT id, code FROM people",
+    "INSERT INTO scratch TABLE parts",
+    "UPDATE scratch SET body = code FROM people",
+    "INSERT INTO scratch VALUES (1, (SELECT code FROM people LIMIT 1))",
+    "WITH q AS (SELECT code AS c FROM people) INSERT INTO scratch SELECT 1, c FROM q RETURNING body",
+    "MERGE INTO scratch s USING people p ON s.id = p.id WHEN NOT MATCHED THEN INSERT VALUES (p.id, p.code)",
+    "SELECT * FROM scratch",
+    "CREATE VIEW stolen_view AS SELECT code AS c FROM people",
+    "SELECT c FROM stolen_view",
+    "CREATE FUNCTION taken() RETURNS SETOF text LANGUAGE sql AS 'SELECT code FROM people'",
+    "SELECT taken()",
+    "ALTER TABLE people RENAME COLUMN code TO open",
+    "ALTER TABLE people RENAME TO others",
+    "ALTER TABLE people ADD COLUMN other text GENERATED ALWAYS AS (lower(code)) STORED",
+    "ALTER TABLE talk ADD COLUMN x text",
+    "SELECT set_config('my.code', code, false) FROM people",
+    "SELECT current_setting('my.code', true)",
+    "SHOW my.code",
+    "SELECT pg_notify('heard', code) FROM people",
+    "SELECT lo_from_bytea(0, code::bytea) FROM people",
+    // Deciding.
+    "SELECT id FROM people WHERE code LIKE 'zqx-s%'",
+    "SELECT id FROM people ORDER BY code",
+    "SELECT id, code FROM people ORDER BY 2",
+    "SELECT count(*) FROM people GROUP BY code HAVING max(code) > 'a'",
+    "SELECT DISTINCT code FROM people",
+    "SELECT code FROM people INTERSECT SELECT 'x' || 4711",
+    // Errors.
+    "SELECT code::int FROM people",
+    "SELECT 1 / (CASE WHEN code > '' THEN 0 ELSE 1 END) FROM people",
+    "SELECT id FROM people WHERE code::int = 1",
+    "INSERT INTO people (id, code) SELECT 77, code FROM people",
+    "UPDATE people SET id = 1 WHERE id = 2",
+    "UPDATE people SET code = 'x'",
+    "SELECT ('{\"a\": \"' || code || '\"')::json FROM people",
+    "SELECT no_such_column FROM people",
+    // The server's own.
+    "SELECT most_common_vals, histogram_bounds FROM pg_stats WHERE tablename = 'people'",
+    "SELECT * FROM pg_stats WHERE tablename = 'people'",
+    "SELECT stavalues1::text, stavalues2::text FROM pg_statistic",
+    "SELECT query FROM pg_stat_activity",
+    "EXPLAIN ANALYZE SELECT * FROM people",
+    // Out by COPY and cursors.
+    "COPY people TO STDOUT",
+    "COPY people (code) TO STDOUT (FORMAT csv)",
+    "COPY (SELECT code FROM people) TO STDOUT (FORMAT binary)",
+    "COPY renamed TO STDOUT",
+    "COPY (SELECT harmless FROM renamed) TO STDOUT",
+    "COPY talk (body, mails) TO STDOUT",
+    "COPY talk TO STDOUT (FORMAT csv)",
+    // Values that tell by themselves.
+    "SELECT * FROM talk",
+    "SELECT body, doc, raw, num, big, mails, p FROM talk",
+    "SELECT body || '', doc ->> 'm', num::text, big + 0, mails[1], (p).a FROM talk",
+    "SELECT encode(body::bytea, 'hex'), encode(doc::text::bytea, 'base64') FROM talk",
+    "SELECT array_agg(t), row_to_json(t) FROM talk t GROUP BY id",
+    "SELECT body::int FROM talk",
+];
+
+/// What may only be sent as several statements of one text.
+const TOGETHER: &str = "
+BEGIN;
+DECLARE c CURSOR FOR SELECT code, upper(code) FROM people;
+FETCH ALL FROM c;
+DECLARE b BINARY CURSOR FOR SELECT code FROM people;
+FETCH 2 FROM b;
+COMMIT;
+PREPARE p(int) AS SELECT code, reverse(code) FROM people WHERE id >= $1;
+EXECUTE p(1);
+BEGIN; CREATE TEMP TABLE people (id int, code text); ROLLBACK;
+SELECT 1 \\; SELECT code FROM people \\; SELECT 2;
+LISTEN heard;
+SELECT pg_notify('heard', body) FROM talk;
+SELECT 'heard';
+BEGIN; INSERT INTO scratch VALUES (5, 'x'); SELECT body, (SELECT code FROM people LIMIT 1) FROM scratch; ROLLBACK;
+";
+
+/// Where any of these values is found in `text`, plain or encoded.
+fn leaks(text: &str, values: &[&str]) -> Vec<String> {
+    use base64::Engine as _;
+    let squeezed: String =
+        text.chars().filter(|c| c.is_ascii_alphanumeric()).collect::<String>().to_lowercase();
+    let mut found = Vec::new();
+    for value in values {
+        let bare: String =
+            value.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
+        let hex: String = value.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let upper: String = value.to_uppercase().bytes().map(|byte| format!("{byte:02x}")).collect();
+        let url: String = value.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let base64 = base64::engine::general_purpose::STANDARD_NO_PAD.encode(value);
+        let md5 = format!("{:x}", <md5::Md5 as md5::Digest>::digest(value.as_bytes()));
+        let forms = [
+            ("plain", text.contains(*value)),
+            ("any case, split", squeezed.contains(&bare)),
+            ("reversed", squeezed.contains(&bare.chars().rev().collect::<String>())),
+            ("hex", text.to_lowercase().contains(&hex) || text.to_lowercase().contains(&upper)),
+            ("url", text.contains(&url)),
+            // The last letters hang on what follows.
+            ("base64", text.contains(&base64[..base64.len() - 2])),
+            ("md5", text.contains(&md5)),
+            // The telling part alone.
+            (
+                "in part",
+                value
+                    .split('-')
+                    .nth(1)
+                    .filter(|part| part.len() > 4)
+                    .is_some_and(|part| squeezed.contains(part)),
+            ),
+        ];
+        found.extend(forms.iter().filter(|(_, leaks)| *leaks).map(|(form, _)| format!("{value} ({form})")));
+    }
+    found
+}
+
+/// Lines of `text` in which something leaks.
+fn leaking(text: &str, values: &[&str]) -> Vec<String> {
+    let lines = text.lines().filter(|line| !leaks(line, values).is_empty());
+    lines.map(str::to_owned).chain(leaks(text, values)).collect()
+}
+
+fn driver(installation: &Installation, way: &str, statements: &[&str]) -> Finished {
+    let script = installation.script("masking.py", include_str!("../clients/masking.py"));
+    let python = places::python().display().to_string();
+    let words = [python.as_str(), &script, DSN, way];
+    let input = serde_json::to_string(statements).unwrap();
+    Job::start(installation.captured("release-bot", &words), &input).finish(PATIENCE * 4)
+}
+
+#[track_caller]
+fn is_clean(finished: &Finished, values: &[&str]) {
+    assert!(!finished.timed_out, "{finished}");
+    let said = format!("{}\n{}", finished.stdout, finished.stderr);
+    assert_eq!(leaking(&said, values), [] as [&str; 0]);
+}
+
+/// The record and the daemon's log hold nothing either. What an agent itself wrote into a text is its own, unless a
+/// detector knows it.
+#[track_caller]
+fn nothing_is_recorded(installation: &mut Installation) {
+    let export = installation.interceptor(&["--json", "audit", "export", "--format", "jsonl"]).succeeded();
+    assert!(export.stdout.lines().count() > 50);
+    let values = [&SEEDED[..], &TELLING[..]].concat();
+    let answers: Vec<&str> =
+        export.stdout.lines().filter(|line| !line.contains("\"author\":\"gate\"")).collect();
+    assert_eq!(leaking(&answers.join("\n"), &values), [] as [&str; 0]);
+    let log = installation.stop().expect("the daemon");
+    is_clean(&log, &values);
+}
+
+fn all() -> Vec<&'static str> {
+    [&SEEDED[..], &TELLING[..]].concat()
+}
+
+#[test]
+fn the_check_itself_finds_what_leaks() {
+    for text in [
+        "zqx-sesame-4711",
+        "ZQX-SESAME-4711",
+        "z|q|x|-|s|e|s|a|m|e|-|4|7|1|1",
+        "1174-emases-xqz",
+        "7a71782d736573616d652d34373131",
+        "enF4LXNlc2FtZS00NzEx",
+        "sesame",
+    ] {
+        assert!(!leaks(text, &SEEDED).is_empty(), "{text}");
+    }
+    assert!(leaks("name1 [secret] 17", &all()).is_empty());
+}
+
+#[test]
+fn nothing_leaks_through_psql() {
+    let (bed, mut installation) = stage(&[EVERYTHING]);
+    // COPY TO STDOUT too is one text.
+    let text: String = TRICKS.iter().map(|trick| format!("{trick};\n")).collect();
+    let finished = installation.psql(&(text + TOGETHER + "\nSELECT 'the end', 1;\n"));
+    assert!(finished.stdout.contains("the end|1"), "{finished}");
+    assert!(finished.stdout.contains("[secret]") && finished.stdout.contains("[email]"), "{finished}");
+    is_clean(&finished, &all());
+    assert_eq!(bed.admin("orders", "SELECT count(*) FROM scratch WHERE body LIKE 'zqx%'"), "0");
+    assert_eq!(
+        bed.admin("orders", "SELECT count(*) FROM pg_class WHERE relname LIKE 'stolen%' AND relkind = 'r'"),
+        "0"
+    );
+    nothing_is_recorded(&mut installation);
+    installation.finish();
+}
+
+fn nothing_leaks_through(way: &str) {
+    let (_bed, mut installation) = stage(&[EVERYTHING]);
+    let finished = driver(&installation, way, TRICKS);
+    assert!(finished.stdout.trim_end().ends_with("done"), "{finished}");
+    assert!(finished.stdout.contains("[secret]") && finished.stdout.contains("[email]"), "{finished}");
+    is_clean(&finished, &all());
+    nothing_is_recorded(&mut installation);
+    installation.finish();
+}
+
+#[test]
+fn nothing_leaks_through_psycopg_in_text() {
+    nothing_leaks_through("psycopg-text");
+}
+
+#[test]
+fn nothing_leaks_through_psycopg_in_binary() {
+    nothing_leaks_through("psycopg-binary");
+}
+
+#[test]
+fn nothing_leaks_through_asyncpg() {
+    nothing_leaks_through("asyncpg");
+}
+
+/// What is not labelled arrives as it is, whatever stands beside it.
+#[test]
+fn what_is_not_labelled_is_shown() {
+    let (_bed, installation) = stage(&[EVERYTHING]);
+    let finished = installation.psql(
+        "SELECT id, name, code FROM people WHERE id = 1;\n\
+         SELECT count(*), max(id), upper(max(name)) FROM people WHERE name LIKE 'name%';\n\
+         SELECT number_of, harmless, name FROM renamed WHERE number_of = 2;\n\
+         SELECT next FROM computed WHERE id = 1;\n\
+         SELECT n.name, s.body FROM people n LEFT JOIN scratch s ON s.id = n.id WHERE n.id = 3 ORDER BY n.name;\n\
+         SELECT nope FROM people;\n\
+         COPY users (id, name) TO STDOUT;\n",
+    );
+    finished
+        .says("1|name1|[secret]")
+        .says("3|3|NAME3")
+        .says("2|[secret]|name2")
+        .says("name3|")
+        .says("100\tuser100")
+        .says("column \"nope\" does not exist");
+    for way in ["psycopg-text", "psycopg-binary", "asyncpg"] {
+        let finished = driver(
+            &installation,
+            way,
+            &["SELECT id, name, code, number FROM people WHERE id = 1", "SELECT * FROM users WHERE id = 7"],
+        );
+        assert!(finished.stdout.contains("(1, 'name1', '[secret]', None)"), "{finished}");
+        assert!(finished.stdout.contains("(7, 'user7', '[email]')"), "{finished}");
+    }
+    installation.finish();
+}
+
+/// Whoever may see sees; the record is masked all the same.
+#[test]
+fn a_rule_lets_see() {
+    let (_bed, mut installation) = stage(&[EVERYTHING, SEEING]);
+    let finished = installation.psql(
+        "SELECT code, number FROM people WHERE code = 'zqx-pepper-' || 8812;\nSELECT body FROM talk;\nCOPY people (code) TO STDOUT;\n\
+         SELECT id FROM people WHERE code = 'zqx-sesame-4711';\nSELECT 'walter.white@example.org';\n",
+    );
+    finished.says("zqx-pepper-8812|4111111111111111").says("078-05-1120").says("zqx-tarragon-93");
+    let records = installation.ended("COPY people");
+    assert!(records.one("COPY people").verbs().contains(&"label.copy"));
+    let export = installation.interceptor(&["--json", "audit", "export", "--format", "jsonl"]).succeeded();
+    assert_eq!(leaking(&export.stdout, &all()), [] as [&str; 0]);
+    is_clean(&installation.stop().expect("the daemon"), &all());
+    installation.finish();
+}
+
+/// A rule for one label shows that one alone, and a reload takes it away from sessions that are open.
+#[test]
+fn one_label_is_not_another() {
+    let one = "@id(\"mail\") permit (principal, action == Action::\"see\", resource is Label in Resource::\"orders\") \
+               when { resource.name == \"email\" };";
+    let (_bed, installation) = stage(&[EVERYTHING, one]);
+    let finished = installation.psql("SELECT body FROM talk;\nSELECT code FROM people WHERE id = 1;\nSELECT email FROM users WHERE id = 3;\n");
+    let finished = finished.says("[secret]").says("user3@example.org");
+    assert!(!finished.stdout.contains("078-05-1120"), "{finished}");
+    installation.finish();
+}
