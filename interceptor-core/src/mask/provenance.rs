@@ -39,6 +39,18 @@ impl Provenance {
         Self { origins: BTreeMap::new(), outputs: Outputs::Any(LabelSet::NONE), touched: LabelSet::NONE }
     }
 
+    /// Whether the same relations have the same labels at the same places in both, so that what was described under one
+    /// holds under the other.
+    pub fn describes_as(&self, other: &Self) -> bool {
+        let labelled = |provenance: &Self| -> Vec<(u32, Vec<(i16, LabelSet)>)> {
+            let some = |columns: &[(i16, LabelSet)]| {
+                columns.iter().copied().filter(|(_, labels)| !labels.is_empty()).collect()
+            };
+            provenance.origins.iter().map(|(oid, columns)| (*oid, some(columns))).collect()
+        };
+        labelled(self) == labelled(other)
+    }
+
     /// The labels of column `column` of relation `relation`; 0 is the whole row. What is not known carries all.
     pub fn of_column(&self, relation: u32, column: i16) -> LabelSet {
         let Some(columns) = self.origins.get(&relation) else { return LabelSet::ALL };
@@ -88,6 +100,13 @@ mod tests {
         );
         assert_eq!([0, 1].map(|place| some.of_output(place, 2)), [LabelSet::NONE, one]);
         assert_eq!(some.of_output(0, 3), LabelSet::ALL, "it is not what was read");
+        let wider = |column| Provenance {
+            origins: BTreeMap::from([(7, vec![(1, LabelSet::NONE), (column, one), (3, LabelSet::NONE)])]),
+            ..some.clone()
+        };
+        assert!(
+            wider(2).describes_as(&some) && !wider(4).describes_as(&some) && !nothing.describes_as(&some)
+        );
         let star = Provenance { outputs: Outputs::Each(vec![None, Some(LabelSet::NONE)]), ..some };
         assert_eq!(star.of_output(1, 5), one);
     }

@@ -166,6 +166,9 @@ fn the_shipped_policies_say_what_their_tables_expect() {
             &read(&folder.join("agents.toml")),
             &PROTOCOLS,
         )
+        .and_then(|inventory| {
+            ends("labels.toml").iter().try_fold(inventory, |inventory, labels| inventory.with_labels(labels))
+        })
         .unwrap_or_else(|faults| panic!("{faults:#?}"));
         let policy = Policy::load(&ends(".cedar"), &inventory).unwrap_or_else(|faults| panic!("{faults:#?}"));
         assert_eq!(policy.warnings(), [], "{}", folder.display());
@@ -179,7 +182,7 @@ fn the_shipped_policies_say_what_their_tables_expect() {
         }
         folders += 1;
     }
-    assert_eq!(folders, 5);
+    assert_eq!(folders, 6);
 }
 
 #[test]

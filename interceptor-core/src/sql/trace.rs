@@ -5,26 +5,48 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Answer, Column, CopyStream, Lineage, Name, Reference, Relation, Statement, Uses};
+use super::{Answer, Column, CopyStream, Lineage, Name, Reference, Relation, Statement, Uses, What};
 use crate::{
     mask::{LabelSet, Labels, Outputs, Provenance},
     model::{Effect, StatementFacts, StatementKind, Target, Verb},
 };
 
-/// Built-in functions that are not harmless, yet give back nothing that is stored in tables, by how they begin.
-const GIVE_NOTHING_STORED: [&str; 12] = [
+/// Built-in functions that are not harmless, yet give back nothing that is stored in tables but in the catalogue, by how
+/// they begin.
+const GIVE_NOTHING_STORED: [&str; 33] = [
+    "col_description",
+    "current_",
     "currval",
+    "format_type",
+    "has_",
     "lastval",
     "nextval",
+    "obj_description",
     "pg_advisory_",
     "pg_backend_pid",
     "pg_cancel_backend",
+    "pg_encoding_to_char",
     "pg_export_snapshot",
+    "pg_get_constraintdef",
+    "pg_get_expr",
+    "pg_get_function",
+    "pg_get_indexdef",
+    "pg_get_serial_sequence",
+    "pg_get_triggerdef",
+    "pg_get_userbyid",
+    "pg_get_viewdef",
     "pg_notify",
+    "pg_relation_size",
     "pg_sleep",
+    "pg_table_is_visible",
+    "pg_table_size",
     "pg_terminate_backend",
+    "pg_total_relation_size",
     "pg_try_advisory_",
+    "pg_type_is_visible",
     "setval",
+    "shobj_description",
+    "version",
 ];
 
 /// Adds to `facts`, which are those of `statement` by `answer`, what the labels of the resource say of it: where its
@@ -164,11 +186,38 @@ impl<'a> Known<'a> {
         Provenance { origins, outputs, touched: self.whole }
     }
 
+    /// Whether values come into it out of code that is not known: functions that it calls, and those of views and row
+    /// security that it reads.
+    fn brings_unknown(&self, statement: &Statement) -> bool {
+        let called =
+            |name: &Name| self.answer.functions.get(name).is_none_or(|found| !found.users.is_empty());
+        let runs = |name: &Name| match self.answer.relations.get(name) {
+            Some(Relation::Found { consequences, .. }) => consequences.iter().any(|consequence| {
+                consequence.of.contains(&Verb::DataRead)
+                    && matches!(&consequence.what, What::Runs(routine) if !routine.built_in)
+            }),
+            Some(Relation::Missing) | None => true,
+        };
+        statement.effects.iter().any(|(_, reference)| match reference {
+            Reference::Function(name) => called(name),
+            Reference::Attribute(name) => called(&Name { schema: None, name: name.clone() }),
+            Reference::Relation(name) => runs(name),
+            _ => false,
+        })
+    }
+
     /// The labels of what is carried to where nothing follows it.
     fn copies(&self, statement: &Statement, facts: &StatementFacts, all: LabelSet) -> LabelSet {
         let mut copies = self.labels(&statement.lineage.written);
-        if self.loose && !statement.lineage.written.is_empty() && !self.whole.is_empty() {
+        if self.loose && !statement.lineage.written.is_empty() {
             copies = copies.or(self.whole);
+        }
+        let given_on = statement.executes.is_some()
+            || !statement.lineage.written.is_empty()
+            || facts.effects.iter().any(|effect| carries_away(effect) && !is_own_function(effect));
+        if given_on && self.brings_unknown(statement) {
+            // What comes out of it may be anything.
+            copies = all;
         }
         if facts.effects.iter().any(carries_away) {
             copies = copies.or(self.labels(&statement.lineage.all));
@@ -218,6 +267,11 @@ fn is_loose(effect: &Effect) -> bool {
         (Verb::FunctionCall | Verb::Unknown | Verb::ServerReach, _) => true,
         _ => false,
     }
+}
+
+/// A call of code of somebody's own, which reads for itself what it may read.
+fn is_own_function(effect: &Effect) -> bool {
+    matches!(&effect.target, Target::Function(function) if function.schema != "pg_catalog")
 }
 
 /// Whether what it is given may be found elsewhere afterwards.

@@ -55,7 +55,8 @@ pub(super) fn of_call(facts: &StatementFacts, labels: &Labels) -> Option<Arc<Pro
         _ => false,
     };
     let plain = facts.unknown.is_none() && facts.effects.iter().all(is_plain);
-    (plain && !labels.is_empty()).then(|| Arc::new(Provenance::clean()))
+    let provenance = if plain { Provenance::clean() } else { Provenance::default() };
+    (!labels.is_empty()).then(|| Arc::new(provenance))
 }
 
 /// Adds to what opens a session which nobody looks at that all of these labels' data may leave by it.

@@ -149,10 +149,9 @@ impl Veil {
         let Some(fields) = self.described.iter().find_map(Described::get) else { return Plan::Closed };
         // The description tells of the statement as it was prepared. Where its names mean something else by now, it may
         // be that of other columns.
-        let origins =
-            |provenance: &Option<Arc<Provenance>>| provenance.as_ref().map(|all| all.origins.clone());
-        if origins(&self.provenance).is_none() || origins(&self.provenance) != origins(&self.prepared_as) {
-            return Plan::Closed;
+        match (&self.provenance, &self.prepared_as) {
+            (Some(now), Some(then)) if now.describes_as(then) => {}
+            _ => return Plan::Closed,
         }
         plan(self.mask.as_ref(), &fields, self.provenance.as_ref(), Some(&self.formats))
     }

@@ -231,6 +231,12 @@ fn what_carries_labelled_data_away_is_told() {
         "SELECT own(ssn) FROM customers",
         "SELECT pg_notify('c', ssn) FROM customers",
         "SELECT set_config('a.b', ssn, false) FROM customers",
+        "INSERT INTO notes SELECT 1, own(1)",
+        "UPDATE notes SET note = own(id)",
+        "CREATE TABLE copy AS SELECT own(1)",
+        "SELECT set_config('a.b', own(1), false)",
+        "SELECT pg_notify('c', own(1))",
+        "EXECUTE p(own(1))",
         "COPY customers TO STDOUT",
         "COPY customers (ssn) TO STDOUT",
         "COPY (SELECT ssn FROM customers) TO STDOUT",
@@ -249,6 +255,8 @@ fn what_carries_labelled_data_away_is_told() {
         "SELECT pg_notify('c', name) FROM customers",
         "ALTER TABLE notes ADD COLUMN more text",
         "CREATE INDEX ON customers (name)",
+        "SELECT own(1)",
+        "INSERT INTO notes VALUES (nextval('s'), 'x')",
     ] {
         assert!(!effects(text).contains(&"label.copy"), "{text}: {:?}", effects(text));
     }
