@@ -43,14 +43,11 @@ pub(super) fn iban(text: &[u8]) -> bool {
     if !(15..=34).contains(&plain.len()) {
         return false;
     }
-    let turned = plain.iter().skip(4).chain(plain.iter().take(4));
-    let rest = turned.fold(Some(0_u32), |rest, byte| {
-        let rest = rest?;
-        match byte {
-            b'0'..=b'9' => Some((rest * 10 + u32::from(byte - b'0')) % 97),
-            b'A'..=b'Z' => Some((rest * 100 + u32::from(byte - b'A') + 10) % 97),
-            _ => None,
-        }
+    let mut turned = plain.iter().skip(4).chain(plain.iter().take(4));
+    let rest = turned.try_fold(0_u32, |rest, byte| match byte {
+        b'0'..=b'9' => Some((rest * 10 + u32::from(byte - b'0')) % 97),
+        b'A'..=b'Z' => Some((rest * 100 + u32::from(byte - b'A') + 10) % 97),
+        _ => None,
     });
     rest == Some(1)
 }

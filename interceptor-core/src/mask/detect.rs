@@ -297,7 +297,7 @@ impl Detectors {
 
 /// What a run decodes to.
 fn decoded(run: &[u8]) -> Vec<Vec<u8>> {
-    let hexadecimal = (run.len() % 2 == 0 && run.iter().all(u8::is_ascii_hexdigit)).then(|| {
+    let hexadecimal = (run.len().is_multiple_of(2) && run.iter().all(u8::is_ascii_hexdigit)).then(|| {
         let digit =
             |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()).unwrap_or(0);
         run.chunks_exact(2)

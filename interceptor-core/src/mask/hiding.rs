@@ -5,7 +5,8 @@ use std::sync::Arc;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
-use super::{Detectors, Form, LabelSet, Labels};
+use super::{Detectors, Form, Label, LabelSet, Labels, Provenance};
+use crate::model::{MaskLayer, MaskRecord};
 
 /// The key that digests are made with. Its `Debug` prints none of it.
 #[derive(Clone)]
@@ -72,6 +73,25 @@ impl Hiding {
         // The patterns were built when the labels were loaded.
         let detectors = Detectors::new(&wanted).unwrap_or_else(|_| labels.detectors().clone());
         Self { labels, hidden, keys, detectors }
+    }
+
+    /// What may be masked in the answer of a statement with that provenance.
+    pub fn in_answer_of(&self, provenance: &Provenance) -> Vec<MaskRecord> {
+        let touched = provenance.touched;
+        let layer = |place: usize, label: &Label| {
+            let one = LabelSet::of(place);
+            match self.hidden.contains(one) {
+                false => None,
+                true if touched == LabelSet::ALL => Some(MaskLayer::Unknown),
+                true if touched.contains(one) => Some(MaskLayer::Column),
+                true => (!label.detect.is_empty()).then_some(MaskLayer::Value),
+            }
+        };
+        let each = self.labels.iter().enumerate();
+        each.filter_map(|(place, label)| {
+            Some(MaskRecord { label: label.name.clone(), by: layer(place, label)? })
+        })
+        .collect()
     }
 
     /// Whether any of these is hidden.

@@ -56,7 +56,8 @@ fn matches(pattern: &str, name: &str) -> bool {
 }
 
 /// What the server itself keeps of the values in its tables, and of others' statements.
-const OF_THE_SERVER: [&str; 14] = [
+const OF_THE_SERVER: [&str; 15] = [
+    "pg_toast*.*.chunk_data",
     "pg_catalog.pg_statistic.stavalues*",
     "pg_catalog.pg_statistic_ext_data.*",
     "pg_catalog.pg_stats.most_common_*",

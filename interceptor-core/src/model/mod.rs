@@ -20,8 +20,8 @@ pub use ids::{
     RecordId, ResourceName, RuleId, RunId,
 };
 pub use record::{
-    ApprovalRecord, Author, Entry, EventKind, EventRecord, OutcomeRecord, OutcomeStatus, RequestRecord,
-    VerdictRecord, WouldBe,
+    ApprovalRecord, Author, Entry, EventKind, EventRecord, MaskLayer, MaskRecord, OutcomeRecord,
+    OutcomeStatus, RequestRecord, VerdictRecord, WouldBe,
 };
 pub use session::{Connection, Principal, Session};
 pub use spent::Spent;

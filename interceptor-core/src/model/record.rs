@@ -100,6 +100,30 @@ pub struct VerdictRecord {
     /// The rows that it was about to change, which are kept for `interceptor undo`, where a rule wants that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo: Option<UndoRecord>,
+    /// The labels that were hidden in its answer, where any could come into it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub masked: Vec<MaskRecord>,
+}
+
+/// A label that was hidden in an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MaskRecord {
+    /// The label.
+    pub label: String,
+    /// How what carries it is known.
+    pub by: MaskLayer,
+}
+
+/// How it is known that a value carries a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MaskLayer {
+    /// A column that carries it comes into the statement: by its origin, or by its lineage.
+    Column,
+    /// Nothing is known of what comes into it, so that it may be anything.
+    Unknown,
+    /// By what the value looks like.
+    Value,
 }
 
 /// A request for approval, as far as it had come.

@@ -114,6 +114,7 @@ pub(super) mod tests {
                 approval: None,
                 break_glass: None,
                 undo: None,
+                masked: Vec::new(),
             },
         }
     }

@@ -206,6 +206,23 @@ fn branches(compound: &SyntaxNode) -> Vec<SyntaxNode> {
     found
 }
 
+/// Whether all links of a chain are UNION ALL, which compares nothing.
+fn keeps_all_rows(compound: &SyntaxNode) -> bool {
+    use SyntaxKind::*;
+    let mut left = vec![compound.clone()];
+    while let Some(node) = left.pop() {
+        for child in node.children() {
+            match child.kind() {
+                COMPOUND_SELECT => left.push(child),
+                UNION if child_of(&child, ALL).is_some() => {}
+                UNION | INTERSECT | EXCEPT => return false,
+                _ => {}
+            }
+        }
+    }
+    true
+}
+
 fn targets(clause: &SyntaxNode) -> Option<Vec<Output>> {
     let Some(list) = child_of(clause, SyntaxKind::TARGET_LIST) else { return Some(Vec::new()) };
     Some(
@@ -306,14 +323,14 @@ impl Lineage {
     /// The columns of a compound query are called after those of its first branch.
     fn compound(&mut self, node: &SyntaxNode, outermost: Option<&SyntaxNode>) {
         use SyntaxKind::*;
-        let all_rows = node
-            .children()
-            .find(|child| matches!(child.kind(), UNION | INTERSECT | EXCEPT))
-            .is_some_and(|word| word.kind() == UNION && child_of(&word, ALL).is_some());
-        if !all_rows {
+        // A chain leans to the left: it is read once, from its top.
+        if node.parent().is_some_and(|parent| parent.kind() == COMPOUND_SELECT) {
+            return;
+        }
+        if !keeps_all_rows(node) {
             self.filters.add(&uses(node));
         }
-        if Some(node) == outermost || node.parent().is_some_and(|parent| parent.kind() == COMPOUND_SELECT) {
+        if Some(node) == outermost {
             return;
         }
         match outputs(node) {

@@ -49,6 +49,9 @@ const GIVE_NOTHING_STORED: [&str; 33] = [
     "version",
 ];
 
+/// How often names that are given from each other are followed; what changes still is not known.
+const MOST_ROUNDS: usize = 64;
+
 /// Adds to `facts`, which are those of `statement` by `answer`, what the labels of the resource say of it: where its
 /// answer comes from, and an effect for each label that it filters by or carries away.
 pub fn trace(statement: &Statement, answer: &Answer, labels: &Labels, facts: &mut StatementFacts) {
@@ -113,8 +116,9 @@ impl<'a> Known<'a> {
     /// Follows the names that the statement gives, until nothing changes.
     fn follow(&mut self) {
         let lineage = self.lineage;
-        loop {
-            let mut changed = false;
+        let mut changed = true;
+        for _ in 0..MOST_ROUNDS {
+            changed = false;
             for (name, made_of) in &lineage.given {
                 let more = self.labels(made_of);
                 let labels = self.names.entry(name).or_default();
@@ -125,6 +129,7 @@ impl<'a> Known<'a> {
                 break;
             }
         }
+        self.loose |= changed;
         // What has a name that is not told may be meant by any name.
         let unnamed = lineage.unnamed.iter().any(|uses| !self.labels(uses).is_empty());
         self.loose |= unnamed;

@@ -115,6 +115,8 @@ impl Weighed for Portal {
 #[derive(Debug, Clone)]
 pub(super) struct Cursor {
     pub(super) reading: Arc<Reading>,
+    /// Where the values of its rows were found to come from then.
+    pub(super) provenance: Option<Arc<Provenance>>,
 }
 
 impl Weighed for Cursor {
@@ -147,6 +149,16 @@ pub(super) struct Session {
 pub(super) struct Expanded<'a> {
     statement: &'a Statement,
     behind: Option<Result<Arc<Reading>, String>>,
+    made: Made,
+}
+
+/// When what stands behind a statement was given its meaning.
+#[derive(Debug)]
+enum Made {
+    /// It is given it when the statement is carried out.
+    Now,
+    /// It was given it before, when its values were found to come from there.
+    Before(Option<Arc<Provenance>>),
 }
 
 /// The statements of a reading with what stands behind them.
@@ -165,6 +177,7 @@ impl Session {
         let items = statements
             .iter()
             .map(|statement| {
+                let mut made = Made::Now;
                 let behind = if let Some(name) = &statement.executes {
                     Some(
                         local
@@ -182,8 +195,9 @@ impl Session {
                     Some(match cursor(text, statement) {
                         None => Err("the cursor's name could not be read".to_owned()),
                         Some(name) => {
-                            let (reading, certain) = self.cursor(&name, segment, &local);
+                            let (reading, certain, when) = self.cursor(&name, segment, &local);
                             firm &= certain;
+                            made = when;
                             reading.ok_or_else(|| format!("no cursor {name:?} is known on this session"))
                         }
                     })
@@ -191,23 +205,24 @@ impl Session {
                     None
                 };
                 local.follow(text, statement);
-                Expanded { statement, behind }
+                Expanded { statement, behind, made }
             })
             .collect();
         Expansion { items, firm }
     }
 
     /// A cursor's declaration. A portal that was bound under the same name is not a cursor, whatever was declared.
-    fn cursor(&self, name: &str, segment: u64, local: &Local) -> (Option<Arc<Reading>>, bool) {
+    fn cursor(&self, name: &str, segment: u64, local: &Local) -> (Option<Arc<Reading>>, bool, Made) {
         let portal = self.portals.find(name, segment);
         if portal.value.is_some() || !portal.firm {
-            return (None, portal.firm);
+            return (None, portal.firm, Made::Now);
         }
         if let Some(known) = local.cursors.get(name) {
-            return (known.clone(), true);
+            return (known.clone(), true, Made::Now);
         }
         let found = self.cursors.find(name, segment);
-        (found.value.map(|cursor| cursor.reading.clone()), found.firm)
+        let made = found.value.as_ref().and_then(|cursor| cursor.provenance.clone());
+        (found.value.map(|cursor| cursor.reading.clone()), found.firm, Made::Before(made))
     }
 }
 
@@ -362,6 +377,14 @@ fn item_facts(item: &Expanded<'_>, known: Result<&Answer, &str>, labels: &Labels
         Some(Ok(reading)) => match reading.statements.as_deref() {
             Ok([inner]) if inner.executes.is_none() && inner.kind != StatementKind::Fetch => {
                 facts = facts::running(facts, statement_facts(inner, known, labels));
+                if let Made::Before(then) = &item.made {
+                    // Its names may mean something else by now, but its rows do not.
+                    let holds = match (&facts.provenance, then) {
+                        (Some(now), Some(then)) => now.describes_as(then),
+                        _ => false,
+                    };
+                    facts.provenance = facts.provenance.filter(|_| holds);
+                }
             }
             Ok(_) => add_unknown(&mut facts, "what it runs is not one plain statement"),
             Err(why) => add_unknown(&mut facts, &why.0),
@@ -464,11 +487,16 @@ impl Expanded<'_> {
     /// It as one place of a Query with this `text`, which does what `facts` say.
     pub(super) fn place(&self, text: &str, facts: &StatementFacts) -> Place<Vec<Change>> {
         let provenance = facts.provenance.clone();
-        Place { answers: self.answers(), copy: self.statement.copy, changes: self.changes(text), provenance }
+        Place {
+            answers: self.answers(),
+            copy: self.statement.copy,
+            changes: self.changes(text, facts),
+            provenance,
+        }
     }
 
-    /// What it changes of the session's names; `text` is the text that it stands in.
-    pub(super) fn changes(&self, text: &str) -> Vec<Change> {
+    /// What it changes of the session's names, where it does what `facts` say; `text` is the text that it stands in.
+    pub(super) fn changes(&self, text: &str, facts: &StatementFacts) -> Vec<Change> {
         let mut changes = Vec::new();
         match &self.statement.session {
             Some(SessionChange::Prepared { name, text }) => {
@@ -483,7 +511,8 @@ impl Expanded<'_> {
             (StatementKind::Declare, Some(name)) => {
                 let text = text.get(self.statement.range.clone()).unwrap_or_default();
                 let reading = Arc::new(Reading::of(text.to_owned()));
-                changes.push(Change::Declare(name, Cursor { reading }));
+                let provenance = facts.provenance.clone();
+                changes.push(Change::Declare(name, Cursor { reading, provenance }));
             }
             (StatementKind::Close, Some(name)) => changes.push(Change::ClosePortal(name)),
             _ => {}

@@ -443,7 +443,8 @@ impl PostgresDecoder {
         self.tell(items, &basis, &actions);
         let turn = turn::of_all(items, &actions, undecided);
         let snapshot = items.iter().any(|item| action::takes_snapshot(item.statement()));
-        let changes = items.iter().flat_map(|item| item.changes(&reading.text)).collect();
+        let changes = items.iter().zip(&actions);
+        let changes = changes.flat_map(|(item, action)| item.changes(&reading.text, &action.facts)).collect();
         let copy = items.iter().find_map(|item| item.statement().copy);
         let provenance = actions.first().and_then(|action| action.facts.provenance.clone());
         let what = What::Execute { changes, copy, opaque: false, all, provenance, behind };

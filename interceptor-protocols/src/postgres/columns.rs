@@ -4,7 +4,10 @@
 //! name; those of the columns that it is generated from; and, of a view, those of the column that it shows. Promise: what
 //! a view computes carries every label that comes into the view, and what cannot be followed carries all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use interceptor_core::{
     mask::{LabelSet, Labels},
@@ -65,69 +68,96 @@ impl Kin {
     /// The columns of the relation `oid`.
     pub(super) fn columns(&self, oid: u32, labels: &Labels) -> Vec<Column> {
         let Some(relation) = self.relations.get(&oid) else { return Vec::new() };
+        let reading = Reading { kin: self, labels, families: self.families(), all: Cell::new(None) };
         let columns = relation.columns.iter().map(|raw| Column {
             number: raw.number,
             name: raw.name.clone(),
-            labels: self.labels(oid, raw.number, labels, MAX_DEPTH),
+            labels: reading.labels(oid, raw.number, MAX_DEPTH),
         });
         columns.collect()
     }
 
-    fn labels(&self, oid: u32, number: i16, labels: &Labels, depth: usize) -> LabelSet {
-        let relation = self.relations.get(&oid);
+    /// Relations that are inherited from each other, all under the number of one of them.
+    fn families(&self) -> BTreeMap<u32, Vec<u32>> {
+        let mut neighbours: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for (oid, relation) in &self.relations {
+            for parent in &relation.parents {
+                neighbours.entry(*oid).or_default().push(*parent);
+                neighbours.entry(*parent).or_default().push(*oid);
+            }
+        }
+        let mut families = BTreeMap::new();
+        for oid in self.relations.keys() {
+            if families.values().any(|family: &Vec<u32>| family.contains(oid)) {
+                continue;
+            }
+            let mut family = BTreeSet::from([*oid]);
+            let mut left = vec![*oid];
+            while let Some(next) = left.pop() {
+                left.extend(neighbours.get(&next).into_iter().flatten().filter(|oid| family.insert(**oid)));
+            }
+            families.insert(*oid, family.into_iter().collect());
+        }
+        families
+    }
+}
+
+/// Works out what columns carry.
+struct Reading<'a> {
+    kin: &'a Kin,
+    labels: &'a Labels,
+    families: BTreeMap<u32, Vec<u32>>,
+    all: Cell<Option<LabelSet>>,
+}
+
+impl Reading<'_> {
+    fn labels(&self, oid: u32, number: i16, depth: usize) -> LabelSet {
+        let relation = self.kin.relations.get(&oid);
         let column = relation.and_then(|relation| relation.columns.iter().find(|raw| raw.number == number));
         let (Some(relation), Some(depth)) = (relation, depth.checked_sub(1)) else { return LabelSet::ALL };
         let Some(column) = column else {
-            // The whole row, or what the server adds of its own.
-            return if number == 0 { self.all(labels) } else { LabelSet::NONE };
+            return match number {
+                // What the server adds of its own.
+                ..0 => LabelSet::NONE,
+                // The whole row.
+                0 => self.all(),
+                _ => LabelSet::ALL,
+            };
         };
-        let mut carried = self.named(oid, &column.name, labels);
+        let mut carried = self.named(oid, &column.name);
         for part in &column.made_of {
-            carried = carried.or(if *part == number {
-                LabelSet::ALL
-            } else {
-                self.labels(oid, *part, labels, depth)
-            });
+            let part = if *part == number { LabelSet::ALL } else { self.labels(oid, *part, depth) };
+            carried = carried.or(part);
         }
         if relation.is_view {
             let shown =
                 relation.shown.as_ref().and_then(|shown| shown.iter().find(|shown| shown.number == number));
             carried = carried.or(match shown {
-                Some(Shown { of: Some((of, 0)), .. }) => self.labels(*of, 0, labels, depth),
-                Some(Shown { of: Some((of, column)), .. }) => self.labels(*of, *column, labels, depth),
-                Some(Shown { of: None, .. }) | None => self.all(labels),
+                Some(Shown { of: Some((of, column)), .. }) => self.labels(*of, *column, depth),
+                Some(Shown { of: None, .. }) | None => self.all(),
             });
         }
         carried
     }
 
-    /// The labels of all columns called so in the relation and in those that it is inherited from or by.
-    fn named(&self, oid: u32, column: &str, labels: &Labels) -> LabelSet {
-        let mut family = BTreeSet::from([oid]);
-        loop {
-            let before = family.len();
-            for (oid, relation) in &self.relations {
-                if family.contains(oid) {
-                    family.extend(relation.parents.iter().copied());
-                } else if relation.parents.iter().any(|parent| family.contains(parent)) {
-                    family.insert(*oid);
-                }
-            }
-            if family.len() == before {
-                break;
-            }
-        }
-        let members = family.iter().filter_map(|oid| self.relations.get(oid));
-        members.map(|relation| labels.of_column(&relation.schema, &relation.name, column)).collect()
+    /// The labels of all columns called so in the relation's family.
+    fn named(&self, oid: u32, column: &str) -> LabelSet {
+        let family = self.families.values().find(|family| family.contains(&oid));
+        let members = family.into_iter().flatten().filter_map(|oid| self.kin.relations.get(oid));
+        members.map(|relation| self.labels.of_column(&relation.schema, &relation.name, column)).collect()
     }
 
     /// The labels of everything that comes into it.
-    fn all(&self, labels: &Labels) -> LabelSet {
-        let each = self.relations.values().flat_map(|relation| {
-            let columns = relation.columns.iter();
-            columns.map(|column| labels.of_column(&relation.schema, &relation.name, &column.name))
-        });
-        each.collect()
+    fn all(&self) -> LabelSet {
+        if let Some(all) = self.all.get() {
+            return all;
+        }
+        let relations = self.kin.relations.iter();
+        let all = relations
+            .flat_map(|(oid, relation)| relation.columns.iter().map(|column| self.named(*oid, &column.name)))
+            .collect();
+        self.all.set(Some(all));
+        all
     }
 }
 

@@ -28,6 +28,10 @@ FROM (
   FROM kin k
   JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) k.oid
     AND a.attnum OPERATOR(pg_catalog.>) '0'::pg_catalog.int2 AND NOT a.attisdropped
+  JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) k.oid
+  /* A partition's columns are called as those of what it is a part of. */
+  WHERE NOT c.relispartition OR EXISTS (SELECT 1 FROM root r WHERE r.n OPERATOR(pg_catalog.=) k.n
+    AND r.oid OPERATOR(pg_catalog.=) k.oid)
   UNION ALL
   SELECT 'q'::pg_catalog.text, k.n, ''::pg_catalog.text, ''::pg_catalog.text, k.oid, ''::pg_catalog.text,
     w.ev_action::pg_catalog.text

@@ -5,6 +5,7 @@
 mod budget;
 mod cancelled;
 mod enclosed;
+mod masking;
 
 use std::sync::Arc;
 

@@ -20,7 +20,14 @@ const KEPT: usize = 256;
 #[derive(Debug)]
 pub(super) struct Masks {
     key: MaskKey,
-    ready: Mutex<HashMap<(String, LabelSet), (Arc<Labels>, Arc<Hiding>)>>,
+    ready: Mutex<HashMap<(String, LabelSet), Ready>>,
+}
+
+/// What hides a set of labels, and whose labels they are.
+#[derive(Debug)]
+struct Ready {
+    of: Arc<Labels>,
+    hiding: Arc<Hiding>,
 }
 
 impl Masks {
@@ -36,16 +43,16 @@ impl Masks {
         // A panic elsewhere leaves it whole: every change is one call.
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (labels.resource().to_owned(), hidden);
-        if let Some((of, hiding)) = ready.get(&key)
-            && Arc::ptr_eq(of, &labels)
+        if let Some(found) = ready.get(&key)
+            && Arc::ptr_eq(&found.of, &labels)
         {
-            return Mask::Of(hiding.clone());
+            return Mask::Of(found.hiding.clone());
         }
         if ready.len() >= KEPT {
             ready.clear();
         }
         let hiding = Arc::new(Hiding::new(labels.clone(), hidden, &self.key));
-        ready.insert(key, (labels, hiding.clone()));
+        ready.insert(key, Ready { of: labels, hiding: hiding.clone() });
         Mask::Of(hiding)
     }
 }

@@ -21,7 +21,7 @@ use arc_swap::ArcSwap;
 use interceptor_core::{
     Denial, Held, Judgement, Permit, Verdict,
     inventory::{Inventory, RecordLevel, Resource},
-    mask::{Mask, MaskKey},
+    mask::{Mask, MaskKey, Provenance},
     model::{
         Action, ApprovalRecord, Author, Mode, OutcomeStatus, RecordId, Spent, StatementFacts, VerdictRecord,
         WouldBe,
@@ -319,7 +319,12 @@ impl PolicyGate {
         author: Author,
         judgements: Vec<Judgement>,
     ) -> Verdict {
-        let settled = Settled::new(stance, judgements);
+        let mut settled = Settled::new(stance, judgements);
+        settled.mask = Some(match author {
+            // Its answer goes nowhere.
+            Author::Gate => Mask::Nothing,
+            Author::Agent => self.mask(rules, subject, held),
+        });
         match self.commit(rules, subject, held, author, &settled).await {
             Ok(receipt) => self.verdict(subject, (held, author), &settled, &receipt),
             Err(denial) => Verdict::Deny(denial),
@@ -365,8 +370,10 @@ impl PolicyGate {
             let mut requests = Requests::default();
             let level = level_of(rules, subject);
             let labels = Self::labels(rules, subject);
+            let asks = author == Author::Agent && settled.mask.is_none();
+            let mask = settled.mask.clone().or_else(|| asks.then(|| self.mask(rules, subject, held)));
             for (place, action) in held.actions().iter().enumerate() {
-                let ruling = settled.ruling(place, &action.facts, rules.policy.hash())?;
+                let ruling = settled.ruling(place, &action.facts, rules.policy.hash(), mask.as_ref())?;
                 entries::write(&mut requests, &head, held, author, (place, level, &labels), &ruling)?;
             }
             Ok((head, requests))
@@ -522,8 +529,14 @@ impl Settled {
         place: usize,
         facts: &StatementFacts,
         policy: &str,
+        mask: Option<&Mask>,
     ) -> Result<RequestRuling, serde_json::Error> {
-        RequestRuling::new(&self.record(place, policy), facts)
+        let mut record = self.record(place, policy);
+        if let (Some(Mask::Of(hiding)), true) = (mask, record.allowed) {
+            let unknown = Provenance::default();
+            record.masked = hiding.in_answer_of(facts.provenance.as_deref().unwrap_or(&unknown));
+        }
+        RequestRuling::new(&record, facts)
     }
 
     /// What is written of the statement at `place`.
@@ -553,6 +566,7 @@ impl Settled {
             approval: self.approval.clone(),
             break_glass: self.stance.glass,
             undo: self.undo.clone(),
+            masked: Vec::new(),
         }
     }
 

@@ -125,7 +125,7 @@ impl Memory {
         let terms = if free { Bound::Free } else { Bound::Within };
         let mut settled = Settled::new(self.stance, vec![judgement]);
         settled.mask = Some(gate.mask_of(&self.rules, subject, action));
-        let ruling = settled.ruling(0, &action.facts, policy.hash()).ok()?;
+        let ruling = settled.ruling(0, &action.facts, policy.hash(), settled.mask.as_ref()).ok()?;
         Some(Answer { phase: action.phase, facts: action.facts.clone(), settled, ruling, steady, terms })
     }
 

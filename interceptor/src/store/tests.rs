@@ -113,6 +113,7 @@ pub(super) fn request(run: u64, text: &str, allowed: bool) -> RequestRecord {
             approval: None,
             break_glass: None,
             undo: None,
+            masked: Vec::new(),
         },
     }
 }

@@ -11,7 +11,7 @@ const TELLING: [&str; 3] = ["4111111111111111", "walter.white@example.org", "078
 
 const LABELS: &str = r#"
 [label.secret]
-columns = ["public.people.code", "*.*.*_code"]
+columns = ["public.people.code", "public.things.kind", "*.*.*_code"]
 mask = "redact"
 
 [label.card]
@@ -64,6 +64,10 @@ CREATE TABLE talk (id int, body text, doc jsonb, raw bytea, num numeric, big big
 INSERT INTO talk VALUES (1, 'mail walter.white@example.org now, ssn 078-05-1120',
     '{"m": "walter.white@example.org", "n": 4111111111111111}', 'walter.white@example.org', 4111111111111111,
     4111111111111111, ARRAY['walter.white@example.org'], ROW('walter.white@example.org', '078-05-1120'));
+CREATE TABLE things (id int, kind text);
+INSERT INTO things SELECT id, code FROM people;
+CREATE SCHEMA clean;
+CREATE TABLE clean.things (id int, kind text);
 CREATE TABLE scratch (id int, body text);
 CREATE FUNCTION peep() RETURNS text LANGUAGE sql STABLE AS 'SELECT code FROM people LIMIT 1';
 CREATE FUNCTION tell() RETURNS int LANGUAGE plpgsql AS
@@ -243,6 +247,15 @@ COMMIT;
 PREPARE p(int) AS SELECT code, reverse(code) FROM people WHERE id >= $1;
 EXECUTE p(1);
 BEGIN; CREATE TEMP TABLE people (id int, code text); ROLLBACK;
+BEGIN;
+DECLARE early CURSOR FOR SELECT upper(kind), kind FROM things;
+CREATE TEMP TABLE things (id int, kind text);
+FETCH ALL FROM early;
+ROLLBACK;
+DECLARE held CURSOR WITH HOLD FOR SELECT upper(kind), kind FROM things;
+SET search_path TO clean, public;
+FETCH ALL FROM held;
+RESET search_path;
 SELECT 1 \\; SELECT code FROM people \\; SELECT 2;
 LISTEN heard;
 SELECT pg_notify('heard', body) FROM talk;
@@ -442,6 +455,12 @@ fn one_label_is_not_another() {
                when { resource.name == \"email\" };";
     let (_bed, installation) = stage(&[EVERYTHING, one]);
     let finished = installation.psql("SELECT body FROM talk;\nSELECT code FROM people WHERE id = 1;\nSELECT email FROM users WHERE id = 3;\n");
+    let records = installation.ended("SELECT code FROM people");
+    let why = installation
+        .interceptor(&["why", &records.one("SELECT code FROM people").id().to_string()])
+        .succeeded();
+    let why = why.says("secret: columns that carry it").says("resource.name == \"secret\"");
+    assert!(!why.stdout.contains("\"email\""), "{why}");
     let finished = finished.says("[secret]").says("user3@example.org");
     assert!(!finished.stdout.contains("078-05-1120"), "{finished}");
     installation.finish();

@@ -458,6 +458,7 @@ pub(super) fn why(places: &Places, printer: &Printer, options: &Why) -> Result<E
         printer.field("because", &because)?;
     }
     mend(places, printer, &record, &permits)?;
+    records::masked(printer, request)?;
     if let Some(outcome) = record.outcome.as_ref().filter(|outcome| outcome.status != OutcomeStatus::Refused)
     {
         printer.field("outcome", &records::ended(outcome))?;

@@ -347,6 +347,7 @@ mod tests {
                 approval: None,
                 break_glass: None,
                 undo: None,
+                masked: Vec::new(),
             },
         };
         let status = if allowed { OutcomeStatus::Completed } else { OutcomeStatus::Refused };

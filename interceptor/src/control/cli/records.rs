@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use interceptor_core::{
     model::{
-        Author, Effect, Entry, EventKind, EventRecord, OutcomeRecord, OutcomeStatus, Principal,
-        RequestRecord, RunId, Target, VerdictRecord, WouldBe,
+        Author, Effect, Entry, EventKind, EventRecord, MaskLayer, MaskRecord, OutcomeRecord, OutcomeStatus,
+        Principal, RequestRecord, RunId, Target, VerdictRecord, WouldBe,
     },
     policy::WOULD,
     text,
@@ -303,6 +303,7 @@ pub(super) fn show(printer: &Printer, record: &FullRecord) -> Result<(), Failure
     what(printer, request)?;
     who(printer, request)?;
     why(printer, &request.verdict)?;
+    masked(printer, request)?;
     printer.heading("RESULT")?;
     match &record.outcome {
         Some(outcome) => {
@@ -382,6 +383,26 @@ fn why(printer: &Printer, verdict: &VerdictRecord) -> Result<(), Failure> {
         None => printer.field("mode", &mode)?,
     }
     printer.field("policy", &verdict.policy)
+}
+
+/// What was hidden in the answer, and what would show it.
+pub(super) fn masked(printer: &Printer, request: &RequestRecord) -> Result<(), Failure> {
+    let resource = request.resource.as_ref().map_or("", |name| name.as_str());
+    for MaskRecord { label, by } in &request.verdict.masked {
+        let how = match by {
+            MaskLayer::Column => "columns that carry it come into the statement",
+            MaskLayer::Unknown => "what comes into the statement is not known",
+            MaskLayer::Value => "values that look like it, wherever they stand",
+        };
+        printer.field("masked", &format!("{label}: {how}"))?;
+        let agent = &request.agent.name;
+        let rule = format!(
+            "@id(\"{agent}-sees-{label}\") permit (principal == Agent::\"{agent}\", action == Action::\"see\", \
+             resource is Label in Resource::\"{resource}\") when {{ resource.name == \"{label}\" }};"
+        );
+        printer.field("would show", &rule)?;
+    }
+    Ok(())
 }
 
 /// The reason of a verdict, taken apart: why, and the rules that would permit what none does.
@@ -548,6 +569,7 @@ mod tests {
                 approval: None,
                 break_glass: None,
                 undo: None,
+                masked: Vec::new(),
         };
         let (because, permits) = mend(&verdict);
         assert_eq!(because, "a: no rule permits it\nb: forbidden by `z` (f:3)");

@@ -1,0 +1,209 @@
+//! Rows, errors and notices of a resource with labels, however the input is cut.
+
+use interceptor_core::mask::{Detector, Form, Hiding, Label, LabelSet, Labels, Mask, MaskKey, Pattern};
+
+use super::*;
+
+fn labels() -> Arc<Labels> {
+    let label = |name: &str, columns: &[&str], detect: &[Detector], form| Label {
+        name: name.to_owned(),
+        columns: columns.iter().filter_map(|column| Pattern::parse(column)).collect(),
+        detect: detect.to_vec(),
+        form,
+    };
+    let all = vec![
+        label("code", &["public.people.code"], &[], Form::Redact),
+        label("mail", &[], &[Detector::Email], Form::Redact),
+    ];
+    Arc::new(Labels::new("orders", all).expect("labels"))
+}
+
+fn hidden() -> Mask {
+    Mask::Of(Arc::new(Hiding::new(labels(), LabelSet::ALL, &MaskKey::new([0; 32]))))
+}
+
+fn session() -> PostgresDecoder {
+    let mut decoder = PostgresDecoder::new(still(), labels());
+    let greeting = Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None };
+    let _ = decoder.opened(&greeting, &CancelKey { process: 1, secret: Bytes::from_static(b"four") });
+    decoder
+}
+
+/// The catalogue of `people(id, code, note)`.
+fn catalogue() -> Vec<u8> {
+    let rows = [
+        ["s", "0", "db", "role", "UTF8", "on", "read committed"],
+        ["p", "1", "public", "", "", "", ""],
+        ["r", "1", "public", "people", "100", "r", "false"],
+        ["t", "1", "public", "people", "100", "r", ""],
+        ["a", "1", "", "id", "100", "1", ""],
+        ["a", "1", "", "code", "100", "2", ""],
+        ["a", "1", "", "note", "100", "3", ""],
+    ];
+    let mut answer = BytesMut::new();
+    answer.put_slice(&[message(b'1', |_| {}), message(b'2', |_| {})].concat());
+    for values in rows {
+        answer.put_slice(&row(&values.map(Some)));
+    }
+    answer.put_slice(
+        &[complete("SELECT 7"), message(b'3', |_| {}), message(b'3', |_| {}), ready(b'I')].concat(),
+    );
+    answer.to_vec()
+}
+
+fn row(values: &[Option<&str>]) -> Bytes {
+    message(b'D', |out| {
+        out.put_u16(u16::try_from(values.len()).expect("few"));
+        values.iter().for_each(|value| put_value(out, value.map(str::as_bytes)));
+    })
+}
+
+/// A RowDescription of texts from these columns.
+fn described(columns: &[(u32, i16)]) -> Bytes {
+    message(b'T', |out| {
+        out.put_u16(u16::try_from(columns.len()).expect("few"));
+        for (relation, column) in columns {
+            put_text(out, "x");
+            out.put_u32(*relation);
+            out.put_i16(*column);
+            out.put_u32(25);
+            out.put_i16(-1);
+            out.put_i32(-1);
+            out.put_i16(0);
+        }
+    })
+}
+
+/// A session in which `text` has been sent, with that mask.
+fn asking(text: &str, mask: Mask) -> PostgresDecoder {
+    let mut decoder = session();
+    let mut step = client(&mut decoder, &query(text));
+    if let Step::Enquire(held) = &step {
+        decoder.sent(held.number(), Mask::Nothing);
+        let (bytes, _) = upstream(&mut decoder, &catalogue());
+        assert!(bytes.is_empty());
+        step = client(&mut decoder, b"");
+    }
+    let Step::Ask(held) = step else { panic!("{text}: {step:?}") };
+    decoder.sent(held.number(), mask);
+    decoder
+}
+
+/// What the client gets of an answer that comes in pieces of so many bytes.
+fn told(decoder: &mut PostgresDecoder, answer: &[u8], piece: usize) -> Vec<u8> {
+    let mut input = BytesMut::new();
+    let mut out = Vec::new();
+    for part in answer.chunks(piece) {
+        input.extend_from_slice(part);
+        loop {
+            match decoder.step(Side::Upstream, &mut input).expect("well-formed") {
+                Step::Wait => break,
+                Step::Answer { bytes, .. } => out.extend(bytes),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn rows_are_masked_however_they_come() {
+    let answer = [
+        described(&[(100, 1), (100, 2), (100, 3), (0, 0), (999, 1)]),
+        row(&[Some("1"), Some("sesame"), Some("to a@example.org"), Some("made of it"), Some("strange")]),
+        row(&[Some("2"), None, None, None, None]),
+        complete("SELECT 2"),
+        ready(b'I'),
+    ]
+    .concat();
+    let expected = [
+        described(&[(100, 1), (100, 2), (100, 3), (0, 0), (999, 1)]),
+        row(&[Some("1"), Some("[code]"), Some("to [mail]"), None, None]),
+        row(&[Some("2"), None, None, None, None]),
+        complete("SELECT 2"),
+        ready(b'I'),
+    ]
+    .concat();
+    for piece in [1, 2, 3, 7, 64, answer.len()] {
+        let mut decoder = asking("SELECT id, code, note, upper(code), 1 FROM people", hidden());
+        assert_eq!(told(&mut decoder, &answer, piece), expected, "{piece}");
+        assert!(decoder.is_idle());
+    }
+    let mut decoder = asking("SELECT id, code, note, upper(code), 1 FROM people", Mask::Nothing);
+    assert_eq!(told(&mut decoder, &answer, answer.len()), answer, "who may see sees");
+}
+
+#[test]
+fn what_nothing_describes_is_nothing() {
+    let mut decoder = asking("SELECT code FROM people", hidden());
+    let answer = [row(&[Some("sesame"), Some("x")]), complete("SELECT 1"), ready(b'I')].concat();
+    let expected = [row(&[None, None]), complete("SELECT 1"), ready(b'I')].concat();
+    assert_eq!(told(&mut decoder, &answer, 5), expected);
+    // A description that is not that of the rows.
+    let mut decoder = asking("SELECT code FROM people", hidden());
+    let answer =
+        [described(&[(100, 1)]), row(&[Some("1"), Some("sesame")]), complete("SELECT 1"), ready(b'I')];
+    let said = told(&mut decoder, &answer.concat(), 1000);
+    assert!(!said.windows(6).any(|part| part == b"sesame"));
+}
+
+#[test]
+fn errors_and_notices_lose_their_words() {
+    let words = |tag| {
+        message(tag, |out| {
+            for (kind, text) in [
+                (b'S', "ERROR"),
+                (b'C', "22P02"),
+                (b'M', "bad \"sesame\""),
+                (b'D', "sesame"),
+                (b'W', "sesame"),
+            ] {
+                out.put_u8(kind);
+                put_text(out, text);
+            }
+            out.put_u8(0);
+        })
+    };
+    for piece in [1, 9, 1000] {
+        let mut decoder = asking("SELECT code FROM people", hidden());
+        let said = told(&mut decoder, &[words(b'N'), words(b'E'), ready(b'I')].concat(), piece);
+        assert!(!said.windows(6).any(|part| part == b"sesame"), "{piece}");
+        assert_eq!(said.windows(5).filter(|part| *part == b"22P02").count(), 2);
+        // Of a statement that touches nothing labelled, only what is looked for goes.
+        let mut decoder = asking("SELECT 1", hidden());
+        let said = told(&mut decoder, &[words(b'E'), ready(b'I')].concat(), piece);
+        assert!(said.windows(6).any(|part| part == b"sesame"), "{piece}");
+    }
+}
+
+#[test]
+fn nobody_is_told_anything_before_something_was_judged() {
+    let mut decoder = session();
+    let notice = message(b'N', |out| {
+        out.put_u8(b'M');
+        put_text(out, "sesame");
+        out.put_u8(0);
+    });
+    let said = told(&mut decoder, &notice, 3);
+    assert!(said.starts_with(b"N") && !said.windows(6).any(|part| part == b"sesame"));
+}
+
+#[test]
+fn what_decides_or_is_copied_is_an_effect_on_the_label() {
+    let verbs = |text: &str| {
+        let mut decoder = session();
+        let mut step = client(&mut decoder, &query(text));
+        if let Step::Enquire(held) = &step {
+            decoder.sent(held.number(), Mask::Nothing);
+            let _ = upstream(&mut decoder, &catalogue());
+            step = client(&mut decoder, b"");
+        }
+        let Step::Ask(held) = step else { panic!("{text}: {step:?}") };
+        let effects = held.actions()[0].facts.effects.clone();
+        let of_labels = effects.into_iter().filter(|effect| matches!(effect.target, Target::Label(_)));
+        of_labels.map(|effect| effect.verb).collect::<Vec<_>>()
+    };
+    assert_eq!(verbs("SELECT code FROM people"), []);
+    assert_eq!(verbs("SELECT id FROM people WHERE code = 'x'"), [Verb::LabelFilter]);
+    assert_eq!(verbs("CREATE TABLE t AS TABLE people"), [Verb::LabelCopy]);
+}
