@@ -14,6 +14,42 @@ use super::{
     walk::{child_of, has_token},
 };
 
+/// Harmless built-in functions that give any number of rows, in order (`proretset` of PostgreSQL 15 and 18): how many hangs
+/// on what they are given, wherever they stand.
+const GIVE_ROWS: [&str; 31] = [
+    "generate_series",
+    "generate_subscripts",
+    "json_array_elements",
+    "json_array_elements_text",
+    "json_each",
+    "json_each_text",
+    "json_object_keys",
+    "json_populate_recordset",
+    "json_to_recordset",
+    "jsonb_array_elements",
+    "jsonb_array_elements_text",
+    "jsonb_each",
+    "jsonb_each_text",
+    "jsonb_object_keys",
+    "jsonb_path_query",
+    "jsonb_path_query_tz",
+    "jsonb_populate_recordset",
+    "jsonb_to_recordset",
+    "pg_get_catalog_foreign_keys",
+    "pg_get_keywords",
+    "pg_options_to_table",
+    "pg_snapshot_xip",
+    "pg_timezone_abbrevs",
+    "pg_timezone_names",
+    "regexp_matches",
+    "regexp_split_to_table",
+    "string_to_table",
+    "ts_parse",
+    "ts_token_type",
+    "txid_snapshot_xip",
+    "unnest",
+];
+
 /// What is mentioned somewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Uses {
@@ -244,6 +280,7 @@ impl Lineage {
                 // Its alias names its columns too, and so does the function.
                 self.unnamed.push(calls(node));
             }
+            CALL_EXPR if gives_rows(node) => self.filters.add(&uses(node)),
             JSON_TABLE | XML_TABLE | SEARCH_CLAUSE | CYCLE_CLAUSE => self.odd = true,
             TABLE_ALIAS | CTE_NAME => drop(self.rows.insert(name(node))),
             RELATION_NAME_REF | TABLE_NAME_REF => {
@@ -355,6 +392,20 @@ impl Lineage {
             }
             None => self.unnamed.push(uses(node)),
         }
+    }
+}
+
+fn gives_rows(call: &SyntaxNode) -> bool {
+    let callee = call
+        .children()
+        .next()
+        .filter(|callee| matches!(callee.kind(), SyntaxKind::NAME_REF | SyntaxKind::FIELD_EXPR));
+    let parts = callee.map(|callee| names::parts(&callee));
+    match parts {
+        None => false,
+        // A name that cannot be read may be any.
+        Some(Err(_)) => true,
+        Some(Ok(parts)) => parts.last().is_some_and(|name| GIVE_ROWS.binary_search(&name.as_str()).is_ok()),
     }
 }
 

@@ -203,6 +203,7 @@ const TRICKS: &[&str] = &[
     "SELECT id, code FROM people ORDER BY 2",
     "SELECT count(*) FROM people GROUP BY code HAVING max(code) > 'a'",
     "SELECT DISTINCT code FROM people",
+    "SELECT generate_series(1, ascii(code)) FROM people WHERE id = 1",
     "SELECT code FROM people INTERSECT SELECT 'x' || 4711",
     // Errors.
     "SELECT code::int FROM people",

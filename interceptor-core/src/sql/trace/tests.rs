@@ -192,6 +192,8 @@ fn what_decides_by_labelled_columns_is_told() {
         "SELECT id FROM customers LIMIT (SELECT length(ssn) FROM customers)",
         "SELECT g FROM customers, generate_series(1, length(ssn)) g",
         "SELECT id FROM (SELECT id, ssn AS x FROM customers) q WHERE x = '1'",
+        "SELECT generate_series(1, ascii(ssn)) FROM customers",
+        "SELECT pg_catalog.regexp_split_to_table(c.ssn, '') FROM customers c",
         "DELETE FROM customers WHERE ssn = '1'",
         "UPDATE notes SET note = 'x' FROM customers WHERE ssn = note",
         "INSERT INTO customers VALUES (1) ON CONFLICT (ssn) DO NOTHING",

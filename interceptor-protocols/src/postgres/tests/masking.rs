@@ -188,6 +188,16 @@ fn nobody_is_told_anything_before_something_was_judged() {
     assert!(said.starts_with(b"N") && !said.windows(6).any(|part| part == b"sesame"));
 }
 
+/// A session that nobody looks at could carry anything away.
+#[test]
+fn a_replication_session_is_a_copy_of_every_label() {
+    let mut decoder = PostgresDecoder::new(still(), labels());
+    let mut start = startup(3 << 16, &[("user", "x"), ("database", "d"), ("replication", "database")]);
+    let Ok(Step::Open(opening)) = decoder.step(Side::Client, &mut start) else { panic!("an opening") };
+    let effects = &opening.held.actions()[0].facts.effects;
+    assert_eq!(effects.iter().filter(|effect| effect.verb == Verb::LabelCopy).count(), labels().len());
+}
+
 #[test]
 fn what_decides_or_is_copied_is_an_effect_on_the_label() {
     let verbs = |text: &str| {
