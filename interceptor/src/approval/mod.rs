@@ -149,6 +149,14 @@ impl Approvals {
         }
     }
 
+    /// The open approval of this shape, if there is one.
+    pub async fn of_shape(&self, shape: String) -> Result<Option<Standing>, ApprovalError> {
+        match self.ask(Question::Shape(shape)).await? {
+            Answer::All(all) => Ok(all.into_iter().next()),
+            other => Err(odd(other)),
+        }
+    }
+
     /// Somebody decided.
     pub async fn decide(&self, id: ApprovalId, decision: Decision) -> Result<Standing, ApprovalError> {
         let decided = self.standing(Question::Decide { id, decision }).await?;

@@ -137,7 +137,7 @@ impl Hold<'_> {
         let only_asks = self.held.circumstances().waits == Waits::OnlyAsks;
         match self.enough(&standing).await.filter(|_| !only_asks) {
             Some(judgements) => self.pass(judgements, &standing, (digest, shape)).await,
-            None => self.wait(judgements, &standing).await,
+            None => self.wait(judgements, &standing, shape).await,
         }
     }
 
@@ -241,7 +241,7 @@ impl Hold<'_> {
     }
 
     /// Records that it waits, then waits.
-    async fn wait(&self, judgements: Vec<Judgement>, standing: &Standing) -> Verdict {
+    async fn wait(&self, judgements: Vec<Judgement>, standing: &Standing, shape: Option<String>) -> Verdict {
         self.record(judgements, standing, async |record| {
             let deny = |denial: Denial| {
                 let why = denial.message.clone();
@@ -252,7 +252,7 @@ impl Hold<'_> {
                 let waits = if waits == Waits::Here { Waits::AskedNotTo } else { waits };
                 return deny(self.wanted.still_open(standing, waits));
             }
-            match self.people(standing).await {
+            match self.people(standing, shape.as_deref()).await {
                 Ending::Approved(standing) => {
                     let people: Vec<String> = standing.people().iter().map(ToString::to_string).collect();
                     (format!("approved by {}, and asked once more", people.join(" and ")), Verdict::Again)
@@ -275,7 +275,7 @@ impl Hold<'_> {
     }
 
     /// Waits for people, and tells the client so.
-    async fn people(&self, standing: &Standing) -> Ending {
+    async fn people(&self, standing: &Standing, shape: Option<&str>) -> Ending {
         let mut changes = self.gate.approvals.changes();
         let begun = Instant::now();
         let deadline = begun + self.wanted.wire;
@@ -286,7 +286,7 @@ impl Hold<'_> {
         loop {
             // Before looking, so that what changes meanwhile is looked at too.
             changes.borrow_and_update();
-            if let Some(ending) = self.look(standing.id).await {
+            if let Some(ending) = self.look(standing.id, shape).await {
                 return ending;
             }
             loop {
@@ -306,8 +306,8 @@ impl Hold<'_> {
         }
     }
 
-    /// How the wait ends by where the request stands now; none where it goes on.
-    async fn look(&self, id: ApprovalId) -> Option<Ending> {
+    /// How the wait ends by where the request stands now, or one for all of its shape; none where it goes on.
+    async fn look(&self, id: ApprovalId, shape: Option<&str>) -> Option<Ending> {
         let standing = match self.gate.approvals.look(id).await {
             Ok(standing) => standing,
             Err(error) => return Some(Ending::Failed(error)),
@@ -318,7 +318,16 @@ impl Hold<'_> {
         if standing.state != State::Open {
             return Some(Ending::Over(standing));
         }
-        self.enough(&standing).await.map(|_| Ending::Approved(standing))
+        if self.enough(&standing).await.is_some() {
+            return Some(Ending::Approved(standing));
+        }
+        // Its own request says more than another's, once somebody has decided on it.
+        let shape = shape.filter(|_| standing.decisions.is_empty())?;
+        match self.gate.approvals.of_shape(shape.to_owned()).await {
+            Ok(Some(other)) if self.enough(&other).await.is_some() => Some(Ending::Approved(other)),
+            Ok(_) => None,
+            Err(error) => Some(Ending::Failed(error)),
+        }
     }
 
     /// Refuses what could not even be filed.

@@ -91,7 +91,7 @@ struct Inspected {
 
 /// What a client asked for.
 enum Wish {
-    Session(Opening),
+    Session(Box<Opening>),
     Cancel(CancelKey),
     Nothing,
 }
@@ -113,7 +113,7 @@ impl Caller<'_> {
                 client.shutdown().await.map_err(StartError::Io)
             }
             Wish::Session(opening) => {
-                match Box::pin(self.open((decoder, labels), client, input, opening)).await? {
+                match Box::pin(self.open((decoder, labels), client, input, *opening)).await? {
                     Some(session) => self.relay(session).await,
                     None => Ok(()),
                 }
@@ -150,7 +150,7 @@ impl Caller<'_> {
                     let plain = Prefixed::new(input.split().freeze(), client);
                     client = Stream::other(self.proxy.client_tls.accept(plain, &self.offer()).await?);
                 }
-                Step::Open(opening) => return Ok((Wish::Session(opening), client)),
+                Step::Open(opening) => return Ok((Wish::Session(Box::new(opening)), client)),
                 Step::Cancel(key) => return Ok((Wish::Cancel(key), client)),
                 Step::Close(_) => return Ok((Wish::Nothing, client)),
                 Step::Hold

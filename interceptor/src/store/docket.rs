@@ -75,6 +75,8 @@ pub enum Question {
     Show(ApprovalId),
     /// What is open, or was lately.
     List,
+    /// Is there an open approval of this shape?
+    Shape(String),
     /// Somebody decides; nobody twice, and only what is open.
     Decide {
         /// The request.
@@ -119,7 +121,7 @@ pub enum Answer {
     Shown(Box<Shown>),
     /// To [`Question::File`]: the run has too many.
     TooMany(u32),
-    /// Newest first, to [`Question::List`].
+    /// Newest first, to [`Question::List`] and [`Question::Shape`].
     All(Vec<Standing>),
     /// How many, to [`Question::Void`].
     Voided(usize),
@@ -189,6 +191,10 @@ impl Docket {
             Question::Look(id) => books.look(id),
             Question::Show(id) => books.show(id),
             Question::List => books.list(),
+            Question::Shape(shape) => {
+                let kept = books.of_shape(Some(&shape))?;
+                Ok(Answer::All(kept.into_iter().map(|kept| kept.standing).collect()))
+            }
             Question::Decide { id, decision } => books.decide(id, decision),
             Question::Use { id, digest, shape, record } => {
                 books.use_up(id, (&digest, shape.as_deref()), record)

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use interceptor_tests::{Installation, Job, places, process::PATIENCE};
+use interceptor_tests::{Installation, Job, installation::DSN, places, process::PATIENCE};
 
 use crate::approvals::Stage;
 
@@ -94,6 +94,26 @@ fn a_shape_passes_within_its_ceiling_alone() {
     for text in ["BEGIN", "COMMIT", "ROLLBACK"] {
         assert!(own.contains(&text), "{text} of ours is recorded");
     }
+    stage.finish();
+}
+
+/// What waits already is let go by an approval of its shape.
+#[test]
+fn what_waits_is_let_go_by_its_shape() {
+    let stage = Stage::new();
+    let script = stage.installation.script(
+        "both.sh",
+        &format!("for id in 1 2 3; do psql -X -A -t -d '{DSN}' -c \"DELETE FROM notes WHERE id = $id\" & done; wait\n"),
+    );
+    let job = Job::start(stage.installation.captured("release-bot", &["sh", &script]), "");
+    for id in 1..=3 {
+        stage.installation.open_approval(&format!("id = {id}"));
+    }
+    let one = stage.installation.open_approval("id = 2");
+    stage.says("bob", &["approve", &one, "--shape", "--rows", "1"]).succeeded();
+    let finished = job.finish(PATIENCE).succeeded();
+    assert_eq!(finished.stdout.matches("DELETE 1").count(), 3, "{finished}");
+    assert_eq!(stage.notes(), "4,5,6,7,8,9");
     stage.finish();
 }
 
