@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
+    Terms,
     model::{Action, ExchangeDigest, Spent},
     permit::{Denial, Held},
     protocol::{CancelKey, DecodeError, Decoder, Done, Epoch, Greeting, Side, Step},
@@ -205,6 +206,7 @@ pub fn fuzz_upstream(data: &[u8]) {
     drive(&mut bounded, Side::Upstream, data, data.len().max(1), Permitted::All);
     same_however_cut(under_way, Side::Upstream, data, Permitted::All);
     same_however_cut(copying, Side::Upstream, data, Permitted::All);
+    same_however_cut(enclosed, Side::Upstream, data, Permitted::All);
     super::login::fuzz(data);
 }
 
@@ -217,6 +219,49 @@ fn under_way() -> PostgresDecoder {
     client.put_slice(b"P\0\0\0\x10\0SELECT 1\0\0\0B\0\0\0\x0c\0\0\0\0\0\0\0\0D\0\0\0\x06P\0E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04");
     drive(&mut decoder, Side::Client, &client, client.len(), Permitted::All);
     decoder
+}
+
+/// A session in which a change goes within terms, in a transaction of our own.
+pub(super) fn enclosed() -> PostgresDecoder {
+    let mut decoder = opened();
+    let mut client = BytesMut::from(&b"Q\0\0\0\x12DELETE FROM t\0"[..]);
+    let values = |row: [&str; 7]| {
+        let mut body = BytesMut::from(&[0, 7][..]);
+        row.iter().for_each(|value| frame::put_value(&mut body, Some(value.as_bytes())));
+        message(b'D', &body)
+    };
+    let rows = [
+        values(["s", "0", "d", "r", "UTF8", "on", "read committed"]),
+        values(["r", "1", "public", "t", "20000", "r", "false"]),
+    ];
+    // What a look-up brings serves for BEGIN too, which takes any tag.
+    let (before, after) = ([b'1', b'2'].map(|tag| message(tag, b"")), message(b'3', b""));
+    let begins = [before.concat(), message(b'C', b"BEGIN\0").to_vec(), after.repeat(2)].concat();
+    let names =
+        [before.concat(), rows.concat(), message(b'C', b"SELECT 2\0").to_vec(), after.repeat(2)].concat();
+    let mut answers =
+        [[names, message(b'Z', b"I").to_vec()].concat(), [begins, message(b'Z', b"T").to_vec()].concat()]
+            .into_iter();
+    let mut enclosed = false;
+    while let Ok(step @ (Step::Ask(_) | Step::Enquire(_))) = decoder.step(Side::Client, &mut client) {
+        match step {
+            Step::Ask(held) if std::mem::replace(&mut enclosed, true) => decoder.sent(held.number()),
+            Step::Ask(held) => decoder.enclose(held.number(), Terms { rows: Some(2), undo: None }),
+            Step::Enquire(held) => {
+                decoder.sent(held.number());
+                let mut answer = BytesMut::from(&*answers.next().unwrap_or_default());
+                while let Ok(Step::Answer { .. }) = decoder.step(Side::Upstream, &mut answer) {}
+            }
+            _ => return decoder,
+        }
+    }
+    decoder
+}
+
+fn message(tag: u8, body: &[u8]) -> Bytes {
+    let mut out = frame::Writer::default();
+    out.message(tag, |out| out.put_slice(body));
+    out.finish()
 }
 
 /// How the messages in `data` are framed: type and total length of each, up to what is malformed or not whole.

@@ -4,15 +4,17 @@ use std::{sync::Mutex, time::Duration};
 
 use futures::future::BoxFuture;
 use interceptor_core::{
-    Client, Gate as _, Notice,
+    Client, Enclosed, Enclosure, Gate as _, Notice, Terms,
     approval::{Decision, Says, Standing, Uses},
     inventory::{self, KnownProtocol, Source},
     mask::MaskKey,
     model::{
-        AgentIdentity, ClientAddress, Connection, ConnectionId, Entry, Guarantee, OriginalDestination, Phase,
-        ProcessFacts, RecordId, Run, RunId, Session, StatementFacts, Target, Verb,
+        AgentIdentity, ClientAddress, Connection, ConnectionId, Entry, Guarantee, Object,
+        OriginalDestination, Phase, ProcessFacts, RecordId, Run, RunId, Session, StatementFacts, Target,
+        Verb,
     },
     permit::{Circumstances, GaveUp, Waits},
+    undo::{Column, Pack, Role},
 };
 
 use super::*;
@@ -514,4 +516,57 @@ async fn what_cannot_be_kept_is_refused() {
     let verdict = bed.session(&session()).judge(&waiting(1, "no more"), Author::Agent, &Quiet).await;
     assert!(matches!(&verdict, Verdict::Deny(denial) if denial.message.contains("disk full")), "{verdict:?}");
     assert_eq!(bed.outcomes()[0].1, OutcomeStatus::Refused);
+}
+
+const UNDOES: &str = r#"
+@id("all") @undo("7")
+permit (principal, action in [Action::"connect", Action::"data.read", Action::"data.delete"], resource);
+"#;
+
+/// What a rule wants undone goes only with its images, which are kept behind the record that names them.
+#[tokio::test]
+async fn what_can_be_undone_waits_for_its_images() {
+    let bed = Bed::new(Durability::Process);
+    bed.gate.rules.store(Arc::new(held_rules(UNDOES)));
+    let gate = bed.session(&session());
+    let asked = |number, enclosure| {
+        let circumstances = Circumstances { enclosure, ..Circumstances::default() };
+        held(number, &["no rows"], "no rows").under(circumstances)
+    };
+    let terms = Terms { rows: None, undo: Some(7) };
+    assert!(gate.judge_now(&asked(1, Enclosure::Possible), Author::Agent).is_none(), "not without waiting");
+    let verdict = gate.judge(&asked(1, Enclosure::Possible), Author::Agent, &Quiet).await;
+    assert!(matches!(verdict, Verdict::Enclose(wanted) if wanted == terms), "{verdict:?}");
+    // By default, with the reason of whoever knows it, without images, and within other terms: no.
+    let within = |terms, pack| Enclosure::Within(Arc::new(Enclosed { terms, pack }));
+    let other = Terms { rows: Some(3), ..terms };
+    for (enclosure, part) in [
+        (Enclosure::default(), "its protocol cannot"),
+        (Enclosure::Impossible("it has a query inside".into()), "it has a query inside"),
+        (within(terms, None), "no images"),
+        (within(other, None), "has changed since"),
+    ] {
+        let verdict = gate.judge(&asked(2, enclosure), Author::Agent, &Quiet).await;
+        let Verdict::Deny(denial) = verdict else { panic!("{part}: {verdict:?}") };
+        assert_eq!(denial.rule, "undo");
+        assert!(denial.message.contains(part) && denial.hint.contains("interceptor why"), "{denial:?}");
+    }
+    let table =
+        Object { database: "d".to_owned(), schema: "s".to_owned(), name: "t".to_owned(), oid: Some(1) };
+    let long = "it's \\ \u{e9}\n".repeat(20_000);
+    let pack = Pack {
+        verb: Verb::DataDelete,
+        table,
+        transaction: 1,
+        columns: vec![Column { name: "a".to_owned(), role: Role::Plain }],
+        rows: vec![vec![Some(long)]],
+    };
+    let asked = asked(3, within(terms, Some(pack.clone())));
+    let Verdict::Allow(permit) = gate.judge(&asked, Author::Agent, &Quiet).await else {
+        panic!("it is enclosed")
+    };
+    let kept = bed.gate.packs().find(permit.records().get(0).unwrap()).await.unwrap();
+    assert_eq!((kept.undo.pack, kept.used), (pack, None));
+    // What reads is free.
+    assert!(matches!(gate.judge_now(&held(4, &["a"], "a"), Author::Agent), Some(Verdict::Allow(_))));
 }

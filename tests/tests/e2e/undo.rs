@@ -7,6 +7,8 @@ use interceptor_tests::{
     process::{PATIENCE, wait_until},
 };
 
+use nix::sys::signal::Signal;
+
 use crate::approvals::Stage;
 
 /// Whatever takes rows away, or what was in them, can be undone up to five rows; one kind of change is held besides.
@@ -262,5 +264,46 @@ fn what_has_changed_since_stays() {
     stage.bed.admin("orders", "DROP TABLE notes; ALTER TABLE kept RENAME TO notes");
     undo(&stage, "bob", &["999999"]).failed().says("there are no images");
     undo(&stage, "bob", &[&record, "--run"]).succeeded();
+    stage.finish();
+}
+
+/// A client that is killed while its change is enclosed leaves neither a transaction nor a lock behind, and its record
+/// says how it ended.
+#[test]
+fn a_client_that_dies_in_the_middle_leaves_nothing_open() {
+    let stage = stage();
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            stage.bed.admin(
+                "orders",
+                "BEGIN; LOCK TABLE notes IN SHARE MODE; DO $$ BEGIN FOR i IN 1..100 LOOP \
+                 EXIT WHEN EXISTS (SELECT 1 FROM pg_class WHERE relname = 'go_on'); PERFORM pg_sleep(0.1); END LOOP; \
+                 END $$; COMMIT",
+            )
+        });
+        let words = stage.installation.psql_words(&["-c", "DELETE FROM notes WHERE id >= 8"]);
+        let job = Job::start(stage.installation.captured("release-bot", &words), "");
+        wait_until("the change to wait", PATIENCE, || {
+            stage.bed.admin("orders", "SELECT count(*) FROM pg_locks WHERE NOT granted") != "0"
+        });
+        job.signal(Signal::SIGKILL);
+        job.finish(PATIENCE);
+        stage.bed.admin("orders", "CREATE TABLE go_on ()");
+        other.join().expect("the other session");
+    });
+    wait_until("nothing to be open", PATIENCE, || {
+        stage.bed.admin(
+            "orders",
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND state <> 'idle'",
+        ) == "0"
+    });
+    let records = stage.installation.ended("id >= 8");
+    let kept = stage.notes();
+    let lasted = match records.one("id >= 8").status() {
+        "completed" => kept == "1,2,3,4,5,6,7",
+        "unknown" => true,
+        other => panic!("{other}"),
+    };
+    assert!(lasted, "{kept} {:?}", records.brief());
     stage.finish();
 }

@@ -523,3 +523,20 @@ fn in_a_pipeline_images_end_with_flush_and_their_failure_is_told_once() {
         assert!(decoder.is_idle());
     }
 }
+
+/// What the fuzzer begins with is a change within terms.
+#[test]
+fn the_fuzzers_session_is_enclosed() {
+    let mut decoder = super::super::fuzz::enclosed();
+    assert!(matches!(client(&mut decoder, b""), Step::Hold));
+    hear(&mut decoder, &[complete("DELETE 2"), ready(b'T')].concat(), 1);
+    goes(&mut decoder, "COMMIT");
+    for data in [
+        &b""[..],
+        b"C\0\0\0\x0dDELETE 3\0Z\0\0\0\x05T",
+        b"C\0\0\0\x0dDELETE 1\0Z\0\0\0\x05I",
+        b"Z\0\0\0\x05E",
+    ] {
+        super::super::fuzz_upstream(data);
+    }
+}
