@@ -211,8 +211,12 @@ impl PostgresDecoder {
 
     /// These are asked: a savepoint may be among them.
     pub(super) fn may_nest(&mut self, actions: &[Action]) {
-        let alone = self.status == b'I' && self.is_settled() && actions.len() == 1;
-        if !alone && actions.iter().any(|action| action.facts.kind == StatementKind::Transaction) {
+        if self.status == b'I' && self.is_settled() && actions.len() == 1 {
+            return;
+        }
+        let nests =
+            |action: &Action| action.facts.kind == StatementKind::Transaction && !begins(&action.text);
+        if actions.iter().any(nests) {
             self.nesting = Nesting::Savepoint;
         }
     }
@@ -487,6 +491,12 @@ impl PostgresDecoder {
             self.close_query(entry, done);
         }
     }
+}
+
+/// Whether a statement about transactions begins one: drivers send that together with what comes first in it.
+fn begins(text: &str) -> bool {
+    let word = text.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+    word.eq_ignore_ascii_case("begin") || word.eq_ignore_ascii_case("start")
 }
 
 /// A statement that begins or ends a transaction.

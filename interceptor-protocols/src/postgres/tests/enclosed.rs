@@ -540,3 +540,38 @@ fn the_fuzzers_session_is_enclosed() {
         super::super::fuzz_upstream(data);
     }
 }
+
+#[test]
+fn a_savepoint_is_told_from_the_beginning_of_a_transaction() {
+    use crate::postgres::image::Nesting;
+    let pipelined = |decoder: &mut PostgresDecoder, text: &str| {
+        let parse = message(b'P', |out| {
+            put_text(out, "");
+            put_text(out, text);
+            out.put_u16(0);
+        });
+        for frame in
+            [parse, message(b'B', |out| out.put_slice(&[0; 8])), message(b'E', |out| out.put_slice(&[0; 5]))]
+        {
+            if let Step::Ask(held) = client(decoder, &frame) {
+                decoder.sent(held.number());
+            }
+        }
+    };
+    let mut decoder = session();
+    pipelined(&mut decoder, "BEGIN READ WRITE");
+    pipelined(&mut decoder, "start transaction");
+    assert_eq!(decoder.nesting, Nesting::None);
+    pipelined(&mut decoder, "SAVEPOINT a");
+    assert_eq!(decoder.nesting, Nesting::Savepoint);
+    let mut decoder = in_transaction();
+    assert_eq!(decoder.nesting, Nesting::None);
+    let held = asked(&mut decoder, &query("SAVEPOINT a"));
+    decoder.sent(held.number());
+    assert_eq!(decoder.nesting, Nesting::Savepoint);
+    hear(&mut decoder, &[complete("SAVEPOINT"), ready(b'T')].concat(), 9);
+    let held = asked(&mut decoder, &query("ROLLBACK"));
+    decoder.sent(held.number());
+    hear(&mut decoder, &[complete("ROLLBACK"), ready(b'I')].concat(), 9);
+    assert_eq!(decoder.nesting, Nesting::None, "it ended with the transaction");
+}
