@@ -83,7 +83,7 @@ async fn serve(socket: OwnedFd, events: &mpsc::Sender<Event>) -> Result<(), supe
         return Err(text.into());
     }
     let facts = match launcher.receive().await? {
-        (LaunchRequest::Begin { version: VERSION, facts }, _) => facts,
+        (LaunchRequest::Begin { version: VERSION, facts }, _) => *facts,
         (LaunchRequest::Begin { version, .. }, _) => {
             let text = format!(
                 "this program speaks version {version}, the running daemon {VERSION}: restart the daemon"

@@ -87,7 +87,7 @@ pub enum LaunchRequest {
         /// [`VERSION`].
         version: u32,
         /// What is launched.
-        facts: LaunchFacts,
+        facts: Box<LaunchFacts>,
     },
     /// The namespaces stand. Carries the network namespace and a pidfd of the run's first process, in this order.
     Namespaces,

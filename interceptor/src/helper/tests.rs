@@ -245,7 +245,7 @@ fn begin(launcher: &Launcher, executable: &str) -> (LaunchAnswer, Vec<OwnedFd>) 
         network: Network::Own,
         secrets: Vec::new(),
     };
-    launcher.send(&LaunchRequest::Begin { version: VERSION, facts }, &[]).expect("send");
+    launcher.send(&LaunchRequest::Begin { version: VERSION, facts: Box::new(facts) }, &[]).expect("send");
     launcher.receive().expect("receive")
 }
 

@@ -276,7 +276,7 @@ fn begin(
         network: Network::Own,
         secrets: environment::secret_names(env::vars_os()),
     };
-    match asked(helper, &LaunchRequest::Begin { version: VERSION, facts }, &[])? {
+    match asked(helper, &LaunchRequest::Begin { version: VERSION, facts: Box::new(facts) }, &[])? {
         (LaunchAnswer::Begun { run, agent, keeps, authority }, mut descriptors) => Ok(Begun {
             run,
             agent,

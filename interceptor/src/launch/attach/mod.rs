@@ -151,7 +151,7 @@ fn begin(options: &Options, first: &Process, helper: &Helper) -> Result<Begun, L
         // Its environment is what it is, and nobody replaces anything in it.
         secrets: Vec::new(),
     };
-    match asked(helper, &LaunchRequest::Begin { version: VERSION, facts }, &[])? {
+    match asked(helper, &LaunchRequest::Begin { version: VERSION, facts: Box::new(facts) }, &[])? {
         (LaunchAnswer::Begun { run, agent, keeps, authority }, mut descriptors) => Ok(Begun {
             run,
             agent,
@@ -266,5 +266,45 @@ fn probe_from(begun: &Begun, network: &File) -> Result<(), LaunchError> {
             }
             Err(LaunchError::Obstacle(format!("capture does not hold, so nothing was attached: {text}")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Where a process is.
+    fn cgroup_of(pid: u32) -> String {
+        fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("a live process")
+    }
+
+    #[test]
+    fn what_is_not_captured_in_the_end_is_as_it_was() {
+        let root = tempfile::tempdir().expect("folder");
+        let cgroups = Tree::find(&Places::under(root.path())).expect("cgroup2");
+        let run = RunId::from_random(std::process::id().into());
+        fs::create_dir(cgroups.slice()).expect("slice");
+        let folder = cgroups.create(run).expect("the run's cgroup");
+        let script = "while :; do sleep 0.01; echo; done";
+        let mut child =
+            Command::new("sh").args(["-c", script]).stdout(std::process::Stdio::piped()).spawn().expect("sh");
+        let before = cgroup_of(child.id());
+        let mut moved = Moved::prepare(&folder).expect("a frozen cgroup");
+        moved.take(&cgroups, child.id()).expect("the tree is moved");
+        assert!(cgroup_of(child.id()).contains(&run.to_string()) && is_frozen(&moved.folder));
+        // As when a later step fails.
+        drop(moved);
+        assert_eq!(cgroup_of(child.id()), before);
+        let mut output = child.stdout.take().expect("piped");
+        // It goes on.
+        for _ in 0..20 {
+            output.read_exact(&mut [0; 1]).expect("it writes");
+        }
+        child.kill().expect("own child");
+        child.wait().expect("own child");
+        cgroups.remove(run, Duration::from_secs(5)).expect("the cgroup goes");
+        fs::remove_dir(cgroups.slice()).expect("the slice goes");
     }
 }

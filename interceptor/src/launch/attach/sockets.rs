@@ -119,7 +119,7 @@ const DUMP: u16 = REQUEST | libc::NLM_F_DUMP as u16;
 const ACKNOWLEDGED: u16 = REQUEST | libc::NLM_F_ACK as u16;
 const HEADER: usize = 16;
 /// All of TCP's states but TIME_WAIT, SYN_RECV's half-open requests and CLOSE: those belong to nobody any more.
-const STATES: u32 = u32::MAX & !(1 << 6) & !(1 << 12);
+const STATES: u32 = !(1 << 6 | 1 << 12);
 
 /// Those of `inodes` that the kernel's tables have.
 fn all(diag: BorrowedFd<'_>, inodes: &BTreeSet<u64>) -> io::Result<BTreeMap<u64, Named>> {
