@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     channel::{self, Channel},
-    launch::{privileges, syscalls},
+    launch::{filter::Filter, privileges, syscalls},
 };
 
 /// How many of systemd's credentials are handed on: as many descriptors as a message takes besides the others.
@@ -148,6 +148,7 @@ fn start(arguments: &[OsString], account: (Uid, Gid), channel: BorrowedFd<'_>) -
         .stdin(Stdio::from(channel.try_clone_to_owned()?))
         .stdout(Stdio::null());
     let (uid, gid) = account;
+    let filter = Filter::of_role()?;
     syscalls::before_exec(&mut command, move || {
         nix::unistd::setsid()?;
         syscalls::close_from_three(true)?;
@@ -157,7 +158,8 @@ fn start(arguments: &[OsString], account: (Uid, Gid), channel: BorrowedFd<'_>) -
         privileges::drop_all(uid, gid, &[])?;
         // After the change of user, which clears it.
         prctl::set_pdeathsig(Signal::SIGKILL)?;
-        syscalls::restore_signals()
+        syscalls::restore_signals()?;
+        filter.install()
     });
     let child = command.spawn()?;
     // Without it, an agent that eats the memory would have the kernel end its guard first.

@@ -1,4 +1,4 @@
-//! The system calls that a run may make.
+//! The system calls that a run may make, and those of the daemon's unprivileged roles.
 //!
 //! Strategy: two filters. The first lets only calls through that are known to this build; a newer one answers
 //! `ENOSYS`, as on an older kernel, and so does clone3(2), whose flags no filter can read: libraries then use
@@ -88,13 +88,34 @@ const CLONE_NEWTIME: libc::c_int = 0x80;
 /// Families that runs have sockets of; the hooks see to the Internet's.
 const FAMILIES: &[libc::c_int] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
-/// The filters of one run, ready to be installed.
-pub(super) struct Filter([BpfProgram; 2]);
+/// Refused to the daemon's roles besides: nobody who takes one over may look into the other.
+const NEVER_OF_ROLES: &[i64] = &[
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+];
+
+/// The filters of one process tree, ready to be installed.
+pub(crate) struct Filter([BpfProgram; 2]);
 
 impl Filter {
-    /// For the architecture of this build.
+    /// For a run.
     pub(super) fn new() -> io::Result<Self> {
-        let (known, refused) = (known(), refused().map_err(io::Error::other)?);
+        Self::of(refused().map_err(io::Error::other)?)
+    }
+
+    /// For a role of the daemon's, which needs bpf(2) for the maps that it is handed and has no right to more.
+    pub(crate) fn of_role() -> io::Result<Self> {
+        let mut refused = refused().map_err(io::Error::other)?;
+        refused.remove(&libc::SYS_bpf);
+        refused.extend(NEVER_OF_ROLES.iter().map(|number| (*number, Vec::new())));
+        Self::of(refused)
+    }
+
+    fn of(refused: Rules) -> io::Result<Self> {
+        let known = known();
         let errno = |number: libc::c_int| SeccompAction::Errno(number.unsigned_abs());
         Ok(Self([
             compiled(known, errno(libc::ENOSYS), SeccompAction::Allow)?,
@@ -103,7 +124,7 @@ impl Filter {
     }
 
     /// Holds from now on, for the calling thread and whatever it becomes or makes.
-    pub(super) fn install(&self) -> io::Result<()> {
+    pub(crate) fn install(&self) -> io::Result<()> {
         self.0.iter().try_for_each(|program| seccompiler::apply_filter(program).map_err(io::Error::other))
     }
 }
@@ -189,8 +210,9 @@ mod tests {
 
     #[test]
     fn both_filters_fit_into_the_kernel() {
-        let Filter(programs) = Filter::new().expect("filters");
-        // BPF_MAXINSNS
-        assert!(programs.iter().all(|program| !program.is_empty() && program.len() <= 4096));
+        for Filter(programs) in [Filter::new().expect("a run's"), Filter::of_role().expect("a role's")] {
+            // BPF_MAXINSNS
+            assert!(programs.iter().all(|program| !program.is_empty() && program.len() <= 4096));
+        }
     }
 }

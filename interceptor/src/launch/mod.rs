@@ -9,7 +9,7 @@ pub mod attach;
 mod capabilities;
 mod daemon;
 mod environment;
-mod filter;
+pub(crate) mod filter;
 mod init;
 mod mounts;
 mod netlink;

@@ -251,3 +251,21 @@ fn the_self_test_finds_the_host_closed() {
     assert!(in_state("closed") > 12, "most of it is real on this host: {finished}");
     installation.finish();
 }
+
+/// Neither of the daemon's unprivileged processes can get more than it was given.
+#[test]
+fn the_roles_are_filtered_and_have_no_rights() {
+    let bed = Bed::start();
+    let installation = Setup::of(&bed).start();
+    let roles = installation.roles();
+    for role in ["proxy", "keeper"] {
+        let (_, pid) = roles.iter().find(|(found, _)| found == role).expect("a role");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a live process");
+        for line in
+            ["Seccomp:\t2", "NoNewPrivs:\t1", "CapBnd:\t0000000000000000", "CapPrm:\t0000000000000000"]
+        {
+            assert!(status.contains(line), "{role}: {status}");
+        }
+    }
+    installation.finish();
+}
