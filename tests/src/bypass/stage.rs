@@ -53,7 +53,8 @@ pub(super) struct Stage<'a> {
     installation: Installation,
     sniffer: Sniffer,
     script: String,
-    doors: PathBuf,
+    /// The folder in `/run`; gone with the value.
+    doors: tempfile::TempDir,
     /// A captured process, and the proxy's listener in its network.
     run: u32,
     listener: u16,
@@ -77,7 +78,7 @@ impl<'a> Stage<'a> {
         command.args(person).args(["/usr/bin/python3", &deputy, &SERVICE.to_string()]);
         let mut deputy = Talker::start(command);
         for door in [Door::Run, Door::Shared] {
-            open_door(&mut deputy, &door_path(&installation, &doors, bed, door), door);
+            open_door(&mut deputy, &door_path(&installation, doors.path(), bed, door), door);
         }
         let captured = match mode {
             Mode::Launched => Talker::start(captured(identity, &installation, &script)),
@@ -89,7 +90,7 @@ impl<'a> Stage<'a> {
             }
         };
         for door in [Door::RunLater, Door::TmpLater, Door::SharedLater, Door::Abstract] {
-            open_door(&mut deputy, &door_path(&installation, &doors, bed, door), door);
+            open_door(&mut deputy, &door_path(&installation, doors.path(), bed, door), door);
         }
         let same = Talker::start(outside(&installation, &identity.outside(), &script));
         let root = Talker::start(outside(&installation, &["--reuid=0".to_owned()], &script));
@@ -139,7 +140,7 @@ impl<'a> Stage<'a> {
     pub(super) fn finish(self) -> usize {
         let late = self.sniffer.frames().len();
         drop((self.captured, self.same, self.root, self.deputy));
-        let _ = fs::remove_dir_all(&self.doors);
+        drop(self.doors);
         self.installation.finish();
         late
     }
@@ -205,7 +206,7 @@ impl<'a> Stage<'a> {
             Aim::Inbound | Aim::Forwarder => put("port", json!(LISTENER)),
             Aim::Victim => put("pid", json!(self.deputy.pid())),
             Aim::Proxy => put("pid", json!(self.proxy())),
-            Aim::Door(door) => put("path", json!(door_path(installation, &self.doors, self.bed, door))),
+            Aim::Door(door) => put("path", json!(door_path(installation, self.doors.path(), self.bed, door))),
             Aim::File(secret) => put("path", json!(self.secret(secret))),
             Aim::World
             | Aim::Listener
@@ -340,12 +341,14 @@ fn open_ping(installation: &Installation) {
 }
 
 /// Makes the folders of the doors, and a program that is set-user-id root.
-fn furnish(installation: &Installation) -> PathBuf {
-    let doors = Path::new("/run").join(format!("ic-{}", installation.mark()));
+fn furnish(installation: &Installation) -> tempfile::TempDir {
+    let doors = tempfile::Builder::new().prefix("ic-doors-").tempdir_in("/run").expect("a folder in /run");
     let tmp = tmp_folder(installation);
     let shared = installation.work().join("shared");
-    for (folder, mode) in [(&doors, 0o755), (&tmp, 0o700), (&shared, 0o777)] {
+    for folder in [&tmp, &shared] {
         fs::create_dir(folder).expect("a folder of ours");
+    }
+    for (folder, mode) in [(doors.path(), 0o755), (tmp.as_path(), 0o700), (shared.as_path(), 0o777)] {
         fs::set_permissions(folder, fs::Permissions::from_mode(mode)).expect("own folder");
         chown(folder, Some(PERSON), Some(PERSON)).expect("the tests run as root");
     }
