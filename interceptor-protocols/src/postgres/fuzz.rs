@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
     Terms,
+    mask::{Labels, Mask},
     model::{Action, ExchangeDigest, Spent},
     permit::{Denial, Held},
     protocol::{CancelKey, DecodeError, Decoder, Done, Epoch, Greeting, Side, Step},
@@ -23,8 +24,7 @@ fn denial() -> Denial {
 }
 
 fn opened() -> PostgresDecoder {
-    let mut decoder =
-        PostgresDecoder::new(Arc::new(Epoch::new(|| 0)), Arc::new(interceptor_core::mask::Labels::none("r")));
+    let mut decoder = PostgresDecoder::new(Arc::new(Epoch::new(|| 0)), Arc::new(Labels::none("r")));
     let greeting = Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None };
     let key = CancelKey { process: 1, secret: Bytes::from_static(b"four") };
     let _ = decoder.opened(&greeting, &key);
@@ -75,7 +75,7 @@ fn drive(decoder: &mut PostgresDecoder, side: Side, data: &[u8], cut: usize, per
                     let digest = held.digest();
                     seen.asked.push((digest, held.actions().to_vec()));
                     if permitted == Permitted::All || held.number() % 2 == 0 {
-                        decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
+                        decoder.sent(held.number(), Mask::Nothing);
                     } else {
                         let _ = decoder.refuse(held.number(), &denial());
                     }
@@ -123,7 +123,7 @@ impl Seen {
         match step {
             Ok(Step::Enquire(held)) => {
                 self.asked.push((held.digest(), held.actions().to_vec()));
-                decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
+                decoder.sent(held.number(), Mask::Nothing);
             }
             Ok(Step::Reply(bytes)) => self.replied.put_slice(&bytes),
             Ok(Step::Answer { bytes, done }) => {
@@ -151,7 +151,7 @@ fn copying() -> PostgresDecoder {
     let mut client = BytesMut::from(&b"Q\0\0\0\x16COPY t FROM STDIN\0"[..]);
     while let Ok(step @ (Step::Ask(_) | Step::Enquire(_))) = decoder.step(Side::Client, &mut client) {
         match step {
-            Step::Ask(held) => decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing),
+            Step::Ask(held) => decoder.sent(held.number(), Mask::Nothing),
             Step::Enquire(held) => drop(decoder.refuse(held.number(), &denial())),
             _ => return decoder,
         }
@@ -172,8 +172,7 @@ fn broken() -> PostgresDecoder {
 /// after it has failed to.
 pub fn fuzz_client(data: &[u8]) {
     let whole = data.len().max(1);
-    let mut new =
-        PostgresDecoder::new(Arc::new(Epoch::new(|| 0)), Arc::new(interceptor_core::mask::Labels::none("r")));
+    let mut new = PostgresDecoder::new(Arc::new(Epoch::new(|| 0)), Arc::new(Labels::none("r")));
     drive(&mut new, Side::Client, data, whole, Permitted::EverySecond);
     drive(&mut opened(), Side::Client, data, whole, Permitted::All);
     drive(&mut copying(), Side::Client, data, whole, Permitted::All);
@@ -245,10 +244,12 @@ pub(super) fn enclosed() -> PostgresDecoder {
     let mut enclosed = false;
     while let Ok(step @ (Step::Ask(_) | Step::Enquire(_))) = decoder.step(Side::Client, &mut client) {
         match step {
-            Step::Ask(held) if std::mem::replace(&mut enclosed, true) => decoder.sent(held.number()),
+            Step::Ask(held) if std::mem::replace(&mut enclosed, true) => {
+                decoder.sent(held.number(), Mask::Nothing)
+            }
             Step::Ask(held) => decoder.enclose(held.number(), Terms { rows: Some(2), undo: None }),
             Step::Enquire(held) => {
-                decoder.sent(held.number());
+                decoder.sent(held.number(), Mask::Nothing);
                 let mut answer = BytesMut::from(&*answers.next().unwrap_or_default());
                 while let Ok(Step::Answer { .. }) = decoder.step(Side::Upstream, &mut answer) {}
             }

@@ -562,11 +562,11 @@ async fn what_can_be_undone_waits_for_its_images() {
         rows: vec![vec![Some(long)]],
     };
     let asked = asked(3, within(terms, Some(pack.clone())));
-    let Verdict::Allow(permit) = gate.judge(&asked, Author::Agent, &Quiet).await else {
+    let Verdict::Allow(permit, _) = gate.judge(&asked, Author::Agent, &Quiet).await else {
         panic!("it is enclosed")
     };
     let kept = bed.gate.packs().find(permit.records().get(0).unwrap()).await.unwrap();
     assert_eq!((kept.undo.pack, kept.used), (pack, None));
     // What reads is free.
-    assert!(matches!(gate.judge_now(&held(4, &["a"], "a"), Author::Agent), Some(Verdict::Allow(_))));
+    assert!(matches!(gate.judge_now(&held(4, &["a"], "a"), Author::Agent), Some(Verdict::Allow(..))));
 }

@@ -554,7 +554,7 @@ fn a_savepoint_is_told_from_the_beginning_of_a_transaction() {
             [parse, message(b'B', |out| out.put_slice(&[0; 8])), message(b'E', |out| out.put_slice(&[0; 5]))]
         {
             if let Step::Ask(held) = client(decoder, &frame) {
-                decoder.sent(held.number());
+                decoder.sent(held.number(), Mask::Nothing);
             }
         }
     };
@@ -567,11 +567,11 @@ fn a_savepoint_is_told_from_the_beginning_of_a_transaction() {
     let mut decoder = in_transaction();
     assert_eq!(decoder.nesting, Nesting::None);
     let held = asked(&mut decoder, &query("SAVEPOINT a"));
-    decoder.sent(held.number());
+    decoder.sent(held.number(), Mask::Nothing);
     assert_eq!(decoder.nesting, Nesting::Savepoint);
     hear(&mut decoder, &[complete("SAVEPOINT"), ready(b'T')].concat(), 9);
     let held = asked(&mut decoder, &query("ROLLBACK"));
-    decoder.sent(held.number());
+    decoder.sent(held.number(), Mask::Nothing);
     hear(&mut decoder, &[complete("ROLLBACK"), ready(b'I')].concat(), 9);
     assert_eq!(decoder.nesting, Nesting::None, "it ended with the transaction");
 }
