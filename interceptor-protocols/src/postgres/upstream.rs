@@ -100,12 +100,8 @@ impl PostgresDecoder {
                     too_long(head, MAX_ROW)?;
                     break;
                 }
-                self.may_stream(head)?;
-                if self.is_beyond() {
-                    let _ = input.split_to(head.total);
-                    continue;
-                }
-                self.cover(input.split_to(head.total).freeze().slice(5..), head.tag, &mut covered)?;
+                let body = input.split_to(head.total).freeze().slice(5..);
+                self.cover_next(head, body, &mut covered)?;
                 continue;
             }
             if !covered.is_empty() {
@@ -144,6 +140,12 @@ impl PostgresDecoder {
             return Ok(if self.gone { self.last_word() } else { Step::Wait });
         }
         Ok(Step::Answer { bytes: input.split_to(ready).freeze(), done })
+    }
+
+    /// Counts a row or copied data that is to be covered, and adds it to `out` unless it is more than may pass.
+    fn cover_next(&mut self, head: Head, body: Bytes, out: &mut BytesMut) -> Result<(), DecodeError> {
+        self.may_stream(head)?;
+        if self.is_beyond() { Ok(()) } else { self.cover(body, head.tag, out) }
     }
 
     /// What comes before anything that the upstream says.

@@ -1,0 +1,219 @@
+//! The daemon towards operators: how it is, what runs, and what they want done about it.
+//!
+//! Promise: whatever lets something pass, or ends it, is recorded before it is so.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use interceptor_core::model::{EventKind, RunId};
+
+use super::proxy::{BEAT, Daemon};
+use crate::{
+    channel,
+    config::Folder,
+    control::api::{self, Answer, Envelope, Request},
+    gate::now_us,
+    helper::messages::FromProxy,
+    proxy::{Released, registry::Ending},
+    telemetry,
+};
+
+/// Answers operators, for ever.
+pub(super) async fn serve(daemon: Arc<Daemon>) {
+    let listener = match daemon.control.try_clone().and_then(channel::watch) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!("the control socket cannot be served: {error}"),
+    };
+    loop {
+        let Ok(mut guard) = listener.readable().await else { return };
+        match api::accept(listener.get_ref().as_fd()) {
+            Ok(Some(socket)) => {
+                let daemon = daemon.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = converse(&daemon, socket).await {
+                        tracing::warn!("a control connection ended: {error:#}");
+                    }
+                });
+            }
+            Ok(None) => guard.clear_ready(),
+            Err(error) => {
+                tracing::warn!("the control socket: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse(daemon: &Daemon, socket: OwnedFd) -> anyhow::Result<()> {
+    let channel = api::accepted(socket)?.into_async()?;
+    let (envelope, _) = tokio::time::timeout(Duration::from_secs(10), channel.receive()).await??;
+    let answer = daemon.answer(envelope).await;
+    channel.send(&answer, &[]).await?;
+    Ok(())
+}
+
+impl Daemon {
+    async fn answer(&self, envelope: Envelope) -> Answer {
+        if envelope.version != api::VERSION {
+            let text = format!("the daemon speaks version {} of its API: use its own binary", api::VERSION);
+            return Answer::Failed { text };
+        }
+        match envelope.request {
+            Request::Status => self.status().await,
+            Request::Runs => Answer::Runs { runs: self.runs() },
+            Request::Kill { run } => self.kill(run).await,
+            Request::Release { run, reason, seconds } => self.release(run, reason, seconds),
+            Request::Detach { run, reason } => self.detach(run, &reason),
+            Request::Reload => self.reload().await,
+        }
+    }
+
+    async fn status(&self) -> Answer {
+        let rules = self.rules.load();
+        let kernel = match self.proxy.origins.maps().counters() {
+            Ok(counters) => {
+                counters.iter().map(|(counter, count)| (counter.name().to_owned(), count)).collect()
+            }
+            Err(error) => return Answer::Failed { text: telemetry::chain(&error) },
+        };
+        Answer::Status(api::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: self.started_at,
+            policy: rules.policy.hash().to_owned(),
+            resources: rules.inventory.resources.len(),
+            runs: self.proxy.runs.list().len(),
+            sessions: self.proxy.registry.list().len(),
+            kernel,
+            synced: self.journal.synced(),
+            keeper: tokio::time::timeout(BEAT, self.keeper.ping()).await.is_ok_and(|pong| pong.is_ok()),
+        })
+    }
+
+    fn runs(&self) -> Vec<api::RunStatus> {
+        let sessions = self.proxy.registry.list();
+        let of = |run: RunId| {
+            sessions
+                .iter()
+                .filter(|session| session.run == run)
+                .map(|s| (s.connection, s.resource.clone()))
+                .collect()
+        };
+        let now = now_us();
+        let runs = self.proxy.runs.list().into_iter();
+        runs.map(|(run, released)| api::RunStatus {
+            run: run.id,
+            agent: run.agent.name.clone(),
+            guarantee: run.guarantee,
+            mode: run.mode,
+            started_at: run.started_at,
+            released_until: released.map(|released| released.until).filter(|until| now < *until),
+            command: run.claims.get("command").cloned().unwrap_or_default(),
+            sessions: of(run.id),
+        })
+        .collect()
+    }
+
+    /// Says something to the helper; whether it could be said.
+    pub(super) async fn tell_helper(&self, message: FromProxy) -> bool {
+        let said = self.helper.send(&message, &[]).await;
+        said.inspect_err(|error| tracing::error!("the helper could not be told: {error}")).is_ok()
+    }
+
+    pub(super) async fn kill(&self, run: RunId) -> Answer {
+        let Some(live) = self.proxy.runs.find(run) else { return no_such(run) };
+        self.proxy.event(Some((run, &live.agent.name)), EventKind::RunKilled, "by an operator");
+        self.proxy.registry.end_run(run, &Ending::Killed);
+        match self.helper.send(&FromProxy::Kill { run }, &[]).await {
+            Ok(()) => Answer::Done { text: format!("killed run {run}") },
+            Err(error) => Answer::Failed { text: telemetry::chain(&error) },
+        }
+    }
+
+    fn release(&self, run: RunId, reason: String, seconds: u64) -> Answer {
+        let Some(live) = self.proxy.runs.find(run) else { return no_such(run) };
+        if !(1..=86_400).contains(&seconds) || reason.trim().is_empty() {
+            return Answer::Failed { text: "a release needs a reason and at most 24 hours".to_owned() };
+        }
+        let until = now_us().saturating_add(i64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000));
+        let text = format!("relayed uninspected for {seconds} s: {reason}");
+        if !self.proxy.event(Some((run, &live.agent.name)), EventKind::Released, text) {
+            return Answer::Failed {
+                text: "nothing was released: it could not be recorded; see `interceptor status`".to_owned(),
+            };
+        }
+        self.proxy.runs.release(run, Released { until, reason });
+        let (proxy, agent) = (self.proxy.clone(), live.agent.name.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            if proxy.runs.released(run, now_us()).is_none() && proxy.runs.capture_again(run) {
+                proxy.event(Some((run, &agent)), EventKind::ReleaseEnded, "captured again");
+            }
+        });
+        Answer::Done {
+            text: format!("run {run} is relayed uninspected for {seconds} seconds; this is recorded"),
+        }
+    }
+
+    fn detach(&self, run: RunId, reason: &str) -> Answer {
+        let Some(live) = self.proxy.runs.find(run) else { return no_such(run) };
+        if reason.trim().is_empty() {
+            return Answer::Failed { text: "detaching needs a reason".to_owned() };
+        }
+        let text = format!("detached, no longer captured: {reason}");
+        if self.proxy.event(Some((run, &live.agent.name)), EventKind::Released, text) {
+            Answer::Done { text: format!("detached run {run}; this is recorded") }
+        } else {
+            Answer::Failed {
+                text: "nothing was detached: it could not be recorded; see `interceptor status`".to_owned(),
+            }
+        }
+    }
+
+    async fn reload(&self) -> Answer {
+        // One at a time, or the keeper and the rules here could end at different editions.
+        let _alone = self.reloading.lock().await;
+        let loaded = Folder::in_force(&self.places).and_then(|folder| folder.load());
+        let rules = match loaded {
+            Ok(rules) => rules,
+            Err(error) => {
+                let text = telemetry::chain(&error);
+                self.proxy.event(None, EventKind::PolicyRefused, format!("the one in force stays: {text}"));
+                return Answer::Failed { text: format!("nothing was changed:\n{text}") };
+            }
+        };
+        if let Err(error) = self.keeper.reload().await {
+            return Answer::Failed { text: format!("nothing was changed: {}", telemetry::chain(&error)) };
+        }
+        let hash = rules.policy.hash().to_owned();
+        let before = self.rules.swap(Arc::new(rules));
+        self.proxy.dialler.forget();
+        self.proxy.event(None, EventKind::PolicyLoaded, format!("policy {hash}"));
+        self.proxy.judge_again(&before);
+        self.void_approvals().await;
+        Answer::Done { text: format!("policy {hash} is in force") }
+    }
+
+    /// What was asked under another policy than the one in force means nothing any more.
+    pub(super) async fn void_approvals(&self) {
+        let policy = self.rules.load().policy.hash().to_owned();
+        match self.proxy.gate.approvals().void(&policy).await {
+            Ok(0) => {}
+            Ok(count) => {
+                self.proxy.event(
+                    None,
+                    EventKind::Voided,
+                    format!("approvals that are void by policy {policy}: {count}"),
+                );
+            }
+            // They do not fit anything under this policy: what is approved has the policy's hash in it.
+            Err(error) => tracing::error!("approvals were not voided: {error}"),
+        }
+    }
+}
+
+fn no_such(run: RunId) -> Answer {
+    Answer::Failed { text: format!("there is no live run {run}: `interceptor ps` lists them") }
+}
