@@ -18,9 +18,10 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     enclosure::Terms,
     inventory::Person,
+    mask::Labels,
     model::{
-        Action, AgentIdentity, ApprovalId, OutcomeStatus, PersonName, Phase, Principal, ProcessFacts,
-        RecordId, ResourceName, Run, RunId, StatementFacts, Target, Verb,
+        Action, AgentIdentity, ApprovalId, BindValue, OutcomeStatus, PersonName, Phase, Principal,
+        ProcessFacts, RecordId, ResourceName, Run, RunId, StatementFacts, Target, Verb,
     },
     permit::{Circumstances, Rule},
     sql::{self, Shape},
@@ -103,14 +104,16 @@ impl What<'_> {
         Ok(digest(parts))
     }
 
-    /// What an approver is shown of it, where `rules` hold it for `groups`.
-    pub fn card(&self, process: Option<&ProcessFacts>, rules: &[Rule], groups: &[String]) -> Card {
+    /// What an approver is shown of it, where `rules` hold it for `groups` and the resource's data has `labels`.
+    pub fn card(
+        &self,
+        process: Option<&ProcessFacts>,
+        (rules, groups): (&[Rule], &[String]),
+        labels: &Labels,
+    ) -> Card {
         let naming = self.circumstances.naming.as_deref().cloned().unwrap_or_default();
         let claim = |name: &str| self.run.claims.get(name).cloned();
-        let statements = self
-            .actions
-            .iter()
-            .map(|action| Action { text: sql::redact(&action.text).into_owned(), ..action.clone() });
+        let statements = self.actions.iter().map(|action| shown(action, labels));
         let card = Card {
             about: About::Exchange,
             run: self.run.id,
@@ -127,12 +130,40 @@ impl What<'_> {
             rules: rules.iter().map(HoldingRule::of).collect(),
             groups: groups.to_vec(),
             policy: self.policy.to_owned(),
-            free: self.shape().map(|shape| shape.free),
+            free: self.shape().map(|shape| self.shown_free(shape.free, labels)),
             whole: self.actions.iter().flat_map(|action| &action.binds).all(|bind| bind.cut_from.is_none()),
         };
         card.within(LONGEST_CARD)
     }
+
+    /// What a shape leaves open, without the values where labelled data comes in.
+    fn shown_free(&self, free: Vec<String>, labels: &Labels) -> Vec<String> {
+        match self.actions.iter().any(|action| labels.come_into(action)) {
+            true => vec![HIDDEN.to_owned(); free.len()],
+            false => free,
+        }
+    }
 }
+
+/// A statement as people may see it: without passwords, and without literals and values where labelled data comes into it.
+fn shown(action: &Action, labels: &Labels) -> Action {
+    if !labels.come_into(action) {
+        return Action { text: sql::redact(&action.text).into_owned(), ..action.clone() };
+    }
+    let hidden = |bind: &BindValue| BindValue {
+        value: bind.value.as_ref().map(|_| HIDDEN.to_owned()),
+        cut_from: None,
+        ..bind.clone()
+    };
+    Action {
+        text: labels.words(sql::without_literals(&action.text)).into_owned(),
+        binds: action.binds.iter().map(hidden).collect(),
+        ..action.clone()
+    }
+}
+
+/// What stands for a value that people are not shown.
+const HIDDEN: &str = "[masked]";
 
 /// Every part stands behind its length, so that no two lists share a digest.
 fn digest(parts: Vec<Vec<u8>>) -> String {
@@ -538,7 +569,7 @@ pub fn words(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::{
-        model::{BindValue, Guarantee, Mode, Object, StatementKind, Target, Verb},
+        model::{Guarantee, Mode, Object, StatementKind},
         permit::Naming,
     };
 
@@ -635,6 +666,24 @@ mod tests {
     }
 
     fn card(text: &str) -> Card {
+        card_of(text, &Labels::none("orders"))
+    }
+
+    #[test]
+    fn what_labelled_data_comes_into_is_shown_without_its_values() {
+        let labels = crate::mask::labels::tests::labels(
+            "[label.mail]\ncolumns = [\"*.*.email\"]\nmask = \"redact\"\n",
+        );
+        let card = card_of("DELETE FROM users WHERE email = 'zoe@example.com' AND id = $1", &labels);
+        let told = serde_json::to_string(&card).expect("JSON");
+        assert!(card.text().starts_with("DELETE FROM users WHERE email = "), "{told}");
+        assert!(!told.contains("zoe"), "{told}");
+        assert_eq!(card.statements[0].binds[0].value.as_deref(), Some(HIDDEN));
+        assert!(card.whole, "it can be approved all the same");
+        assert!(card_of("SELECT 'zoe'", &Labels::none("orders")).text().contains("zoe"));
+    }
+
+    fn card_of(text: &str, labels: &Labels) -> Card {
         let (run, resource, principal) = (run(), "orders".parse().expect("a name"), Principal::default());
         let what = What {
             run: &run,
@@ -644,7 +693,7 @@ mod tests {
             actions: &[action(text, 5)],
             policy: "p1",
         };
-        what.card(None, &[], &["dba".to_owned(), "on-call".to_owned()])
+        what.card(None, (&[], &["dba".to_owned(), "on-call".to_owned()]), labels)
     }
 
     #[test]

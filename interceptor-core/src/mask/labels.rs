@@ -197,14 +197,14 @@ impl Labels {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use super::*;
     use crate::inventory::{Source, load};
 
     /// The labels of a resource `orders`, from a labels.toml.
-    pub(in crate::mask) fn labels(text: &str) -> Arc<Labels> {
+    pub(crate) fn labels(text: &str) -> Arc<Labels> {
         let source = |file: &str, text: &str| Source { file: file.to_owned(), text: text.to_owned() };
         let resources = source("resources.toml", "[resource.orders]\nhosts = [\"db\"]\nports = [5432]\n");
         let inventory = load(&resources, &source("agents.toml", ""), &[]).unwrap_or_else(|f| panic!("{f:?}"));

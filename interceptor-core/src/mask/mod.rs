@@ -8,7 +8,7 @@ mod check;
 mod detect;
 mod form;
 mod hiding;
-mod labels;
+pub(crate) mod labels;
 mod provenance;
 mod set;
 

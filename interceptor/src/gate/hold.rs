@@ -153,10 +153,11 @@ impl Hold<'_> {
             policy: self.rules.policy.hash(),
         };
         let shape = what.shape().map(|shape| what.shape_digest(&shape)).transpose();
+        let labels = PolicyGate::labels(&self.rules, self.subject);
         Ok(Filing {
             shape: shape.map_err(|error| no(&error.to_string()))?,
             digest: what.digest().map_err(|error| no(&error.to_string()))?,
-            card: what.card(self.subject.process(), &self.wanted.rules, &self.wanted.groups),
+            card: what.card(self.subject.process(), (&self.wanted.rules, &self.wanted.groups), &labels),
             seconds: self.wanted.open,
             most: PENDING,
         })

@@ -26,7 +26,7 @@ fn card(run: u64) -> Card {
         actions: &[],
         policy: "p1",
     };
-    what.card(None, &[], &["dba".to_owned()])
+    what.card(None, (&[], &["dba".to_owned()]), &interceptor_core::mask::Labels::none("orders"))
 }
 
 /// A docket in a folder of its own, at a time that the test chooses.
