@@ -4,7 +4,7 @@
 //! that was changed since is never overwritten; values are written so that they mean the same whatever the settings.
 //! Nothing here talks to a server or keeps anything.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use bytes::BytesMut;
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,7 @@ pub const MOST_ROWS: u64 = 10_000;
 pub const LONGEST_PACK: usize = 4 << 20;
 
 /// The rows that one statement changed, as they were before.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pack {
     /// [`Verb::DataUpdate`] or [`Verb::DataDelete`].
@@ -48,6 +48,25 @@ pub struct Column {
     pub name: String,
     /// What it is for.
     pub role: Role,
+}
+
+impl fmt::Debug for Pack {
+    /// Without what is in its rows.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { verb, table, rows, .. } = self;
+        f.debug_struct("Pack")
+            .field("verb", verb)
+            .field("table", table)
+            .field("rows", &rows.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Packed {
+    /// Without what is in its rows.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packed").field("record", &self.record).finish_non_exhaustive()
+    }
 }
 
 /// What a column is to a pack.
@@ -74,7 +93,7 @@ pub struct UndoRecord {
 }
 
 /// A pack as it is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Packed {
     /// Its JSON.
     pub json: Vec<u8>,

@@ -126,7 +126,8 @@ impl PostgresDecoder {
                 if error.code == QUERY_CANCELED && gate.errand.comes_before() {
                     self.cancelled = Some((self.segment, refuse::again(&body)));
                 }
-                gate.failed = Some(Failed { code: error.code, message: error.message, body });
+                let message = recordable(&error).unwrap_or_else(|| format!("error {}", error.code));
+                gate.failed = Some(Failed { code: error.code, message, body });
                 if gate.ends == Ends::Flush {
                     self.skipping = true;
                     return Ok(self.end_gate(done));

@@ -6,7 +6,7 @@ use super::*;
 
 const CHANGE: &str = "DELETE FROM t WHERE a = 1";
 
-fn terms(rows: u64) -> Terms {
+pub(super) fn terms(rows: u64) -> Terms {
     Terms { rows: Some(rows), ..Terms::default() }
 }
 
@@ -16,15 +16,15 @@ fn within(rows: u64) -> Enclosure {
 
 /// What came of the upstream's bytes: for the client, back to the upstream, and how exchanges ended.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Came {
-    client: Vec<u8>,
+pub(super) struct Came {
+    pub(super) client: Vec<u8>,
     back: Vec<u8>,
     done: Vec<(u64, OutcomeStatus, Option<u64>, Option<String>)>,
     exceeded: Option<u64>,
 }
 
 /// Lets the upstream say `bytes`, in pieces of so many.
-fn hear(decoder: &mut PostgresDecoder, bytes: &[u8], piece: usize) -> Came {
+pub(super) fn hear(decoder: &mut PostgresDecoder, bytes: &[u8], piece: usize) -> Came {
     let mut came = Came::default();
     let mut input = BytesMut::new();
     for part in bytes.chunks(piece.max(1)) {
@@ -60,7 +60,7 @@ fn has(bytes: &[u8], part: &str) -> bool {
 }
 
 /// The server's answers to an exchange of our own.
-fn own(tag: &str, status: u8) -> Vec<u8> {
+pub(super) fn own(tag: &str, status: u8) -> Vec<u8> {
     let close = message(b'3', |_| {});
     let all =
         [message(b'1', |_| {}), message(b'2', |_| {}), complete(tag), close.clone(), close, ready(status)];
@@ -68,7 +68,7 @@ fn own(tag: &str, status: u8) -> Vec<u8> {
 }
 
 /// An exchange of our own with this text goes.
-fn goes(decoder: &mut PostgresDecoder, text: &str) -> u64 {
+pub(super) fn goes(decoder: &mut PostgresDecoder, text: &str) -> u64 {
     let held = match client(decoder, b"") {
         Step::Enquire(held) => held,
         other => panic!("{text}: {other:?}"),

@@ -217,3 +217,43 @@ fn what_decides_or_is_copied_is_an_effect_on_the_label() {
     assert_eq!(verbs("SELECT id FROM people WHERE code = 'x'"), [Verb::LabelFilter]);
     assert_eq!(verbs("CREATE TABLE t AS TABLE people"), [Verb::LabelCopy]);
 }
+
+/// An error to an exchange of our own takes the place of the client's answer: it quotes no more than another would.
+#[test]
+fn what_fails_at_our_commit_is_told_without_values() {
+    use super::enclosed::{goes, hear, own, terms};
+    for mask in [hidden(), Mask::Nothing] {
+        let mut decoder = session();
+        let Step::Enquire(look) = client(&mut decoder, &query("DELETE FROM people WHERE id = 1")) else {
+            panic!("its names are looked up")
+        };
+        decoder.sent(look.number(), Mask::Nothing);
+        hear(&mut decoder, &catalogue(), usize::MAX);
+        let held = asked(&mut decoder, b"");
+        decoder.enclose(held.number(), terms(5));
+        goes(&mut decoder, "BEGIN");
+        hear(&mut decoder, &own("BEGIN", b'T'), usize::MAX);
+        let held = asked(&mut decoder, b"");
+        decoder.recorded(held.number(), RecordId(7));
+        let shows = matches!(mask, Mask::Nothing);
+        decoder.sent(held.number(), mask);
+        hear(&mut decoder, &[complete("DELETE 1"), ready(b'T')].concat(), 3);
+        goes(&mut decoder, "COMMIT");
+        let failed = message(b'E', |out| {
+            for (field, text) in [
+                (b'S', "ERROR"),
+                (b'C', "23503"),
+                (b'M', "it is referred to"),
+                (b'D', "Key (mail)=(zoe@example.com)"),
+            ] {
+                out.put_u8(field);
+                put_text(out, text);
+            }
+            out.put_u8(0);
+        });
+        let answer = [message(b'1', |_| {}), message(b'2', |_| {}), failed, ready(b'I')].concat();
+        let told = String::from_utf8_lossy(&hear(&mut decoder, &answer, 5).client).into_owned();
+        assert!(told.contains("23503"), "{told}");
+        assert_eq!(told.contains("zoe"), shows, "{told}");
+    }
+}
