@@ -35,9 +35,11 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    /// In a run of `installation`.
-    pub(crate) fn captured(installation: &Installation) -> Result<Self> {
-        Self::start(installation.captured("release-bot", &["sh", "-c", LOOP]))
+    /// In a run of `installation`, in the folder `work`: what else lies in the host's temporary folder is not seen there.
+    pub(crate) fn captured(installation: &Installation, work: &Path) -> Result<Self> {
+        let mut command = installation.captured("release-bot", &["sh", "-c", LOOP]);
+        command.current_dir(work);
+        Self::start(command)
     }
 
     /// On the host itself.

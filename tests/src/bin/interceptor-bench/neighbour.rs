@@ -20,7 +20,10 @@ pub(crate) fn part(extent: Extent, measured: &mut Measured) -> Result<()> {
     let mut stage = Stage::start(Layout::Free)?;
     let script = stage.file("select.sql", SELECT);
     let log = Log::new()?;
-    let mut rude = [("relay", Driver::outside(&stage.ours)?), ("audit", Driver::captured(&stage.ours)?)];
+    let mut rude = [
+        ("relay", Driver::outside(&stage.ours)?),
+        ("audit", Driver::captured(&stage.ours, stage.ours.work())?),
+    ];
     let rounds = match extent {
         Extent::Usual => 5,
         Extent::Full => 11,

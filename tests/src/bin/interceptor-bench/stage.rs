@@ -126,8 +126,8 @@ impl Stage {
         let ours = installation(&bed).start();
         let durable = installation(&bed).settings("durability = \"power\"").start();
         let outside = Driver::outside(&ours)?;
-        let captured = Driver::captured(&ours)?;
-        let captured_durable = Driver::captured(&durable)?;
+        let captured = Driver::captured(&ours, ours.work())?;
+        let captured_durable = Driver::captured(&durable, ours.work())?;
         let beside = |name, port, pid: Option<u32>| {
             let watched = pid.map(|pid| Watched { role: "proxy".to_owned(), pid }).into_iter().collect();
             Target { name, client: Client::Outside, host: "127.0.0.1", port, watched }
