@@ -88,6 +88,11 @@ impl Daemon {
         if caller.uid != 0 {
             return refused(ROOT);
         }
+        // Whatever becomes of the rest: policy is carried out again from here on.
+        let glass = self.proxy.gate.glass();
+        if glass.at(Some(resource)).is_some() {
+            glass.set(None);
+        }
         let approvals = self.proxy.gate.approvals();
         let broken = match approvals.pending_glass().await {
             Ok(pending) => pending.into_iter().find(|one| one.resource == *resource && one.left.is_some()),
@@ -98,7 +103,6 @@ impl Daemon {
         };
         match approvals.mend_glass(broken.id).await {
             Ok(mended) => {
-                self.proxy.gate.glass().set(None);
                 over(&self.proxy, &mended, &format!("by {}", by(caller, person).in_words()));
                 let text =
                     format!("break-glass {} on {resource} is over; it waits for its review", mended.id);

@@ -61,7 +61,7 @@ impl Glass {
     }
 
     /// The break-glass at `resource` now.
-    pub(super) fn at(&self, resource: Option<&ResourceName>) -> Option<BreakGlassId> {
+    pub fn at(&self, resource: Option<&ResourceName>) -> Option<BreakGlassId> {
         let broken = self.0.load();
         let broken = broken.as_ref().filter(|broken| Some(&broken.resource) == resource)?;
         let lasts =

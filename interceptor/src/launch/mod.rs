@@ -276,6 +276,11 @@ fn begin(
         network: Network::Own,
         secrets: environment::secret_names(env::vars_os()),
     };
+    begun(helper, facts)
+}
+
+/// Asks whether this may be run, and where.
+fn begun(helper: &Helper, facts: LaunchFacts) -> Result<Begun, LaunchError> {
     match asked(helper, &LaunchRequest::Begin { version: VERSION, facts: Box::new(facts) }, &[])? {
         (LaunchAnswer::Begun { run, agent, keeps, authority }, mut descriptors) => Ok(Begun {
             run,

@@ -37,7 +37,7 @@ use super::{
 use crate::{
     helper::{
         cgroup::Tree,
-        messages::{LaunchAnswer, LaunchFacts, LaunchRequest, Network, VERSION},
+        messages::{LaunchAnswer, LaunchFacts, LaunchRequest, Network},
     },
     places::Places,
 };
@@ -151,16 +151,7 @@ fn begin(options: &Options, first: &Process, helper: &Helper) -> Result<Begun, L
         // Its environment is what it is, and nobody replaces anything in it.
         secrets: Vec::new(),
     };
-    match asked(helper, &LaunchRequest::Begin { version: VERSION, facts: Box::new(facts) }, &[])? {
-        (LaunchAnswer::Begun { run, agent, keeps, authority }, mut descriptors) => Ok(Begun {
-            run,
-            agent,
-            keeps,
-            authority,
-            cgroup: descriptors.pop().ok_or(LaunchError::OutOfTurn("the daemon"))?,
-        }),
-        _ => Err(LaunchError::OutOfTurn("the daemon")),
-    }
+    super::begun(helper, facts)
 }
 
 /// Processes in a frozen cgroup of the run's, which are put back with this value unless they are to stay.
