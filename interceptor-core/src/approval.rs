@@ -17,8 +17,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     enclosure::Terms,
+    estimate::Estimate,
     inventory::Person,
-    mask::Labels,
+    mask::{LabelSet, Labels},
     model::{
         Action, AgentIdentity, ApprovalId, BindValue, OutcomeStatus, PersonName, Phase, Principal,
         ProcessFacts, RecordId, ResourceName, Run, RunId, StatementFacts, Target, Verb,
@@ -37,7 +38,7 @@ pub const SHAPE_ROWS: u64 = 100;
 /// The longest reason or suggestion, in bytes.
 const LONGEST_WORDS: usize = 2000;
 /// The longest card, in bytes of JSON: what a person reads, and what fits a message between our processes.
-const LONGEST_CARD: usize = 64 * 1024;
+pub const LONGEST_CARD: usize = 64 * 1024;
 /// How much of a text stands on a card that had to be cut, in bytes.
 const HEAD: usize = 2000;
 
@@ -114,14 +115,22 @@ impl What<'_> {
         let naming = self.circumstances.naming.as_deref().cloned().unwrap_or_default();
         let claim = |name: &str| self.run.claims.get(name).cloned();
         let statements = self.actions.iter().map(|action| shown(action, labels));
+        let within =
+            self.actions.iter().map(|action| labels.within(action)).fold(LabelSet::NONE, LabelSet::or);
         let card = Card {
             about: About::Exchange,
             run: self.run.id,
             agent: self.run.agent.clone(),
-            command: claim("command").unwrap_or_default(),
+            command: match within.is_empty() {
+                true => claim("command").unwrap_or_default(),
+                false => HIDDEN.to_owned(),
+            },
             launcher: claim("launcher_user"),
             launcher_uid: claim("launcher_uid").and_then(|uid| uid.parse().ok()),
-            process: process.cloned(),
+            process: process.cloned().map(|process| match within.is_empty() {
+                true => process,
+                false => process.without_arguments(),
+            }),
             resource: self.resource.clone(),
             principal: self.principal.clone(),
             role: naming.role,
@@ -131,6 +140,8 @@ impl What<'_> {
             groups: groups.to_vec(),
             policy: self.policy.to_owned(),
             free: self.shape().map(|shape| self.shown_free(shape.free, labels)),
+            labels: labels.names(within).map(str::to_owned).collect(),
+            estimate: None,
             whole: self.actions.iter().flat_map(|action| &action.binds).all(|bind| bind.cut_from.is_none()),
         };
         card.within(LONGEST_CARD)
@@ -225,6 +236,12 @@ pub struct Card {
     /// cannot be approved.
     #[serde(default)]
     pub free: Option<Vec<String>>,
+    /// The labels whose data comes into the statements, which are shown without literals and values then.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// How many rows the resource guesses that it concerns: a hint, which decides nothing.
+    #[serde(default)]
+    pub estimate: Option<Estimate>,
     /// Whether everything is on it.
     pub whole: bool,
 }
@@ -400,6 +417,9 @@ pub struct Shown {
     pub similar: Vec<Standing>,
     /// What else the run did last, newest first.
     pub others: Vec<Told>,
+    /// The labels whose values are shown after all, as whoever looks may see them.
+    #[serde(default)]
+    pub uncovered: Vec<String>,
 }
 
 /// What was said of a statement.

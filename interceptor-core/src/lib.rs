@@ -9,6 +9,7 @@
 pub mod approval;
 pub mod break_glass;
 pub mod enclosure;
+pub mod estimate;
 pub mod inventory;
 pub mod mask;
 pub mod model;

@@ -16,9 +16,10 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     enclosure::Terms,
+    estimate::Estimating,
     mask::{Labels, Mask},
-    model::{OutcomeStatus, Principal, RecordId, Spent},
-    permit::{Denial, Held, Notice},
+    model::{Action, OutcomeStatus, Principal, RecordId, Spent},
+    permit::{Circumstances, Denial, Held, Notice},
     undo::{Pack, Restore},
 };
 
@@ -396,6 +397,11 @@ pub trait Protocol: Send + Sync {
     fn restore(&self, pack: &Pack) -> Option<Box<dyn Restore>>;
     /// What such a session asks for when it opens, as `principal`.
     fn restoring(&self, principal: &Principal) -> Opening;
+    /// A session of our own that guesses how many rows `action` would return or change, behind the log-in for
+    /// [`Protocol::to_estimate`]; or why nothing can be guessed.
+    fn estimate(&self, action: &Action) -> Result<Box<dyn Estimating>, String>;
+    /// What such a session asks for when it opens, as `principal` under these circumstances.
+    fn to_estimate(&self, principal: &Principal, circumstances: &Circumstances) -> Opening;
     /// The bytes of an out-of-band cancel request, to be sent on a connection of its own, with the TLS negotiation
     /// (if any) that `login` would do first.
     fn cancel(&self, key: &CancelKey) -> Bytes;

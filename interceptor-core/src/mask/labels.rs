@@ -156,17 +156,38 @@ impl Labels {
         if self.is_empty() {
             return false;
         }
+        !self.touched(action).is_empty() || self.texts(action).any(|text| !self.found(text).is_empty())
+    }
+
+    /// The labels of that data.
+    pub fn within(&self, action: &Action) -> LabelSet {
+        if self.is_empty() {
+            return LabelSet::NONE;
+        }
+        self.texts(action).fold(self.touched(action), |labels, text| labels.or(self.found(text)))
+    }
+
+    fn touched(&self, action: &Action) -> LabelSet {
         let is_statement = matches!(action.phase, Phase::Query | Phase::Prepare | Phase::Execute);
-        let touched = match &action.facts.provenance {
-            Some(provenance) => !provenance.touched.is_empty(),
+        match &action.facts.provenance {
+            Some(provenance) => provenance.touched,
             // Of what could not be traced nothing is known.
-            None => is_statement,
-        };
+            None if is_statement => LabelSet::ALL,
+            None => LabelSet::NONE,
+        }
+    }
+
+    fn texts<'a>(&self, action: &'a Action) -> impl Iterator<Item = &'a str> + use<'a> {
         let values = action.binds.iter().filter_map(|bind| bind.value.as_deref());
-        touched
-            || std::iter::once(action.text.as_str())
-                .chain(values)
-                .any(|text| !self.detectors.find(text.as_bytes()).is_empty())
+        std::iter::once(action.text.as_str()).chain(values)
+    }
+
+    /// The labels whose values stand in a text.
+    fn found(&self, text: &str) -> LabelSet {
+        let hits = self.detectors.find(text.as_bytes());
+        let found = |label: &Label| hits.iter().any(|hit| label.detect.contains(&hit.detector));
+        let places = self.labels.iter().enumerate().filter(|(_, label)| found(label));
+        places.map(|(place, _)| LabelSet::of(place)).collect()
     }
 
     /// A text that is written down: without the values of any label that tell by themselves what they are.

@@ -69,6 +69,19 @@ pub struct ProcessFacts {
     pub late: bool,
 }
 
+impl ProcessFacts {
+    /// The same with nothing but the names of programs, for where their arguments may have values that are masked.
+    #[must_use]
+    pub fn without_arguments(mut self) -> Self {
+        let all = self.ancestry.iter_mut().map(|above| &mut above.argv).chain([&mut self.argv]);
+        for argv in all.filter(|argv| argv.len() > 1) {
+            argv.truncate(1);
+            argv.push("[masked]".to_owned());
+        }
+        self
+    }
+}
+
 /// A process above another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ancestor {

@@ -225,6 +225,8 @@ pub enum EventKind {
     PolicyRefused,
     /// A person approved, or said no to, a request for approval.
     Decided,
+    /// A person was shown labelled values of a request for approval.
+    Uncovered,
     /// Requests for approval came to nothing: what they rested on changed.
     Voided,
     /// Root broke the glass: for a while, policy is not carried out at a resource.

@@ -10,7 +10,7 @@ use super::{
     schema::{Types, uid},
 };
 use crate::{
-    inventory::{NO_ENV, Resource},
+    inventory::{NO_ENV, Person, Resource},
     model::{AgentIdentity, Guarantee, Mode, Object, Phase, StatementKind, Target},
 };
 
@@ -61,6 +61,15 @@ pub(super) fn agent(types: &Types, agent: &AgentIdentity) -> Result<Entity, Unas
         uid(&types.agent, agent.name.as_str()),
         [("owner", text(agent.owner.as_deref().unwrap_or_default()))],
         agent.groups.iter().map(|group| uid(&types.group, group)).collect(),
+    )
+}
+
+/// A person, in their groups.
+pub(super) fn person(types: &Types, person: &Person) -> Result<Entity, Unaskable> {
+    entity(
+        uid(&types.person, person.name.as_str()),
+        [("name", text(person.name.as_str()))],
+        person.groups.iter().map(|group| uid(&types.group, group)).collect(),
     )
 }
 

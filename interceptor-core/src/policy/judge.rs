@@ -2,10 +2,11 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use cedar_policy::{Decision, Entities, Request};
+use cedar_policy::{Decision, Entities, Entity, Request};
 
 use super::{Annotated, Asked, Policy, entities::Unaskable, explain};
 use crate::{
+    inventory::Person,
     mask::LabelSet,
     model::{Effect, Target, Verb},
     permit::{Judgement, Rule},
@@ -49,13 +50,22 @@ impl Policy {
     /// Which labels of the resource are hidden in the answer: those that no rule lets the caller see, and those of
     /// which it cannot be told.
     pub fn hidden(&self, asked: &Asked<'_>) -> LabelSet {
+        self.hidden_where(asked, super::entities::agent(&self.types, &asked.run.agent))
+    }
+
+    /// The same for `person`, who is shown the statement.
+    pub fn hidden_from(&self, person: &Person, asked: &Asked<'_>) -> LabelSet {
+        self.hidden_where(asked, super::entities::person(&self.types, person))
+    }
+
+    fn hidden_where(&self, asked: &Asked<'_>, sees: Result<Entity, Unaskable>) -> LabelSet {
         let Some(resource) = asked.resource else { return LabelSet::NONE };
         let labels = self.inventory.labels(resource);
         let effects: Vec<Effect> = labels
             .iter()
             .map(|label| Effect { verb: Verb::See, target: Target::Label(label.name.clone()) })
             .collect();
-        match self.answers_to(asked, asked.approvals, &effects) {
+        match sees.and_then(|sees| self.answers_to(asked, &sees, asked.approvals, &effects)) {
             Ok(answers) => {
                 let answers = answers.iter().enumerate().filter(|(_, answer)| !answer.allowed);
                 answers.map(|(place, _)| LabelSet::of(place)).collect()
@@ -99,13 +109,15 @@ impl Policy {
         if effects.is_empty() {
             return Err(Unaskable("the statement has no effect to judge".to_owned()));
         }
-        self.answers_to(asked, approvals, &effects)
+        let agent = super::entities::agent(&self.types, &asked.run.agent)?;
+        self.answers_to(asked, &agent, approvals, &effects)
     }
 
-    /// The answer for each of these.
+    /// The answer for each of these, where `asking` asks.
     fn answers_to(
         &self,
         asked: &Asked<'_>,
+        asking: &Entity,
         approvals: &BTreeMap<String, u32>,
         effects: &[Effect],
     ) -> Result<Vec<Answered<'_>>, Unaskable> {
@@ -113,7 +125,6 @@ impl Policy {
             return Ok(Vec::new());
         }
         let context = self.context(asked, approvals)?;
-        let agent = super::entities::agent(&self.types, &asked.run.agent)?;
         let mut answers = Vec::with_capacity(effects.len());
         for effect in effects {
             let (target, mut entities) = self.target(asked, &effect.target)?;
@@ -122,9 +133,9 @@ impl Policy {
                 .get(effect.verb.as_str())
                 .ok_or_else(|| Unaskable(format!("the schema has no action {}", effect.verb.as_str())))?;
             let request =
-                Request::new(agent.uid(), action.uid(), target, context.clone(), Some(&self.schema))
+                Request::new(asking.uid(), action.uid(), target, context.clone(), Some(&self.schema))
                     .map_err(Unaskable::from)?;
-            entities.extend([agent.clone(), action.clone()]);
+            entities.extend([asking.clone(), action.clone()]);
             // The entities are our own and fit the schema by construction (a test checks each kind); checking them
             // here again would add every action of the schema to each question.
             let entities = Entities::from_entities(entities, None).map_err(Unaskable::from)?;

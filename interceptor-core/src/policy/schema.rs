@@ -7,7 +7,7 @@ use cedar_policy::{EntityId, EntityTypeName, EntityUid, Schema};
 use super::LoadError;
 
 /// The version of [`BASE`]. It is part of the policy's hash.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// The shipped base.
 pub const BASE: &str = include_str!("schema.cedarschema");
@@ -35,6 +35,7 @@ pub(super) fn build(approvers: &[String]) -> Result<Schema, LoadError> {
 #[derive(Debug)]
 pub(super) struct Types {
     pub(super) agent: EntityTypeName,
+    pub(super) person: EntityTypeName,
     pub(super) group: EntityTypeName,
     pub(super) env: EntityTypeName,
     pub(super) resource: EntityTypeName,
@@ -56,6 +57,7 @@ impl Types {
             |name: &str| EntityTypeName::from_str(name).map_err(|error| LoadError::Schema(error.to_string()));
         Ok(Self {
             agent: parse("Agent")?,
+            person: parse("Person")?,
             group: parse("Group")?,
             env: parse("Env")?,
             resource: parse("Resource")?,

@@ -8,7 +8,7 @@ use interceptor_core::protocol::{AskStep, Asker, DecodeError};
 
 use super::{
     circumstances::{ASK, HOLD},
-    frame::{self, Fields, MAX_TEXT, Writer, put_text},
+    frame::{self, Fields, Writer, put_text},
 };
 
 /// The user that it claims to be; the gate logs in as somebody else anyway.
@@ -62,16 +62,8 @@ impl Asker for Inquiry {
             return Ok(AskStep::Send(self.start_up()));
         }
         loop {
-            let malformed = || DecodeError::upstream("a malformed message");
-            let Some(head) = frame::head(input).map_err(|_| malformed())? else { return Ok(AskStep::Wait) };
-            if head.total > MAX_TEXT {
-                return Err(malformed());
-            }
-            if input.len() < head.total {
-                return Ok(AskStep::Wait);
-            }
-            let body = input.split_to(head.total).freeze().slice(5..);
-            match (head.tag, self.state) {
+            let Some((tag, body)) = frame::answer(input)? else { return Ok(AskStep::Wait) };
+            match (tag, self.state) {
                 (b'E', _) => return Ok(AskStep::Told(error(body))),
                 (b'Z', State::LoggingIn) => {
                     self.state = State::Asked;

@@ -4,6 +4,7 @@
 //! is checked against a limit before anything is waited for. It must never know what a message means.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use interceptor_core::protocol::DecodeError;
 
 /// The largest start-up packet, as the server itself has it.
 pub(super) const MAX_STARTUP: usize = 10_000;
@@ -47,6 +48,17 @@ pub(super) fn head(input: &[u8]) -> Result<Option<Head>, Malformed> {
         return Err(Malformed);
     }
     Ok(Some(Head { tag, total: length.saturating_add(1) }))
+}
+
+/// Takes the next message of an upstream, whose answers are taken whole: its tag and body, once all of it is there.
+pub(super) fn answer(input: &mut BytesMut) -> Result<Option<(u8, Bytes)>, DecodeError> {
+    let head = head(input).map_err(|_| DecodeError::upstream("a message of impossible length"))?;
+    let Some(head) = head else { return Ok(None) };
+    if head.total > MAX_WHOLE {
+        return Err(DecodeError::upstream("a message longer than any that is taken"));
+    }
+    let whole = input.len() >= head.total;
+    Ok(whole.then(|| (head.tag, input.split_to(head.total).freeze().slice(5..))))
 }
 
 /// Reads the fields of one message's body.

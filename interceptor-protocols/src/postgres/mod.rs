@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use interceptor_core::{
+    estimate::Estimating,
     mask::Labels,
-    model::Principal,
+    model::{Action, Principal},
+    permit::Circumstances,
     protocol::{Asker, CancelKey, Decoder, Epoch, Login, Opening, Protocol, UpstreamTls},
     undo::{Pack, Restore},
 };
@@ -23,6 +25,7 @@ mod copy;
 mod decode;
 mod described;
 mod enclose;
+mod estimate;
 mod facts;
 mod frame;
 mod fuzz;
@@ -91,6 +94,14 @@ impl Protocol for Postgres {
 
     fn restoring(&self, principal: &Principal) -> Opening {
         restore::opening(principal)
+    }
+
+    fn estimate(&self, action: &Action) -> Result<Box<dyn Estimating>, String> {
+        Ok(Box::new(estimate::PostgresEstimate::new(action)?))
+    }
+
+    fn to_estimate(&self, principal: &Principal, circumstances: &Circumstances) -> Opening {
+        estimate::opening(principal, circumstances)
     }
 
     fn cancel(&self, key: &CancelKey) -> Bytes {

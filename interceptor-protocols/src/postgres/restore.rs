@@ -16,7 +16,7 @@ use interceptor_core::{
 };
 
 use super::{
-    frame::{self, Fields, MAX_WHOLE, Writer, put_text},
+    frame::{self, Fields, Writer, put_text},
     outcome::end,
     upstream::ErrorFields,
 };
@@ -217,17 +217,8 @@ impl Restore for PostgresRestore {
             return Ok(self.send());
         }
         loop {
-            let head =
-                frame::head(input).map_err(|_| DecodeError::upstream("a message of impossible length"))?;
-            let Some(head) = head else { return Ok(RestoreStep::Wait) };
-            if head.total > MAX_WHOLE {
-                return Err(DecodeError::upstream("a message longer than any that is taken"));
-            }
-            if input.len() < head.total {
-                return Ok(RestoreStep::Wait);
-            }
-            let body = input.split_to(head.total).freeze().slice(5..);
-            if self.take(head.tag, body)?
+            let Some((tag, body)) = frame::answer(input)? else { return Ok(RestoreStep::Wait) };
+            if self.take(tag, body)?
                 && let Some(under_way) = self.under_way.take()
             {
                 return Ok(RestoreStep::Ended(under_way.done));

@@ -10,7 +10,7 @@ use std::{
 };
 
 use interceptor_core::{
-    approval::{self, About, Decision, Says, State, Uses},
+    approval::{self, About, Card, Decision, Says, Shown, Standing, State, Uses},
     inventory::{Inventory, Person},
     model::{ApprovalId, EventKind, EventRecord},
 };
@@ -25,7 +25,7 @@ use crate::{
         approvals::{Answer, Request},
         caller::{Caller, Stranger},
     },
-    gate::now_us,
+    gate::{Uncovered, now_us},
     telemetry,
 };
 
@@ -110,7 +110,7 @@ impl Daemon {
                 self.all().await
             }
             Request::Show { id } => match self.proxy.gate.approvals().show(id).await {
-                Ok(shown) => Answer::Approval(Box::new(shown)),
+                Ok(shown) => Answer::Approval(Box::new(self.uncovered(caller, person, shown))),
                 Err(error) => failed(&error),
             },
             Request::Images { record, from } => self.images(record, from).await,
@@ -147,6 +147,27 @@ impl Daemon {
             (Ok(approvals), Ok(glass)) => Answer::List { seen, approvals, glass },
             (Err(error), _) | (_, Err(error)) => failed(&error),
         }
+    }
+
+    /// A request as `person` may see it. That they were shown what labels hide is recorded first.
+    fn uncovered(&self, caller: &Caller, person: Option<&Person>, shown: Shown) -> Shown {
+        let (id, card) = (shown.standing.id, &shown.standing.card);
+        let rules = self.rules.load();
+        let found = person.and_then(|person| Some((person, self.proxy.gate.uncovered(&rules, person, id)?)));
+        let Some((person, found)) = found else { return shown };
+        let text = format!(
+            "approval {id}: {} (uid {}, session {}) was shown the values that these labels hide: {}",
+            person.name,
+            person.uid,
+            caller.session,
+            found.labels.join(", ")
+        );
+        if !self.proxy.event(Some((card.run, &card.agent.name)), EventKind::Uncovered, text) {
+            return shown;
+        }
+        let Uncovered { statements, process, labels: uncovered } = found;
+        let card = Card { statements, process, ..shown.standing.card };
+        Shown { uncovered, standing: Standing { card, ..shown.standing }, ..shown }
     }
 
     async fn decide(

@@ -128,6 +128,15 @@ impl Approvals {
         Ok(filed)
     }
 
+    /// What stands in the place of a wish already; none where it would be opened.
+    pub async fn in_place_of(&self, filing: Filing) -> Result<Option<Standing>, ApprovalError> {
+        match self.ask(Question::Find(Box::new(filing))).await? {
+            Answer::All(all) => Ok(all.into_iter().next()),
+            Answer::Standing(standing) => Ok(Some(*standing)),
+            other => Err(odd(other)),
+        }
+    }
+
     /// Where a request stands.
     pub async fn look(&self, id: ApprovalId) -> Result<Standing, ApprovalError> {
         self.standing(Question::Look(id)).await

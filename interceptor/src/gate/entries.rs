@@ -1,17 +1,47 @@
 //! What the gate writes of a statement beside what was ruled: its text as it may be written down, and its values.
 //!
 //! Promise: no passwords, and at `metadata` neither literals nor bind values. What labelled data comes into is written
-//! as at `metadata`, whoever may see it.
+//! as at `metadata`, whoever may see it. Arguments of processes may have the same values, at any time: they are written
+//! neither at `metadata` nor where there are labels.
 
 use std::cell::RefCell;
 
-use interceptor_core::{Held, inventory::RecordLevel, mask::Labels, model::Author, sql};
+use interceptor_core::{
+    Held,
+    inventory::RecordLevel,
+    mask::Labels,
+    model::{Author, ProcessFacts},
+    sql,
+};
 
-use super::now_us;
+use super::{Subject, now_us};
 use crate::store::{RequestHead, RequestRuling, Requests, Statement, What};
 
 /// The most room that a thread keeps for entries, in bytes.
 const KEPT: usize = 64 * 1024;
+
+/// The halves of a session's entries that say who, by how much may be written down.
+#[derive(Debug)]
+pub(super) struct Heads {
+    whole: RequestHead,
+    without_arguments: RequestHead,
+}
+
+impl Heads {
+    pub(super) fn of(subject: &Subject) -> Result<Self, serde_json::Error> {
+        let process = subject.process();
+        let bare = process.cloned().map(ProcessFacts::without_arguments);
+        Ok(Self { whole: subject.head(process)?, without_arguments: subject.head(bare.as_ref())? })
+    }
+
+    /// The one for a resource with this level and these labels.
+    pub(super) fn at(&self, level: RecordLevel, labels: &Labels) -> &RequestHead {
+        match level {
+            RecordLevel::Binds if labels.is_empty() => &self.whole,
+            RecordLevel::Binds | RecordLevel::Metadata => &self.without_arguments,
+        }
+    }
+}
 
 /// Writes the entry of the statement at `place` of `held`; an exchange without that statement has none.
 pub(super) fn write(
@@ -23,8 +53,8 @@ pub(super) fn write(
     ruling: &RequestRuling,
 ) -> Result<(), serde_json::Error> {
     let Some(action) = held.actions().get(place) else { return Ok(()) };
-    let level =
-        if author == Author::Agent && labels.come_into(action) { RecordLevel::Metadata } else { level };
+    let labelled = author == Author::Agent && labels.come_into(action);
+    let level = if labelled { RecordLevel::Metadata } else { level };
     let (text, binds) = match level {
         RecordLevel::Binds => (sql::redact(&action.text), action.binds.as_slice()),
         RecordLevel::Metadata => (sql::without_literals(&action.text), [].as_slice()),

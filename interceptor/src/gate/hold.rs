@@ -22,7 +22,7 @@ use interceptor_core::{
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    NOBODY, PolicyGate, Rules, Settled, Stance, Subject, Unsent,
+    Estimator, NOBODY, PolicyGate, Rules, Settled, Stance, Subject, Unsent,
     terms::{self, Way},
     wanted::{NOTICES, Wanted, prepared},
 };
@@ -75,9 +75,9 @@ impl PolicyGate {
     pub(super) async fn judge_waiting(
         &self,
         subject: &Subject,
-        held: &Held,
-        author: Author,
+        (held, author): (&Held, Author),
         client: &dyn Client,
+        estimator: &dyn Estimator,
     ) -> Verdict {
         let rules = self.rules();
         let judgements = self.judgements(&rules, subject, (held, author), &NOBODY).await;
@@ -97,7 +97,9 @@ impl PolicyGate {
                 self.within(&rules, (subject, stance), held, judgements).await
             }
             None => self.settle(&rules, (subject, stance), held, author, judgements).await,
-            Some(wanted) => Hold { gate: self, rules, subject, held, client, wanted }.judge(judgements).await,
+            Some(wanted) => {
+                Hold { gate: self, rules, subject, held, client, estimator, wanted }.judge(judgements).await
+            }
         }
     }
 }
@@ -109,6 +111,7 @@ struct Hold<'a> {
     subject: &'a Subject,
     held: &'a Held,
     client: &'a dyn Client,
+    estimator: &'a dyn Estimator,
     wanted: Wanted,
 }
 
@@ -119,7 +122,7 @@ impl Hold<'_> {
             Err(why) => return self.refuse(judgements, self.wanted.failed(&why)).await,
         };
         let (digest, shape) = (filing.digest.clone(), filing.shape.clone());
-        let standing = match self.gate.approvals.file(filing).await {
+        let standing = match self.file(filing).await {
             Ok(standing) => standing,
             Err(why) => {
                 if matches!(why, ApprovalError::TooMany(_)) && self.wanted.flood == Flood::Freeze {
@@ -128,6 +131,7 @@ impl Hold<'_> {
                 return self.refuse(judgements, self.wanted.failed(&why)).await;
             }
         };
+        self.gate.clear.remember(standing.id, &standing.card, self.subject, self.held);
         if standing.state != State::Open {
             let denial = self.wanted.over(&standing);
             return self
@@ -161,6 +165,15 @@ impl Hold<'_> {
             seconds: self.wanted.open,
             most: PENDING,
         })
+    }
+
+    /// Files it. Where it is asked for the first time, its resource guesses first how many rows it concerns.
+    async fn file(&self, filing: Filing) -> Result<Standing, ApprovalError> {
+        if let Some(standing) = self.gate.approvals.in_place_of(filing.clone()).await? {
+            return Ok(standing);
+        }
+        let estimate = Some(self.estimator.estimate(self.subject, self.held).await);
+        self.gate.approvals.file(Filing { card: Card { estimate, ..filing.card }, ..filing }).await
     }
 
     /// The run asks for too much: whether it may go on is one request, however much it asks.

@@ -14,13 +14,16 @@ mod settled;
 mod spent;
 mod subject;
 mod terms;
+mod uncover;
 mod wanted;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
 use interceptor_core::{
     Denial, Held, Judgement, Permit, Verdict,
+    estimate::Estimate,
     inventory::{Inventory, RecordLevel, Resource},
     mask::{Mask, MaskKey},
     model::{Action, Author, Mode, OutcomeStatus, RecordId, Spent},
@@ -29,10 +32,12 @@ use interceptor_core::{
 };
 use tokio::time::Instant;
 
+use entries::Heads;
 use glass::Stance;
 use hidden::Masks;
 use hold::Passed;
 use settled::{Settled, first_id, said};
+use uncover::Clear;
 
 pub use clock::now_us;
 pub use glass::Glass;
@@ -40,6 +45,7 @@ pub use ledger::Ledger;
 pub use session::SessionGate;
 pub use spent::{Tallies, Tally};
 pub use subject::Subject;
+pub use uncover::Uncovered;
 
 use crate::{
     approval::{Approvals, Packs},
@@ -72,6 +78,12 @@ pub enum Durability {
     Power,
 }
 
+/// Has a resource guess how many rows an exchange concerns: a hint for whoever is asked to approve it.
+pub trait Estimator: Send + Sync {
+    /// A guess at `held`, which is `subject`'s.
+    fn estimate<'a>(&'a self, subject: &'a Subject, held: &'a Held) -> BoxFuture<'a, Estimate>;
+}
+
 /// Judges by the rules in force and writes to the store.
 #[derive(Debug)]
 pub struct PolicyGate {
@@ -82,6 +94,7 @@ pub struct PolicyGate {
     approvals: Approvals,
     packs: Packs,
     passed: Passed,
+    clear: Clear,
     glass: Glass,
     masks: Masks,
 }
@@ -104,6 +117,7 @@ impl PolicyGate {
             approvals,
             packs,
             passed: Passed::default(),
+            clear: Clear::default(),
             glass: Glass::default(),
             masks: Masks::new(key),
         }
@@ -364,20 +378,22 @@ impl PolicyGate {
         author: Author,
         settled: &Settled,
     ) -> Result<Receipt, Denial> {
-        let written = subject.head().and_then(|head| {
+        let labels = Self::labels(rules, subject);
+        let level = level_of(rules, subject);
+        let written = Heads::of(subject).and_then(|heads| {
             let mut requests = Requests::default();
-            let level = level_of(rules, subject);
-            let labels = Self::labels(rules, subject);
             let asks = author == Author::Agent && settled.mask.is_none();
             let mask = settled.mask.clone().or_else(|| asks.then(|| self.mask(rules, subject, held)));
             for (place, action) in held.actions().iter().enumerate() {
                 let ruling = settled.ruling(place, &action.facts, rules.policy.hash(), mask.as_ref())?;
-                entries::write(&mut requests, &head, held, author, (place, level, &labels), &ruling)?;
+                let head = heads.at(level, &labels);
+                entries::write(&mut requests, head, held, author, (place, level, &labels), &ruling)?;
             }
-            Ok((head, requests))
+            Ok((heads, requests))
         });
-        let (head, requests) = written.map_err(|error| unrecorded(&error.into()))?;
-        self.commit_written(held, &head, &requests).await
+        let (heads, requests) = written.map_err(|error| unrecorded(&error.into()))?;
+        let head = heads.at(level, &labels);
+        self.commit_written(held, head, &requests).await
     }
 
     /// Publishes what is written, and waits for the disk where it must.

@@ -7,6 +7,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -25,20 +26,21 @@ use interceptor_core::{
 use interceptor_core::policy::Policy;
 
 use super::{
-    Durability, NOBODY, PolicyGate, Rules, Settled, Stance, Subject, ask, entries, level_of, terms,
-    unrecorded,
+    Durability, Estimator, NOBODY, PolicyGate, Rules, Settled, Stance, Subject, ask,
+    entries::{self, Heads},
+    level_of, terms, unrecorded,
 };
-use crate::store::{RequestHead, RequestRuling};
+use crate::store::RequestRuling;
 
 /// How many answers a session remembers.
 const REMEMBERED: usize = 64;
 
 /// One session's gate.
-#[derive(Debug)]
 pub struct SessionGate {
     gate: Arc<PolicyGate>,
     subject: Arc<Subject>,
-    head: Option<RequestHead>,
+    estimator: Arc<dyn Estimator>,
+    heads: Option<Heads>,
     memory: Mutex<Memory>,
 }
 
@@ -75,13 +77,19 @@ enum Bound {
     Within,
 }
 
+impl fmt::Debug for SessionGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionGate").field("subject", &self.subject).finish_non_exhaustive()
+    }
+}
+
 impl SessionGate {
-    /// The gate of a session.
-    pub fn new(gate: Arc<PolicyGate>, subject: Arc<Subject>) -> Self {
+    /// The gate of a session, at whose resource `estimator` has guesses made.
+    pub fn new(gate: Arc<PolicyGate>, subject: Arc<Subject>, estimator: Arc<dyn Estimator>) -> Self {
         // Where it cannot be written, every exchange is refused on the long way round.
-        let head = subject.head().ok();
+        let heads = Heads::of(&subject).ok();
         let memory = Mutex::new(Memory::of(&gate, gate.rules(), &subject));
-        Self { gate, subject, head, memory }
+        Self { gate, subject, estimator, heads, memory }
     }
 
     /// What policy says of `action` alone, and how much of it may be written down.
@@ -146,7 +154,9 @@ impl Answer {
 
 impl Gate for SessionGate {
     fn judge_now(&self, held: &Held, author: Author) -> Option<Verdict> {
-        let (Some(head), [action], Author::Agent) = (&self.head, held.actions(), author) else { return None };
+        let (Some(heads), [action], Author::Agent) = (&self.heads, held.actions(), author) else {
+            return None;
+        };
         if self.gate.durability == Durability::Power || held.circumstances().waits == Waits::OnlyAsks {
             return None;
         }
@@ -154,6 +164,7 @@ impl Gate for SessionGate {
         if matches!(answer.settled.judgement, Judgement::Held { .. }) || answer.terms == Bound::Within {
             return None;
         }
+        let head = heads.at(level, &labels);
         let committed = entries::with_room(|requests| {
             entries::write(requests, head, held, author, (0, level, &labels), &answer.ruling)?;
             self.gate.producer.commit(held.digest(), head, requests)
@@ -166,6 +177,6 @@ impl Gate for SessionGate {
     }
 
     fn judge<'a>(&'a self, held: &'a Held, author: Author, client: &'a dyn Client) -> BoxFuture<'a, Verdict> {
-        Box::pin(self.gate.judge_waiting(&self.subject, held, author, client))
+        Box::pin(self.gate.judge_waiting(&self.subject, (held, author), client, self.estimator.as_ref()))
     }
 }

@@ -64,8 +64,8 @@ impl Subject {
         }
     }
 
-    /// The half of a request entry that says who.
-    pub(super) fn head(&self) -> Result<RequestHead, serde_json::Error> {
+    /// The half of a request entry that says who, with as much of the process as `process` has.
+    pub(super) fn head(&self, process: Option<&ProcessFacts>) -> Result<RequestHead, serde_json::Error> {
         let connection = self.connection.as_deref();
         RequestHead::new(&Who {
             run: self.run.id,
@@ -74,7 +74,7 @@ impl Subject {
             connection: connection.map(|connection| connection.id),
             client: connection.map(|connection| connection.client),
             destination: connection.map(|connection| connection.destination),
-            process: self.process(),
+            process,
             resource: self.resource.as_ref(),
             protocol: self.protocol,
             principal: &self.principal,

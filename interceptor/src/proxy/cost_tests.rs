@@ -28,7 +28,7 @@ use super::{
 };
 use crate::gate::{
     Durability, Ledger, SessionGate, Subject,
-    tests::{Bed, session},
+    tests::{Bed, Guess, session},
 };
 
 /// The most allocations of one exchange, as counted. The decoder still makes an action, and what it owes, of each text.
@@ -115,7 +115,7 @@ fn relay(drive: impl FnOnce(std::net::TcpStream, std::net::TcpStream) + Send + '
             since: 0,
         };
         let (_registered, told) = registry.register(shown, subject.clone(), Vec::new());
-        let gate = Arc::new(SessionGate::new(bed.gate.clone(), subject.clone()));
+        let gate = Arc::new(SessionGate::new(bed.gate.clone(), subject.clone(), Arc::new(Guess)));
         let ledger = Ledger::new(bed.gate.producer().clone());
         let legs = Legs {
             client: relayed(near).into(),

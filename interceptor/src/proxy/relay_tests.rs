@@ -19,7 +19,7 @@ use super::*;
 use crate::{
     gate::{
         Durability, SessionGate, Subject,
-        tests::{Bed, held, session},
+        tests::{Bed, Guess, held, session},
     },
     proxy::registry::{OpenSession, Registered, Registry},
 };
@@ -171,7 +171,7 @@ impl Rig {
         let bed = Bed::new(Durability::Process);
         let session = session();
         let subject = Arc::new(Subject::of_session(&session));
-        let gate = SessionGate::new(bed.gate.clone(), subject.clone());
+        let gate = SessionGate::new(bed.gate.clone(), subject.clone(), Arc::new(Guess));
         let gate = Arc::new(Slow { gate, leave: Semaphore::new(leaves) });
         let registry = Arc::new(Registry::default());
         let shown = OpenSession {

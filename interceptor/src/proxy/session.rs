@@ -196,7 +196,7 @@ impl Caller<'_> {
             return last(&mut client, &decoder.farewell(&Ending::Policy.denial())).await.map(|()| None);
         }
         let number = opening.held.number();
-        let gate = Arc::new(SessionGate::new(self.proxy.gate.clone(), subject.clone()));
+        let gate = Arc::new(SessionGate::new(self.proxy.gate.clone(), subject.clone(), self.proxy.clone()));
         let permit = match gate.judge(&opening.held, Author::Agent, &Nobody).await {
             Verdict::Allow(permit, _) => permit,
             refused => return no_session(decoder.as_mut(), &mut client, number, &refused).await,

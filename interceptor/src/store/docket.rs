@@ -69,6 +69,8 @@ pub struct Filing {
 pub enum Question {
     /// Where does this stand? It is opened where nothing stands in its place.
     File(Box<Filing>),
+    /// The same, but nothing is opened.
+    Find(Box<Filing>),
     /// Where does this request stand?
     Look(ApprovalId),
     /// The same, with what helps to decide it.
@@ -121,7 +123,7 @@ pub enum Answer {
     Shown(Box<Shown>),
     /// To [`Question::File`]: the run has too many.
     TooMany(u32),
-    /// Newest first, to [`Question::List`] and [`Question::Shape`].
+    /// Newest first, to [`Question::List`] and [`Question::Shape`]; none to [`Question::Find`].
     All(Vec<Standing>),
     /// How many, to [`Question::Void`].
     Voided(usize),
@@ -188,6 +190,9 @@ impl Docket {
         let mut books = Books { work, now, outcome };
         let answer = match question {
             Question::File(filing) => books.file(*filing),
+            Question::Find(filing) => {
+                Ok(books.in_place_of(&filing)?.unwrap_or_else(|| Answer::All(Vec::new())))
+            }
             Question::Look(id) => books.look(id),
             Question::Show(id) => books.show(id),
             Question::List => books.list(),
@@ -225,7 +230,8 @@ struct Books<'a> {
 }
 
 impl Books<'_> {
-    fn file(&mut self, filing: Filing) -> Result<Answer, StoreError> {
+    /// What stands in the place of a new request; none where one can be opened.
+    fn in_place_of(&self, filing: &Filing) -> Result<Option<Answer>, StoreError> {
         let newest = "SELECT id FROM request WHERE digest = ? ORDER BY opened DESC, rowid DESC LIMIT 1";
         let id: Option<String> =
             self.work.query_row(newest, [&filing.digest], |row| row.get(0)).optional()?;
@@ -235,14 +241,18 @@ impl Books<'_> {
         {
             let undecided = standing.standing.state == State::Open && standing.standing.decisions.is_empty();
             let of_shape = if undecided { self.of_shape(filing.shape.as_deref())? } else { None };
-            return Ok(Answer::Standing(Box::new(of_shape.unwrap_or(standing).standing)));
+            return Ok(Some(Answer::Standing(Box::new(of_shape.unwrap_or(standing).standing))));
         }
         if let Some(of_shape) = self.of_shape(filing.shape.as_deref())? {
-            return Ok(Answer::Standing(Box::new(of_shape.standing)));
+            return Ok(Some(Answer::Standing(Box::new(of_shape.standing))));
         }
         let pending = self.pending(filing.card.run)?;
-        if pending >= filing.most {
-            return Ok(Answer::TooMany(pending));
+        Ok((pending >= filing.most).then_some(Answer::TooMany(pending)))
+    }
+
+    fn file(&mut self, filing: Filing) -> Result<Answer, StoreError> {
+        if let Some(answer) = self.in_place_of(&filing)? {
+            return Ok(answer);
         }
         let id = self.fresh_id()?;
         let lasts = i64::try_from(filing.seconds).unwrap_or(i64::MAX).saturating_mul(SECOND);
@@ -308,7 +318,7 @@ impl Books<'_> {
                 break;
             }
         }
-        Ok(Answer::Shown(Box::new(Shown { standing, similar, others: Vec::new() })))
+        Ok(Answer::Shown(Box::new(Shown { standing, similar, others: Vec::new(), uncovered: Vec::new() })))
     }
 
     fn list(&self) -> Result<Answer, StoreError> {

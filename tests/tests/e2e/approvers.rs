@@ -3,7 +3,13 @@
 
 use std::{os::unix::fs::PermissionsExt, process::Command};
 
-use interceptor_tests::{Job, places, process::PATIENCE};
+use interceptor_tests::{
+    Job,
+    audit::{Exchange, Records},
+    installation::DSN,
+    places,
+    process::{PATIENCE, wait_until},
+};
 
 use crate::approvals::Stage;
 
@@ -131,3 +137,89 @@ fn a_captured_root_approves_nothing() {
     assert_eq!(mode & 0o777, 0o600);
     stage.finish();
 }
+
+/// A guess is made where nothing of anybody's would run for it, and the statement itself never is.
+#[test]
+fn a_request_says_how_many_rows_the_server_guesses() {
+    let stage = Stage::new();
+    let admin = |sql| stage.bed.admin("orders", sql);
+    admin("CREATE SCHEMA other; CREATE TABLE other.notes (id int); GRANT ALL ON SCHEMA other TO app");
+    admin(
+        "GRANT ALL ON other.notes TO app; INSERT INTO other.notes SELECT 1 FROM generate_series(1, 40); ANALYZE",
+    );
+    let rows = |text: &str, words: &[&str], guess: &str| {
+        let job = Job::start(stage.installation.captured("release-bot", words), "");
+        let id = stage.installation.open_approval(text);
+        let shown = stage.says("bob", &["show", &id]).succeeded();
+        let told = shown.stdout.lines().find(|line| line.trim_start().starts_with("rows")).expect("a guess");
+        assert!(told.contains(guess), "{text}: {told}");
+        stage.says("bob", &["deny", &id, "--reason", "no"]).succeeded();
+        job.finish(PATIENCE);
+    };
+    let psql = |sql: &[&'static str]| stage.installation.psql_words(sql);
+    rows("id > 0", &psql(&["-c", "DELETE FROM notes WHERE id > 0"]), "about 9,");
+    let path = ["-c", "SET search_path = other, public", "-c", "DELETE FROM notes WHERE id = 1"];
+    rows("id = 1", &psql(&path), "about 40,");
+    let bound = format!(
+        "import psycopg\nwith psycopg.connect('{DSN}', autocommit=True) as session:\n    session.execute('DELETE FROM notes WHERE id < %s', (4,))\n"
+    );
+    let python = places::python().display().to_string();
+    let script = stage.installation.script("bound.py", &bound);
+    rows("id < $1", &[&python, &script], "about ");
+    // Whatever would run by planning it leaves a row behind.
+    admin(
+        "CREATE FUNCTION shout(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN upper($1); END'",
+    );
+    admin("CREATE INDEX ON notes (shout(body))");
+    rows("id > 1", &psql(&["-c", "DELETE FROM notes WHERE id > 1"]), "no guess: notes is a view or foreign");
+    assert_eq!(stage.notes(), "1,2,3,4,5,6,7,8,9", "nothing was carried out");
+    let records = stage.installation.records_once("three guesses", |records| planned(records).count() == 3);
+    for guess in planned(&records) {
+        assert!(guess.is_gates_own() && !guess.statement().contains("id > 0"), "{}", guess.statement());
+    }
+    stage.finish();
+}
+
+fn planned(records: &Records) -> impl Iterator<Item = &Exchange> {
+    records.0.iter().filter(|exchange| exchange.statement().contains("EXPLAIN (FORMAT JSON)"))
+}
+
+/// Values that a card masks are shown to those alone who may see them, and the record says so.
+#[test]
+fn whoever_may_see_a_label_sees_its_values_on_a_request() {
+    let stage = Stage::with(|setup| {
+        setup
+            .labels("[label.secret]\ncolumns = [\"public.notes.body\"]\nmask = \"redact\"\n")
+            .policy("30-labels.cedar", SEEING)
+    });
+    let words = stage.installation.psql_words(&["-c", "DELETE FROM notes WHERE body = 'note 3'"]);
+    let job = Job::start(stage.installation.captured("release-bot", &words), "");
+    let id = stage.installation.open_approval("DELETE FROM notes");
+    let eve = stage.says("eve", &["show", &id]).succeeded().says("literals and values are masked here");
+    let root = stage.installation.interceptor(&["approvals", "show", &id]).succeeded();
+    assert!(!eve.stdout.contains("note 3") && !root.stdout.contains("note 3"), "{eve}\n{root}");
+    let lines = |part: &str| -> Vec<String> {
+        let all = stage.installation.interceptor(&["--json", "audit", "tail", "--all"]).succeeded().stdout;
+        all.lines().filter(|line| line.contains(part)).map(str::to_owned).collect()
+    };
+    assert_eq!(lines("was shown the values"), Vec::<String>::new());
+    let bob = stage.says("bob", &["show", &id]).succeeded().says("that you were shown them is recorded");
+    println!("{}", bob.stdout);
+    bob.says("'note 3'");
+    wait_until("the record of it", PATIENCE, || lines("was shown the values").len() == 1);
+    let shown = lines("was shown the values").remove(0);
+    assert!(shown.contains("bob") && shown.contains("hide: secret"), "{shown}");
+    // Neither the statement nor the process that sent it is recorded with the value; whoever launched the run wrote it.
+    let told = lines("note 3");
+    assert!(told.iter().all(|line| line.contains("run-started")), "{told:#?}");
+    stage.says("bob", &["approve", &id]).succeeded();
+    job.finish(PATIENCE).succeeded().says("DELETE 1");
+    stage.finish();
+}
+
+const SEEING: &str = r#"
+@id("agents-filter")
+permit (principal is Agent, action == Action::"label.filter", resource is Label in Resource::"orders");
+@id("bob-sees")
+permit (principal == Person::"bob", action == Action::"see", resource is Label in Resource::"orders");
+"#;

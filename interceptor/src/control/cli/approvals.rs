@@ -10,6 +10,7 @@ use interceptor_core::{
         About, Card, Fate, LONGEST_GRANT, OPEN_FOR, SHAPE_ROWS, Says, Shown, Standing, State, Told, Uses,
     },
     break_glass::BreakGlass,
+    estimate::Estimate,
     model::{Action, ApprovalId, Object, ResourceName, RunId, Target},
 };
 use jiff::SignedDuration;
@@ -324,6 +325,27 @@ fn show(printer: &Printer, shown: &Shown) -> Result<ExitCode, Failure> {
     for (count, action) in (1..).zip(&card.statements) {
         printer.heading(&format!("statement {count} of {}", card.statements.len()))?;
         statement(printer, action)?;
+    }
+    if !card.labels.is_empty() {
+        printer.field(
+            "labels",
+            &format!(
+                "{}: {}",
+                card.labels.join(", "),
+                match shown.uncovered.is_empty() {
+                    true => "literals and values are masked here",
+                    false => "you may see their values, and that you were shown them is recorded",
+                }
+            ),
+        )?;
+    }
+    match &card.estimate {
+        Some(Estimate::Rows(rows)) => {
+            printer
+                .field("rows", &format!("about {rows}, as the server guesses; nothing holds it to that"))?;
+        }
+        Some(Estimate::None(why)) => printer.field("rows", &format!("no guess: {why}"))?,
+        None => {}
     }
     shape(printer, card)?;
     printer.heading("held")?;

@@ -350,6 +350,7 @@ fn is_the_runs_doing(kind: EventKind) -> bool {
         | EventKind::Released
         | EventKind::ReleaseEnded
         | EventKind::Decided
+        | EventKind::Uncovered
         | EventKind::Voided
         | EventKind::GlassBroken
         | EventKind::GlassMended
