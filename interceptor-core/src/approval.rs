@@ -6,6 +6,8 @@
 //! its run, does not approve for it; what an approver was not shown whole cannot be approved. How many approvals are
 //! enough is policy's business, never decided here. Nothing here keeps requests or reads a clock.
 
+mod weigh;
+
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,
@@ -18,7 +20,6 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     enclosure::Terms,
     estimate::Estimate,
-    inventory::Person,
     mask::{LabelSet, Labels},
     model::{
         Action, AgentIdentity, ApprovalId, BindValue, OutcomeStatus, PersonName, Phase, Principal,
@@ -28,6 +29,8 @@ use crate::{
     sql::{self, Shape},
     text,
 };
+
+pub use weigh::{NotYours, may_undo, weigh};
 
 /// How long a request is open when its rule says nothing longer, in seconds.
 pub const OPEN_FOR: u64 = 15 * 60;
@@ -491,92 +494,6 @@ impl Decision {
     /// Whether it is a yes.
     pub fn approves(&self) -> bool {
         matches!(self.says, Says::Approve { .. })
-    }
-}
-
-/// Why somebody may not decide, or not so.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotYours {
-    /// Not a member of any group that is asked.
-    #[error("{person} is in none of the groups that are asked: {}; people.toml says who is", .groups.join(", "))]
-    NotAsked {
-        /// Who.
-        person: PersonName,
-        /// Who is asked.
-        groups: Vec<String>,
-    },
-    /// A member of several, of which one has to be named.
-    #[error("{person} is in {}: say for which with --as, since nobody counts twice", .groups.join(" and "))]
-    Which {
-        /// Who.
-        person: PersonName,
-        /// Of what.
-        groups: Vec<String>,
-    },
-    /// The agent's owner.
-    #[error("{0} is answerable for this agent, and may deny but not approve: another person has to")]
-    Owner(PersonName),
-    /// Whoever started the run.
-    #[error("{0} started this run, and may deny but not approve: another person has to")]
-    Starter(PersonName),
-    /// The card does not show everything.
-    #[error(
-        "this is too long to be shown whole, and what was not seen cannot be approved; deny it, or let it expire"
-    )]
-    Cut,
-    /// What it would be an approval of cannot be told.
-    #[error(
-        "only one statement that reads, or changes one table and calls nothing of anybody's, can be approved by its \
-         shape: approve this one alone"
-    )]
-    Shapeless,
-    /// A text is too long.
-    #[error("a reason or a suggestion may have {LONGEST_WORDS} bytes")]
-    Wordy,
-    /// Impossible times.
-    #[error("an approval lasts from 1 second to 8 hours")]
-    Lasting,
-}
-
-/// Whether `person` may say this of what stands on `card`, and for which of their groups it counts.
-pub fn weigh(person: &Person, card: &Card, group: Option<&str>, says: &Says) -> Result<String, NotYours> {
-    let name = || person.name.clone();
-    let asked = card.groups.iter().filter(|asked| person.groups.contains(asked));
-    let own: Vec<&String> = asked.filter(|own| group.is_none_or(|group| group == own.as_str())).collect();
-    match says {
-        Says::Approve { seconds, uses } => {
-            if card.agent.owner.as_deref() == Some(person.name.as_str()) {
-                return Err(NotYours::Owner(name()));
-            }
-            let started = card.launcher.as_deref() == Some(person.name.as_str());
-            if started || card.launcher_uid == Some(person.uid) {
-                return Err(NotYours::Starter(name()));
-            }
-            if !card.whole {
-                return Err(NotYours::Cut);
-            }
-            if matches!(uses, Uses::Shape { .. }) && card.free.is_none() {
-                return Err(NotYours::Shapeless);
-            }
-            if !(1..=LONGEST_GRANT).contains(seconds) {
-                return Err(NotYours::Lasting);
-            }
-        }
-        Says::Deny { reason, suggestion } => {
-            if reason.len().max(suggestion.as_ref().map_or(0, String::len)) > LONGEST_WORDS {
-                return Err(NotYours::Wordy);
-            }
-        }
-    }
-    match own.as_slice() {
-        [] => Err(NotYours::NotAsked { person: name(), groups: card.groups.clone() }),
-        [one] => Ok((*one).clone()),
-        // A no ends it whatever it counts for.
-        [one, ..] if matches!(says, Says::Deny { .. }) => Ok((*one).clone()),
-        several => Err(NotYours::Which {
-            person: name(),
-            groups: several.iter().map(|own| (*own).clone()).collect(),
-        }),
     }
 }
 

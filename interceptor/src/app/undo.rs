@@ -1,9 +1,11 @@
 //! The daemon towards people who want to see, or bring back, what a statement changed.
 //!
-//! Promises: rows are brought back for a person in a log-in session of theirs alone, who is recorded before anything is
+//! Promises: rows are brought back for a person in a log-in session of theirs alone, who might have approved of the
+//! statement and is recorded before anything is
 //! sent; what is shown is what would be sent.
 
 use interceptor_core::{
+    approval,
     inventory::Person,
     model::{EventKind, EventRecord, RecordId},
     undo::Undo,
@@ -44,6 +46,9 @@ impl Daemon {
             Ok(KeptPack { undo, .. }) => undo,
             Err(text) => return failed(text),
         };
+        if let Err(why) = approval::may_undo(person, &undo.run) {
+            return failed(format!("nothing was changed: {why}"));
+        }
         let (rows, table) = (undo.pack.rows.len(), undo.pack.table_name());
         let by = format!("{} (uid {}, session {})", person.name, person.uid, caller.session);
         if let Err(error) =

@@ -212,6 +212,7 @@ fn an_undone_statement_leaves_the_rows_as_they_were() {
             .count();
         assert_eq!(rows, if table == "notes" { 5 } else { 3 }, "{shown}");
         stage.installation.interceptor(&["undo", &record, "--run"]).failed().says("only a person may decide");
+        undo(&stage, "alice", &[&record, "--run"]).failed().says("answerable for this agent");
         undo(&stage, "bob", &[&record, "--run"]).succeeded().says("are as they were before record");
         assert_eq!(checksum(&stage, table), before, "{sql}");
         undo(&stage, "eve", &[&record, "--run"]).failed().says("was used by bob");
