@@ -115,6 +115,13 @@ impl Bed {
         Self { folder, journal, gate }
     }
 
+    /// The same gate, whose requests are kept elsewhere.
+    fn over(&self, approvals: Approvals) -> PolicyGate {
+        let (rules, producer, packs) = (&self.gate.rules, &self.gate.producer, self.gate.packs());
+        let key = MaskKey::new([0; 32]);
+        PolicyGate::new(rules.clone(), producer.clone(), Durability::Process, approvals, packs.clone(), key)
+    }
+
     /// The gate as `session` meets it.
     fn session(&self, session: &Session) -> SessionGate {
         SessionGate::new(self.gate.clone(), Arc::new(Subject::of_session(session)), Arc::new(Guess))
@@ -512,19 +519,41 @@ impl Clerk for Broken {
 #[tokio::test]
 async fn what_cannot_be_kept_is_refused() {
     let mut bed = holding();
-    let approvals = Approvals::new(Arc::new(Broken));
-    let gate = PolicyGate::new(
-        bed.gate.rules.clone(),
-        bed.gate.producer.clone(),
-        Durability::Process,
-        approvals,
-        bed.gate.packs().clone(),
-        MaskKey::new([0; 32]),
-    );
-    bed.gate = Arc::new(gate);
+    bed.gate = Arc::new(bed.over(Approvals::new(Arc::new(Broken))));
     let verdict = bed.session(&session()).judge(&waiting(1, "no more"), Author::Agent, &Quiet).await;
     assert!(matches!(&verdict, Verdict::Deny(denial) if denial.message.contains("disk full")), "{verdict:?}");
     assert_eq!(bed.outcomes()[0].1, OutcomeStatus::Refused);
+}
+
+/// A docket whose disk fills up once people have decided.
+struct Tired(Desk);
+
+impl Clerk for Tired {
+    fn ask(&self, question: Question) -> BoxFuture<'_, Result<docket::Answer, String>> {
+        match question {
+            Question::Use { .. } => Box::pin(std::future::ready(Err("disk full".to_owned()))),
+            other => self.0.ask(other),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_approved_and_cannot_be_used_up_is_not_sent() {
+    let mut bed = holding();
+    let docket = Docket::open(bed.folder.path()).unwrap();
+    let approvals = Approvals::new(Arc::new(Tired(Desk(Mutex::new(docket)))));
+    bed.gate = Arc::new(bed.over(approvals));
+    let (gate, client) = (bed.session(&session()), noting());
+    let asked = waiting(1, "no more");
+    let (verdict, ()) = tokio::join!(gate.judge(&asked, Author::Agent, &client), async {
+        bed.told(&client).await;
+        bed.says("bob", YES).await;
+        bed.says("eve", YES).await;
+    });
+    assert!(matches!(verdict, Verdict::Again), "{verdict:?}");
+    let verdict = gate.judge(&waiting(2, "no more"), Author::Agent, &client).await;
+    assert!(matches!(&verdict, Verdict::Deny(denial) if denial.message.contains("disk full")), "{verdict:?}");
+    assert!(bed.outcomes().iter().all(|(_, status, _)| *status == OutcomeStatus::Refused));
 }
 
 const UNDOES: &str = r#"
