@@ -76,6 +76,17 @@ impl Capture for Kernel {
         Ok(self.attachment.deny_all(deny)?)
     }
 
+    fn maintain(&self) -> Result<(), Foreign> {
+        if self.attachment.maintain(&self.places)? {
+            let slice = self.attachment.slice().display();
+            tracing::error!(
+                "{slice} was removed by somebody: it was made anew, and the programs are in force again"
+            );
+            *self.log.lock().unwrap_or_else(PoisonError::into_inner) = self.attachment.take_log();
+        }
+        Ok(())
+    }
+
     fn register(&self, cgroup: &Path, network: RunNetwork) -> Result<(), Foreign> {
         let settings = RunSettings {
             run: network.run,

@@ -59,6 +59,8 @@ pub struct RunNetwork {
 pub trait Capture: Send + Sync {
     /// Refuses everything, or redirects again.
     fn deny_all(&self, deny: bool) -> Result<(), Foreign>;
+    /// Puts itself in force again where somebody took it out; called before a run begins, and every few seconds.
+    fn maintain(&self) -> Result<(), Foreign>;
     /// Makes a run known: its sockets are redirected from here on.
     fn register(&self, cgroup: &Path, network: RunNetwork) -> Result<(), Foreign>;
     /// Forgets it, before its cgroup is removed.

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     launch::{ADDRESS_V4, ADDRESS_V6, syscalls},
     places::Places,
+    telemetry,
 };
 
 /// How often a run whose processes were attached is looked at.
@@ -247,6 +248,10 @@ impl Supervisor {
             claims,
             started_at: jiff::Timestamp::now().as_microsecond(),
         };
+        if let Err(error) = self.capture.maintain() {
+            let text = format!("the kernel side is not in force: {}", telemetry::chain(error.as_ref()));
+            return answer(reply, LaunchAnswer::Refused { text });
+        }
         match self.tree.create(id) {
             Ok(cgroup) => {
                 self.runs.insert(id, Stage::Begun { run });

@@ -31,7 +31,7 @@ use super::{
     roles::{self, Handed, Pair, Roles},
     runs::Accepted,
 };
-use crate::places::Places;
+use crate::{places::Places, telemetry};
 
 /// Something that the loop has to handle.
 #[derive(Debug)]
@@ -357,6 +357,9 @@ impl Supervisor {
         }
         if self.swept_at.elapsed() > SWEEP {
             self.swept_at = Instant::now();
+            if let Err(error) = self.capture.maintain() {
+                tracing::error!("the kernel side is not in force: {}", telemetry::chain(error.as_ref()));
+            }
             self.capture.sweep();
         }
         let late: Vec<RunId> = self

@@ -47,6 +47,9 @@ impl Capture for NoKernel {
     fn deny_all(&self, deny: bool) -> Result<(), Foreign> {
         self.note(&format!("deny {deny}"))
     }
+    fn maintain(&self) -> Result<(), Foreign> {
+        Ok(())
+    }
     fn register(&self, cgroup: &Path, network: RunNetwork) -> Result<(), Foreign> {
         assert!(cgroup.is_dir() && network.namespace != 0);
         self.note("register")

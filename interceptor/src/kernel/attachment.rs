@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use aya::maps::{Array, HashMap, Map, MapData};
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, Map, MapData},
+};
 use interceptor_common::{
     ABI_VERSION, Config, Flow, ProcessKey, ProcessValue, RunConfig, TupleKey,
     names::{self, CGROUP_PROGRAMS, GUARD_PROGRAMS, TRACEPOINT_PROGRAMS},
@@ -38,7 +41,15 @@ pub struct Attachment {
     usage: Mutex<HashMap<MapData, u64, u64>>,
     processes: HashMap<MapData, ProcessKey, ProcessValue>,
     proxy: KernelMaps,
+    held: Mutex<Held>,
     log: Mutex<Option<KernelLog>>,
+}
+
+/// Programs in force.
+struct Held {
+    /// The number of the slice that they are attached to.
+    slice: u64,
+    _links: Vec<load::Pinned>,
 }
 
 impl Attachment {
@@ -53,16 +64,40 @@ impl Attachment {
         let mut object = load::object(&pins.maps())?;
         let attachment = Self::open(slice, pins, KernelLog::of(&mut object)?)?;
         attachment.write_config(Config::ENFORCE)?;
-        // From here to the end of pinning, both the new programs and any old ones are in force.
-        let links = load::attach_all(&mut object, &attachment.slice, &cgroup::root()?)?;
-        for (name, link) in links {
-            replace_pin(&attachment.pins.links(), name, link)?;
-        }
+        attachment.put_in_force(&mut object)?;
         let mut known = CGROUP_PROGRAMS.to_vec();
         known.extend(GUARD_PROGRAMS);
         known.extend(TRACEPOINT_PROGRAMS.iter().map(|(name, _)| *name));
         attachment.pins.remove_strangers(&known)?;
         Ok(attachment)
+    }
+
+    fn put_in_force(&self, object: &mut Ebpf) -> Result<(), KernelError> {
+        // From here to the end of pinning, both the new programs and any old ones are in force.
+        let links = load::attach_all(object, &self.slice, &cgroup::root()?)?;
+        let folder = self.pins.links();
+        let links = links.into_iter().map(|(name, link)| replace_pin(&folder, name, link));
+        *lock(&self.held) =
+            Held { slice: cgroup::id(&self.slice)?, _links: links.collect::<Result<_, _>>()? };
+        Ok(())
+    }
+
+    /// Puts the programs in force again where somebody has removed the slice, which takes them with it: whether that was
+    /// so. Runs that are captured keep it from being removed.
+    pub fn maintain(&self, places: &Places) -> Result<bool, KernelError> {
+        let slice = cgroup::ensure_slice(places)?;
+        if cgroup::id(&slice)? == lock(&self.held).slice {
+            return Ok(false);
+        }
+        let turn = File::open(&slice).map_err(KernelError::place("open", &slice))?;
+        turn.lock().map_err(KernelError::place("lock", &slice))?;
+        // Maps that were made anew would be others than the proxy has.
+        let config = self.pins.maps().join(names::CONFIG);
+        fs::symlink_metadata(&config).map_err(KernelError::place("look at", &config))?;
+        let mut object = load::object(&self.pins.maps())?;
+        *lock(&self.log) = Some(KernelLog::of(&mut object)?);
+        self.put_in_force(&mut object)?;
+        Ok(true)
     }
 
     fn open(slice: PathBuf, pins: Pins, log: KernelLog) -> Result<Self, KernelError> {
@@ -78,6 +113,7 @@ impl Attachment {
             usage: Mutex::new(hash(names::USAGE)?.try_into().map_err(unfit(names::USAGE))?),
             processes: hash(names::PROCESSES)?.try_into().map_err(unfit(names::PROCESSES))?,
             proxy: KernelMaps::from_pins(&folder)?,
+            held: Mutex::new(Held { slice: 0, _links: Vec::new() }),
             log: Mutex::new(Some(log)),
             slice,
             pins,
@@ -94,7 +130,8 @@ impl Attachment {
         &self.proxy
     }
 
-    /// The programs' diagnostics, for whoever will flush them. Given once.
+    /// The programs' diagnostics, for whoever will flush them. Given once, and once more where [`Attachment::maintain`] says
+    /// so.
     pub fn take_log(&self) -> Option<KernelLog> {
         lock(&self.log).take()
     }
@@ -201,10 +238,11 @@ impl fmt::Debug for Attachment {
 }
 
 /// Pins under another name and renames: the old link is released only when the new one is in its place.
-fn replace_pin(folder: &Path, name: &str, link: load::Link) -> Result<(), KernelError> {
+fn replace_pin(folder: &Path, name: &str, link: load::Link) -> Result<load::Pinned, KernelError> {
     let fresh = folder.join(format!("{name}-new"));
     pins::remove_file(&fresh)?;
-    link.pin(&fresh)?;
+    let pinned = link.pin(&fresh)?;
     let path = folder.join(name);
-    fs::rename(&fresh, &path).map_err(KernelError::place("replace the pin", path))
+    fs::rename(&fresh, &path).map_err(KernelError::place("replace the pin", path))?;
+    Ok(pinned)
 }

@@ -9,7 +9,10 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, links::FdLink},
+    programs::{
+        CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError,
+        links::{FdLink, PinnedLink},
+    },
 };
 use interceptor_common::names::{CGROUP_PROGRAMS, GUARD_PROGRAMS, OFFSETS, TRACEPOINT_PROGRAMS};
 
@@ -27,13 +30,27 @@ pub(super) enum Link {
     Own(OwnedFd),
 }
 
+/// A link that is pinned and held: its program is in force while either lasts.
+pub(super) enum Pinned {
+    /// Made by the library.
+    Library { _held: PinnedLink },
+    /// Made by us.
+    Own { _held: OwnedFd },
+}
+
 impl Link {
     /// Gives the link a name on bpffs.
-    pub(super) fn pin(self, path: &Path) -> Result<(), KernelError> {
+    pub(super) fn pin(self, path: &Path) -> Result<Pinned, KernelError> {
         let what = || format!("to pin {}", path.display());
         match self {
-            Self::Library(link) => link.pin(path).map(drop).map_err(KernelError::refused(what())),
-            Self::Own(link) => sys::pin(&link, path).map_err(KernelError::refused(what())),
+            Self::Library(link) => {
+                let held = link.pin(path).map_err(KernelError::refused(what()))?;
+                Ok(Pinned::Library { _held: held })
+            }
+            Self::Own(link) => {
+                sys::pin(&link, path).map_err(KernelError::refused(what()))?;
+                Ok(Pinned::Own { _held: link })
+            }
         }
     }
 }

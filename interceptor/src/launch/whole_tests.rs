@@ -56,6 +56,10 @@ impl Capture for Kernel {
         Ok(self.attachment.deny_all(deny)?)
     }
 
+    fn maintain(&self) -> Result<(), Foreign> {
+        Ok(())
+    }
+
     fn register(&self, path: &Path, network: RunNetwork) -> Result<(), Foreign> {
         let settings = RunSettings {
             run: network.run,

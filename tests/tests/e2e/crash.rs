@@ -29,7 +29,7 @@ fn marks<'a>(statements: impl Iterator<Item = &'a str>) -> BTreeMap<String, u32>
 }
 
 /// The promise of the record, statement by statement.
-fn accounts_agree(bed: &RunningBed, installation: &Installation) -> (usize, usize) {
+pub(crate) fn accounts_agree(bed: &RunningBed, installation: &Installation) -> (usize, usize) {
     let log = bed.statements("app");
     let seen = marks(log.iter().map(String::as_str));
     let records = installation.records();
@@ -74,13 +74,13 @@ fn kill_role(installation: &Installation, role: &str) {
     }
 }
 
-fn load(installation: &Installation, name: &str) -> Job {
+pub(crate) fn load(installation: &Installation, name: &str) -> Job {
     let script = installation.script("load.py", include_str!("../clients/load.py"));
     let python = places::python().display().to_string();
     Job::start(installation.captured("release-bot", &[&python, &script, DSN, name]), "")
 }
 
-fn progress(bed: &RunningBed) -> u64 {
+pub(crate) fn progress(bed: &RunningBed) -> u64 {
     bed.admin("orders", "SELECT count(*) FROM notes").parse().unwrap_or(0)
 }
 

@@ -13,6 +13,7 @@ mod attach;
 mod break_glass;
 mod budget;
 mod bypass;
+mod chaos;
 mod clients;
 mod cost;
 mod crash;

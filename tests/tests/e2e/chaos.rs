@@ -1,0 +1,287 @@
+//! Trouble that a host has: each ends closed, is said clearly, and is over when its cause is.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use interceptor_tests::{
+    Bed, Installation, RunningBed, Setup,
+    installation::DSN,
+    places,
+    process::{PATIENCE, run, wait_until},
+};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::crash::{accounts_agree, load, progress};
+
+/// A small disk, for as long as it is there.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(at: &Path, mib: u32) -> Self {
+        let how = format!("mode=0755,size={mib}m");
+        mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(how.as_str()))
+            .expect("the tests run as root");
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+#[track_caller]
+fn pid_of(installation: &Installation, role: &str) -> u32 {
+    installation.roles().iter().find(|(found, _)| found == role).unwrap_or_else(|| panic!("no {role}")).1
+}
+
+fn signal(pid: u32, what: Signal) {
+    kill(Pid::from_raw(pid.cast_signed()), what).expect("the daemon's own process");
+}
+
+/// Waits until captured statements are answered again.
+#[track_caller]
+fn serves(installation: &Installation) {
+    wait_until("a statement to be answered", PATIENCE, || {
+        installation.psql("SELECT 'served'").stdout.contains("served")
+    });
+}
+
+#[track_caller]
+fn moves_on(bed: &RunningBed) {
+    let before = progress(bed);
+    wait_until("the load to move on", PATIENCE, || progress(bed) > before + 20);
+}
+
+#[track_caller]
+fn proves_all(installation: &Installation) {
+    installation.interceptor(&["audit", "verify"]).succeeded();
+}
+
+#[test]
+fn a_full_disk_refuses_and_says_so_until_there_is_room() {
+    let bed = Bed::start();
+    let mut installation = Setup::of(&bed).write();
+    let state = installation.places().state().to_owned();
+    fs::create_dir_all(&state).expect("a folder");
+    let disk = Disk::mount(&state, 400);
+    installation.start();
+    serves(&installation);
+    let filler = state.join("filler");
+    run({
+        let mut command = Command::new("fallocate");
+        command.args(["-l", "200M"]).arg(&filler);
+        command
+    })
+    .succeeded();
+    wait_until("a refusal", PATIENCE, || !installation.psql("SELECT 1").status.success());
+    let status = installation.interceptor(&["status"]);
+    assert!(status.text().contains("disk"), "{status}");
+    fs::remove_file(filler).expect("the filler");
+    serves(&installation);
+    proves_all(&installation);
+    installation.finish();
+    drop(disk);
+}
+
+#[test]
+fn a_proxy_without_descriptors_refuses_and_lives_on() {
+    let bed = Bed::start();
+    let installation = Setup::of(&bed).start();
+    serves(&installation);
+    let proxy = pid_of(&installation, "proxy");
+    let open = fs::read_dir(format!("/proc/{proxy}/fd")).expect("the proxy's descriptors").count();
+    // A process may be limited by its own user.
+    let (uid, gid) = interceptor::helper::Accounts::find().proxy;
+    run({
+        let mut command = Command::new("setpriv");
+        command.args([&format!("--reuid={uid}"), &format!("--regid={gid}"), "--clear-groups", "prlimit"]);
+        command.args(["--pid", &proxy.to_string(), &format!("--nofile={}:", open + 20)]);
+        command
+    })
+    .succeeded();
+    let script = installation.script("many.py", MANY);
+    let python = places::python().display().to_string();
+    let many = installation.run("release-bot", &[&python, &script, DSN]).succeeded();
+    many.says("some were refused")
+        .says("all that were open still answer")
+        .says("and then there is room again");
+    assert_eq!(pid_of(&installation, "proxy"), proxy, "it never died");
+    accounts_agree(&bed, &installation);
+    proves_all(&installation);
+    installation.finish();
+}
+
+/// Opens sessions until there are no more to be had.
+const MANY: &str = r#"
+import sys, time
+import psycopg
+sessions = []
+try:
+    while len(sessions) < 90:
+        sessions.append(psycopg.connect(sys.argv[1] + " connect_timeout=5", autocommit=True))
+except psycopg.OperationalError:
+    print("some were refused after", len(sessions))
+for session in sessions:
+    assert session.execute("SELECT 7").fetchone() == (7,)
+print("all that were open still answer")
+for session in sessions:
+    session.close()
+for _ in range(100):
+    try:
+        psycopg.connect(sys.argv[1] + " connect_timeout=5").close()
+        print("and then there is room again")
+        break
+    except psycopg.OperationalError:
+        time.sleep(0.1)
+"#;
+
+#[test]
+fn a_stopped_process_lets_nothing_pass_and_goes_on() {
+    let bed = Bed::start();
+    let installation = Setup::of(&bed).start();
+    let busy = load(&installation, "busy");
+    for role in ["proxy", "keeper", "helper"] {
+        moves_on(&bed);
+        let pid = pid_of(&installation, role);
+        signal(pid, Signal::SIGSTOP);
+        std::thread::sleep(Duration::from_secs(3));
+        signal(pid, Signal::SIGCONT);
+    }
+    moves_on(&bed);
+    busy.signal(Signal::SIGTERM);
+    busy.finish(PATIENCE);
+    accounts_agree(&bed, &installation);
+    proves_all(&installation);
+    installation.finish();
+}
+
+/// Puts a process into a cgroup of its own in which there is room for so many bytes, whichever hierarchy has memory.
+struct Cramped(PathBuf);
+
+impl Cramped {
+    fn new(pid: u32, bytes: u32) -> Self {
+        let first = Path::new("/sys/fs/cgroup/memory");
+        let (root, limit) = if first.exists() {
+            (first, "memory.limit_in_bytes")
+        } else {
+            (Path::new("/sys/fs/cgroup"), "memory.max")
+        };
+        let folder = root.join(format!("interceptor-test-{pid}"));
+        fs::create_dir(&folder).expect("the tests run as root");
+        let group = Self(folder);
+        fs::write(group.0.join(limit), bytes.to_string()).expect("a limit for memory");
+        fs::write(group.0.join("cgroup.procs"), pid.to_string()).expect("the proxy is there");
+        group
+    }
+}
+
+impl Drop for Cramped {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_proxy_that_is_out_of_memory_is_started_again() {
+    let bed = Bed::start();
+    let installation = Setup::of(&bed).start();
+    let busy = load(&installation, "busy");
+    moves_on(&bed);
+    let proxy = pid_of(&installation, "proxy");
+    let cramped = Cramped::new(proxy, 128 * 1024);
+    wait_until("the kernel to end the proxy", PATIENCE, || {
+        // A large statement needs memory.
+        let text = format!("SELECT length('{}')", "x".repeat(100_000));
+        let path = installation.script("large.sql", &text);
+        drop(installation.run("release-bot", &installation.psql_words(&["-f", &path])));
+        !installation.roles().iter().any(|(_, pid)| *pid == proxy)
+    });
+    serves(&installation);
+    moves_on(&bed);
+    busy.signal(Signal::SIGTERM);
+    busy.finish(PATIENCE);
+    accounts_agree(&bed, &installation);
+    proves_all(&installation);
+    drop(cramped);
+    installation.finish();
+}
+
+/// An upgrade is one daemon after the other.
+#[test]
+fn an_upgrade_under_load_loses_nothing_and_lets_nothing_pass() {
+    let bed = Bed::start();
+    let mut installation = Setup::of(&bed).start();
+    let loads = [load(&installation, "one"), load(&installation, "two")];
+    for _ in 0..3 {
+        moves_on(&bed);
+        installation.stop();
+        let down = progress(&bed);
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(progress(&bed), down, "rows were written while there was no daemon");
+        installation.start();
+    }
+    moves_on(&bed);
+    for job in &loads {
+        job.signal(Signal::SIGTERM);
+    }
+    for job in loads {
+        job.finish(PATIENCE);
+    }
+    accounts_agree(&bed, &installation);
+    proves_all(&installation);
+    installation.finish();
+}
+
+/// Whoever takes the pinned programs away takes the network from runs, not capture.
+#[test]
+fn removed_pins_end_closed() {
+    let bed = Bed::start();
+    let mut installation = Setup::of(&bed).start();
+    serves(&installation);
+    let busy = load(&installation, "busy");
+    moves_on(&bed);
+    fs::remove_dir_all(installation.places().pins()).expect("the pins");
+    std::thread::sleep(Duration::from_secs(2));
+    for (_, pid) in installation.roles() {
+        let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+    }
+    wait_until("the daemon to be gone", PATIENCE, || installation.roles().is_empty());
+    std::thread::sleep(Duration::from_millis(500));
+    let down = progress(&bed);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(progress(&bed), down, "rows were written without the programs");
+    busy.signal(Signal::SIGKILL);
+    busy.finish(PATIENCE);
+    installation.start();
+    serves(&installation);
+    accounts_agree(&bed, &installation);
+    installation.finish();
+}
+
+/// The slice is removed and made anew, as cleaning tools do: its programs are gone with it.
+#[test]
+fn a_slice_that_was_made_anew_captures() {
+    let bed = Bed::start();
+    let installation = Setup::of(&bed).start();
+    serves(&installation);
+    let slice = interceptor::kernel::cgroup::root().expect("cgroup2").join(installation.places().slice());
+    wait_until("the last run to be gone", PATIENCE, || fs::remove_dir(&slice).is_ok());
+    fs::create_dir(&slice).expect("the tests run as root");
+    serves(&installation);
+    let direct = format!("import socket; print(socket.create_connection(('127.0.0.1', {}), 3))", bed.port());
+    let python = places::python().display().to_string();
+    let refused = installation.run("release-bot", &[&python, "-c", &direct]);
+    assert!(!refused.status.success(), "{refused}");
+    accounts_agree(&bed, &installation);
+    installation.finish();
+}
