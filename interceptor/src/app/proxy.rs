@@ -36,7 +36,7 @@ use crate::{
     kernel::KernelMaps,
     places::Places,
     proxy::{
-        Epochs, Flood, Listeners, Origins, Proxy, Runs, Workers,
+        Epochs, Flood, Listeners, Origins, Proxy, Runs, Seats, Workers,
         dial::Dialler,
         registry::{Ending, Registry},
     },
@@ -199,6 +199,7 @@ impl Daemon {
             runs: Runs::default(),
             flood: Flood::default(),
             // Numbers are unique within one store: they begin with the time.
+            seats: Seats::of_this_process()?,
             next_connection: AtomicU64::new(u64::try_from(now_us()).unwrap_or(0)),
         });
         let places = places.clone();

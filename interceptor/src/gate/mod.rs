@@ -17,7 +17,14 @@ mod terms;
 mod uncover;
 mod wanted;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
@@ -436,7 +443,14 @@ impl PolicyGate {
     }
 }
 
+/// The refusal of what cannot be recorded. The operator hears of it at most once a second: it may be all that comes.
 fn unrecorded(error: &JournalError) -> Denial {
+    static TOLD_AT: AtomicI64 = AtomicI64::new(0);
+    let (now, last) = (now_us(), TOLD_AT.load(Ordering::Relaxed));
+    let is_new = now.saturating_sub(last) >= 1_000_000;
+    if is_new && TOLD_AT.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        tracing::error!("refused, and so may others be: the record cannot be written ({error})");
+    }
     Denial {
         record: None,
         rule: "record".to_owned(),

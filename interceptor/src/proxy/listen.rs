@@ -12,13 +12,12 @@ use interceptor_core::{
     Held,
     inventory::Reach,
     model::{
-        Action, ClientAddress, Connection, OriginalDestination, Phase, Principal, Run, StatementFacts,
-        Target, Verb,
+        Action, ClientAddress, Connection, EventKind, OriginalDestination, Phase, Principal, Run,
+        StatementFacts, Target, Verb,
     },
 };
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::Semaphore,
     task::{AbortHandle, JoinSet},
 };
 
@@ -30,6 +29,7 @@ use super::{
     origin::OriginError,
     registry::OpenSession,
     relay,
+    seats::Share,
     session::Caller,
     stream::keep_alive,
     turns::Turn,
@@ -40,9 +40,6 @@ use crate::{
     helper::messages::probe_answer,
     telemetry,
 };
-
-/// How many connections one run may have at once; one more waits in the kernel's queue.
-const CONNECTIONS: usize = 1024;
 
 /// One run's sockets, made in its network namespace.
 #[derive(Debug)]
@@ -61,7 +58,7 @@ pub fn serve(
     listeners: Listeners,
 ) -> io::Result<Vec<AbortHandle>> {
     let turn = Turn::default();
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let seats = proxy.seats.share();
     let (mut tcp, mut dns) = (Vec::new(), Vec::new());
     for descriptor in listeners.tcp {
         let runtime = workers.of(descriptor.as_fd())?;
@@ -80,8 +77,8 @@ pub fn serve(
     // Only now: a run is served whole or not at all.
     let mut tasks = Vec::new();
     for (runtime, listener) in tcp {
-        let (proxy, run, turn, places) = (proxy.clone(), run.clone(), turn.clone(), places.clone());
-        tasks.push(runtime.spawn(accept(proxy, run, turn, places, listener)).abort_handle());
+        let (proxy, run, turn, seats) = (proxy.clone(), run.clone(), turn.clone(), seats.clone());
+        tasks.push(runtime.spawn(accept(proxy, run, turn, seats, listener)).abort_handle());
     }
     for (runtime, socket) in dns {
         let served = names::serve_datagrams(Arc::new(socket), proxy.gate.clone(), nobody(run));
@@ -101,16 +98,27 @@ fn nobody(run: &Arc<Run>) -> Subject {
     }
 }
 
-async fn accept(proxy: Arc<Proxy>, run: Arc<Run>, turn: Turn, places: Arc<Semaphore>, listener: TcpListener) {
+async fn accept(proxy: Arc<Proxy>, run: Arc<Run>, turn: Turn, seats: Share, listener: TcpListener) {
     // Connections live and die with their run's listener.
     let mut connections = JoinSet::new();
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, peer)) => {
+                let seat = match seats.take() {
+                    Ok(seat) => seat,
+                    Err(full) => {
+                        let of = Some((run.id, &run.agent.name));
+                        if proxy.told_enough(Some(run.id), of) {
+                            let text = format!("a connection from {peer} found no seat: {full}");
+                            proxy.event(of, EventKind::ConnectionRefused, text);
+                        }
+                        reset(stream);
+                        continue;
+                    }
+                };
                 let (proxy, run, turn) = (proxy.clone(), run.clone(), turn.clone());
                 connections.spawn(async move {
-                    let _place = place;
+                    let _seat = seat;
                     handle(&proxy, &run, &turn, stream, peer).await;
                 });
             }
@@ -148,7 +156,7 @@ async fn handle(proxy: &Arc<Proxy>, run: &Arc<Run>, turn: &Turn, stream: TcpStre
         }
         Err(error) => {
             let text = format!("{peer}: {}", telemetry::chain(&error));
-            let kind = interceptor_core::model::EventKind::ConnectionRefused;
+            let kind = EventKind::ConnectionRefused;
             proxy.event(Some((run.id, &run.agent.name)), kind, text);
             return reset(stream);
         }

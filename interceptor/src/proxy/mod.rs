@@ -25,6 +25,7 @@ pub mod registry;
 mod relay;
 mod restore;
 mod runs;
+mod seats;
 mod session;
 pub mod stream;
 mod turns;
@@ -51,6 +52,7 @@ pub use listen::{Listeners, serve};
 pub use origin::Origins;
 pub use restore::{NotRestored, Restoring};
 pub use runs::{Released, Runs};
+pub use seats::Seats;
 pub use workers::Workers;
 
 use self::{dial::Dialler, flood::Told, registry::Registry};
@@ -79,6 +81,8 @@ pub struct Proxy {
     pub runs: Runs,
     /// Holds back events that come too fast.
     pub flood: Flood,
+    /// How many connections there may be at once.
+    pub seats: Seats,
     /// The next connection's number.
     pub next_connection: AtomicU64,
 }

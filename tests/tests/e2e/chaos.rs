@@ -2,24 +2,31 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
 use interceptor_tests::{
-    Bed, Installation, RunningBed, Setup,
+    Bed, Installation, Job, Records, RunningBed, Setup,
     installation::DSN,
     places,
     process::{PATIENCE, run, wait_until},
 };
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
-    sys::signal::{Signal, kill},
+    sys::{
+        resource::{Resource, getrlimit},
+        signal::{Signal, kill},
+    },
     unistd::Pid,
 };
 
-use crate::crash::{accounts_agree, load, progress};
+use crate::{
+    crash::{accounts_agree, load, progress},
+    operate::passed,
+};
 
 /// A small disk, for as long as it is there.
 struct Disk(PathBuf);
@@ -284,4 +291,58 @@ fn a_slice_that_was_made_anew_captures() {
     assert!(!refused.status.success(), "{refused}");
     accounts_agree(&bed, &installation);
     installation.finish();
+}
+
+/// As many connections at once as asked, or as this host's limit of descriptors lets a proxy have, and then new ones in a
+/// row, by two runs, since one has no more than half: nothing is lost, and each is recorded.
+fn crowd(at_once: u64, seconds: u64) {
+    const A_SECOND: u64 = 1000;
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    // The proxy has two for each.
+    let each = at_once.min(most.saturating_sub(500) / 2) / 2;
+    let python = places::python();
+    let mut server = Command::new(&python)
+        .args(["-c", include_str!("../clients/crowd_server.py")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a server");
+    let mut says = BufReader::new(server.stdout.take().expect("a pipe")).lines();
+    let port = says.next().expect("a port").expect("a line");
+    // What is open keeps room for its outcome, and one run has a quarter of that.
+    let installation = passed(port.parse().expect("a port")).settings("journal-mib = 64").start();
+    let script = installation.script("crowd.py", include_str!("../clients/crowd.py"));
+    let numbers = [each, A_SECOND / 2, seconds].map(|number| number.to_string());
+    let mut words = vec![python.to_str().expect("a path"), &script, "model.internal", "8443"];
+    words.extend(numbers.iter().map(String::as_str));
+    let jobs = [(); 2].map(|()| Job::start(installation.captured("release-bot", &words), ""));
+    let in_a_row = A_SECOND / 2 * seconds;
+    for job in jobs {
+        let finished = job.finish(Duration::from_secs(180 + seconds * 3)).succeeded();
+        println!("{}", finished.stdout);
+        finished.says(&format!("at once {each} lost 0 ")).says(&format!("in a row {in_a_row} lost 0 "));
+    }
+    drop(server.stdin.take());
+    let all = 2 * (each + in_a_row);
+    assert_eq!(says.next().expect("a count").expect("a line"), all.to_string());
+    server.wait().expect("the server ends");
+    let ended = |records: &Records| {
+        let passes = records.agents().filter(|one| one.phase() == "pass" && one.status() == "completed");
+        u64::try_from(passes.count()).expect("a count")
+    };
+    let records = installation.records_once("all ends", |records| ended(records) == all);
+    assert!(records.agents().all(|one| one.allowed()), "nothing was refused");
+    proves_all(&installation);
+    installation.finish();
+}
+
+#[test]
+fn a_crowd_gets_through() {
+    crowd(2_500, 3);
+}
+
+#[test]
+#[ignore = "takes minutes: run by `cargo xtask test --long`"]
+fn ten_thousand_at_once_and_a_thousand_a_second_for_a_minute_get_through() {
+    crowd(10_000, if std::env::var_os("INTERCEPTOR_SLICE").is_some() { 5 } else { 60 });
 }

@@ -32,7 +32,7 @@ const TALK: &str = "import socket, sys\n\
                     print(s.recv(100).decode(), s.getpeername()[1])\n\
                     s.send(b'12345')\n";
 
-fn passed(port: u16) -> Setup {
+pub(crate) fn passed(port: u16) -> Setup {
     Setup::empty()
         .resource(&format!(
             "[resource.model]\nhosts = [\"model.internal\"]\nports = [8443]\nupstream = \"127.0.0.1:{port}\"\n\
