@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use interceptor::places::Places;
@@ -263,15 +263,38 @@ impl Installation {
     pub fn open_approval(&self, part: &str) -> String {
         let mut found = None;
         wait_until(&format!("a request for approval of {part:?}"), PATIENCE, || {
-            // The daemon may be on its way back.
-            let list = self.interceptor(&["--json", "approvals", "list"]);
-            let all: Vec<Value> = serde_json::from_str(&list.stdout).unwrap_or_default();
-            found = all.into_iter().filter(|approval| approval["state"] == "open").find(|approval| {
-                approval["card"]["statements"][0]["text"].as_str().is_some_and(|t| t.contains(part))
-            });
+            found = self.find_approval(part);
             found.is_some()
         });
-        found.and_then(|approval| approval["id"].as_str().map(str::to_owned)).expect("an id")
+        found.expect("just found")
+    }
+
+    /// The same, asked for by `job`, which must not end before.
+    #[track_caller]
+    pub fn approval_of(&self, mut job: Job, part: &str) -> (Job, String) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = self.find_approval(part) {
+                return (job, found);
+            }
+            if !job.is_running() || Instant::now() > deadline {
+                job.signal(Signal::SIGKILL);
+                let ended = job.finish(PATIENCE);
+                let tail = self.interceptor(&["audit", "tail", "--all", "-n", "40"]).stdout;
+                panic!("nothing was asked with {part:?}: {ended}\n{tail}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn find_approval(&self, part: &str) -> Option<String> {
+        // The daemon may be on its way back.
+        let list = self.interceptor(&["--json", "approvals", "list"]);
+        let all: Vec<Value> = serde_json::from_str(&list.stdout).unwrap_or_default();
+        let found = all.into_iter().filter(|approval| approval["state"] == "open").find(|approval| {
+            approval["card"]["statements"][0]["text"].as_str().is_some_and(|t| t.contains(part))
+        });
+        found.and_then(|approval| approval["id"].as_str().map(str::to_owned))
     }
 
     /// Runs the product to its end.

@@ -319,7 +319,7 @@ fn killed(rounds: u32) {
             "retry:WITH gone AS (DELETE FROM notes WHERE id = -1) UPDATE counter SET n = n + 1 WHERE id = {round}"
         );
         let job = Job::start(python("psycopg")(installation, &[&sql]), "");
-        let id = installation.open_approval(&format!("WHERE id = {round}"));
+        let (job, id) = installation.approval_of(job, &format!("WHERE id = {round}"));
         let approved = stage.says("bob", &["approve", &id]).succeeded();
         let mut random = [0; 2];
         getrandom::fill(&mut random).expect("random numbers");
