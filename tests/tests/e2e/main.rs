@@ -29,4 +29,5 @@ mod protocol;
 mod rude;
 mod rude_wire;
 mod support;
+mod tools;
 mod undo;
