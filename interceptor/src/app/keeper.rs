@@ -17,7 +17,7 @@ use crate::{
     config::{Folder, Settings},
     gate::{Durability, now_us},
     helper::{
-        self,
+        self, Confined, confine,
         messages::{Attached, FromKeeper, ToKeeper},
     },
     keeper::{self, Approvals, KeeperError, Kept, Packs, Role, secrets::SystemdCredentials},
@@ -46,6 +46,8 @@ pub(super) fn run(places: &Places) -> anyhow::Result<()> {
         }
     }
     let (Some(peer), Some(journal)) = (peer, journal) else { bail!("the helper gave too little") };
+    let extent = confine(Confined::Keeper, places)?;
+    tracing::debug!(?extent, "confined");
     let journal = Journal::from_fd(journal)?;
     let (writer, report) = Writer::open(&places.audit(), &journal, config(&Settings::read(places)?))?;
     tracing::info!(entries = report.last_seq, replayed = report.replayed, "the store is open");

@@ -28,7 +28,7 @@ use crate::{
     config::{Folder, LocalApproval, Settings},
     gate::{PolicyGate, Rules, now_us},
     helper::{
-        self,
+        self, Confined, confine,
         messages::{Attached, FromProxy, LaunchFacts, Ports, ToProxy},
     },
     identity::ProcessId,
@@ -55,6 +55,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Runs the role until the helper ends it.
 pub(super) fn run(places: &Places) -> anyhow::Result<()> {
     let _hardened = keeper::harden()?;
+    let extent = confine(Confined::Proxy, places)?;
+    tracing::debug!(?extent, "confined");
     let socket = helper::proxy_channel()?;
     // For what concerns no statement; connections have the workers.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -5,6 +5,7 @@
 //! It must never know policy, protocols or credentials, and never reads from an agent's connection.
 
 pub mod cgroup;
+mod confine;
 mod described;
 mod executable;
 mod ground;
@@ -31,6 +32,7 @@ use std::{
 use interceptor_core::model::RunId;
 use nix::unistd::geteuid;
 
+pub use confine::{Confined, confine};
 pub use ground::{Accounts, GroundError};
 pub use listeners::{Listeners, cpus};
 pub use roles::{Roles, keeper_channel, proxy_channel};
