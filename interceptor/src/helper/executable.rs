@@ -93,7 +93,7 @@ fn key(file: &File) -> io::Result<FileKey> {
 }
 
 /// `USER_HZ` is 100 on every architecture that we run on: a tick is 10 milliseconds.
-const TICK_NS: u64 = 10_000_000;
+pub(super) const TICK_NS: u64 = 10_000_000;
 
 fn is_same(pid: u32, start_time: u64) -> bool {
     start_ticks(pid) == Some(start_time / TICK_NS)

@@ -249,6 +249,7 @@ impl Supervisor {
         self.tell(ToProxy::Carried { run, failure }, Vec::new());
     }
 
+    /// Only captured processes are the proxy's to know of.
     fn look_up(&self, ticket: u64, pid: u32, start_time: u64) {
         let Some(pair) = &self.pair else { return };
         let Ok(permit) = Arc::clone(&self.hashing).try_acquire_owned() else {
@@ -257,7 +258,8 @@ impl Supervisor {
         };
         let (queue, executables) = (pair.link.queue(), Arc::clone(&self.executables));
         tokio::task::spawn_blocking(move || {
-            let found = executables.of(pid, start_time);
+            let captured = Tree::is_captured(&pid.to_string()).unwrap_or(false);
+            let found = captured.then(|| executables.of(pid, start_time)).flatten();
             // A proxy that does not take answers will be missed elsewhere.
             let _ = queue.try_send((ToProxy::Executable { ticket, found }, Vec::new()));
             drop(permit);

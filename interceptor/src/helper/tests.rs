@@ -121,13 +121,10 @@ fn proxy() {
             ToProxy::Requested { run, facts } if facts.executable == "/forbidden" => {
                 FromProxy::Refused { run, text: "not this one".to_owned() }
             }
-            ToProxy::Requested { run, .. } => FromProxy::Accepted {
-                run,
-                agent: AgentIdentity { name: AgentName::unknown(), owner: None, groups: Vec::new() },
-                claims: Default::default(),
-                keeps: Default::default(),
-                authority: "certificate".to_owned(),
-            },
+            ToProxy::Requested { run, facts } if facts.executable == "/hostile" => {
+                FromProxy::Refused { run, text: attack(&channel) }
+            }
+            ToProxy::Requested { run, .. } => accepted(run),
             ToProxy::Started { run, v6, .. } => {
                 let listeners = Listeners::from_copies(descriptors, v6).expect("listeners");
                 for listener in listeners.tcp4 {
@@ -140,6 +137,45 @@ fn proxy() {
         };
         channel.send(&answer, &[]).expect("send");
     }
+}
+
+fn accepted(run: RunId) -> FromProxy {
+    FromProxy::Accepted {
+        run,
+        agent: AgentIdentity { name: AgentName::unknown(), owner: None, groups: Vec::new() },
+        claims: Default::default(),
+        keeps: Default::default(),
+        authority: "certificate".to_owned(),
+    }
+}
+
+/// What a proxy that was taken over may ask of the helper, about what is not its own; what it gets.
+fn attack(channel: &Channel<FromProxy, ToProxy>) -> String {
+    let run = RunId::from_random(u64::MAX);
+    let start_time = |pid| executable::start_ticks(pid).unwrap_or_default() * executable::TICK_NS;
+    let helper = nix::unistd::getppid().as_raw().cast_unsigned();
+    let (of_helper, of_first) = (start_time(helper), start_time(1));
+    for message in [
+        accepted(run),
+        FromProxy::Refused { run, text: "no".to_owned() },
+        FromProxy::Serving { run },
+        FromProxy::Up,
+        FromProxy::Kill { run },
+        FromProxy::Freeze { run },
+        FromProxy::Thaw { run },
+        FromProxy::Executable { ticket: 1, pid: helper, start_time: of_helper },
+        FromProxy::Executable { ticket: 2, pid: 1, start_time: of_first },
+    ] {
+        channel.send(&message, &[]).expect("send");
+    }
+    let answers = (0..5).map(|_| match channel.receive().expect("an answer").0 {
+        ToProxy::Carried { failure: Some(_), .. } => "refused",
+        ToProxy::Executable { found: None, .. } => "nothing",
+        _ => "more than that",
+    });
+    let mut answers: Vec<_> = answers.collect();
+    answers.sort_unstable();
+    format!("{} {of_first}", answers.join(" "))
 }
 
 fn serve(listener: TcpListener, run: RunId) {
@@ -386,6 +422,22 @@ fn a_new_helper_takes_live_runs_over() {
     let (id, tree) = (sleeper.id, daemon.tree());
     drop(sleeper);
     until("the run's cgroup goes", || !tree.directory_of(id).exists());
+}
+
+/// A proxy that was taken over has no say about what is not its own, and learns nothing of processes outside of runs.
+#[test]
+fn a_hostile_proxy_gets_nothing_that_is_not_its_own() {
+    let daemon = Daemon::start();
+    let sleeper = Sleeper::launch(&daemon);
+    let (LaunchAnswer::Refused { text }, _) = begin(&launcher(&daemon.places()), "/hostile") else {
+        panic!("it was not refused")
+    };
+    let (got, started) = text.rsplit_once(' ').expect("what it got");
+    assert_eq!(got, "nothing nothing refused refused refused");
+    assert_ne!(started, "0", "it asked for a process that is there");
+    assert_eq!(sleeper.answered(), probe_answer(sleeper.id));
+    assert_eq!(daemon.tree().runs(), [sleeper.id]);
+    drop(Sleeper::launch(&daemon));
 }
 
 #[test]
