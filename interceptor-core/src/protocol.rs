@@ -17,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 use crate::{
     enclosure::Terms,
     estimate::Estimating,
-    mask::{Labels, Mask},
+    mask::{Labelled, Mask},
     model::{Action, OutcomeStatus, Principal, RecordId, Spent},
     permit::{Circumstances, Denial, Held, Notice},
     undo::{Pack, Restore},
@@ -386,8 +386,8 @@ pub trait Protocol: Send + Sync {
     fn default_port(&self) -> u16;
     /// The ALPN names that its TLS uses, both ways.
     fn alpn(&self) -> &'static [&'static [u8]];
-    /// A decoder for a new connection to a resource whose catalogue is at `epoch`, and whose data has these labels.
-    fn open(&self, epoch: Arc<Epoch>, labels: Arc<Labels>) -> Box<dyn Decoder>;
+    /// A decoder for a new connection to a resource whose catalogue is at `epoch`, and whose data is labelled so.
+    fn open(&self, epoch: Arc<Epoch>, labelled: Labelled) -> Box<dyn Decoder>;
     /// A log-in as `principal`, for what the client asked in `opening`.
     fn login(&self, principal: &Principal, opening: &Opening, tls: UpstreamTls) -> Box<dyn Login>;
     /// A client that asks for approval of `text` in `database`; none where the protocol has nothing to wait with.

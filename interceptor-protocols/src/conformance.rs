@@ -98,7 +98,7 @@ struct Session {
 impl Session {
     fn new(protocol: &dyn Protocol) -> Self {
         Self {
-            decoder: protocol.open(moving(), Arc::new(interceptor_core::mask::Labels::none("r"))),
+            decoder: protocol.open(moving(), interceptor_core::mask::Labelled::nothing("r")),
             input: [BytesMut::new(), BytesMut::new()],
             opened: false,
             seen: Seen::default(),

@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod approval;
+pub mod binding;
 pub mod channel;
 pub mod config;
 pub mod control;

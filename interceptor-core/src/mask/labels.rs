@@ -1,8 +1,8 @@
 //! Labels: which columns, and which values wherever they stand, are of one kind, and what hides them.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
-use super::{Detector, Detectors, Form, LabelSet};
+use super::{Bindings, Detector, Detectors, Form, LabelSet};
 use crate::model::{Action, Phase};
 
 /// One label of a resource.
@@ -150,6 +150,18 @@ impl Labels {
         carried.map(|(place, _)| LabelSet::of(place)).collect()
     }
 
+    /// The names of labels with those of their patterns that a column fits by its own name.
+    pub fn fitting<'a>(
+        &'a self,
+        schema: &'a str,
+        relation: &'a str,
+        column: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a Pattern)> {
+        let all =
+            self.labels.iter().flat_map(|label| label.columns.iter().map(move |p| (label.name.as_str(), p)));
+        all.filter(move |(_, pattern)| pattern.fits([schema, relation, column]))
+    }
+
     /// Whether data that is labelled comes into what `action` does, or stands in its text or values: then neither
     /// literals nor values of it may be written down or shown to people.
     pub fn come_into(&self, action: &Action) -> bool {
@@ -217,10 +229,25 @@ impl Labels {
     }
 }
 
+/// A resource's labels, and which columns are bound to them.
+#[derive(Debug, Clone)]
+pub struct Labelled {
+    /// The labels.
+    pub labels: Arc<Labels>,
+    /// What is bound to them.
+    pub bindings: Arc<Bindings>,
+}
+
+impl Labelled {
+    /// Nothing is labelled in `resource`, so that nothing is bound.
+    pub fn nothing(resource: &str) -> Self {
+        let bindings = Arc::new(Bindings::known(Vec::new(), Vec::new()));
+        Self { labels: Arc::new(Labels::none(resource)), bindings }
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::inventory::{Source, load};
 

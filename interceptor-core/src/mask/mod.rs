@@ -4,6 +4,7 @@
 //! rest are [`Hiding`]. Promises: what cannot be shown to be clean is hidden; a value that breaks an assumption is
 //! nothing (NULL), never itself. Nothing here knows a wire format, a file or a clock.
 
+mod bindings;
 mod check;
 mod detect;
 mod form;
@@ -12,9 +13,13 @@ pub(crate) mod labels;
 mod provenance;
 mod set;
 
+pub use bindings::{
+    Awaited, Binding, Bindings, Called, Cause, Change, Keeping, MOST as MOST_BINDINGS, Moved, News, Place,
+    Seen, Which,
+};
 pub use detect::{Detector, Detectors};
 pub use form::Form;
 pub use hiding::{Hiding, Mask, MaskKey};
-pub use labels::{Label, Labels, Pattern};
-pub use provenance::{Outputs, Provenance};
+pub use labels::{Label, Labelled, Labels, Pattern};
+pub use provenance::{Carried, Destination, Outputs, Provenance};
 pub use set::LabelSet;

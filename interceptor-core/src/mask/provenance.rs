@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::LabelSet;
+use crate::model::Object;
 
 /// The labels of what a statement answers with.
 ///
@@ -16,6 +17,42 @@ pub struct Provenance {
     pub outputs: Outputs,
     /// The labels of everything that comes into it, shown or not.
     pub touched: LabelSet,
+    /// Where it puts labelled data.
+    pub carried: Vec<Carried>,
+}
+
+/// Labelled data that a statement puts somewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Carried {
+    /// Where.
+    pub to: Destination,
+    /// Its labels.
+    pub labels: LabelSet,
+}
+
+/// Where data is put. Columns go by their numbers; 0 is all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Destination {
+    /// A relation that is there.
+    Relation {
+        /// The database's OID.
+        database: u32,
+        /// What it is.
+        object: Object,
+        /// Which columns, with their names.
+        columns: Vec<(i16, String)>,
+    },
+    /// One that the statement makes.
+    New {
+        /// The database's OID.
+        database: u32,
+        /// The schemas that it may be made in, besides those of temporary relations.
+        schemas: Vec<String>,
+        /// Its name.
+        name: String,
+        /// Which columns.
+        columns: Vec<i16>,
+    },
 }
 
 /// The labels of outputs, by their places.
@@ -29,14 +66,19 @@ pub enum Outputs {
 
 impl Default for Provenance {
     fn default() -> Self {
-        Self { origins: BTreeMap::new(), outputs: Outputs::Any(LabelSet::ALL), touched: LabelSet::ALL }
+        Self {
+            origins: BTreeMap::new(),
+            outputs: Outputs::Any(LabelSet::ALL),
+            touched: LabelSet::ALL,
+            carried: Vec::new(),
+        }
     }
 }
 
 impl Provenance {
     /// What is known to touch no data.
     pub fn clean() -> Self {
-        Self { origins: BTreeMap::new(), outputs: Outputs::Any(LabelSet::NONE), touched: LabelSet::NONE }
+        Self { outputs: Outputs::Any(LabelSet::NONE), touched: LabelSet::NONE, ..Self::default() }
     }
 
     /// Whether the same relations have the same labels at the same places in both, so that what was described under one
@@ -93,6 +135,7 @@ mod tests {
             origins: BTreeMap::from([(7, vec![(1, LabelSet::NONE), (2, one)])]),
             outputs: Outputs::Each(vec![Some(LabelSet::NONE), Some(one)]),
             touched: one,
+            carried: Vec::new(),
         };
         assert_eq!(
             [1, 2, 3, 0, -1].map(|column| some.of_column(7, column)),

@@ -235,6 +235,10 @@ pub enum EventKind {
     GlassMended,
     /// Somebody looked at what was done under a break-glass.
     GlassReviewed,
+    /// A labelled column is called otherwise than its label says. It stays labelled.
+    LabelMoved,
+    /// Root had forgotten what columns were bound to labels.
+    LabelForgotten,
     /// A run asked for more approvals than it may have open, and was frozen.
     RunFrozen,
     /// A frozen run goes on.

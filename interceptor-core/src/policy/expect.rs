@@ -61,6 +61,7 @@ impl Catalogue {
     pub fn answer(&self, question: &Question) -> Answer {
         Answer {
             database: self.database.clone(),
+            database_oid: None,
             role: self.role.clone(),
             search_path: self.search_path.clone(),
             relations: question.relations.iter().map(|name| (name.clone(), self.relation(name))).collect(),

@@ -64,6 +64,7 @@ fn answer(statement: &Statement, found: bool) -> Answer {
     };
     Answer {
         database: "db".to_owned(),
+        database_oid: None,
         role: "agent".to_owned(),
         search_path: vec!["pg_catalog".to_owned(), "public".to_owned()],
         relations: asked.relations.iter().map(|name| (name.clone(), relation(name))).collect(),

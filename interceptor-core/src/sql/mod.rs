@@ -192,6 +192,8 @@ impl Question {
 pub struct Answer {
     /// The current database.
     pub database: String,
+    /// Its OID.
+    pub database_oid: Option<u32>,
     /// The effective role.
     pub role: String,
     /// The effective search path, `pg_catalog` included, first match first.

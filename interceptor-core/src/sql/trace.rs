@@ -188,7 +188,7 @@ impl<'a> Known<'a> {
                 outputs.iter().map(|output| (!output.star).then(|| self.labels(&output.uses))).collect(),
             ),
         };
-        Provenance { origins, outputs, touched: self.whole }
+        Provenance { origins, outputs, touched: self.whole, carried: Vec::new() }
     }
 
     /// Whether values come into it out of code that is not known: functions that it calls, and those of views and row

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
+    mask::Labelled,
     model::{Action, BindValue, Phase, StatementFacts},
     permit::{Held, Waits},
     protocol::{DecodeError, Inspection, Opening, Step},
@@ -516,7 +517,8 @@ impl PostgresDecoder {
         let number = self.number();
         let ends = if self.piping { Ends::Flush } else { Ends::Sync };
         let request = lookup::request(number, &question, ends, &self.labels);
-        let reader = lookup::Reader::of(self.labels.clone());
+        let reader =
+            lookup::Reader::of(Labelled { labels: self.labels.clone(), bindings: self.bindings.clone() });
         let errand = Errand::Names { question, reader, asked: self.moment() };
         self.work = Some(work);
         let what = What::Gate(Box::new(Gate::new(ends, errand)));

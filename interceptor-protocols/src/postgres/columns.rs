@@ -1,8 +1,9 @@
 //! The columns of the relations that a look-up was for, with the labels that they carry.
 //!
-//! A column carries the labels of its own name; those of the columns that it is inherited from or by, under the same
-//! name; those of the columns that it is generated from; and, of a view, those of the column that it shows. Promise: what
-//! a view computes carries every label that comes into the view, and what cannot be followed carries all.
+//! A column carries the labels of its own name; those that it is bound to, whatever it is called; both of the columns that
+//! it is inherited from or by, under the same name; those of the columns that it is generated from; and, of a view, those
+//! of the column that it shows. Promise: what a view computes carries every label that comes into the view, and what
+//! cannot be followed carries all.
 
 use std::{
     cell::Cell,
@@ -10,7 +11,7 @@ use std::{
 };
 
 use interceptor_core::{
-    mask::{LabelSet, Labels},
+    mask::{LabelSet, Labelled, Labels, Seen},
     sql::Column,
 };
 
@@ -65,10 +66,32 @@ impl Kin {
         Ok(())
     }
 
-    /// The columns of the relation `oid`.
-    pub(super) fn columns(&self, oid: u32, labels: &Labels) -> Vec<Column> {
+    /// Takes note of what is seen here of the database with that number and name.
+    pub(super) fn note(&self, labelled: &Labelled, database: (u32, &str)) {
+        let families = self.families();
+        let names = |oid: &u32| {
+            self.relations.get(oid).map(|relation| (relation.schema.as_str(), relation.name.as_str()))
+        };
+        let seen = self.relations.iter().filter_map(|(oid, relation)| {
+            let (schema, name) = names(oid)?;
+            let family = families.values().find(|family| family.contains(oid));
+            Some(Seen {
+                relation: *oid,
+                schema,
+                name,
+                columns: relation.columns.iter().map(|raw| (raw.number, raw.name.as_str())).collect(),
+                family: family.into_iter().flatten().filter_map(names).collect(),
+            })
+        });
+        labelled.bindings.seen(&labelled.labels, database, &seen.collect::<Vec<_>>());
+    }
+
+    /// The columns of the relation `oid` of the database with that number.
+    pub(super) fn columns(&self, oid: u32, labelled: &Labelled, database: u32) -> Vec<Column> {
         let Some(relation) = self.relations.get(&oid) else { return Vec::new() };
-        let reading = Reading { kin: self, labels, families: self.families(), all: Cell::new(None) };
+        let Labelled { labels, bindings } = labelled;
+        let bound = self.relations.keys().map(|oid| (*oid, bindings.of(labels, database, *oid))).collect();
+        let reading = Reading { kin: self, labels, bound, families: self.families(), all: Cell::new(None) };
         let columns = relation.columns.iter().map(|raw| Column {
             number: raw.number,
             name: raw.name.clone(),
@@ -106,6 +129,9 @@ impl Kin {
 struct Reading<'a> {
     kin: &'a Kin,
     labels: &'a Labels,
+    /// What the columns of each relation are bound to: their numbers, and what they were called last. None where that
+    /// is not known.
+    bound: BTreeMap<u32, Option<Vec<(i16, String, LabelSet)>>>,
     families: BTreeMap<u32, Vec<u32>>,
     all: Cell<Option<LabelSet>>,
 }
@@ -143,8 +169,36 @@ impl Reading<'_> {
     /// The labels of all columns called so in the relation's family.
     fn named(&self, oid: u32, column: &str) -> LabelSet {
         let family = self.families.values().find(|family| family.contains(&oid));
+        let members =
+            family.into_iter().flatten().filter_map(|oid| Some((oid, self.kin.relations.get(oid)?)));
+        let each = members.map(|(oid, relation)| {
+            let by_name = self.labels.of_column(&relation.schema, &relation.name, column);
+            by_name.or(self.bound(*oid, relation, column))
+        });
+        each.collect()
+    }
+
+    /// What the column called so is bound to.
+    fn bound(&self, oid: u32, relation: &Relation, column: &str) -> LabelSet {
+        let Some(Some(bound)) = self.bound.get(&oid) else { return LabelSet::ALL };
+        let is_it = |number: i16, called: &str| match number {
+            0 => true,
+            // A partition's columns are not asked for. Where it was called otherwise, it may be any.
+            _ if relation.columns.is_empty() => called == column || !self.is_a_name(oid, called),
+            _ => relation.columns.iter().any(|raw| raw.number == number && raw.name == column),
+        };
+        bound
+            .iter()
+            .filter(|(number, called, _)| is_it(*number, called))
+            .map(|(.., labels)| *labels)
+            .collect()
+    }
+
+    /// Whether a column of the relation's family is called so.
+    fn is_a_name(&self, oid: u32, column: &str) -> bool {
+        let family = self.families.values().find(|family| family.contains(&oid));
         let members = family.into_iter().flatten().filter_map(|oid| self.kin.relations.get(oid));
-        members.map(|relation| self.labels.of_column(&relation.schema, &relation.name, column)).collect()
+        members.flat_map(|relation| &relation.columns).any(|raw| raw.name == column)
     }
 
     /// The labels of everything that comes into it.
@@ -167,17 +221,66 @@ fn numbers<T: std::str::FromStr>(text: &str) -> Option<Vec<T>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use interceptor_core::mask::Bindings;
+
     use super::*;
 
-    fn labels() -> Labels {
+    fn marked(columns: &[(&str, bool)]) -> Vec<(String, bool)> {
+        columns.iter().map(|(name, marked)| ((*name).to_owned(), *marked)).collect()
+    }
+
+    /// `customers(id, ssn)` in its schema, inherited by `part`, with these names of the second column.
+    fn family(schema: &str, [parent, child]: [&str; 2], view: bool) -> Kin {
+        let mut kin = Kin::default();
+        let mut rows = vec![
+            ("t", [schema, "customers", "20001", "p", ""]),
+            ("a", ["", "id", "20001", "1", ""]),
+            ("a", ["", parent, "20001", "2", ""]),
+            ("t", ["other", "part", "20002", "r", "20001"]),
+        ];
+        if view {
+            rows.extend([("a", ["", child, "20002", "7", ""]), ("a", ["", "id", "20002", "8", ""])]);
+        }
+        rows.into_iter().for_each(|(what, row)| kin.row(what, row).expect("a row"));
+        kin
+    }
+
+    #[test]
+    fn what_was_seen_stays_bound_whatever_it_is_called() {
+        let labelled = labelled();
+        let labels_of = |kin: &Kin, oid| {
+            kin.note(&labelled, (5, "d"));
+            shown(kin, oid, &labelled)
+        };
+        let seen = family("public", ["ssn", "ssn"], true);
+        assert_eq!(labels_of(&seen, 20_001), marked(&[("id", false), ("ssn", true)]));
+        let renamed = family("moved", ["open", "open"], true);
+        assert_eq!(labels_of(&renamed, 20_001), marked(&[("id", false), ("open", true)]));
+        assert_eq!(labels_of(&renamed, 20_002), marked(&[("open", true), ("id", false)]));
+        // A child that is a partition tells no columns: what it was called last is not a name here.
+        let below = family("moved", ["again", "again"], false);
+        assert_eq!(labels_of(&below, 20_001), marked(&[("id", true), ("again", true)]));
+        let unknown = Labelled { bindings: Arc::new(Bindings::unknown()), ..labelled.clone() };
+        assert_eq!(shown(&seen, 20_001, &unknown), marked(&[("id", true), ("ssn", true)]));
+    }
+
+    fn labelled() -> Labelled {
         use interceptor_core::mask::{Form, Label, Pattern};
+
         let columns = vec![Pattern::parse("public.customers.ssn").expect("a pattern")];
         let label = Label { name: "ssn".to_owned(), columns, detect: Vec::new(), form: Form::Null };
-        Labels::new("r", vec![label]).expect("labels")
+        let labels = Labels::new("r", vec![label]).expect("labels").into();
+        Labelled { labels, bindings: Arc::new(Bindings::known(Vec::new(), Vec::new())) }
     }
 
     fn of(kin: &Kin, oid: u32) -> Vec<(String, bool)> {
-        let columns = kin.columns(oid, &labels());
+        shown(kin, oid, &labelled())
+    }
+
+    fn shown(kin: &Kin, oid: u32, labelled: &Labelled) -> Vec<(String, bool)> {
+        let columns = kin.columns(oid, labelled, 5);
         columns.into_iter().map(|column| (column.name, !column.labels.is_empty())).collect()
     }
 
@@ -204,9 +307,6 @@ mod tests {
         ] {
             kin.row(what, row).expect("a row");
         }
-        let marked = |columns: &[(&str, bool)]| -> Vec<(String, bool)> {
-            columns.iter().map(|(name, marked)| ((*name).to_owned(), *marked)).collect()
-        };
         assert_eq!(of(&kin, 1), marked(&[("id", false), ("ssn", true), ("loud", true)]));
         assert_eq!(of(&kin, 2), marked(&[("ssn", true), ("id", false)]));
         assert_eq!(of(&kin, 3), marked(&[("a", false), ("b", true), ("c", true)]));

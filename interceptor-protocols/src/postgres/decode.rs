@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     Terms,
-    mask::{Labels, Mask},
+    mask::{Bindings, Labelled, Labels, Mask},
     model::{RecordId, Spent},
     permit::{Denial, Notice},
     protocol::{CancelKey, DecodeError, Decoder, Epoch, Greeting, Side, Step, Stopped},
@@ -103,13 +103,16 @@ pub(super) struct PostgresDecoder {
     pub(super) meter: Meter,
     /// The labels of the resource's data.
     pub(super) labels: Arc<Labels>,
+    /// What is bound to them.
+    pub(super) bindings: Arc<Bindings>,
     /// What was hidden last, for what answers nothing that was asked; none before anything was.
     pub(super) mask: Option<Mask>,
 }
 
 impl PostgresDecoder {
-    /// A decoder for a new connection to a resource whose catalogue is at `epoch`, and whose data has these labels.
-    pub(super) fn new(epoch: Arc<Epoch>, labels: Arc<Labels>) -> Self {
+    /// A decoder for a new connection to a resource whose catalogue is at `epoch`, and whose data is labelled so.
+    pub(super) fn new(epoch: Arc<Epoch>, labelled: Labelled) -> Self {
+        let Labelled { labels, bindings } = labelled;
         Self {
             state: State::Start,
             asked_tls: false,
@@ -142,6 +145,7 @@ impl PostgresDecoder {
             gone: false,
             meter: Meter::new(),
             labels,
+            bindings,
             mask: None,
         }
     }

@@ -45,6 +45,7 @@ impl Moment {
 #[derive(Debug)]
 struct Scope {
     database: String,
+    database_oid: Option<u32>,
     naming: Arc<Naming>,
     besides: Arc<Besides>,
 }
@@ -134,6 +135,7 @@ impl Known {
         }
         let answer = Answer {
             database: scope.database.clone(),
+            database_oid: scope.database_oid,
             role: scope.naming.role.clone(),
             search_path: scope.naming.search_path.clone(),
             besides: scope.besides.clone(),
@@ -205,9 +207,12 @@ impl Known {
             *self = Self::default();
         }
         self.weight = self.weight.saturating_add(weight);
-        let Answer { database, role, search_path, relations, functions, numbers, besides } = answer;
-        self.scope =
-            Some((asked, Scope { database, naming: Arc::new(Naming { role, search_path }), besides }));
+        let Answer { database, database_oid, role, search_path, relations, functions, numbers, besides } =
+            answer;
+        self.scope = Some((
+            asked,
+            Scope { database, database_oid, naming: Arc::new(Naming { role, search_path }), besides },
+        ));
         let relations = relations.into_iter().map(|(name, relation)| (name, Fact::new(asked, relation)));
         self.relations.extend(relations);
         let functions = functions.into_iter().map(|(name, function)| (name, Fact::new(asked, function)));

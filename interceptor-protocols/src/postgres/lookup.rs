@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use interceptor_core::{
-    mask::Labels,
+    mask::{Labelled, Labels},
     model::{Action, BindValue, Effect, Object, Phase, StatementFacts, StatementKind, Target, Verb},
     sql::{Answer, Besides, Consequence, Function, Name, Numbered, Question, Relation, Routine, What},
 };
@@ -146,14 +146,14 @@ pub(super) struct Reader {
     rows: Vec<[String; COLUMNS]>,
     bytes: usize,
     spoilt: bool,
-    /// The labels that columns are to carry, where there are any.
-    labels: Option<Arc<Labels>>,
+    /// How columns are labelled, where there are any labels.
+    labelled: Option<Labelled>,
 }
 
 impl Reader {
-    /// For a resource whose data has these labels.
-    pub(super) fn of(labels: Arc<Labels>) -> Self {
-        Self { labels: Some(labels).filter(|labels| !labels.is_empty()), ..Self::default() }
+    /// For a resource whose data is labelled so.
+    pub(super) fn of(labelled: Labelled) -> Self {
+        Self { labelled: Some(labelled).filter(|labelled| !labelled.labels.is_empty()), ..Self::default() }
     }
 
     /// Takes one DataRow's body.
@@ -204,7 +204,7 @@ impl Reader {
         for row in &self.rows {
             let [what, place, schema, name, oid, number, more] = row;
             match what.as_str() {
-                "s" => settings = Some(session(row, &mut answer)),
+                "s" => settings = Some(session(row, &mut answer)?),
                 "p" => answer.search_path.push(schema.clone()),
                 "r" => relation(row, &relations, &mut answer)?,
                 "v" | "h" | "m" | "l" | "c" => other(row, &relations, &mut answer)?,
@@ -215,14 +215,14 @@ impl Reader {
                 }
                 "f" => function(row, &functions, &mut answer)?,
                 "n" => numbered(row, &mut answer)?,
-                "t" | "a" | "q" if self.labels.is_some() => {
+                "t" | "a" | "q" if self.labelled.is_some() => {
                     kin.entry(place).or_default().row(what, [schema, name, oid, number, more])?;
                 }
                 _ => return Err("the catalogue's answer has an unknown row".to_owned()),
             }
         }
-        if let Some(labels) = &self.labels {
-            label(&kin, &relations, labels, &mut answer)?;
+        if let Some(labelled) = &self.labelled {
+            label(&kin, &relations, labelled, &mut answer)?;
         }
         let settings = settings.ok_or("the catalogue did not answer")?;
         answer.besides = Arc::new(besides);
@@ -230,17 +230,22 @@ impl Reader {
     }
 }
 
-/// Gives each relation its columns.
+/// Takes note of what was seen, and gives each relation its columns.
 fn label(
     kin: &HashMap<&str, Kin>,
     names: &[&Name],
-    labels: &Labels,
+    labelled: &Labelled,
     answer: &mut Answer,
 ) -> Result<(), String> {
+    let number = answer.database_oid.ok_or("the catalogue did not answer")?;
+    // Whatever is bound is bound before anything is told of it.
+    for kin in kin.values() {
+        kin.note(labelled, (number, &answer.database));
+    }
     for (place, kin) in kin {
         if let Some(Relation::Found { object, columns, .. }) = answer.relations.get_mut(asked(place, names)?)
         {
-            *columns = object.oid.map(|oid| kin.columns(oid, labels)).unwrap_or_default();
+            *columns = object.oid.map(|oid| kin.columns(oid, labelled, number)).unwrap_or_default();
         }
     }
     Ok(())
@@ -248,15 +253,16 @@ fn label(
 
 type Row = [String; COLUMNS];
 
-fn session(row: &Row, answer: &mut Answer) -> Settings {
-    let [_, _, database, role, encoding, strings, isolation] = row;
+fn session(row: &Row, answer: &mut Answer) -> Result<Settings, String> {
+    let [_, number, database, role, encoding, strings, isolation] = row;
     answer.database.clone_from(database);
+    answer.database_oid = Some(number.parse().map_err(|_| "the catalogue gave no number for the database")?);
     answer.role.clone_from(role);
-    Settings {
+    Ok(Settings {
         client_encoding: encoding.clone(),
         standard_strings: strings.clone(),
         isolation: isolation.clone(),
-    }
+    })
 }
 
 fn asked<'a>(place: &str, names: &[&'a Name]) -> Result<&'a Name, String> {

@@ -145,7 +145,8 @@ runs(n, at, oid) AS (
 called(n, s, t) AS (
   SELECT o.n, o.s, o.t FROM ROWS FROM (pg_catalog.unnest($2::pg_catalog.text[]),
     pg_catalog.unnest($3::pg_catalog.text[])) WITH ORDINALITY AS o(s, t, n))
-SELECT 's'::pg_catalog.text, '0'::pg_catalog.text, pg_catalog.current_database()::pg_catalog.text,
+SELECT 's'::pg_catalog.text, (SELECT d.oid::pg_catalog.text FROM pg_catalog.pg_database d
+    WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()), pg_catalog.current_database()::pg_catalog.text,
   current_user::pg_catalog.text,
   pg_catalog.current_setting('client_encoding'::pg_catalog.text),
     pg_catalog.current_setting('standard_conforming_strings'::pg_catalog.text),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use interceptor_core::{
     estimate::Estimating,
-    mask::Labels,
+    mask::Labelled,
     model::{Action, Principal},
     permit::Circumstances,
     protocol::{Asker, CancelKey, Decoder, Epoch, Login, Opening, Protocol, UpstreamTls},
@@ -74,8 +74,8 @@ impl Protocol for Postgres {
         &[b"postgresql"]
     }
 
-    fn open(&self, epoch: Arc<Epoch>, labels: Arc<Labels>) -> Box<dyn Decoder> {
-        Box::new(decode::PostgresDecoder::new(epoch, labels))
+    fn open(&self, epoch: Arc<Epoch>, labelled: Labelled) -> Box<dyn Decoder> {
+        Box::new(decode::PostgresDecoder::new(epoch, labelled))
     }
 
     fn login(&self, principal: &Principal, opening: &Opening, tls: UpstreamTls) -> Box<dyn Login> {

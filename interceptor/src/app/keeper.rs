@@ -20,10 +20,11 @@ use crate::{
         self, Confined, confine,
         messages::{Attached, FromKeeper, ToKeeper},
     },
-    keeper::{self, Approvals, KeeperError, Kept, Packs, Role, secrets::SystemdCredentials},
+    keeper::{self, Approvals, Bindings, KeeperError, Kept, Packs, Role, secrets::SystemdCredentials},
     places::Places,
     store::{
         Config, Filter, FullRecord, Journal, Pace, Reader, StoreError, Writer,
+        bindings::BindingStore,
         docket::{Answer, Docket, Moment},
         packs,
     },
@@ -68,7 +69,7 @@ pub(super) fn run(places: &Places) -> anyhow::Result<()> {
                     .map_err(|error| telemetry::chain(&error))
             })
         },
-        kept: Kept { approvals: approvals(places)?, packs: packs(places)? },
+        kept: Kept { approvals: approvals(places)?, packs: packs(places)?, bindings: bindings(places)? },
         writer: Box::new(move |stop| {
             helper.send(&FromKeeper::Up, &[]).map_err(|error| telemetry::chain(&error))?;
             writer.run(stop).map_err(|error| telemetry::chain(&error))
@@ -135,6 +136,15 @@ fn packs(places: &Places) -> anyhow::Result<Packs> {
     Ok(Box::new(move |question| {
         let mut packs = packs.lock().unwrap_or_else(PoisonError::into_inner);
         packs.answer(question, now_us()).map_err(|error| telemetry::chain(&error))
+    }))
+}
+
+/// What is bound to labels.
+fn bindings(places: &Places) -> anyhow::Result<Bindings> {
+    let bindings = Mutex::new(BindingStore::open(&places.audit())?);
+    Ok(Box::new(move |question| {
+        let mut bindings = bindings.lock().unwrap_or_else(PoisonError::into_inner);
+        bindings.answer(question, now_us()).map_err(|error| telemetry::chain(&error))
     }))
 }
 

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     approval::{Approvals, Notices, Packs, Webhook},
+    binding::Bound,
     channel::{self, AsyncChannel, Channel},
     config::{Folder, LocalApproval, Settings},
     gate::{PolicyGate, Rules, now_us},
@@ -191,6 +192,7 @@ impl Daemon {
                 settings.durability,
                 approvals,
                 Packs::new(Arc::new(keeper.clone())),
+                Bound::new(Arc::new(keeper.clone())),
                 key,
             )),
             origins,

@@ -3,6 +3,7 @@
 //! Order is the promise: judge, commit the request entries, then mint. Whatever fails on the way is a refusal.
 //! The gate knows no sockets and no protocol; it is handed exchanges and hands back verdicts.
 
+mod bind;
 mod clock;
 mod entries;
 mod glass;
@@ -56,6 +57,7 @@ pub use uncover::Uncovered;
 
 use crate::{
     approval::{Approvals, Packs},
+    binding::Bound,
     store::{JournalError, Producer, Receipt, RequestHead, Requests},
 };
 
@@ -100,6 +102,7 @@ pub struct PolicyGate {
     tallies: Tallies,
     approvals: Approvals,
     packs: Packs,
+    bound: Bound,
     passed: Passed,
     clear: Clear,
     glass: Glass,
@@ -114,6 +117,7 @@ impl PolicyGate {
         durability: Durability,
         approvals: Approvals,
         packs: Packs,
+        bound: Bound,
         key: MaskKey,
     ) -> Self {
         Self {
@@ -123,6 +127,7 @@ impl PolicyGate {
             tallies: Tallies::default(),
             approvals,
             packs,
+            bound,
             passed: Passed::default(),
             clear: Clear::default(),
             glass: Glass::default(),
@@ -138,6 +143,11 @@ impl PolicyGate {
     /// Undo packs.
     pub fn packs(&self) -> &Packs {
         &self.packs
+    }
+
+    /// What is bound to labels.
+    pub fn bound(&self) -> &Bound {
+        &self.bound
     }
 
     /// The rules in force.

@@ -17,7 +17,7 @@ use futures::future::BoxFuture;
 use interceptor_core::{
     Client, Gate, Held, Judgement, Verdict,
     inventory::RecordLevel,
-    mask::Labels,
+    mask::{Bindings, Keeping, Labels},
     model::{Action, Author, Phase, StatementFacts},
     permit::Waits,
 };
@@ -26,7 +26,7 @@ use interceptor_core::{
 use interceptor_core::policy::Policy;
 
 use super::{
-    Durability, Estimator, NOBODY, PolicyGate, Rules, Settled, Stance, Subject, ask,
+    Durability, Estimator, NOBODY, PolicyGate, Rules, Settled, Stance, Subject, ask, bind,
     entries::{self, Heads},
     level_of, terms, unrecorded,
 };
@@ -41,6 +41,8 @@ pub struct SessionGate {
     subject: Arc<Subject>,
     estimator: Arc<dyn Estimator>,
     heads: Option<Heads>,
+    /// What is bound to the labels of its resource.
+    bindings: Arc<Bindings>,
     memory: Mutex<Memory>,
 }
 
@@ -89,7 +91,8 @@ impl SessionGate {
         // Where it cannot be written, every exchange is refused on the long way round.
         let heads = Heads::of(&subject).ok();
         let memory = Mutex::new(Memory::of(&gate, gate.rules(), &subject));
-        Self { gate, subject, estimator, heads, memory }
+        let bindings = gate.bindings(&subject);
+        Self { gate, subject, estimator, heads, bindings, memory }
     }
 
     /// What policy says of `action` alone, and how much of it may be written down.
@@ -157,6 +160,9 @@ impl Gate for SessionGate {
         let (Some(heads), [action], Author::Agent) = (&self.heads, held.actions(), author) else {
             return None;
         };
+        if self.bindings.keeping() != Keeping::Done || bind::carries(action) {
+            return None;
+        }
         if self.gate.durability == Durability::Power || held.circumstances().waits == Waits::OnlyAsks {
             return None;
         }
@@ -177,6 +183,13 @@ impl Gate for SessionGate {
     }
 
     fn judge<'a>(&'a self, held: &'a Held, author: Author, client: &'a dyn Client) -> BoxFuture<'a, Verdict> {
-        Box::pin(self.gate.judge_waiting(&self.subject, (held, author), client, self.estimator.as_ref()))
+        Box::pin(async move {
+            let estimator = self.estimator.as_ref();
+            let verdict = self.gate.judge_waiting(&self.subject, (held, author), client, estimator).await;
+            match author {
+                Author::Agent => self.gate.bind(&self.subject, held, verdict).await,
+                Author::Gate => verdict,
+            }
+        })
     }
 }

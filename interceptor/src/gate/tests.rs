@@ -20,6 +20,7 @@ use interceptor_core::{
 use super::*;
 use crate::{
     approval::{Clerk, Shelf},
+    binding::tests::Cabinet,
     store::{
         Config, Journal, Limits, Reader, Writer,
         docket::{self, Docket, Moment, Question},
@@ -110,7 +111,9 @@ impl Bed {
         let docket = Desk(Mutex::new(Docket::open(folder.path()).unwrap()));
         let approvals = Approvals::new(Arc::new(docket));
         let packs = Packs::new(Arc::new(Cupboard(Mutex::new(packs::Packs::open(folder.path()).unwrap()))));
-        let gate = PolicyGate::new(rules, producer, durability, approvals, packs, MaskKey::new([0; 32]));
+        let bound = Bound::new(Cabinet::open(folder.path()));
+        let key = MaskKey::new([0; 32]);
+        let gate = PolicyGate::new(rules, producer, durability, approvals, packs, bound, key);
         let gate = Arc::new(gate);
         Self { folder, journal, gate }
     }
@@ -119,7 +122,9 @@ impl Bed {
     fn over(&self, approvals: Approvals) -> PolicyGate {
         let (rules, producer, packs) = (&self.gate.rules, &self.gate.producer, self.gate.packs());
         let key = MaskKey::new([0; 32]);
-        PolicyGate::new(rules.clone(), producer.clone(), Durability::Process, approvals, packs.clone(), key)
+        let bound = Bound::new(Cabinet::open(self.folder.path()));
+        let (rules, producer, packs) = (rules.clone(), producer.clone(), packs.clone());
+        PolicyGate::new(rules, producer, Durability::Process, approvals, packs, bound, key)
     }
 
     /// The gate as `session` meets it.

@@ -14,7 +14,7 @@ use interceptor_core::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use zeroize::Zeroizing;
 
-use crate::store::{docket, packs};
+use crate::store::{bindings, docket, packs};
 
 /// Bytes that are no secret; base64 on the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,6 +149,8 @@ pub enum Ask {
     Approval(docket::Question),
     /// Undo packs.
     Pack(packs::Question),
+    /// What is bound to labels.
+    Binding(bindings::Question),
     /// Vouch for a message to the approvers' webhook, with the secret that it shares with us.
     Vouch(Blob),
     /// Make a certificate for the proxy's own key, towards agents.
@@ -261,6 +263,8 @@ pub enum Answer {
     Approval(docket::Answer),
     /// To [`Ask::Pack`].
     Pack(packs::Answer),
+    /// To [`Ask::Binding`].
+    Binding(bindings::Answer),
     /// No, in words for the operator: who is guilty, of what, and the mend. Never holds a secret.
     Refused(String),
 }

@@ -35,6 +35,7 @@ use crate::{
     channel::{Channel, ChannelError},
     places::Places,
     store::{
+        bindings,
         docket::{self, Question},
         packs,
     },
@@ -77,12 +78,17 @@ pub type Approvals = Box<dyn Fn(Question) -> Result<docket::Answer, String> + Se
 /// Keeps undo packs. The fourth seam to the store.
 pub type Packs = Box<dyn Fn(packs::Question) -> Result<packs::Answer, String> + Send + Sync>;
 
+/// Keeps what is bound to labels. The fifth seam to the store.
+pub type Bindings = Box<dyn Fn(bindings::Question) -> Result<bindings::Answer, String> + Send + Sync>;
+
 /// What is kept of the proxy's beside the evidence.
 pub struct Kept {
     /// Requests for approval.
     pub approvals: Approvals,
     /// Undo packs.
     pub packs: Packs,
+    /// What is bound to labels.
+    pub bindings: Bindings,
 }
 
 /// The credential that the approvers' webhook shares with us, in the folder of credentials.
@@ -286,6 +292,7 @@ impl Keeper {
             Ask::Spent { run, since } => (self.spent)(run, since).map(Answer::Spent),
             Ask::Approval(question) => (self.kept.approvals)(question).map(Answer::Approval),
             Ask::Pack(question) => (self.kept.packs)(question).map(Answer::Pack),
+            Ask::Binding(question) => (self.kept.bindings)(question).map(Answer::Binding),
             Ask::Vouch(message) => {
                 let secret =
                     self.secrets.fetch(&SecretSource::File(WEBHOOK.into())).map_err(|e| e.to_string())?;

@@ -59,6 +59,7 @@ fn talkative() -> Kept {
     Kept {
         approvals: Box::new(|_| Ok(docket::Answer::No("x".repeat(crate::channel::LIMIT)))),
         packs: Box::new(|_| Ok(packs::Answer::Done)),
+        bindings: Box::new(|_| Ok(bindings::Answer::Done)),
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     Decoder, Denial, Gate as _, Held, Protocol, Side, Step, Verdict,
     inventory::Resource,
-    mask::Labels,
+    mask::{Labelled, Labels},
     model::{
         Action, Author, Connection, OutcomeStatus, Phase, Principal, Session, StatementFacts,
         SyntheticAddress, Target, Verb,
@@ -100,7 +100,13 @@ impl Caller<'_> {
     /// Serves the connection to its end.
     pub(super) async fn serve(&self, client: Stream) -> Result<(), StartError> {
         let labels = self.proxy.gate.rules().inventory.labels(&self.resource.name);
-        let mut decoder = self.protocol.open(self.proxy.epochs.of(self.resource), labels.clone());
+        // Before anything is decided about a relation.
+        let bindings = match labels.is_empty() {
+            true => self.proxy.gate.bound().of(&self.resource.name),
+            false => self.proxy.gate.bound().had(&self.resource.name).await,
+        };
+        let labelled = Labelled { labels: labels.clone(), bindings };
+        let mut decoder = self.protocol.open(self.proxy.epochs.of(self.resource), labelled);
         let mut input = BytesMut::new();
         // Boxed, here and below: what opening a session takes is given back before it is idle.
         let start = Box::pin(self.start(decoder.as_mut(), client, &mut input));

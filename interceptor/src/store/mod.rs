@@ -4,6 +4,7 @@
 //! segments, which are the truth, and signs checkpoints; [`Reader`] answers people; [`verify()`] trusts nobody.
 //! Nothing here decides what may be sent, and nothing here may change a line once it is synced.
 
+pub mod bindings;
 mod checkpoint;
 pub mod docket;
 pub mod glass;

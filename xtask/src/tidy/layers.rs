@@ -21,7 +21,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("launch", &["places", "channel", "helper", "telemetry"]),
     ("helper", &["places", "channel", "launch", "telemetry"]),
     ("approval", &["places", "store", "keeper", "tls", "telemetry"]),
-    ("gate", &["places", "identity", "store", "approval", "telemetry"]),
+    ("binding", &["store", "keeper", "telemetry"]),
+    ("gate", &["places", "identity", "store", "approval", "binding", "telemetry"]),
     (
         "proxy",
         &[
@@ -69,6 +70,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "store",
             "keeper",
             "approval",
+            "binding",
             "gate",
             "proxy",
             "control",

@@ -1,6 +1,8 @@
 //! Rows, errors and notices of a resource with labels, however the input is cut.
 
-use interceptor_core::mask::{Detector, Form, Hiding, Label, LabelSet, Labels, Mask, MaskKey, Pattern};
+use interceptor_core::mask::{
+    Bindings, Detector, Form, Hiding, Label, LabelSet, Labelled, Labels, Mask, MaskKey, Pattern,
+};
 
 use super::*;
 
@@ -18,12 +20,16 @@ fn labels() -> Arc<Labels> {
     Arc::new(Labels::new("orders", all).expect("labels"))
 }
 
+fn labelled() -> Labelled {
+    Labelled { labels: labels(), bindings: Arc::new(Bindings::known(Vec::new(), Vec::new())) }
+}
+
 fn hidden() -> Mask {
     Mask::Of(Arc::new(Hiding::new(labels(), LabelSet::ALL, &MaskKey::new([0; 32]))))
 }
 
 fn session() -> PostgresDecoder {
-    let mut decoder = PostgresDecoder::new(still(), labels());
+    let mut decoder = PostgresDecoder::new(still(), labelled());
     let greeting = Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None };
     let _ = decoder.opened(&greeting, &CancelKey { process: 1, secret: Bytes::from_static(b"four") });
     decoder
@@ -191,7 +197,7 @@ fn nobody_is_told_anything_before_something_was_judged() {
 /// A session that nobody looks at could carry anything away.
 #[test]
 fn a_replication_session_is_a_copy_of_every_label() {
-    let mut decoder = PostgresDecoder::new(still(), labels());
+    let mut decoder = PostgresDecoder::new(still(), labelled());
     let mut start = startup(3 << 16, &[("user", "x"), ("database", "d"), ("replication", "database")]);
     let Ok(Step::Open(opening)) = decoder.step(Side::Client, &mut start) else { panic!("an opening") };
     let effects = &opening.held.actions()[0].facts.effects;

@@ -193,6 +193,8 @@ fn event_word(kind: EventKind) -> (&'static str, Tone) {
         EventKind::Voided => ("approval", Tone::Faint),
         EventKind::GlassBroken => ("GLASS", Tone::Bad),
         EventKind::GlassMended | EventKind::GlassReviewed => ("glass", Tone::Notice),
+        EventKind::LabelMoved => ("LABEL", Tone::Bad),
+        EventKind::LabelForgotten => ("label", Tone::Notice),
         EventKind::RunFrozen => ("FROZEN", Tone::Bad),
         EventKind::RunThawed => ("run", Tone::Notice),
         EventKind::RunKilled => ("KILLED", Tone::Notice),

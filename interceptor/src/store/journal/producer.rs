@@ -355,6 +355,8 @@ fn is_the_runs_doing(kind: EventKind) -> bool {
         | EventKind::GlassBroken
         | EventKind::GlassMended
         | EventKind::GlassReviewed
+        | EventKind::LabelMoved
+        | EventKind::LabelForgotten
         | EventKind::RunFrozen
         | EventKind::RunThawed
         | EventKind::PolicyLoaded
