@@ -122,6 +122,18 @@ pub struct Which {
 }
 
 impl Which {
+    /// Reads `SCHEMA.RELATION` or `SCHEMA.RELATION.COLUMN`, each as the catalogue spells it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let parts: Vec<&str> = text.splitn(3, '.').collect();
+        let (schema, relation, column) = match parts.as_slice() {
+            [schema, relation] => (schema, relation, None),
+            [schema, relation, column] => (schema, relation, Some((*column).to_owned())),
+            _ => return None,
+        };
+        let named = parts.iter().all(|part| !part.is_empty());
+        named.then(|| Self { schema: (*schema).to_owned(), relation: (*relation).to_owned(), column })
+    }
+
     /// Whether that is one of them.
     pub fn is(&self, called: &Called) -> bool {
         let column = self.column.as_ref().is_none_or(|column| *column == called.column);

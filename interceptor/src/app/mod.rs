@@ -7,6 +7,7 @@ pub mod daemon;
 mod floods;
 mod glass;
 mod keeper;
+mod labels;
 mod operators;
 mod proxy;
 pub mod run;

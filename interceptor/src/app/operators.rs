@@ -68,6 +68,7 @@ impl Daemon {
             Request::Release { run, reason, seconds } => self.release(run, reason, seconds),
             Request::Detach { run, reason } => self.detach(run, &reason),
             Request::Reload => self.reload().await,
+            Request::ForgetLabels { resource, what } => self.forget_labels(&resource, what).await,
         }
     }
 

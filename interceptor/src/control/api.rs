@@ -6,7 +6,10 @@ use std::{
     path::Path,
 };
 
-use interceptor_core::model::{AgentName, ConnectionId, Guarantee, Mode, ResourceName, RunId};
+use interceptor_core::{
+    mask::Which,
+    model::{AgentName, ConnectionId, Guarantee, Mode, ResourceName, RunId},
+};
 use nix::{
     errno::Errno,
     sys::socket::{
@@ -66,6 +69,13 @@ pub enum Request {
     },
     /// Load the policy folder again.
     Reload,
+    /// Columns that are called so are not bound to labels any more.
+    ForgetLabels {
+        /// Where.
+        resource: ResourceName,
+        /// Which.
+        what: Which,
+    },
 }
 
 /// What is answered.

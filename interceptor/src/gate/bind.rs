@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use interceptor_core::{
     Denial, Held, Verdict,
+    approval::words,
     mask::{Bindings, Carried, Labelled, Labels, Moved},
     model::{Action, EventKind, EventRecord},
     permit::Records,
@@ -78,9 +79,12 @@ impl PolicyGate {
         let Moved { label, from, to } = moved;
         let resource = labels.resource();
         let text = format!(
-            "column {from} of database {} at {resource}, which bears the label {label}, is now {to}: it stays hidden; \
-             write its new name into labels.toml, or have it shown with `interceptor labels forget {resource} {to}`",
-            to.database,
+            "column {} of database {} at {resource}, which bears the label {label}, is now {}: it stays labelled; write its \
+             new name into labels.toml, or take the label from it with `interceptor labels forget {resource} {}`",
+            words(&from.to_string()),
+            words(&to.database),
+            words(&to.to_string()),
+            words(&to.to_string()),
         );
         tracing::warn!("{text}");
         let event = EventRecord {

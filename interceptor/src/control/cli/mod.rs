@@ -7,6 +7,7 @@ mod ca;
 mod checkpoint;
 mod doctor;
 mod init;
+mod labels;
 mod ocsf;
 mod output;
 mod past;
@@ -69,6 +70,9 @@ enum Command {
     Approvals(approvals::Command),
     /// Do not carry policy out at a resource, for at most an hour; recorded, told, and to be reviewed by somebody else.
     BreakGlass(break_glass::Break),
+    /// See what bears which label.
+    #[command(subcommand)]
+    Labels(labels::Command),
     /// Show, or bring back, what a statement changed that a rule with `@undo` was about.
     Undo(undo::Options),
     /// Read the record.
@@ -128,6 +132,7 @@ pub fn main() -> ExitCode {
         Command::Reload => runs::reload(&places, &printer),
         Command::Approvals(command) => approvals::run(&places, &printer, command),
         Command::BreakGlass(options) => break_glass::run(&places, &printer, options),
+        Command::Labels(command) => labels::run(&places, &printer, command),
         Command::Undo(options) => undo::run(&places, &printer, &options),
         Command::Audit(command) => audit::run(&places, &printer, command),
         Command::Why(options) => audit::why(&places, &printer, &options),

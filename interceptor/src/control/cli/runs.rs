@@ -281,14 +281,14 @@ pub(super) fn reload(places: &Places, printer: &Printer) -> Result<ExitCode, Fai
     finish(printer, ask(places, Request::Reload)?)
 }
 
-fn ask(places: &Places, request: Request) -> Result<Answer, Failure> {
+pub(super) fn ask(places: &Places, request: Request) -> Result<Answer, Failure> {
     api::ask(&places.control_socket(), request).map_err(|error| match error {
         ControlError::NotRoot(_) | ControlError::Captured => Failure::usage(error.to_string()),
         error => Failure::of(&error),
     })
 }
 
-fn finish(printer: &Printer, answer: Answer) -> Result<ExitCode, Failure> {
+pub(super) fn finish(printer: &Printer, answer: Answer) -> Result<ExitCode, Failure> {
     match answer {
         Answer::Done { text } if printer.is_json() => printer.json(&serde_json::json!({ "done": text }))?,
         Answer::Done { text } => printer.line(&text)?,
