@@ -21,6 +21,7 @@ use crate::model::RecordId;
 
 /// How many columns of one resource may be bound.
 pub const MOST: usize = 65_536;
+const NO_DATABASE: &str = "the number of the database that it goes to is not known";
 /// Relations below are the server's own, which nobody renames.
 const FIRST_OWN: u32 = 16_384;
 
@@ -472,6 +473,7 @@ impl Table {
         match to {
             Destination::Relation { database, object, columns } => {
                 let relation = object.oid.ok_or("the number of the relation that it goes to is not known")?;
+                let database = database.ok_or(NO_DATABASE)?;
                 for (column, name) in columns {
                     let called = Called {
                         database: object.database.clone(),
@@ -479,18 +481,20 @@ impl Table {
                         relation: object.name.clone(),
                         column: name.clone(),
                     };
-                    let place = Place { database: *database, relation, column: *column };
+                    let place = Place { database, relation, column: *column };
                     let cause = Cause::Copied(record);
                     self.bind(Binding { place, label: label.to_owned(), cause, called });
                 }
             }
             Destination::New { database, schemas, name, columns } => {
+                let database = database.ok_or(NO_DATABASE)?;
                 if self.awaited.len() >= MOST {
                     return Err("too many relations are awaited");
                 }
-                for schema in schemas.iter().cloned().map(Some).chain([None]) {
+                let named = schemas.iter().filter(|schema| !is_temporary(schema)).cloned();
+                for schema in named.map(Some).chain([None]) {
                     self.awaits(Awaited {
-                        database: *database,
+                        database,
                         schema,
                         relation: name.clone(),
                         columns: columns.clone(),
@@ -621,7 +625,7 @@ mod tests {
             name: "notes".to_owned(),
             oid: Some(20_005),
         };
-        let to = Destination::Relation { database: 5, object, columns: vec![(3, "note".to_owned())] };
+        let to = Destination::Relation { database: Some(5), object, columns: vec![(3, "note".to_owned())] };
         let before = bindings.copies();
         bindings.copied(&labels(LABELS), &carried(to.clone()), RecordId(7)).expect("it is followed");
         assert!(bears(&bindings, 20_005, 3) && !bears(&bindings, 20_005, 1));
@@ -635,7 +639,7 @@ mod tests {
     fn what_is_made_is_bound_when_it_is_seen() {
         let bindings = none();
         let to = Destination::New {
-            database: 5,
+            database: Some(5),
             schemas: vec!["clean".to_owned(), "public".to_owned()],
             name: "made".to_owned(),
             columns: vec![2],

@@ -150,6 +150,11 @@ impl Labels {
         carried.map(|(place, _)| LabelSet::of(place)).collect()
     }
 
+    /// The place of the one with that name.
+    pub fn place(&self, name: &str) -> Option<LabelSet> {
+        self.labels.iter().position(|label| label.name == name).map(LabelSet::of)
+    }
+
     /// The names of labels with those of their patterns that a column fits by its own name.
     pub fn fitting<'a>(
         &'a self,

@@ -35,8 +35,8 @@ pub struct Carried {
 pub enum Destination {
     /// A relation that is there.
     Relation {
-        /// The database's OID.
-        database: u32,
+        /// The database's OID, if it is known.
+        database: Option<u32>,
         /// What it is.
         object: Object,
         /// Which columns, with their names.
@@ -44,8 +44,8 @@ pub enum Destination {
     },
     /// One that the statement makes.
     New {
-        /// The database's OID.
-        database: u32,
+        /// The database's OID, if it is known.
+        database: Option<u32>,
         /// The schemas that it may be made in, besides those of temporary relations.
         schemas: Vec<String>,
         /// Its name.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::mask::Provenance;
+use crate::mask::{Carried, Provenance};
 
 /// What an effect does. Each is one Cedar action of the same name ([`Verb::as_str`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -356,4 +356,15 @@ pub struct Action {
     pub text: String,
     /// Bind values, in order.
     pub binds: Vec<BindValue>,
+}
+
+impl Action {
+    /// Where it puts labelled data.
+    pub fn carried(&self) -> &[Carried] {
+        match (self.phase, &self.facts.provenance) {
+            (Phase::Query | Phase::Execute, Some(provenance)) => &provenance.carried,
+            // What is prepared puts nothing anywhere.
+            _ => &[],
+        }
+    }
 }

@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 use squawk_syntax::{SyntaxKind, SyntaxNode};
 
 use super::{
-    names,
+    Name, names,
+    puts::{self, Put},
     walk::{child_of, has_token},
 };
 
@@ -87,6 +88,8 @@ pub struct Lineage {
     pub filters: Uses,
     /// What is written somewhere else.
     pub written: Uses,
+    /// The same by where it goes, as far as that is a column of a relation.
+    pub puts: Vec<Put>,
     /// All that is mentioned.
     pub all: Uses,
     /// Whether something stands in it that is not followed.
@@ -94,7 +97,7 @@ pub struct Lineage {
 }
 
 impl Uses {
-    fn add(&mut self, other: &Self) {
+    pub(super) fn add(&mut self, other: &Self) {
         self.names.extend(other.names.iter().cloned());
         self.fields.extend(other.fields.iter().cloned());
         self.whole |= other.whole;
@@ -113,6 +116,7 @@ pub(super) fn lineage(statement: &SyntaxNode) -> Lineage {
     lineage.outputs = outermost.as_ref().and_then(outputs);
     for node in statement.descendants() {
         lineage.node(&node, outermost.as_ref());
+        puts::node(&node, &mut lineage.puts);
     }
     lineage.rows.extend(["excluded", "new", "old"].map(str::to_owned));
     if lineage.all.names.contains(UNREADABLE) || lineage.all.fields.contains(UNREADABLE) {
@@ -124,12 +128,17 @@ pub(super) fn lineage(statement: &SyntaxNode) -> Lineage {
 /// What stands for a name that cannot be read. No name is written so.
 const UNREADABLE: &str = "\0";
 
-fn name(node: &SyntaxNode) -> String {
+/// A relation as it is written.
+pub(super) fn relation(node: &SyntaxNode) -> Name {
+    names::relation(node).unwrap_or_else(|_| Name { schema: None, name: UNREADABLE.to_owned() })
+}
+
+pub(super) fn name(node: &SyntaxNode) -> String {
     names::dotted(node).unwrap_or_else(|_| UNREADABLE.to_owned())
 }
 
 /// What is mentioned at or below `node`.
-fn uses(node: &SyntaxNode) -> Uses {
+pub(super) fn uses(node: &SyntaxNode) -> Uses {
     use SyntaxKind::*;
     let mut uses = Uses::default();
     for part in node.descendants() {
@@ -196,7 +205,7 @@ fn outermost(statement: &SyntaxNode) -> Option<SyntaxNode> {
     }
 }
 
-fn outputs(query: &SyntaxNode) -> Option<Vec<Output>> {
+pub(super) fn outputs(query: &SyntaxNode) -> Option<Vec<Output>> {
     use SyntaxKind::*;
     match query.kind() {
         SELECT => targets(&child_of(query, SELECT_CLAUSE)?),
@@ -259,7 +268,7 @@ fn keeps_all_rows(compound: &SyntaxNode) -> bool {
     true
 }
 
-fn targets(clause: &SyntaxNode) -> Option<Vec<Output>> {
+pub(super) fn targets(clause: &SyntaxNode) -> Option<Vec<Output>> {
     let Some(list) = child_of(clause, SyntaxKind::TARGET_LIST) else { return Some(Vec::new()) };
     Some(
         list.children()
@@ -350,7 +359,12 @@ impl Lineage {
                 // An expression is called after a function, a type or a word in it.
                 let plain = target.children().all(|child| matches!(child.kind(), NAME_REF | FIELD_EXPR));
                 let top = target.parent().and_then(|list| list.parent()).and_then(|clause| clause.parent());
-                if !(plain || (top.is_some() && top.as_ref() == outermost)) {
+                // Nor can what goes into a relation by its place be named.
+                let by_place = top.as_ref().is_some_and(|query| {
+                    let above = query.parent().map(|above| above.kind());
+                    query.kind() == SELECT_INTO || matches!(above, Some(INSERT | CREATE_TABLE_AS))
+                });
+                if !(plain || by_place || (top.is_some() && top.as_ref() == outermost)) {
                     self.unnamed.push(made_of);
                 }
             }

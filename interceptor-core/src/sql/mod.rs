@@ -18,6 +18,7 @@ mod lexer;
 mod lineage;
 mod names;
 mod number;
+mod puts;
 mod qualify;
 mod readings;
 mod redact;
@@ -42,11 +43,12 @@ pub use fuzz::fuzz;
 pub use guard::{MAX_BYTES, MAX_CHAIN, MAX_DEPTH, MAX_NESTING, MAX_TOKENS};
 pub use lineage::{Lineage, Output, Uses};
 pub use number::{called, calling, parameters};
+pub use puts::{Column as PutColumn, Put};
 pub use qualify::qualified;
 pub use readings::Readings;
 pub use redact::{redact, without_literals};
 pub use shape::{Shape, shape};
-pub use trace::trace;
+pub use trace::{handed_on, trace};
 
 use crate::{
     mask::LabelSet,

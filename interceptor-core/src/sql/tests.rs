@@ -602,6 +602,7 @@ fn answer() -> Answer {
     ];
     Answer {
         database: "db".to_owned(),
+        database_oid: None,
         role: "agent".to_owned(),
         search_path: ["pg_temp_3", "pg_catalog", "app", "public"].map(str::to_owned).to_vec(),
         relations: [

@@ -5,10 +5,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Answer, Column, CopyStream, Lineage, Name, Reference, Relation, Statement, Uses, What};
+use super::{
+    Answer, Column, CopyStream, Lineage, Name, Put, PutColumn, Reference, Relation, Statement, Uses, What,
+};
 use crate::{
-    mask::{LabelSet, Labels, Outputs, Provenance},
-    model::{Effect, StatementFacts, StatementKind, Target, Verb},
+    mask::{Carried, Destination, LabelSet, Labels, Outputs, Provenance},
+    model::{Effect, Object, StatementFacts, StatementKind, Target, Verb},
 };
 
 /// Built-in functions that are not harmless, yet give back nothing that is stored in tables but in the catalogue, by how
@@ -58,12 +60,13 @@ pub fn trace(statement: &Statement, answer: &Answer, labels: &Labels, facts: &mu
     if labels.is_empty() {
         return;
     }
-    let known = Known::of(statement, answer, facts);
     let lineage = &statement.lineage;
     let all = labels.iter().enumerate().map(|(place, _)| LabelSet::of(place)).collect();
+    let known = Known::of(statement, answer, facts, all);
     let filters = known.labels(&lineage.filters);
     let copies = known.copies(statement, facts, all);
-    facts.provenance = Some(Arc::new(known.provenance(statement)));
+    let carried = known.carried(statement, all);
+    facts.provenance = Some(Arc::new(Provenance { carried, ..known.provenance(statement) }));
     for (verb, set) in [(Verb::LabelFilter, filters), (Verb::LabelCopy, copies)] {
         let names = labels.names(set.and(all)).map(|name| Target::Label(name.to_owned()));
         for effect in names.map(|target| Effect { verb, target }) {
@@ -82,6 +85,8 @@ struct Known<'a> {
     relations: Vec<(u32, &'a [Column])>,
     /// By the names of columns, and those that the statement gives.
     names: BTreeMap<&'a str, LabelSet>,
+    /// What the statement puts into columns besides what they bear, by relation and column.
+    filled: BTreeMap<(u32, i16), LabelSet>,
     /// All labels of all of them.
     whole: LabelSet,
     /// What runs gives back what is not known.
@@ -89,7 +94,7 @@ struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    fn of(statement: &'a Statement, answer: &'a Answer, facts: &StatementFacts) -> Self {
+    fn of(statement: &'a Statement, answer: &'a Answer, facts: &StatementFacts, all: LabelSet) -> Self {
         let lineage = &statement.lineage;
         let mut loose = lineage.odd || facts.effects.iter().any(is_loose);
         let mut relations = Vec::new();
@@ -108,9 +113,63 @@ impl<'a> Known<'a> {
             *labels = labels.or(column.labels);
         }
         let whole = names.values().copied().collect();
-        let mut known = Self { lineage, answer, relations, names, whole, loose };
+        let filled = BTreeMap::new();
+        let mut known = Self { lineage, answer, relations, names, filled, whole, loose };
         known.follow();
+        known.fill(statement, all);
         known
+    }
+
+    /// What the statement puts into columns is in them when it gives them back.
+    fn fill(&mut self, statement: &Statement, all: LabelSet) {
+        let mut changed = true;
+        for _ in 0..MOST_ROUNDS {
+            changed = false;
+            for put in &statement.lineage.puts {
+                let labels = self.put(statement, put, all);
+                for (oid, column) in self.columns(put) {
+                    let filled = self.filled.entry((oid, column.number)).or_default();
+                    changed |= !filled.contains(labels);
+                    *filled = filled.or(labels);
+                    let named = self.names.entry(&column.name).or_default();
+                    *named = named.or(labels);
+                    self.whole = self.whole.or(labels);
+                }
+            }
+            if !changed {
+                return;
+            }
+            self.follow();
+        }
+        self.loose |= changed;
+    }
+
+    /// The labels of what is put somewhere.
+    fn put(&self, statement: &Statement, put: &Put, all: LabelSet) -> LabelSet {
+        // Of what code of somebody's own gives, and a prepared statement that is named, nothing is known.
+        if statement.executes.is_some() || self.brings_unknown(statement) {
+            return all;
+        }
+        let labels = self.labels(&put.made_of);
+        if self.loose { labels.or(self.whole) } else { labels }
+    }
+
+    /// The columns that it is put into, as far as they are known.
+    fn columns(&self, put: &Put) -> Vec<(u32, &'a Column)> {
+        let answer = self.answer;
+        let found = put.into.as_ref().and_then(|name| answer.relations.get(name));
+        let Some(Relation::Found { object: Object { oid: Some(oid), .. }, columns, .. }) = found else {
+            return Vec::new();
+        };
+        let one = match &put.column {
+            PutColumn::Any => None,
+            PutColumn::Named(name) => columns.iter().find(|column| column.name == *name),
+            PutColumn::Place(place) => columns.get(*place),
+        };
+        match one {
+            Some(column) => vec![(*oid, column)],
+            None => columns.iter().map(|column| (*oid, column)).collect(),
+        }
     }
 
     /// Follows the names that the statement gives, until nothing changes.
@@ -175,7 +234,11 @@ impl<'a> Known<'a> {
             .relations
             .iter()
             .map(|(oid, columns)| {
-                (*oid, columns.iter().map(|column| (column.number, column.labels)).collect())
+                let filled = |column: &Column| {
+                    let more = self.filled.get(&(*oid, column.number)).copied().unwrap_or_default();
+                    (column.number, column.labels.or(more))
+                };
+                (*oid, columns.iter().map(filled).collect())
             })
             .collect();
         if self.loose {
@@ -246,6 +309,83 @@ impl<'a> Known<'a> {
         }
         copies
     }
+
+    /// Where labelled data is put.
+    fn carried(&self, statement: &Statement, all: LabelSet) -> Vec<Carried> {
+        let mut carried = Vec::new();
+        for put in &statement.lineage.puts {
+            let labels = self.put(statement, put, all);
+            if !labels.is_empty() {
+                let to = self.destinations(statement, put);
+                carried.extend(to.into_iter().map(|to| Carried { to, labels }));
+            }
+        }
+        carried
+    }
+
+    fn destinations(&self, statement: &Statement, put: &Put) -> Vec<Destination> {
+        let made = || {
+            statement.effects.iter().find_map(|(_, reference)| match reference {
+                Reference::NewRelation(name) => Some(name),
+                _ => None,
+            })
+        };
+        let Some(name) = put.into.as_ref().or_else(made) else { return Vec::new() };
+        match self.answer.relations.get(name) {
+            Some(Relation::Found { object, reads, .. }) if put.into.is_some() => {
+                let all = || vec![(0, "*".to_owned())];
+                let columns = match self.columns(put).as_slice() {
+                    [(_, column)] => vec![(column.number, column.name.clone())],
+                    _ => all(),
+                };
+                let to = |object: &Object, columns| Destination::Relation {
+                    database: self.answer.database_oid,
+                    object: object.clone(),
+                    columns,
+                };
+                // What is written into a view is written into what it shows, under another name.
+                let below = reads.iter().map(|object| to(object, all()));
+                std::iter::once(to(object, columns)).chain(below).collect()
+            }
+            _ => {
+                let number = |place: usize| i16::try_from(place).ok().and_then(|place| place.checked_add(1));
+                let column = match (&put.into, &put.column) {
+                    (None, PutColumn::Place(place)) => number(*place),
+                    _ => None,
+                };
+                let path = &self.answer.search_path;
+                vec![Destination::New {
+                    database: self.answer.database_oid,
+                    schemas: name.schema.as_ref().map_or_else(|| path.clone(), |schema| vec![schema.clone()]),
+                    name: name.name.clone(),
+                    columns: vec![column.unwrap_or(0)],
+                }]
+            }
+        }
+    }
+}
+
+/// Everything that `facts` write, with these labels: what a statement hands to another one is put anywhere by it.
+pub fn handed_on(facts: &StatementFacts, answer: &Answer, labels: LabelSet) -> Vec<Carried> {
+    let written = facts.effects.iter().filter_map(|effect| match (effect.verb, &effect.target) {
+        (Verb::DataInsert | Verb::DataUpdate, Target::Table(object)) => Some(object),
+        _ => None,
+    });
+    let columns = || vec![(0, "*".to_owned())];
+    let to = written.map(|object| match object.oid {
+        Some(_) => Destination::Relation {
+            database: answer.database_oid,
+            object: object.clone(),
+            columns: columns(),
+        },
+        None => Destination::New {
+            database: answer.database_oid,
+            schemas: vec![object.schema.clone()],
+            name: object.name.clone(),
+            columns: vec![0],
+        },
+    });
+    to.map(|to| Carried { to, labels }).collect()
 }
 
 fn named(statement: &Statement) -> impl Iterator<Item = &Name> {

@@ -376,7 +376,7 @@ fn item_facts(item: &Expanded<'_>, known: Result<&Answer, &str>, labels: &Labels
         Some(Err(why)) => add_unknown(&mut facts, why),
         Some(Ok(reading)) => match reading.statements.as_deref() {
             Ok([inner]) if inner.executes.is_none() && inner.kind != StatementKind::Fetch => {
-                facts = facts::running(facts, statement_facts(inner, known, labels));
+                facts = facts::running(facts, statement_facts(inner, known, labels), known.ok(), labels);
                 if let Made::Before(then) = &item.made {
                     // Its names may mean something else by now, but its rows do not.
                     let holds = match (&facts.provenance, then) {

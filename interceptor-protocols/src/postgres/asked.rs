@@ -43,6 +43,8 @@ pub(super) struct Asked {
     pub(super) form: Option<Form>,
     /// What is known of it, where it is one statement.
     pub(super) facts: Option<Arc<StatementFacts>>,
+    /// How many copies of labelled data had been made when its names were known.
+    pub(super) judged_at: u64,
 }
 
 impl Asked {
@@ -58,6 +60,7 @@ impl Asked {
             sets: Vec::new(),
             form: None,
             facts: None,
+            judged_at: 0,
         }
     }
 }
@@ -106,7 +109,7 @@ impl What {
 impl PostgresDecoder {
     /// The relay has sent what it was asked about.
     pub(super) fn asked_was_sent(&mut self, asked: Asked, mask: Mask) {
-        let Asked { number, what, turn, snapshot, cancelled, sets, .. } = asked;
+        let Asked { number, what, turn, snapshot, cancelled, sets, judged_at, .. } = asked;
         if let Some(error) = cancelled {
             self.push_failing(&what, Some(number), error);
             let bounds = self.enclosed_was_sent(&what);
@@ -122,14 +125,16 @@ impl PostgresDecoder {
         };
         let veil = match &what {
             What::Gate(_) | What::Open => Veil::closed(),
-            What::Function { provenance } => Veil::of(mask.clone(), provenance.clone(), Behind::default()),
+            What::Function { provenance } => {
+                Veil::of(mask.clone(), provenance.clone(), Behind::default(), judged_at)
+            }
             What::Execute { provenance, behind, .. } => {
-                Veil::of(mask.clone(), provenance.clone(), behind.clone())
+                Veil::of(mask.clone(), provenance.clone(), behind.clone(), judged_at)
             }
             What::Parse { prepared, .. } => {
-                Veil::of(mask.clone(), prepared.provenance.clone(), Behind::default())
+                Veil::of(mask.clone(), prepared.provenance.clone(), Behind::default(), judged_at)
             }
-            What::Query { .. } | What::Bind => Veil::of(mask.clone(), None, Behind::default()),
+            What::Query { .. } | What::Bind => Veil::of(mask.clone(), None, Behind::default(), judged_at),
         };
         if !matches!(what, What::Gate(_)) {
             self.mask = Some(mask);

@@ -548,8 +548,22 @@ impl PostgresDecoder {
         self.may_nest(&actions);
         let form = form.ok();
         let facts = actions.first().filter(|_| actions.len() == 1).map(|action| action.facts.clone());
-        self.asked =
-            Some(Asked { number, what, turn, snapshot, cancelled, frame: frame.clone(), sets, form, facts });
+        // Each of its own counts as one.
+        let copies = |action: &&Action| !action.carried().is_empty();
+        let own = u64::try_from(actions.iter().filter(copies).count()).unwrap_or(u64::MAX);
+        let judged_at = self.bindings.copies().wrapping_add(own);
+        self.asked = Some(Asked {
+            number,
+            what,
+            turn,
+            snapshot,
+            cancelled,
+            frame: frame.clone(),
+            sets,
+            form,
+            facts,
+            judged_at,
+        });
         Step::Ask(Held::new(number, actions, frame).under(circumstances))
     }
 

@@ -4,7 +4,7 @@
 use std::sync::{Arc, LazyLock};
 
 use interceptor_core::{
-    mask::{Labels, Provenance},
+    mask::{LabelSet, Labels, Provenance},
     model::{Action, Effect, StatementFacts, StatementKind, Target, Unknown, Verb},
     sql::{self, Answer, Question, Readings, Statement},
 };
@@ -69,9 +69,31 @@ pub(super) fn unwatched(action: &mut Action, labels: &Labels) {
     action.facts = Arc::new(facts);
 }
 
-/// What a statement does that runs another, whose facts are `inner`.
-pub(super) fn running(own: StatementFacts, inner: StatementFacts) -> StatementFacts {
-    sql::executed(own, Some(inner))
+/// What a statement does that runs another, whose facts are `inner`, by that answer of the catalogue.
+pub(super) fn running(
+    own: StatementFacts,
+    inner: StatementFacts,
+    answer: Option<&Answer>,
+    labels: &Labels,
+) -> StatementFacts {
+    let own_provenance = own.provenance.clone();
+    let handed = |effect: &Effect| match (effect.verb, &effect.target) {
+        (Verb::LabelCopy, Target::Label(name)) => labels.place(name),
+        _ => None,
+    };
+    let handed: LabelSet = own.effects.iter().filter_map(handed).collect();
+    let on = match answer {
+        Some(answer) if !handed.is_empty() => sql::handed_on(&inner, answer, handed),
+        _ => Vec::new(),
+    };
+    let mut facts = sql::executed(own, Some(inner));
+    if let (Some(own), Some(inner)) = (own_provenance, &facts.provenance)
+        && !(own.carried.is_empty() && on.is_empty())
+    {
+        let carried = own.carried.iter().chain(&inner.carried).chain(&on).cloned().collect();
+        facts.provenance = Some(Arc::new(Provenance { carried, ..(**inner).clone() }));
+    }
+    facts
 }
 
 /// The cursor that DECLARE, FETCH, MOVE or CLOSE names, folded; `None` where it cannot be read for sure, and for

@@ -121,6 +121,9 @@ fn of_effect(effect: &Effect) -> Turn {
             Turn::Nothing
         }
         (Verb::SessionChange, _) => Turn::Session,
+        // What a column bears may be more afterwards.
+        (Verb::LabelFilter, _) => Turn::Nothing,
+        (Verb::LabelCopy, _) => Turn::Catalogue,
         (Verb::FunctionCall, Target::Function(function))
             if function.oid.is_none_or(is_servers_own)
                 && function.schema == "pg_catalog"

@@ -36,7 +36,7 @@ impl PostgresDecoder {
         let fields = described::read(body).map_err(|_| malformed(b'T'))?;
         if let Some(Entry { kind: Kind::Query { places, at, .. }, veil, .. }) = self.queue.front() {
             let provenance = place(places, *at).and_then(|place| place.provenance.as_ref());
-            veil.describe(&fields, provenance);
+            veil.describe(&fields, provenance, self.bindings.copies());
         }
         Ok(())
     }
@@ -49,7 +49,7 @@ impl PostgresDecoder {
         match self.queue.front() {
             Some(entry) if entry.is_gate() => false,
             Some(entry) if tag == b'd' => entry.veil.hiding().is_some(),
-            Some(entry) => !matches!(*entry.veil.plan(), Plan::Open),
+            Some(entry) => !matches!(*entry.veil.plan(self.bindings.copies()), Plan::Open),
             None => false,
         }
     }
@@ -58,7 +58,7 @@ impl PostgresDecoder {
     pub(super) fn cover(&mut self, body: Bytes, tag: u8, out: &mut BytesMut) -> Result<(), DecodeError> {
         let Some(entry) = self.queue.front() else { return Err(malformed(tag)) };
         if tag == b'D' {
-            let plan = entry.veil.plan();
+            let plan = entry.veil.plan(self.bindings.copies());
             let hiding = entry.veil.hiding().flatten().map(|hiding| &**hiding);
             return veil::row(body, &plan, hiding, out).map_err(|_| malformed(tag));
         }

@@ -32,6 +32,8 @@ pub(super) struct Veil {
     prepared_as: Option<Arc<Provenance>>,
     /// Formats of results as they were bound.
     formats: Arc<[i16]>,
+    /// How many copies of labelled data had been made when it was judged.
+    judged_at: u64,
     /// What becomes of each column, once that is known.
     plan: Option<Arc<Plan>>,
     /// How data that is copied out is written.
@@ -79,13 +81,19 @@ impl Veil {
             described: Vec::new(),
             prepared_as: None,
             formats: Arc::default(),
+            judged_at: 0,
             plan: None,
             copied: Format::Binary,
         }
     }
 
-    /// Of what was judged.
-    pub(super) fn of(mask: Mask, provenance: Option<Arc<Provenance>>, behind: Behind) -> Self {
+    /// Of what was judged when so many copies of labelled data had been made.
+    pub(super) fn of(
+        mask: Mask,
+        provenance: Option<Arc<Provenance>>,
+        behind: Behind,
+        judged_at: u64,
+    ) -> Self {
         let Behind { described, prepared_as, formats } = behind;
         Self {
             mask: Some(mask),
@@ -93,6 +101,7 @@ impl Veil {
             described,
             prepared_as,
             formats,
+            judged_at,
             plan: None,
             copied: Format::Binary,
         }
@@ -112,8 +121,9 @@ impl Veil {
         self.provenance.as_ref()
     }
 
-    /// Rows like this follow, of a statement with that provenance.
-    pub(super) fn describe(&mut self, fields: &[Field], provenance: Option<&Arc<Provenance>>) {
+    /// Rows like this follow, of a statement with that provenance, when so many copies have been made.
+    pub(super) fn describe(&mut self, fields: &[Field], provenance: Option<&Arc<Provenance>>, copies: u64) {
+        let provenance = provenance.filter(|_| copies == self.judged_at);
         self.plan = Some(Arc::new(plan(self.mask.as_ref(), fields, provenance, None)));
     }
 
@@ -132,19 +142,23 @@ impl Veil {
         self.plan = None;
     }
 
-    /// What becomes of the row that comes now.
-    pub(super) fn plan(&mut self) -> Arc<Plan> {
+    /// What becomes of the row that comes now, when so many copies have been made. Where one was made since it was
+    /// judged, what it reads may bear more than was known.
+    pub(super) fn plan(&mut self, copies: u64) -> Arc<Plan> {
         if let Some(plan) = &self.plan {
             return plan.clone();
         }
-        let plan = Arc::new(self.planned());
+        let plan = Arc::new(self.planned(copies));
         self.plan = Some(plan.clone());
         plan
     }
 
-    fn planned(&self) -> Plan {
+    fn planned(&self, copies: u64) -> Plan {
         if let Some(Mask::Nothing) = self.mask {
             return Plan::Open;
+        }
+        if copies != self.judged_at {
+            return Plan::Closed;
         }
         let Some(fields) = self.described.iter().find_map(Described::get) else { return Plan::Closed };
         // The description tells of the statement as it was prepared. Where its names mean something else by now, it may

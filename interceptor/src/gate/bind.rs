@@ -8,8 +8,8 @@ use std::sync::Arc;
 use interceptor_core::{
     Denial, Held, Verdict,
     approval::words,
-    mask::{Bindings, Carried, Labelled, Labels, Moved},
-    model::{Action, EventKind, EventRecord},
+    mask::{Bindings, Labelled, Labels, Moved},
+    model::{EventKind, EventRecord},
     permit::Records,
 };
 
@@ -17,16 +17,6 @@ use super::{PolicyGate, Subject, Unsent, now_us};
 
 /// What is told about what cannot be kept.
 const UNBOUND: &str = "Nothing was executed. Ask the operator to run `interceptor status` on this host.";
-
-/// Where it puts labelled data.
-fn carried(action: &Action) -> &[Carried] {
-    action.facts.provenance.as_ref().map_or(&[], |provenance| &provenance.carried)
-}
-
-/// Whether it puts labelled data somewhere.
-pub(super) fn carries(action: &Action) -> bool {
-    !carried(action).is_empty()
-}
 
 impl PolicyGate {
     /// What is bound to the labels of the subject's resource.
@@ -67,9 +57,9 @@ impl PolicyGate {
             return Ok(());
         }
         for (action, record) in
-            held.actions().iter().zip(records.iter()).filter(|(action, _)| carries(action))
+            held.actions().iter().zip(records.iter()).filter(|(action, _)| !action.carried().is_empty())
         {
-            self.bound.of(resource).copied(&labels, carried(action), record)?;
+            self.bound.of(resource).copied(&labels, action.carried(), record)?;
         }
         self.bound.keep(resource, |moved| self.moved(subject, &labels, moved)).await
     }

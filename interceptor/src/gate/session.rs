@@ -26,7 +26,7 @@ use interceptor_core::{
 use interceptor_core::policy::Policy;
 
 use super::{
-    Durability, Estimator, NOBODY, PolicyGate, Rules, Settled, Stance, Subject, ask, bind,
+    Durability, Estimator, NOBODY, PolicyGate, Rules, Settled, Stance, Subject, ask,
     entries::{self, Heads},
     level_of, terms, unrecorded,
 };
@@ -160,7 +160,7 @@ impl Gate for SessionGate {
         let (Some(heads), [action], Author::Agent) = (&self.heads, held.actions(), author) else {
             return None;
         };
-        if self.bindings.keeping() != Keeping::Done || bind::carries(action) {
+        if self.bindings.keeping() != Keeping::Done || !action.carried().is_empty() {
             return None;
         }
         if self.gate.durability == Durability::Power || held.circumstances().waits == Waits::OnlyAsks {

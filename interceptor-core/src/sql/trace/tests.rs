@@ -68,6 +68,7 @@ fn answer(asked: &Question) -> Answer {
     };
     Answer {
         database: "d".to_owned(),
+        database_oid: Some(5),
         role: "agent".to_owned(),
         search_path: vec!["pg_catalog".to_owned(), "public".to_owned()],
         relations: asked.relations.iter().map(|name| (name.clone(), relation(name))).collect(),
@@ -261,5 +262,66 @@ fn what_carries_labelled_data_away_is_told() {
         "INSERT INTO notes VALUES (nextval('s'), 'x')",
     ] {
         assert!(!effects(text).contains(&"label.copy"), "{text}: {:?}", effects(text));
+    }
+}
+
+#[test]
+fn what_was_just_written_is_what_is_given_back() {
+    let hidden = |text: &str, relation, column| {
+        let provenance = traced(text).provenance.expect("it was traced");
+        !provenance.of_column(relation, column).is_empty()
+    };
+    let text = "UPDATE notes SET note = ssn FROM customers RETURNING note, upper(note), notes.id";
+    assert!(hidden(text, 200, 2) && !hidden(text, 200, 1));
+    assert_eq!(outputs(text, 3), "hhc");
+    let text =
+        "WITH q AS (UPDATE notes SET note = ssn FROM customers RETURNING note) SELECT note || '' FROM q";
+    assert_eq!(outputs(text, 1), "h");
+}
+
+/// Where labelled data goes, each as `relation.column: labels`; what is made is in brackets.
+fn carried(text: &str) -> Vec<String> {
+    let provenance = traced(text).provenance.expect("it was traced");
+    let all = labels();
+    let told = provenance.carried.iter().map(|Carried { to, labels }| {
+        let names =
+            all.names(*labels).filter(|name| *name != Labels::STATISTICS).collect::<Vec<_>>().join(" ");
+        match to {
+            Destination::Relation { database: Some(5), object, columns } => {
+                let columns: Vec<&str> = columns.iter().map(|(_, name)| name.as_str()).collect();
+                format!("{}.{}: {names}", object.name, columns.join(" "))
+            }
+            Destination::New { database: Some(5), schemas, name, columns } => {
+                format!("[{}] {name}.{columns:?}: {names}", schemas.join(" "))
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+    });
+    told.collect()
+}
+
+#[test]
+fn labels_go_where_the_values_go() {
+    for (text, expected) in [
+        ("UPDATE notes SET note = ssn, id = 1 FROM customers", &["notes.note: ssn"][..]),
+        ("INSERT INTO notes SELECT id, email || ssn FROM customers", &["notes.note: ssn email"]),
+        ("INSERT INTO notes (note, id) SELECT name, id FROM customers", &[]),
+        ("INSERT INTO notes TABLE customers", &["notes.*: ssn email"]),
+        ("INSERT INTO notes SELECT id, x FROM (SELECT id, ssn AS x FROM customers) q", &["notes.note: ssn"]),
+        (
+            "INSERT INTO notes (id, note) SELECT 1, ssn FROM customers ON CONFLICT (id) DO UPDATE SET id = excluded.id",
+            &["notes.note: ssn", "notes.id: ssn"],
+        ),
+        ("UPDATE customers SET name = c.ssn FROM customers c", &["customers.name: ssn"]),
+        ("CREATE TABLE made AS SELECT id, ssn FROM customers", &["[pg_catalog public] made.[2]: ssn"]),
+        ("SELECT email AS e INTO TEMP made FROM customers", &["[pg_temp] made.[1]: email"]),
+        ("CREATE TABLE p.made AS SELECT * FROM customers", &["[p] made.[0]: ssn email"]),
+        ("INSERT INTO gone SELECT ssn FROM customers", &["[pg_catalog public] gone.[0]: ssn email"]),
+        ("INSERT INTO notes VALUES (1, own(1))", &["notes.id: ssn email", "notes.note: ssn email"]),
+        ("CREATE TABLE made AS EXECUTE p", &["[pg_catalog public] made.[0]: ssn email"]),
+        ("INSERT INTO notes VALUES (1, 'x')", &[]),
+        ("SELECT ssn FROM customers", &[]),
+    ] {
+        assert_eq!(carried(text), expected, "{text}");
     }
 }
