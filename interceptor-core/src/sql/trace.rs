@@ -67,7 +67,12 @@ pub fn trace(statement: &Statement, answer: &Answer, labels: &Labels, facts: &mu
     let copies = known.copies(statement, facts, all);
     let carried = known.carried(statement, all);
     facts.provenance = Some(Arc::new(Provenance { carried, ..known.provenance(statement) }));
-    for (verb, set) in [(Verb::LabelFilter, filters), (Verb::LabelCopy, copies)] {
+    // What is copied to the client is seen as it is.
+    let seen = match statement.copy {
+        Some(CopyStream::ToClient) => copies,
+        Some(CopyStream::FromClient) | None => LabelSet::NONE,
+    };
+    for (verb, set) in [(Verb::LabelFilter, filters), (Verb::LabelCopy, copies), (Verb::See, seen)] {
         let names = labels.names(set.and(all)).map(|name| Target::Label(name.to_owned()));
         for effect in names.map(|target| Effect { verb, target }) {
             if !facts.effects.contains(&effect) {

@@ -62,9 +62,10 @@ pub(super) fn of_call(facts: &StatementFacts, labels: &Labels) -> Option<Arc<Pro
 /// Adds to what opens a session which nobody looks at that all of these labels' data may leave by it.
 pub(super) fn unwatched(action: &mut Action, labels: &Labels) {
     let mut facts = (*action.facts).clone();
+    let effect = |verb, name: &str| Effect { verb, target: Target::Label(name.to_owned()) };
     let effects = labels
         .iter()
-        .map(|label| Effect { verb: Verb::LabelCopy, target: Target::Label(label.name.clone()) });
+        .flat_map(|label| [effect(Verb::LabelCopy, &label.name), effect(Verb::See, &label.name)]);
     facts.effects.extend(effects);
     action.facts = Arc::new(facts);
 }

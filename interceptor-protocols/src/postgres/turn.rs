@@ -122,7 +122,7 @@ fn of_effect(effect: &Effect) -> Turn {
         }
         (Verb::SessionChange, _) => Turn::Session,
         // What a column bears may be more afterwards.
-        (Verb::LabelFilter, _) => Turn::Nothing,
+        (Verb::LabelFilter | Verb::See, _) => Turn::Nothing,
         (Verb::LabelCopy, _) => Turn::Catalogue,
         (Verb::FunctionCall, Target::Function(function))
             if function.oid.is_none_or(is_servers_own)

@@ -1,6 +1,9 @@
 //! Labels that stay where they are, whatever happens to names.
 
-use interceptor_tests::{Bed, Installation, RunningBed, Setup};
+use interceptor_tests::{
+    Bed, Installation, RunningBed, Setup,
+    process::{PATIENCE, wait_until},
+};
 
 const LABELS: &str = r#"
 [label.secret]
@@ -47,11 +50,13 @@ fn what_is_renamed_around_us_stays_hidden_and_is_told() {
     installation.psql("SELECT code FROM people WHERE id = 1;\n").says("[secret]");
     bed.admin("orders", "ALTER TABLE people RENAME COLUMN code TO open");
     installation.psql("SELECT open, upper(open), name FROM people WHERE id = 1;\n").says("[secret]||name1");
-    let told = |installation: &Installation, part: &str| {
-        let tail = installation.interceptor(&["audit", "tail", "--all", "-n", "1000"]).succeeded();
-        tail.stdout.lines().filter(|line| line.contains("LABEL") && line.contains(part)).count()
+    let told = |installation: &Installation, part: &str, times: usize| {
+        wait_until(&format!("{times} events with {part:?}"), PATIENCE, || {
+            let tail = installation.interceptor(&["audit", "tail", "--all", "-n", "1000"]).succeeded();
+            tail.stdout.lines().filter(|line| line.contains("LABEL") && line.contains(part)).count() == times
+        });
     };
-    assert_eq!(told(&installation, "public.people.code"), 1);
+    told(&installation, "public.people.code", 1);
     bed.admin("orders", "ALTER TABLE people RENAME TO folk; ALTER TABLE folk SET SCHEMA elsewhere");
     installation.stop();
     installation.start();
@@ -61,8 +66,8 @@ fn what_is_renamed_around_us_stays_hidden_and_is_told() {
     );
     let finished = finished.says("[secret]").says("label").says("1|name1|[secret]");
     assert!(!finished.text().contains("zqx-"), "{finished}");
-    assert_eq!(told(&installation, "is now elsewhere.folk.open"), 1);
-    assert_eq!(told(&installation, "labels forget orders"), 2);
+    told(&installation, "is now elsewhere.folk.open", 1);
+    told(&installation, "labels forget orders", 2);
     // Another table of the old name is labelled by its name alone.
     bed.admin("orders", "SET ROLE app; CREATE TABLE people (id int, code text, open text); INSERT INTO people VALUES (1, 'zqx-1', 'plain')");
     installation.psql("SELECT code, open FROM people;\n").says("[secret]|plain");
@@ -73,5 +78,130 @@ fn what_is_renamed_around_us_stays_hidden_and_is_told() {
     installation.psql("SELECT open FROM elsewhere.folk WHERE id = 2;\n").says("zqx-2");
     forget("public.people.code").succeeded();
     installation.psql("SELECT code FROM people;\n").says("[secret]");
+    installation.finish();
+}
+
+const COPYING: &str = r#"
+@id("copies")
+permit (principal, action in [Action::"label.copy", Action::"label.filter"], resource is Label in Resource::"orders");
+"#;
+
+/// Ways to copy what is labelled, each with what then shows that it went there, and what must be shown of it.
+const COPIES: &[(&str, &str, &str)] = &[
+    (
+        "CREATE TABLE c1 AS SELECT id, code AS c FROM people",
+        "SELECT id, c FROM c1 WHERE id = 1",
+        "1|[secret]",
+    ),
+    (
+        "CREATE TEMP TABLE c2 AS SELECT upper(code) AS c, name FROM people",
+        "SELECT c, name FROM c2 ORDER BY name LIMIT 1",
+        "[secret]|name1",
+    ),
+    ("SELECT code AS c, id INTO c3 FROM people", "SELECT c, id FROM c3 WHERE id = 2", "[secret]|2"),
+    (
+        "CREATE TABLE c4 (a, b) AS SELECT * FROM (SELECT id, code FROM people) q",
+        "SELECT b FROM c4 WHERE true",
+        "[secret]",
+    ),
+    (
+        "INSERT INTO scratch (note, id) SELECT code, id FROM people",
+        "SELECT id, body, note FROM scratch WHERE id = 1",
+        "1||[secret]",
+    ),
+    (
+        "INSERT INTO t5 SELECT id, code || '!' FROM people RETURNING id, body, upper(body)",
+        "SELECT id, body FROM t5 WHERE id = 3",
+        "3|[secret]",
+    ),
+    (
+        "UPDATE t6 SET body = p.code FROM people p WHERE p.id = t6.id RETURNING body, note",
+        "SELECT body, note FROM t6",
+        "[secret]|plain",
+    ),
+    (
+        "MERGE INTO t7 USING people p ON t7.id = p.id WHEN MATCHED THEN UPDATE SET note = p.code WHEN NOT MATCHED THEN INSERT (id, body) VALUES (p.id, p.name)",
+        "SELECT id, body, note FROM t7 WHERE id = 1",
+        "1|plain|[secret]",
+    ),
+    (
+        "INSERT INTO t8 (id, body) SELECT id, code FROM people ON CONFLICT (id) DO UPDATE SET note = excluded.body",
+        "SELECT body, note FROM t8 WHERE id = 1",
+        "[secret]|[secret]",
+    ),
+    (
+        "PREPARE taking AS INSERT INTO t9 SELECT id, code FROM people; EXECUTE taking",
+        "SELECT id, body FROM t9 WHERE id = 1",
+        "1|[secret]",
+    ),
+    (
+        "BEGIN; CREATE TABLE c10 AS SELECT code AS c FROM people; SELECT c FROM c10 LIMIT 1; COMMIT",
+        "SELECT c FROM c10 LIMIT 1",
+        "[secret]",
+    ),
+    (
+        "ALTER TABLE people ALTER COLUMN name TYPE text USING code",
+        "SELECT name FROM people WHERE id = 1",
+        "[secret]",
+    ),
+    ("INSERT INTO shown SELECT id, code FROM folk", "SELECT body FROM t11 WHERE id = 1", "[secret]"),
+    ("INSERT INTO part_1 SELECT id, code FROM folk", "SELECT body FROM parts WHERE id = 1", "[secret]"),
+    ("INSERT INTO again SELECT id, c FROM c1", "SELECT body FROM again WHERE id = 1", "[secret]"),
+    (
+        "WITH q AS (UPDATE t12 SET body = code FROM folk WHERE folk.id = t12.id RETURNING body) SELECT body, body || '' FROM q",
+        "SELECT body FROM t12",
+        "[secret]",
+    ),
+];
+
+const TARGETS: &str = "
+SET ROLE app;
+CREATE TABLE t5 (id int, body text); CREATE TABLE t6 (id int, body text, note text); INSERT INTO t6 VALUES (1, '', 'plain');
+CREATE TABLE t7 (id int, body text, note text); INSERT INTO t7 VALUES (1, 'plain', '');
+CREATE TABLE t8 (id int PRIMARY KEY, body text, note text); INSERT INTO t8 VALUES (1, 'plain', '');
+CREATE TABLE t9 (id int, body text); CREATE TABLE t11 (id int, body text); CREATE VIEW shown AS SELECT id AS n, body AS b FROM t11;
+CREATE TABLE parts (id int, body text) PARTITION BY RANGE (id); CREATE TABLE part_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
+CREATE TABLE again (id int, body text); CREATE TABLE t12 (id int, body text); INSERT INTO t12 VALUES (1, '');
+CREATE VIEW folk AS SELECT id, code FROM people;
+";
+
+/// What a rule lets be copied takes its label along, and nothing else takes one.
+#[test]
+fn copies_bear_the_label_of_what_was_copied() {
+    let (bed, mut installation) = stage(&[EVERYTHING, COPYING]);
+    bed.admin("orders", TARGETS);
+    let text: String = COPIES
+        .iter()
+        .flat_map(|(copy, read, _)| {
+            [
+                format!("{copy};\n"),
+                format!("SELECT '>', '{}';\n", read.replace('\'', "''")),
+                format!("{read};\n"),
+            ]
+        })
+        .collect();
+    let finished = installation.psql(&text);
+    assert!(!finished.text().to_lowercase().contains("zqx-"), "{finished}");
+    for (copy, read, shown) in COPIES {
+        let marker = format!(">|{read}\n");
+        let (_, after) =
+            finished.stdout.split_once(&marker).unwrap_or_else(|| panic!("no {marker:?}: {finished}"));
+        assert_eq!(after.lines().next(), Some(*shown), "{copy}: {finished}");
+    }
+    // They are there, for whoever comes with another session, or after a restart.
+    for table in ["c1", "c3", "t5", "t9", "t11", "part_1", "again"] {
+        let count = format!("SELECT count(*) FROM {table} AS t WHERE t::text LIKE '%zqx-%'");
+        assert_eq!(bed.admin("orders", &count), "3", "{table}");
+    }
+    bed.admin("orders", "ALTER TABLE c3 RENAME TO other; ALTER TABLE other RENAME COLUMN c TO d");
+    installation.stop();
+    installation.start();
+    let finished = installation.psql(
+        "SELECT d FROM other;\nTABLE t5;\nSELECT note FROM t8 WHERE id = 1;\nSELECT name FROM people;\nSELECT id, body FROM scratch;\n\
+         SELECT c FROM c10;\nSELECT upper(body) FROM parts;\n",
+    );
+    assert!(!finished.text().to_lowercase().contains("zqx-"), "{finished}");
+    finished.says("[secret]").says("3|[secret]").says("2|");
+    installation.psql("COPY c1 TO STDOUT;\n").says("secret").says("refused");
     installation.finish();
 }
