@@ -18,6 +18,7 @@ pub mod permit;
 pub mod policy;
 pub mod protocol;
 pub mod sql;
+pub mod survey;
 pub mod text;
 pub mod undo;
 

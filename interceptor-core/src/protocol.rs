@@ -20,6 +20,7 @@ use crate::{
     mask::{Labelled, Mask},
     model::{Action, OutcomeStatus, Principal, RecordId, Spent},
     permit::{Circumstances, Denial, Held, Notice},
+    survey::{Depth, Survey},
     undo::{Pack, Restore},
 };
 
@@ -402,6 +403,11 @@ pub trait Protocol: Send + Sync {
     fn estimate(&self, action: &Action) -> Result<Box<dyn Estimating>, String>;
     /// What such a session asks for when it opens, as `principal` under these circumstances.
     fn to_estimate(&self, principal: &Principal, circumstances: &Circumstances) -> Opening;
+    /// A session of our own that looks at a database whose data is labelled so, behind the log-in for
+    /// [`Protocol::surveying`]; none for a protocol that has no columns.
+    fn survey(&self, labelled: Labelled, depth: Depth) -> Option<Box<dyn Survey>>;
+    /// What such a session asks for when it opens, as `principal`.
+    fn surveying(&self, principal: &Principal) -> Opening;
     /// The bytes of an out-of-band cancel request, to be sent on a connection of its own, with the TLS negotiation
     /// (if any) that `login` would do first.
     fn cancel(&self, key: &CancelKey) -> Bytes;

@@ -73,7 +73,7 @@ fn is_harmless(text: &str, lines: bool) -> bool {
 }
 
 /// Characters that draw nothing, or change how others are drawn.
-pub(crate) fn is_hidden(c: char) -> bool {
+pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || (c.is_whitespace() && c != ' ')
         || matches!(c,

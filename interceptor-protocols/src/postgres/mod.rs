@@ -11,6 +11,7 @@ use interceptor_core::{
     model::{Action, Principal},
     permit::Circumstances,
     protocol::{Asker, CancelKey, Decoder, Epoch, Login, Opening, Protocol, UpstreamTls},
+    survey::{Depth, Survey},
     undo::{Pack, Restore},
 };
 
@@ -44,6 +45,7 @@ mod refuse;
 mod restore;
 mod shown;
 mod startup;
+mod survey;
 mod turn;
 mod unveil;
 mod upstream;
@@ -102,6 +104,14 @@ impl Protocol for Postgres {
 
     fn to_estimate(&self, principal: &Principal, circumstances: &Circumstances) -> Opening {
         estimate::opening(principal, circumstances)
+    }
+
+    fn survey(&self, labelled: Labelled, depth: Depth) -> Option<Box<dyn Survey>> {
+        Some(Box::new(survey::PostgresSurvey::new(labelled, depth)))
+    }
+
+    fn surveying(&self, principal: &Principal) -> Opening {
+        survey::opening(principal)
     }
 
     fn cancel(&self, key: &CancelKey) -> Bytes {

@@ -2,16 +2,84 @@
 //!
 //! Promise: what takes a label from something is recorded before it is done.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use interceptor_core::{
     approval::words,
-    mask::Which,
-    model::{EventKind, ResourceName},
+    mask::{Cause, Detector, LabelSet, Labels, Place, Which},
+    model::{AgentName, EventKind, ResourceName},
+    survey::{Depth, SurveyedColumn},
 };
 
 use super::proxy::Daemon;
-use crate::control::api::Answer;
+use crate::{
+    control::api::{Answer, ColumnStatus, Errand, LabelStatus, Through},
+    proxy::{Surveyed, Surveying},
+    store::bindings::KeptBinding,
+};
+
+/// What is kept of columns, by their numbers.
+type Kept = BTreeMap<Place, Vec<KeptBinding>>;
 
 impl Daemon {
+    /// Looks at databases of a resource: their columns, and what became of it.
+    pub(super) async fn survey(
+        &self,
+        resource: ResourceName,
+        database: Option<String>,
+        agent: Option<AgentName>,
+        (depth, errand): (Depth, Errand),
+    ) -> (Vec<ColumnStatus>, Answer) {
+        let mut all = Vec::new();
+        match self.surveyed(&resource, database, agent, (depth, errand), &mut all).await {
+            Ok(answer) => (all, answer),
+            Err(text) => (Vec::new(), Answer::Failed { text }),
+        }
+    }
+
+    async fn surveyed(
+        &self,
+        resource: &ResourceName,
+        database: Option<String>,
+        agent: Option<AgentName>,
+        (depth, errand): (Depth, Errand),
+        all: &mut Vec<ColumnStatus>,
+    ) -> Result<Answer, String> {
+        if !self.rules.load().inventory.resources.contains_key(resource) {
+            return Err(format!("resources.toml has no `{resource}`"));
+        }
+        let bound = self.proxy.gate.bound();
+        let databases: BTreeSet<String> = match database {
+            Some(database) => [database].into(),
+            None => {
+                bound.kept(resource).await?.0.into_iter().map(|kept| kept.binding.called.database).collect()
+            }
+        };
+        if databases.is_empty() {
+            return Err(format!("nothing is bound at {resource} yet: say which database with --database"));
+        }
+        let mut user = String::new();
+        for database in &databases {
+            let surveying = Surveying {
+                resource: resource.clone(),
+                database: database.clone(),
+                agent: agent.clone(),
+                depth,
+                command: errand.words(),
+            };
+            let surveyed = surveying.run(&self.proxy).await;
+            let surveyed =
+                surveyed.map_err(|why| format!("{database} at {resource} cannot be looked at: {why}"))?;
+            let mut kept = Kept::new();
+            for one in bound.kept(resource).await?.0 {
+                kept.entry(one.binding.place).or_default().push(one);
+            }
+            user.clone_from(&surveyed.user);
+            all.extend(surveyed.columns.iter().map(|column| status(column, database, &surveyed, &kept)));
+        }
+        Ok(Answer::Surveyed { databases: databases.into_iter().collect(), user })
+    }
+
     /// Takes labels from columns that bear them for what they were called, or for what was copied into them.
     pub(super) async fn forget_labels(&self, resource: &ResourceName, what: Which) -> Answer {
         let failed = |text: String| Answer::Failed { text };
@@ -36,4 +104,44 @@ impl Daemon {
             Err(error) => failed(format!("nothing was forgotten: {error}")),
         }
     }
+}
+
+fn status(column: &SurveyedColumn, database: &str, surveyed: &Surveyed, kept: &Kept) -> ColumnStatus {
+    let Surveyed { labels, hidden, .. } = surveyed;
+    let word = |detector: Detector| {
+        Detector::WORDS.iter().find(|(_, one)| *one == detector).map_or("", |(word, _)| *word).to_owned()
+    };
+    ColumnStatus {
+        database: database.to_owned(),
+        schema: column.schema.clone(),
+        relation: column.relation.clone(),
+        kind: column.kind,
+        public: column.public,
+        column: column.name.clone(),
+        labels: borne(column, labels, kept),
+        hidden: !column.labels.and(*hidden).is_empty(),
+        sampled: column.sampled,
+        found: column.found.iter().map(|(detector, times)| (word(*detector), *times)).collect(),
+    }
+}
+
+/// The labels that a column bears, each with the best reason that is known.
+fn borne(column: &SurveyedColumn, labels: &Labels, kept: &Kept) -> Vec<LabelStatus> {
+    let whole = Place { column: 0, ..column.place };
+    let known = || [column.place, whole].into_iter().filter_map(|place| kept.get(&place)).flatten();
+    let all = labels.iter().enumerate().filter(|(place, _)| column.labels.contains(LabelSet::of(*place)));
+    let each = all.map(|(_, label)| {
+        let own = known().filter(|kept| kept.binding.label == label.name);
+        let active = own.filter(|kept| match &kept.binding.cause {
+            Cause::Pattern(pattern) => label.columns.iter().any(|one| one.to_string() == *pattern),
+            Cause::Copied(_) => true,
+        });
+        let first = active.min_by_key(|kept| kept.since);
+        let through = first.map_or(Through::Another, |kept| match &kept.binding.cause {
+            Cause::Pattern(pattern) => Through::Pattern(pattern.clone()),
+            Cause::Copied(record) => Through::Copied(*record),
+        });
+        LabelStatus { label: label.name.clone(), through, since: first.map(|kept| kept.since) }
+    });
+    each.collect()
 }

@@ -21,6 +21,9 @@ use crate::{
     telemetry,
 };
 
+/// How many columns go with one message: with the longest names that there are, those fit.
+const COLUMNS: usize = 24;
+
 /// Answers operators, for ever.
 pub(super) async fn serve(daemon: Arc<Daemon>) {
     let listener = match daemon.control.try_clone().and_then(channel::watch) {
@@ -50,7 +53,16 @@ pub(super) async fn serve(daemon: Arc<Daemon>) {
 async fn converse(daemon: &Daemon, socket: OwnedFd) -> anyhow::Result<()> {
     let channel = api::accepted(socket)?.into_async()?;
     let (envelope, _) = tokio::time::timeout(Duration::from_secs(10), channel.receive()).await??;
-    let answer = daemon.answer(envelope).await;
+    let (columns, answer) = match envelope {
+        Envelope {
+            version: api::VERSION,
+            request: Request::Survey { resource, database, agent, depth, errand },
+        } => daemon.survey(resource, database, agent, (depth, errand)).await,
+        envelope => (Vec::new(), daemon.answer(envelope).await),
+    };
+    for columns in columns.chunks(COLUMNS) {
+        channel.send(&Answer::Columns { columns: columns.to_vec() }, &[]).await?;
+    }
     channel.send(&answer, &[]).await?;
     Ok(())
 }
@@ -68,6 +80,9 @@ impl Daemon {
             Request::Release { run, reason, seconds } => self.release(run, reason, seconds),
             Request::Detach { run, reason } => self.detach(run, &reason),
             Request::Reload => self.reload().await,
+            Request::Survey { .. } => {
+                Answer::Failed { text: "a look at a database is answered in several messages".to_owned() }
+            }
             Request::ForgetLabels { resource, what } => self.forget_labels(&resource, what).await,
         }
     }

@@ -8,7 +8,8 @@ use std::{
 
 use interceptor_core::{
     mask::Which,
-    model::{AgentName, ConnectionId, Guarantee, Mode, ResourceName, RunId},
+    model::{AgentName, ConnectionId, Guarantee, Mode, RecordId, ResourceName, RunId},
+    survey::{Depth, RelationKind},
 };
 use nix::{
     errno::Errno,
@@ -69,6 +70,20 @@ pub enum Request {
     },
     /// Load the policy folder again.
     Reload,
+    /// Which columns there are, and which labels they bear. Answered in several messages, of which the last is
+    /// [`Answer::Surveyed`].
+    Survey {
+        /// Where.
+        resource: ResourceName,
+        /// In which database; none is all those that something is known to be bound in.
+        database: Option<String>,
+        /// As which agent; none where that makes no difference.
+        agent: Option<AgentName>,
+        /// How deep.
+        depth: Depth,
+        /// For what, in the words of the command line.
+        errand: Errand,
+    },
     /// Columns that are called so are not bound to labels any more.
     ForgetLabels {
         /// Where.
@@ -88,6 +103,18 @@ pub enum Answer {
     Runs {
         /// The live runs, oldest first.
         runs: Vec<RunStatus>,
+    },
+    /// To [`Request::Survey`], as often as there is more.
+    Columns {
+        /// Some columns.
+        columns: Vec<ColumnStatus>,
+    },
+    /// To [`Request::Survey`], at its end.
+    Surveyed {
+        /// The databases that were looked at.
+        databases: Vec<String>,
+        /// Who the sessions were there.
+        user: String,
     },
     /// Done as asked.
     Done {
@@ -122,6 +149,77 @@ pub struct Status {
     pub synced: u64,
     /// Whether the keeper answers; without it nothing new is allowed.
     pub keeper: bool,
+}
+
+/// What a look at a database is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Errand {
+    /// `labels show`.
+    Show,
+    /// `labels grants`.
+    Grants,
+    /// `labels scan`.
+    Scan,
+}
+
+impl Errand {
+    /// In the words of the command line.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Show => "labels show",
+            Self::Grants => "labels grants",
+            Self::Scan => "labels scan",
+        }
+    }
+}
+
+/// A column of a resource.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ColumnStatus {
+    /// The database.
+    pub database: String,
+    /// The schema.
+    pub schema: String,
+    /// The relation.
+    pub relation: String,
+    /// What that is.
+    pub kind: RelationKind,
+    /// Whether everybody may read all of the relation.
+    pub public: bool,
+    /// The column.
+    pub column: String,
+    /// The labels that it bears.
+    pub labels: Vec<LabelStatus>,
+    /// Whether the agent may not see it.
+    pub hidden: bool,
+    /// How many of its values were looked at.
+    pub sampled: u32,
+    /// In how many of them each detector found something.
+    pub found: Vec<(String, u32)>,
+}
+
+/// A label that a column bears.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LabelStatus {
+    /// Its name.
+    pub label: String,
+    /// Why it is borne.
+    pub through: Through,
+    /// Since when it is bound itself, in microseconds of the Unix epoch.
+    pub since: Option<i64>,
+}
+
+/// Why a column bears a label.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Through {
+    /// It was found by this pattern.
+    Pattern(String),
+    /// The statement with this record copied labelled data into it.
+    Copied(RecordId),
+    /// Another column's data comes into it: it is a view's, generated, or of a part, an heir or a whole of it.
+    Another,
 }
 
 /// A live run.
@@ -169,6 +267,15 @@ pub enum ControlError {
 
 /// Asks the daemon that listens at `path`.
 pub fn ask(path: &Path, request: Request) -> Result<Answer, ControlError> {
+    ask_for_many(path, request, |_| ())
+}
+
+/// The same, where [`Answer::Columns`] may come before the answer: those are for `column`.
+pub fn ask_for_many(
+    path: &Path,
+    request: Request,
+    mut column: impl FnMut(ColumnStatus),
+) -> Result<Answer, ControlError> {
     let down = |error: nix::Error| {
         let at = path.display().to_string();
         match error {
@@ -185,7 +292,12 @@ pub fn ask(path: &Path, request: Request) -> Result<Answer, ControlError> {
     connect(descriptor.as_raw_fd(), &address).map_err(down)?;
     let channel: Channel<Envelope, Answer> = Channel::from_socket(descriptor);
     channel.send(&Envelope { version: VERSION, request }, &[])?;
-    Ok(channel.receive()?.0)
+    loop {
+        match channel.receive()?.0 {
+            Answer::Columns { columns } => columns.into_iter().for_each(&mut column),
+            answer => return Ok(answer),
+        }
+    }
 }
 
 /// Why a caller is turned away.

@@ -49,6 +49,13 @@ impl PolicyGate {
         }
     }
 
+    /// Has what was found at the subject's resource kept. The error is for the operator.
+    pub async fn keep_bound(&self, subject: &Subject) -> Result<(), String> {
+        let Some(resource) = &subject.resource else { return Ok(()) };
+        let labels = Self::labels(&self.rules(), subject);
+        self.bound.keep(resource, |moved| self.moved(subject, &labels, moved)).await
+    }
+
     async fn kept(&self, subject: &Subject, held: &Held, records: Records) -> Result<(), String> {
         let (Some(resource), labels) = (&subject.resource, Self::labels(&self.rules(), subject)) else {
             return Ok(());
@@ -61,7 +68,7 @@ impl PolicyGate {
         {
             self.bound.of(resource).copied(&labels, action.carried(), record)?;
         }
-        self.bound.keep(resource, |moved| self.moved(subject, &labels, moved)).await
+        self.keep_bound(subject).await
     }
 
     /// Records that a labelled column is called otherwise; whether it could be.

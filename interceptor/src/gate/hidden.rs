@@ -8,7 +8,7 @@ use std::{
 use interceptor_core::{
     Held,
     mask::{Hiding, LabelSet, Labels, Mask, MaskKey},
-    model::{Action, Mode},
+    model::{Action, Mode, Phase, StatementFacts, Target, Verb},
 };
 
 use super::{NOBODY, PolicyGate, Rules, Subject};
@@ -89,6 +89,19 @@ impl PolicyGate {
             hidden = hidden.or(rules.policy.hidden(&subject.asks(action, (place, count), spent, &NOBODY)));
         }
         self.masks.of(labels, hidden)
+    }
+
+    /// The labels whose data the subject may not see in the answer to something that reads it.
+    pub fn hidden_from(&self, subject: &Subject) -> LabelSet {
+        let action = Action {
+            phase: Phase::Query,
+            text: String::new(),
+            binds: Vec::new(),
+            facts: StatementFacts::single(Verb::DataRead, Target::Resource).into(),
+        };
+        let rules = self.rules();
+        let spent = self.spent(&rules, subject);
+        rules.policy.hidden(&subject.asks(&action, (0, 1), spent, &NOBODY))
     }
 
     /// The labels of the subject's resource.

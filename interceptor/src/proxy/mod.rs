@@ -28,6 +28,7 @@ mod runs;
 mod seats;
 mod session;
 pub mod stream;
+mod survey;
 mod turns;
 mod workers;
 
@@ -53,6 +54,7 @@ pub use origin::Origins;
 pub use restore::{NotRestored, Restoring};
 pub use runs::{Released, Runs};
 pub use seats::Seats;
+pub use survey::{Surveyed, Surveying};
 pub use workers::Workers;
 
 use self::{dial::Dialler, flood::Told, registry::Registry};

@@ -62,6 +62,11 @@ impl<'a> OwnSession<'a> {
         Ok(Self { proxy, subject, stream, input, ledger })
     }
 
+    /// Whose exchanges they are.
+    pub(super) fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
     /// Waits for more input.
     pub(super) async fn read(&mut self) -> Result<(), String> {
         let read = self.stream.read_buf(&mut self.input).await.map_err(|error| error.to_string())?;

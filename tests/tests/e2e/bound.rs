@@ -205,3 +205,121 @@ fn copies_bear_the_label_of_what_was_copied() {
     installation.psql("COPY c1 TO STDOUT;\n").says("secret").says("refused");
     installation.finish();
 }
+
+/// Whatever bears a label is listed, through what, and since when; what was seen so is bound.
+#[test]
+fn every_labelled_column_is_shown() {
+    let (bed, installation) = stage(&[EVERYTHING, COPYING]);
+    bed.admin("orders", TARGETS);
+    let show = |more: &[&str]| installation.interceptor(&[&["labels", "show", "orders"], more].concat());
+    show(&[]).failed().says("say which database with --database");
+    show(&["--database", "nope"]).failed().says("cannot be looked at");
+    let shown = show(&["--database", "orders"]).succeeded();
+    let line = |finished: &interceptor_tests::Finished, column: &str| {
+        let line = finished.stdout.lines().find(|line| line.starts_with(column));
+        line.unwrap_or_else(|| panic!("no {column} in {finished}")).to_owned()
+    };
+    assert!(line(&shown, "public.people.code ").contains("its name"), "{shown}");
+    assert!(line(&shown, "public.seen.harmless ").contains("what the view shows"), "{shown}");
+    assert!(!shown.stdout.contains("people.name"), "{shown}");
+    // It was bound by that alone, and is shown without being told where to look.
+    bed.admin("orders", "ALTER TABLE people RENAME COLUMN code TO open");
+    installation
+        .psql("SELECT open FROM people WHERE id = 1;\nINSERT INTO t5 SELECT id, open FROM people;\n")
+        .says("[secret]");
+    let again = show(&[]).succeeded();
+    let since = |line: &str| line.split_whitespace().skip(2).take(2).collect::<Vec<_>>().join(" ");
+    let (before, after) = (line(&shown, "public.people.code "), line(&again, "public.people.open "));
+    assert_eq!(since(&before), since(&after));
+    assert!(after.contains("the pattern public.people.code"), "{again}");
+    let record = installation.ended("INSERT INTO t5").one("INSERT INTO t5").id();
+    assert!(line(&again, "public.t5.body ").contains(&format!("a copy, record {record}")), "{again}");
+    let records = installation.records();
+    let looks = records
+        .0
+        .iter()
+        .filter(|one| one.is_gates_own() && one.statement().contains("which columns there are"));
+    assert_eq!(looks.count(), 2, "each look is recorded");
+    installation.finish();
+}
+
+/// The grants keep the role from the columns by the server's own means.
+#[test]
+fn grants_do_the_same_at_the_server() {
+    let (bed, installation) = stage(&[EVERYTHING]);
+    bed.admin("orders", &format!("{TARGETS} GRANT SELECT ON people TO PUBLIC; RESET ROLE; CREATE ROLE narrow LOGIN; CREATE SCHEMA unreachable; CREATE TABLE unreachable.t (x int); CREATE SCHEMA \"a\"\"b\"; GRANT USAGE ON SCHEMA \"a\"\"b\" TO app; CREATE TABLE \"a\"\"b\".\"c d\" (x int)"));
+    let grants = installation
+        .interceptor(&["labels", "grants", "orders", "--database", "orders", "--role", "narrow"])
+        .succeeded();
+    bed.admin("orders", &grants.stdout);
+    let reads = |sql: &str| {
+        bed.admin("orders", &format!("SET ROLE narrow; DO $$ BEGIN PERFORM {sql}; EXCEPTION WHEN insufficient_privilege THEN RAISE NOTICE 'no'; SET my.no = 'no'; END $$; SELECT coalesce(current_setting('my.no', true), 'yes')"))
+    };
+    for (sql, may) in [
+        ("id, name FROM people", "yes"),
+        ("code FROM people", "no"),
+        ("* FROM people", "no"),
+        ("id FROM people WHERE code LIKE 'z%'", "no"),
+        ("p FROM people p", "no"),
+        ("id FROM seen", "yes"),
+        ("harmless FROM seen", "no"),
+        ("code FROM folk", "no"),
+        ("* FROM scratch", "yes"),
+        ("x FROM \"a\"\"b\".\"c d\"", "yes"),
+        ("x FROM unreachable.t", "no"),
+    ] {
+        assert_eq!(reads(sql), may, "{sql}: {grants}");
+    }
+    // What a rule lets the agent see is granted.
+    installation.put_policy(
+        "30-sees.cedar",
+        "@id(\"sees\") permit (principal, action == Action::\"see\", resource is Label);",
+    );
+    installation.interceptor(&["reload"]).succeeded();
+    let grants = installation.interceptor(&["labels", "grants", "orders", "--role", "narrow"]).succeeded();
+    bed.admin("orders", &grants.stdout);
+    assert_eq!(reads("code FROM people"), "yes");
+    installation.finish();
+}
+
+/// What looks as if it needed a label is proposed, and the proposal is one that holds.
+#[test]
+fn labels_are_proposed_without_a_value() {
+    let (bed, installation) = stage(&[EVERYTHING]);
+    bed.admin(
+        "orders",
+        "SET ROLE app; CREATE TABLE contacts (id int, reach text, home_phone text, remark text, raw bytea); INSERT INTO contacts \
+         SELECT n, 'walter' || n || '@example.org', '1', 'nothing', 'walter@example.org' FROM generate_series(1, 300) AS n; \
+         CREATE TABLE locked (token text); RESET ROLE; CREATE TABLE foreigners (email text)",
+    );
+    let scan = || installation.interceptor(&["labels", "scan", "orders", "--database", "orders"]).succeeded();
+    let proposed = scan();
+    for part in [
+        "\"public.contacts.reach\", # email in 200 of 200 values",
+        "\"public.contacts.raw\", # email in 200 of 200 values",
+        "\"public.contacts.home_phone\", # it is called phone",
+        "\"public.locked.token\", # it is called token",
+        "\"public.foreigners.email\", # it is called email",
+        "\"public.users.email\"",
+    ] {
+        assert!(proposed.stdout.contains(part), "no {part}: {proposed}");
+    }
+    for no in ["walter", "people.code", "contacts.id", "remark"] {
+        assert!(!proposed.stdout.contains(no), "{no}: {proposed}");
+    }
+    let path = installation.places().configuration().join("labels.toml");
+    let mut labels = std::fs::read_to_string(&path).unwrap();
+    let added = proposed
+        .stdout
+        .lines()
+        .filter(|line| !line.starts_with("+++"))
+        .filter_map(|line| line.strip_prefix('+'));
+    added.for_each(|line| labels += &format!("{line}\n"));
+    std::fs::write(&path, labels).unwrap();
+    installation.interceptor(&["reload"]).succeeded();
+    scan().says("nothing that has no label");
+    installation.psql("SELECT reach, remark FROM contacts WHERE id = 7;\n").says("[email]|nothing");
+    let export = installation.interceptor(&["--json", "audit", "export", "--format", "jsonl"]).succeeded();
+    assert!(!export.stdout.contains("walter"));
+    installation.finish();
+}

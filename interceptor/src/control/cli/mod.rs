@@ -7,6 +7,8 @@ mod ca;
 mod checkpoint;
 mod doctor;
 mod init;
+mod label_grants;
+mod label_scan;
 mod labels;
 mod ocsf;
 mod output;
@@ -70,7 +72,7 @@ enum Command {
     Approvals(approvals::Command),
     /// Do not carry policy out at a resource, for at most an hour; recorded, told, and to be reviewed by somebody else.
     BreakGlass(break_glass::Break),
-    /// See what bears which label.
+    /// See what bears a label, and label more.
     #[command(subcommand)]
     Labels(labels::Command),
     /// Show, or bring back, what a statement changed that a rule with `@undo` was about.

@@ -293,7 +293,7 @@ pub(super) fn finish(printer: &Printer, answer: Answer) -> Result<ExitCode, Fail
         Answer::Done { text } if printer.is_json() => printer.json(&serde_json::json!({ "done": text }))?,
         Answer::Done { text } => printer.line(&text)?,
         Answer::Failed { text } => return Err(Failure::no(text)),
-        Answer::Status(_) | Answer::Runs { .. } => {
+        Answer::Status(_) | Answer::Runs { .. } | Answer::Columns { .. } | Answer::Surveyed { .. } => {
             return Err(Failure::host("the daemon answered another question than was asked: restart it"));
         }
     }
