@@ -247,7 +247,7 @@ pub(crate) mod tests {
         bound.keep(&orders(), tell).await.unwrap();
         assert_eq!(told.lock().unwrap()[0].to.to_string(), "public.customers.open");
         let again = Bound::new(shelf).had(&orders()).await;
-        assert_eq!(again.of(&labels(), 5, 20_000).unwrap()[0].1, "open");
+        assert_eq!(again.of(&labels(), 5, 20_000).unwrap()[0].called, "open");
     }
 
     #[tokio::test]

@@ -175,6 +175,17 @@ pub struct Moved {
     pub to: Called,
 }
 
+/// What a column of a relation is bound to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundColumn {
+    /// Its number; 0 is all of them.
+    pub number: i16,
+    /// What it was called when it was last seen.
+    pub called: String,
+    /// The labels.
+    pub labels: LabelSet,
+}
+
 /// A relation as the catalogue showed it.
 #[derive(Debug)]
 pub struct Seen<'a> {
@@ -314,15 +325,14 @@ impl Bindings {
         }
     }
 
-    /// The labels that columns of a relation are bound to: each with the column's number and what it was called last.
-    /// None where it is not known.
-    pub fn of(&self, labels: &Labels, database: u32, relation: u32) -> Option<Vec<(i16, String, LabelSet)>> {
+    /// What the columns of a relation are bound to; none where that is not known.
+    pub fn of(&self, labels: &Labels, database: u32, relation: u32) -> Option<Vec<BoundColumn>> {
         let state = self.read();
         let State::Known(table) = &*state else { return None };
         let bound = table.bound.get(&(database, relation)).into_iter().flatten();
         let each = bound.filter_map(|binding| {
-            let carried = active(labels, binding)?;
-            Some((binding.place.column, binding.called.column.clone(), carried))
+            let labels = active(labels, binding)?;
+            Some(BoundColumn { number: binding.place.column, called: binding.called.column.clone(), labels })
         });
         Some(each.collect())
     }
@@ -561,7 +571,7 @@ mod tests {
 
     fn bears(bindings: &Bindings, relation: u32, column: i16) -> bool {
         let of = bindings.of(&labels(LABELS), 5, relation).expect("it is known");
-        of.into_iter().any(|(number, _, set)| (number == column || number == 0) && !set.is_empty())
+        of.iter().any(|one| one.number == column || one.number == 0)
     }
 
     fn look(bindings: &Bindings, seen: &Seen<'_>) {

@@ -14,8 +14,8 @@ mod provenance;
 mod set;
 
 pub use bindings::{
-    Awaited, Binding, Bindings, Called, Cause, Change, Keeping, MOST as MOST_BINDINGS, Moved, News, Place,
-    Seen, Which,
+    Awaited, Binding, Bindings, BoundColumn, Called, Cause, Change, Keeping, MOST as MOST_BINDINGS, Moved,
+    News, Place, Seen, Which,
 };
 pub use detect::{Detector, Detectors};
 pub use form::Form;

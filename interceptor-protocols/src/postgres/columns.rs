@@ -11,7 +11,7 @@ use std::{
 };
 
 use interceptor_core::{
-    mask::{LabelSet, Labelled, Labels, Seen},
+    mask::{BoundColumn, LabelSet, Labelled, Labels, Seen},
     sql::Column,
 };
 
@@ -129,9 +129,8 @@ impl Kin {
 struct Reading<'a> {
     kin: &'a Kin,
     labels: &'a Labels,
-    /// What the columns of each relation are bound to: their numbers, and what they were called last. None where that
-    /// is not known.
-    bound: BTreeMap<u32, Option<Vec<(i16, String, LabelSet)>>>,
+    /// What the columns of each relation are bound to; none where that is not known.
+    bound: BTreeMap<u32, Option<Vec<BoundColumn>>>,
     families: BTreeMap<u32, Vec<u32>>,
     all: Cell<Option<LabelSet>>,
 }
@@ -181,17 +180,13 @@ impl Reading<'_> {
     /// What the column called so is bound to.
     fn bound(&self, oid: u32, relation: &Relation, column: &str) -> LabelSet {
         let Some(Some(bound)) = self.bound.get(&oid) else { return LabelSet::ALL };
-        let is_it = |number: i16, called: &str| match number {
+        let is_it = |BoundColumn { number, called, .. }: &&BoundColumn| match *number {
             0 => true,
             // A partition's columns are not asked for. Where it was called otherwise, it may be any.
             _ if relation.columns.is_empty() => called == column || !self.is_a_name(oid, called),
-            _ => relation.columns.iter().any(|raw| raw.number == number && raw.name == column),
+            _ => relation.columns.iter().any(|raw| raw.number == *number && raw.name == column),
         };
-        bound
-            .iter()
-            .filter(|(number, called, _)| is_it(*number, called))
-            .map(|(.., labels)| *labels)
-            .collect()
+        bound.iter().filter(is_it).map(|bound| bound.labels).collect()
     }
 
     /// Whether a column of the relation's family is called so.
