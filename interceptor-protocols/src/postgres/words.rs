@@ -75,6 +75,8 @@ pub(super) fn message(tag: u8, body: Bytes, words: Words<'_>) -> Bytes {
             let Ok(text) = fields.text() else { break };
             let text = String::from_utf8_lossy(&text).into_owned();
             let said = match (kind, words) {
+                // Where in a value the server stopped reading it.
+                (b'P', Words::Withheld) => continue,
                 (kind, _) if PLAIN.contains(&kind) => text,
                 (kind, Words::Withheld) if NAMES.contains(&kind) => text,
                 // Detail, hint, context, and the statements of functions.
@@ -89,11 +91,30 @@ pub(super) fn message(tag: u8, body: Bytes, words: Words<'_>) -> Bytes {
     out.finish()
 }
 
-/// Whether the code says that the statement was refused for its names or its form, or for the server's own reasons:
-/// before a row was read, or whatever is in it.
+/// Whether the statement was refused for its names or its form, or for the server's own reasons: before a row was read,
+/// or whatever is in it.
+///
+/// A code that says so is not enough. `ssn::regclass` reads a name out of a row, and fails with the same code as a name in
+/// the text; but what is wrong in the text has a position there, and nothing that it was read out of.
 fn is_about_names(body: &Bytes) -> bool {
-    let code = super::upstream::ErrorFields::read(body.clone()).code;
-    matches!(code.get(..2), Some("08" | "0A" | "25" | "28" | "3D" | "3F" | "42" | "53" | "55" | "57"))
+    /// `insufficient_privilege`: about objects, and without a position.
+    const PRIVILEGE: &str = "42501";
+    let (mut code, mut in_text, mut inside) = (String::new(), false, false);
+    let mut fields = Fields::new(body.clone());
+    while let Ok(kind @ 1..) = fields.u8() {
+        let Ok(text) = fields.text() else { return false };
+        match kind {
+            b'C' => code = String::from_utf8_lossy(&text).into_owned(),
+            b'P' => in_text = true,
+            b'W' | b'p' | b'q' => inside = true,
+            _ => {}
+        }
+    }
+    match code.get(..2) {
+        Some("08" | "25" | "28" | "53" | "55" | "57") => !inside,
+        Some("0A" | "3D" | "3F" | "42") => !inside && (in_text || code == PRIVILEGE),
+        _ => false,
+    }
 }
 
 /// A NotificationResponse: its payload may come from anybody.
@@ -193,6 +214,24 @@ mod tests {
         let told = message(b'E', Bytes::from_static(body), Words::Looked(&hiding));
         let text = String::from_utf8_lossy(&told);
         assert!(text.contains("invalid input: \"[masked]\"") && !text.contains("6789"), "{text}");
+    }
+
+    #[test]
+    fn words_are_about_names_where_they_stand_in_the_text() {
+        let hiding = hiding();
+        for (body, shown) in [
+            (&b"SERROR\0C42P01\0Mrelation \"x\" does not exist\0P15\0\0"[..], true),
+            (b"SERROR\0C42501\0Mpermission denied for x\0\0", true),
+            (b"SERROR\0C57014\0Mcancelled x\0\0", true),
+            (b"SERROR\0C42P01\0Mrelation \"x\" does not exist\0\0", false),
+            (b"SERROR\0C42601\0Msyntax error at or near \"x\"\0P4\0Winvalid type name\0\0", false),
+            (b"SERROR\0C22P02\0Minvalid \"x\"\0P4\0\0", false),
+        ] {
+            let told = message(b'E', Bytes::from_static(body), Words::Named(&hiding));
+            let text = String::from_utf8_lossy(&told);
+            assert_eq!(!text.contains("withheld"), shown, "{text}");
+            assert!(!text.contains("P4\0"), "{text}");
+        }
     }
 
     #[test]
