@@ -99,9 +99,13 @@ impl Logins {
 
     /// Runs the product for the installation at `root` in a log-in session of `user`.
     pub fn interceptor(&self, user: &str, root: &Path, arguments: &[&str]) -> Finished {
-        let mut words = vec!["/run/product/interceptor".to_owned(), "--root".to_owned()];
-        words.push(root.display().to_string());
-        words.extend(arguments.iter().map(|word| (*word).to_owned()));
+        let root = root.display().to_string();
+        let words = [&["/run/product/interceptor", "--root", &root], arguments].concat();
+        Job::start(self.session(user, &words), "").finish(PATIENCE)
+    }
+
+    /// A command in a log-in session of `user`, not yet started.
+    pub fn session(&self, user: &str, words: &[&str]) -> Command {
         let line: Vec<String> =
             words.iter().map(|word| format!("'{}'", word.replace('\'', "'\\''"))).collect();
         let mut command = Command::new(places::tool("ssh"));
@@ -116,6 +120,6 @@ impl Logins {
             self.path("log").display()
         ));
         command.arg(format!("{user}@here")).arg(line.join(" "));
-        Job::start(command, "").finish(PATIENCE)
+        command
     }
 }

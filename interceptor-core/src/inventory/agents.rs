@@ -6,7 +6,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    Agent, Hint,
+    Agent, Hint, Inventory,
     load::{Item, Reader},
 };
 use crate::model::{AgentName, GroupName};
@@ -125,6 +125,14 @@ fn ambiguities(reader: &mut Reader<'_>, hints: &[PlacedHint]) {
                 );
             }
         }
+    }
+}
+
+impl Inventory {
+    /// Whether a hint says that this executable is an agent's.
+    pub fn is_an_agents(&self, executable: &str) -> bool {
+        let hints = self.agents.values().flat_map(|agent| &agent.hints);
+        hints.filter_map(|hint| hint.executable.as_deref()).any(|one| one == executable)
     }
 }
 

@@ -229,6 +229,8 @@ pub enum EventKind {
     Uncovered,
     /// Requests for approval came to nothing: what they rested on changed.
     Voided,
+    /// A person vouched that a captured run is their own log-in session.
+    Vouched,
     /// Root broke the glass: for a while, policy is not carried out at a resource.
     GlassBroken,
     /// The glass is whole again.

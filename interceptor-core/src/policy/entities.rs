@@ -178,6 +178,15 @@ impl Policy {
             ("guarantee", one_of(&types.guarantee, guarantee(asked.run.guarantee))),
             ("mode", one_of(&types.mode, if observed { "observe" } else { "enforce" })),
             ("launcher_user", text(launcher)),
+            (
+                "person",
+                text(
+                    asked
+                        .person
+                        .and_then(|uid| self.inventory.by_uid(uid))
+                        .map_or("", |person| person.name.as_str()),
+                ),
+            ),
             ("executable", hint(process.and_then(|process| process.executable.as_ref()))),
             ("argv0", hint(process.and_then(|process| process.argv.first()))),
         ];

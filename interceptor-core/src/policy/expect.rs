@@ -204,6 +204,7 @@ impl Trial {
             approvals: &self.approvals,
             spent: self.spent,
             now: self.now,
+            person: None,
         })
     }
 }

@@ -83,6 +83,8 @@ pub struct Asked<'a> {
     pub spent: Spent,
     /// The time, in seconds of the Unix epoch.
     pub now: i64,
+    /// The user of the log-in session that the process is in, where its person says, of late, that the run is theirs.
+    pub person: Option<u32>,
 }
 
 /// Why a policy could not even be begun. A bug of ours, or of the shipped schema.

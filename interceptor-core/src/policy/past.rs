@@ -51,6 +51,7 @@ impl<'a> Past<'a> {
             approvals: &self.approvals,
             spent: self.spent,
             now: self.request.at / 1_000_000,
+            person: None,
         }
     }
 }

@@ -7,7 +7,7 @@ use cedar_policy::{EntityId, EntityTypeName, EntityUid, Schema};
 use super::LoadError;
 
 /// The version of [`BASE`]. It is part of the policy's hash.
-pub const SCHEMA_VERSION: u32 = 4;
+pub const SCHEMA_VERSION: u32 = 5;
 
 /// The shipped base.
 pub const BASE: &str = include_str!("schema.cedarschema");

@@ -12,6 +12,7 @@ mod operators;
 mod proxy;
 pub mod run;
 mod undo;
+mod vouch;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
 

@@ -356,6 +356,7 @@ impl Daemon {
         self.proxy.registry.end_run(run, &Ending::Killed);
         let events = self.proxy.origins.catch_up();
         self.proxy.record(events);
+        self.proxy.gate.vouched().forget(run);
         if let Some(live) = self.proxy.runs.end(run) {
             let missed = self.proxy.flood.forget(run);
             if missed > 0 {

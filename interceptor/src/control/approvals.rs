@@ -65,6 +65,13 @@ pub enum Request {
         /// The statement.
         text: String,
     },
+    /// A run is the caller's own log-in session.
+    Vouch {
+        /// The run.
+        run: RunId,
+        /// For how long that is to be believed, in seconds.
+        seconds: u64,
+    },
     /// Break the glass.
     BreakGlass {
         /// Where.
@@ -133,6 +140,11 @@ pub enum Answer {
     },
     /// To [`Request::Undo`].
     Undone {
+        /// What, in words.
+        text: String,
+    },
+    /// To [`Request::Vouch`].
+    Vouched {
         /// What, in words.
         text: String,
     },

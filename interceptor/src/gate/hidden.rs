@@ -83,10 +83,14 @@ impl PolicyGate {
         if labels.is_empty() || (stance.mode == Mode::Observe && stance.glass.is_none()) {
             return Mask::Nothing;
         }
-        let mut hidden = LabelSet::NONE;
+        let (mut hidden, nobody) = (LabelSet::NONE, NOBODY);
         for (place, action) in actions {
             let spent = self.spent(rules, subject);
-            hidden = hidden.or(rules.policy.hidden(&subject.asks(action, (place, count), spent, &NOBODY)));
+            let asked = subject.asks(action, (place, count), spent, &nobody);
+            // What the agent may not see, its person may.
+            let person = asked.person.and_then(|uid| rules.inventory.by_uid(uid));
+            let from_person = person.map_or(LabelSet::ALL, |person| rules.policy.hidden_from(person, &asked));
+            hidden = hidden.or(rules.policy.hidden(&asked).and(from_person));
         }
         self.masks.of(labels, hidden)
     }

@@ -16,6 +16,7 @@ mod spent;
 mod subject;
 mod terms;
 mod uncover;
+mod vouched;
 mod wanted;
 
 use std::{
@@ -54,6 +55,7 @@ pub use session::SessionGate;
 pub use spent::{Tallies, Tally};
 pub use subject::Subject;
 pub use uncover::Uncovered;
+pub use vouched::{Login, Vouched};
 
 use crate::{
     approval::{Approvals, Packs},
@@ -103,6 +105,7 @@ pub struct PolicyGate {
     approvals: Approvals,
     packs: Packs,
     bound: Bound,
+    vouched: Arc<Vouched>,
     passed: Passed,
     clear: Clear,
     glass: Glass,
@@ -128,6 +131,7 @@ impl PolicyGate {
             approvals,
             packs,
             bound,
+            vouched: Arc::default(),
             passed: Passed::default(),
             clear: Clear::default(),
             glass: Glass::default(),
@@ -143,6 +147,11 @@ impl PolicyGate {
     /// Undo packs.
     pub fn packs(&self) -> &Packs {
         &self.packs
+    }
+
+    /// Whose log-in sessions runs are.
+    pub fn vouched(&self) -> &Arc<Vouched> {
+        &self.vouched
     }
 
     /// What is bound to labels.

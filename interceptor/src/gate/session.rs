@@ -131,7 +131,10 @@ impl Memory {
         let spent = gate.spent(&self.rules, subject);
         let judgement = ask(&self.rules, subject, action, (0, 1), spent, &NOBODY);
         let policy = &self.rules.policy;
-        let steady = matches!(judgement, Judgement::Allowed { .. }) && policy.is_steady(&action.facts);
+        // A person is believed for a while.
+        let steady = matches!(judgement, Judgement::Allowed { .. })
+            && policy.is_steady(&action.facts)
+            && !subject.is_a_persons();
         let free = terms::has_none(&self.rules, self.stance, action, &judgement);
         let terms = if free { Bound::Free } else { Bound::Within };
         let mut settled = Settled::new(self.stance, vec![judgement]);

@@ -7,7 +7,7 @@ use interceptor_core::{
     policy::Asked,
 };
 
-use super::now_us;
+use super::{Login, now_us};
 use crate::store::{RequestHead, Who};
 
 /// The run, and as much of the connection and session as there is.
@@ -23,6 +23,8 @@ pub struct Subject {
     pub protocol: &'static str,
     /// Who the session is upstream.
     pub principal: Principal,
+    /// The log-in session that its process is in, unless an agent is above it.
+    pub login: Option<Login>,
 }
 
 impl Subject {
@@ -34,12 +36,18 @@ impl Subject {
             resource: Some(session.resource.clone()),
             protocol: session.protocol,
             principal: session.principal.clone(),
+            login: None,
         }
     }
 
     /// The process that connected, where it is known.
     pub fn process(&self) -> Option<&ProcessFacts> {
         self.connection.as_deref().map(|connection| connection.process.as_ref())
+    }
+
+    /// Whether a person says, of late, that it is theirs.
+    pub(super) fn is_a_persons(&self) -> bool {
+        self.login.as_ref().is_some_and(|login| login.of(self.run.id).is_some())
     }
 
     /// The question of one statement among several, after so much was spent and so many have approved.
@@ -61,6 +69,7 @@ impl Subject {
             approvals,
             spent,
             now: now_us() / 1_000_000,
+            person: self.login.as_ref().and_then(|login| login.of(self.run.id)),
         }
     }
 

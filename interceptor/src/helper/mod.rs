@@ -36,7 +36,7 @@ pub use confine::{Confined, confine};
 pub use ground::{Accounts, GroundError};
 pub use listeners::{Listeners, cpus};
 pub use roles::{Roles, keeper_channel, proxy_channel};
-pub use runs::cgroup_before;
+pub use runs::{CGROUP_BEFORE, cgroup_before};
 
 use self::{cgroup::Tree, messages::Ports, roles::Handed, supervisor::Supervisor};
 use crate::{launch, places::Places};

@@ -25,7 +25,7 @@ use crate::{
 /// How often a run whose processes were attached is looked at.
 const LEFT: Duration = Duration::from_millis(200);
 /// The claim that says where attached processes came from.
-const CGROUP_BEFORE: &str = "cgroup_before";
+pub const CGROUP_BEFORE: &str = "cgroup_before";
 
 /// What the proxy says of a run that may be.
 pub(super) struct Accepted {

@@ -4,6 +4,7 @@
 //! above the living, so that a connection's ancestry is what was recorded and never what a pid means later.
 //! Executable and argv are hints. Nothing here decides anything.
 
+pub mod login;
 mod tree;
 
 pub use tree::{Observed, ProcessId, Tree};

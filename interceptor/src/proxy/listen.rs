@@ -95,6 +95,7 @@ fn nobody(run: &Arc<Run>) -> Subject {
         resource: None,
         protocol: "dns",
         principal: Principal::default(),
+        login: None,
     }
 }
 
@@ -212,6 +213,7 @@ async fn pass(
         resource: resource.clone(),
         protocol: "pass",
         principal: Principal::default(),
+        login: None,
     };
     let Some(name) = resource.or_else(|| "released".parse().ok()) else { return reset(stream) };
     let shown = OpenSession { connection: connection.id, run: run.id, resource: name, since: now_us() };
@@ -236,6 +238,7 @@ async fn unknown(proxy: &Proxy, connection: &Arc<Connection>, why: &str, stream:
         resource: None,
         protocol: "",
         principal: Principal::default(),
+        login: None,
     };
     let action = Action {
         phase: Phase::Connect,

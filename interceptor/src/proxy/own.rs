@@ -54,6 +54,7 @@ impl<'a> OwnSession<'a> {
             resource: Some(resource.name.clone()),
             protocol: protocol.name(),
             principal: principal.clone(),
+            login: None,
         };
         let opening = opening(protocol);
         let opened = proxy.dialler.open(resource, protocol, &run.agent, principal, &opening).await;

@@ -27,7 +27,8 @@ use super::{
     turns::Turn,
 };
 use crate::{
-    gate::{Ledger, Rules, SessionGate, Subject, now_us},
+    gate::{Ledger, Login, Rules, SessionGate, Subject, now_us},
+    identity::login,
     keeper::credentials,
     telemetry,
     tls::{
@@ -184,7 +185,7 @@ impl Caller<'_> {
         let agent = &self.connection.run.agent;
         let principal = self.principal(&opening.claimed);
         let session = self.session(principal.clone());
-        let subject = Arc::new(Subject::of_session(&session));
+        let subject = Arc::new(Subject { login: self.login(), ..Subject::of_session(&session) });
         // Registered before it is judged: a policy that changes in between still finds it.
         let (registered, mut told) = self.proxy.registry.register(
             OpenSession {
@@ -255,6 +256,21 @@ impl Caller<'_> {
                 last(&mut client, &word).await.map(|()| None)
             }
         }
+    }
+
+    /// The log-in session that the process is in, unless what agents are known by stands above it.
+    fn login(&self) -> Option<Login> {
+        let process = &self.connection.process;
+        let above = process.ancestry.iter().map(|ancestor| &ancestor.executable);
+        let inventory = &self.rules.inventory;
+        let is_an_agents = |executable: &Option<String>| {
+            executable.as_deref().is_some_and(|executable| inventory.is_an_agents(executable))
+        };
+        if std::iter::once(&process.executable).chain(above).any(is_an_agents) {
+            return None;
+        }
+        let uid = login::of(process.pid, process.start_time)?;
+        Some(Login { uid, vouched: self.proxy.gate.vouched().clone() })
     }
 
     /// Who the session will be upstream, whoever it claims to be.

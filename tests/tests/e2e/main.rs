@@ -26,6 +26,7 @@ mod masking;
 mod migrations;
 mod operate;
 mod past;
+mod person;
 mod protocol;
 mod rude;
 mod rude_wire;

@@ -43,6 +43,8 @@ pub(super) enum Command {
     Deny(Deny),
     /// Ask for approval of a statement before the agent sends it.
     Ask(AskAhead),
+    /// Say that a run is your own log-in session: for a while, policy knows you there as `context.person`.
+    Vouch(Vouch),
     /// Say what was found in the records of a break-glass; the next one waits for that.
     Review(break_glass::Review),
 }
@@ -68,6 +70,16 @@ pub(super) struct AskAhead {
     /// The database; the one where the run has a session.
     #[arg(long)]
     database: Option<String>,
+}
+
+/// Arguments of `approvals vouch`.
+#[derive(Debug, Args)]
+pub(super) struct Vouch {
+    /// The run, as `ps` prints it: a log-in session of yours that `attach` has captured. Say it from another one.
+    run: RunId,
+    /// For how long, such as `30m`; at most 8 hours.
+    #[arg(long = "for", value_name = "TIME", value_parser = time)]
+    time: SignedDuration,
 }
 
 /// Arguments of `approvals approve`.
@@ -158,6 +170,14 @@ pub(super) fn run(places: &Places, printer: &Printer, command: Command) -> Resul
             }
             Ok(ExitCode::SUCCESS)
         }
+        Command::Vouch(Vouch { run, time }) => {
+            let seconds = u64::try_from(time.as_secs()).unwrap_or(0);
+            match ask(places, Request::Vouch { run, seconds })? {
+                Answer::Vouched { text } => printer.line(&text)?,
+                other => return Err(unexpected(other)),
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Review(options) => break_glass::review(places, printer, options),
     }
 }
@@ -180,7 +200,8 @@ pub(super) fn unexpected(answer: Answer) -> Failure {
         | Answer::Asked { .. }
         | Answer::Glass { .. }
         | Answer::Images { .. }
-        | Answer::Undone { .. } => {
+        | Answer::Undone { .. }
+        | Answer::Vouched { .. } => {
             Failure::host("the daemon answered another question than was asked: restart it")
         }
     }

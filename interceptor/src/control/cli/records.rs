@@ -190,6 +190,7 @@ fn event_word(kind: EventKind) -> (&'static str, Tone) {
         EventKind::Recovered => ("recover", Tone::Notice),
         EventKind::Decided => ("approval", Tone::Notice),
         EventKind::Uncovered => ("uncovered", Tone::Notice),
+        EventKind::Vouched => ("person", Tone::Notice),
         EventKind::Voided => ("approval", Tone::Faint),
         EventKind::GlassBroken => ("GLASS", Tone::Bad),
         EventKind::GlassMended | EventKind::GlassReviewed => ("glass", Tone::Notice),

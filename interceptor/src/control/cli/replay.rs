@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// What the record does not tell, so that a rule which reads it may come out differently.
-const NOT_TOLD: [&str; 3] = ["launcher_user", "sha256", "approvals"];
+const NOT_TOLD: [&str; 4] = ["launcher_user", "sha256", "approvals", "person"];
 
 /// How long what was spent counts, in microseconds.
 const HOUR_US: i64 = 3_600_000_000;

@@ -355,6 +355,7 @@ fn is_the_runs_doing(kind: EventKind) -> bool {
         | EventKind::GlassBroken
         | EventKind::GlassMended
         | EventKind::GlassReviewed
+        | EventKind::Vouched
         | EventKind::LabelMoved
         | EventKind::LabelForgotten
         | EventKind::RunFrozen
