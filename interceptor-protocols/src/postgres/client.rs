@@ -225,6 +225,8 @@ impl PostgresDecoder {
     }
 
     fn judge(&mut self, work: Work) -> Result<Step, DecodeError> {
+        // Once: what is known holds for these, and rows that come when there are more are not shown.
+        self.copies = self.bindings.copies();
         match work {
             Work::Query { .. } => self.judge_query(work),
             Work::Parse { .. } => self.judge_parse(work),
@@ -551,7 +553,7 @@ impl PostgresDecoder {
         // Each of its own counts as one.
         let copies = |action: &&Action| !action.carried().is_empty();
         let own = u64::try_from(actions.iter().filter(copies).count()).unwrap_or(u64::MAX);
-        let judged_at = self.bindings.copies().wrapping_add(own);
+        let judged_at = self.copies.wrapping_add(own);
         self.asked = Some(Asked {
             number,
             what,

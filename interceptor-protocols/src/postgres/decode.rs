@@ -105,6 +105,8 @@ pub(super) struct PostgresDecoder {
     pub(super) labels: Arc<Labels>,
     /// What is bound to them.
     pub(super) bindings: Arc<Bindings>,
+    /// How many copies of labelled data had been made when what is judged now was begun to be.
+    pub(super) copies: u64,
     /// What was hidden last, for what answers nothing that was asked; none before anything was.
     pub(super) mask: Option<Mask>,
 }
@@ -146,6 +148,7 @@ impl PostgresDecoder {
             meter: Meter::new(),
             labels,
             bindings,
+            copies: 0,
             mask: None,
         }
     }
@@ -235,7 +238,12 @@ impl PostgresDecoder {
 
     /// Now, as far as answers of the catalogue go.
     pub(super) fn moment(&self) -> Moment {
-        Moment { changes: self.turns.changes(), segment: self.segment, epoch: Some(self.turns.epoch()) }
+        Moment {
+            changes: self.turns.changes(),
+            segment: self.segment,
+            copies: self.copies,
+            epoch: Some(self.turns.epoch()),
+        }
     }
 
     /// Notes a setting that the server reports.

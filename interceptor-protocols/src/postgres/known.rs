@@ -29,6 +29,8 @@ pub(super) struct Moment {
     pub(super) changes: u64,
     /// The stretch of messages between two Syncs.
     pub(super) segment: u64,
+    /// How many copies of labelled data had been made at the resource.
+    pub(super) copies: u64,
     /// The resource's epoch. None where the answer was that of an older snapshot.
     pub(super) epoch: Option<u64>,
 }
@@ -37,6 +39,7 @@ impl Moment {
     /// Whether what was true then can be taken for true `now`.
     fn holds(self, now: Self) -> bool {
         self.changes == now.changes
+            && self.copies == now.copies
             && (self.segment == now.segment || self.epoch.is_some() && self.epoch == now.epoch)
     }
 }
@@ -277,7 +280,7 @@ mod tests {
     }
 
     fn at(changes: u64, segment: u64, epoch: u64) -> Moment {
-        Moment { changes, segment, epoch: Some(epoch) }
+        Moment { changes, segment, copies: 0, epoch: Some(epoch) }
     }
 
     #[test]
@@ -297,6 +300,15 @@ mod tests {
         known.learn(at(0, 2, 8), Ok(answer(&["c"])));
         assert!(known.answer(&question(&["a", "c"]), at(0, 2, 8)).is_none(), "one part is too old");
         assert!(known.answer(&question(&["c"]), at(0, 3, 8)).is_some());
+    }
+
+    #[test]
+    fn a_copy_makes_every_answer_old() {
+        let mut known = Known::default();
+        known.learn(at(0, 1, 7), Ok(answer(&["a"])));
+        let now = Moment { copies: 1, ..at(0, 1, 7) };
+        assert!(known.answer(&question(&["a"]), now).is_none(), "its columns may bear more");
+        assert!(known.naming(now).is_some(), "names mean what they meant");
     }
 
     #[test]

@@ -139,6 +139,32 @@ fn rows_are_masked_however_they_come() {
     assert_eq!(told(&mut decoder, &answer, answer.len()), answer, "who may see sees");
 }
 
+/// Something was copied after the statement was judged: what it reads may bear more than was known.
+#[test]
+fn rows_that_a_copy_came_before_are_not_shown() {
+    use interceptor_core::mask::{Carried, Destination};
+    let answer = [described(&[(100, 1)]), row(&[Some("1")]), complete("SELECT 1"), ready(b'I')].concat();
+    let closed = [described(&[(100, 1)]), row(&[None]), complete("SELECT 1"), ready(b'I')].concat();
+    let copy = |decoder: &PostgresDecoder| {
+        let to = Destination::New {
+            database: Some(5),
+            schemas: vec!["public".to_owned()],
+            name: "made".to_owned(),
+            columns: vec![1],
+        };
+        let carried = [Carried { to, labels: LabelSet::of(0) }];
+        decoder.bindings.copied(&labels(), &carried, RecordId(7)).expect("it is followed");
+    };
+    let mut decoder = asking("SELECT id FROM people", hidden());
+    assert_eq!(told(&mut decoder, &answer, answer.len()), answer);
+    let mut decoder = asking("SELECT id FROM people", hidden());
+    copy(&decoder);
+    assert_eq!(told(&mut decoder, &answer, answer.len()), closed);
+    // The next one is looked up anew.
+    let step = client(&mut decoder, &query("SELECT id FROM people"));
+    assert!(matches!(step, Step::Enquire(_)), "{step:?}");
+}
+
 #[test]
 fn what_nothing_describes_is_nothing() {
     let mut decoder = asking("SELECT code FROM people", hidden());
