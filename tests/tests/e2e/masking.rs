@@ -535,6 +535,23 @@ fn nothing_leaks_through_asyncpg() {
     nothing_leaks_through("asyncpg");
 }
 
+/// What may decide is not seen for that: statements that were refused before are carried out now, and masked.
+#[test]
+fn nothing_leaks_where_labelled_data_may_decide() {
+    let filters = "@id(\"filters\") permit (principal, action == Action::\"label.filter\", resource is Label in Resource::\"orders\");";
+    let (_bed, mut installation) = stage(&[EVERYTHING, filters]);
+    for way in ["psycopg-text", "asyncpg"] {
+        let finished = driver(&installation, way, TRICKS);
+        assert!(finished.stdout.trim_end().ends_with("done"), "{finished}");
+        is_clean(&finished, &all());
+    }
+    installation
+        .psql("SELECT id, code FROM people WHERE code LIKE 'zqx-p%';\nSELECT DISTINCT code FROM people WHERE id < 3;\n")
+        .says("2|[secret]");
+    nothing_is_recorded(&mut installation);
+    installation.finish();
+}
+
 /// What is not labelled arrives as it is, whatever stands beside it.
 #[test]
 fn what_is_not_labelled_is_shown() {
