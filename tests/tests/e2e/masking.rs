@@ -552,6 +552,33 @@ fn nothing_leaks_where_labelled_data_may_decide() {
     installation.finish();
 }
 
+/// What may be copied is masked wherever it is read again: labels go along, into whatever was made or written before. But
+/// for settings, which are not followed, and renaming, after which the other tricks have nothing to read.
+#[test]
+fn nothing_leaks_where_labelled_data_may_be_copied() {
+    let copies = "@id(\"copies\") permit (principal, action in [Action::\"label.filter\", Action::\"label.copy\"], \
+                  resource is Label in Resource::\"orders\");";
+    let (bed, mut installation) = stage(&[EVERYTHING, copies]);
+    let not_followed = ["set_config(", "SHOW my", "current_setting('my", "ALTER TABLE people RENAME"];
+    let tricks = TRICKS.iter().filter(|trick| !not_followed.iter().any(|part| trick.contains(part)));
+    let tricks: Vec<&str> = tricks.copied().collect();
+    for way in ["psycopg-text", "psycopg-binary", "asyncpg"] {
+        let finished = driver(&installation, way, &tricks);
+        assert!(finished.stdout.trim_end().ends_with("done"), "{finished}");
+        is_clean(&finished, &all());
+    }
+    let text: String = tricks.iter().map(|trick| format!("{trick};\n")).collect();
+    is_clean(&installation.psql(&text), &all());
+    // They were carried out.
+    assert_ne!(bed.admin("orders", "SELECT count(*) FROM scratch WHERE body LIKE 'zqx%'"), "0");
+    assert_ne!(
+        bed.admin("orders", "SELECT count(*) FROM pg_class WHERE relname LIKE 'stolen%' AND relkind = 'r'"),
+        "0"
+    );
+    nothing_is_recorded(&mut installation);
+    installation.finish();
+}
+
 /// What is not labelled arrives as it is, whatever stands beside it.
 #[test]
 fn what_is_not_labelled_is_shown() {
