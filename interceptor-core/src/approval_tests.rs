@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    inventory::Person,
     model::{Guarantee, Mode, Object, StatementKind},
     permit::Naming,
 };
