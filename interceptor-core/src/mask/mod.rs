@@ -4,7 +4,6 @@
 //! rest are [`Hiding`]. Promises: what cannot be shown to be clean is hidden; a value that breaks an assumption is
 //! nothing (NULL), never itself. Nothing here knows a wire format, a file or a clock.
 
-mod check;
 mod detect;
 mod form;
 mod hiding;

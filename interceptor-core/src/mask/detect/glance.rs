@@ -1,0 +1,125 @@
+//! A glance at a text: what could be in it at all. Most texts hold nothing, and must cost next to nothing.
+//!
+//! Promise: what a glance rules out, no detector would have found, but a key without its body.
+
+/// The shortest run of letters that is looked into for a secret or an encoded value.
+pub(super) const RUN: usize = 16;
+/// The fewest digits in which a number is looked for.
+const NUMBER: usize = 6;
+/// How many bytes are counted at once, so that a byte holds the count.
+const COUNTED: usize = 240;
+
+/// What stands in a text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Glance {
+    digits: usize,
+    dots: usize,
+    colons: usize,
+    /// `@`, `=`, `/`.
+    marks: usize,
+    /// A run of letters that may be a secret or encoded.
+    pub(super) long: bool,
+}
+
+impl Glance {
+    pub(super) fn at(text: &[u8]) -> Self {
+        let mut glance = Self::default();
+        for part in text.chunks(COUNTED) {
+            let [mut digits, mut dots, mut colons, mut marks] = [0_u8; 4];
+            for byte in part {
+                digits = digits.wrapping_add(u8::from(byte.is_ascii_digit()));
+                dots = dots.wrapping_add(u8::from(*byte == b'.'));
+                colons = colons.wrapping_add(u8::from(*byte == b':'));
+                marks = marks.wrapping_add(u8::from(matches!(byte, b'@' | b'=' | b'/')));
+            }
+            glance.digits = glance.digits.saturating_add(digits.into());
+            glance.dots = glance.dots.saturating_add(dots.into());
+            glance.colons = glance.colons.saturating_add(colons.into());
+            glance.marks = glance.marks.saturating_add(marks.into());
+        }
+        glance.long = has_run(text);
+        glance
+    }
+
+    /// Whether something may stand at an anchor.
+    pub(super) fn may_be_anchored(self) -> bool {
+        self.long || self.marks > 0
+    }
+
+    /// Whether a number, or an address written with numbers, may stand in it.
+    pub(super) fn may_be_number(self) -> bool {
+        self.digits >= NUMBER || (self.digits >= 4 && self.dots >= 3) || (self.digits >= 2 && self.long)
+    }
+
+    /// Whether an address in hexadecimal groups may stand in it.
+    pub(super) fn may_be_groups(self) -> bool {
+        self.colons >= 2
+    }
+}
+
+/// Which bytes secrets and encoded values are made of.
+const PARTS: [bool; 256] = {
+    let mut parts = [false; 256];
+    let mut byte = 0_usize;
+    while byte < 256 {
+        let letter = byte as u8;
+        parts[byte] = letter.is_ascii_alphanumeric() || matches!(letter, b'+' | b'/' | b'-' | b'_' | b'=');
+        byte += 1;
+    }
+    parts
+};
+
+/// Whether a byte is one of those that secrets and encoded values are made of.
+pub(super) fn is_part(byte: u8) -> bool {
+    PARTS.get(usize::from(byte)).copied().unwrap_or(false)
+}
+
+/// Whether a run of at least [`RUN`] such bytes stands in `text`: looks where one must reach, and back from there.
+fn has_run(text: &[u8]) -> bool {
+    let mut at = RUN - 1;
+    while let Some(byte) = text.get(at) {
+        if !is_part(*byte) {
+            at += RUN;
+            continue;
+        }
+        let back = text.get(at + 1 - RUN..at).unwrap_or_default();
+        let behind = back.iter().rev().take_while(|byte| is_part(**byte)).count();
+        if behind == RUN - 1 {
+            return true;
+        }
+        // The run began there: it would reach so far.
+        at += RUN - 1 - behind;
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_seen_wherever_they_stand() {
+        for before in 0..40 {
+            for length in [1, 15, 16, 17, 40] {
+                for behind in [0, 1, 20] {
+                    let text = ["a ".repeat(before), "x".repeat(length), " b".repeat(behind)].concat();
+                    assert_eq!(Glance::at(text.as_bytes()).long, length >= RUN, "{before} {length} {behind}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn plain_words_hold_nothing() {
+        let nothing = |text: &str| {
+            let glance = Glance::at(text.as_bytes());
+            !glance.may_be_anchored() && !glance.may_be_number() && !glance.may_be_groups()
+        };
+        assert!(nothing("shipped to the warehouse") && nothing("12345") && nothing("") && nothing("v1.2.3"));
+        for something in ["a@b", "a=b", "123456", "1.2.3.4", "::1", "0123456789abcdef"] {
+            assert!(!nothing(something), "{something}");
+        }
+        let many = "7".repeat(1000);
+        assert_eq!(Glance::at(many.as_bytes()).digits, 1000);
+    }
+}
