@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
-use super::{Detector, Hit, glance::is_part, stands_alone};
+use super::{Detector, Hit, class::Class, stands_alone};
 
 /// What a value is known by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,7 +212,7 @@ impl Seen {
     fn run(&mut self, text: &[u8], from: usize) -> usize {
         if from >= self.run {
             let rest = text.get(from..).unwrap_or_default();
-            let is_token = |byte: &&u8| is_part(**byte) && !matches!(byte, b'=');
+            let is_token = |byte: &&u8| Class::PART.has(**byte) && !matches!(byte, b'=');
             self.run = from.saturating_add(rest.iter().take_while(is_token).count());
         }
         self.run

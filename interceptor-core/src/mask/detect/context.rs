@@ -1,5 +1,7 @@
 //! Words beside a number that say what it is, where its form alone does not.
 
+use std::cell::OnceCell;
+
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 /// What a word says of a number beside it.
@@ -58,6 +60,10 @@ const WORDS: &[(&str, Meaning)] = &[
     ("hotline", Meaning::Phone),
     ("desk:", Meaning::Phone),
     ("office:", Meaning::Phone),
+    ("telefon", Meaning::Phone),
+    ("téléphone", Meaning::Phone),
+    ("portable", Meaning::Phone),
+    ("handy", Meaning::Phone),
     ("card", Meaning::Card),
     ("visa", Meaning::Card),
     ("mastercard", Meaning::Card),
@@ -83,6 +89,8 @@ const WORDS: &[(&str, Meaning)] = &[
     ("thai id", Meaning::Person(Country::Thailand)),
     ("personnummer", Meaning::Person(Country::Sweden)),
     ("rsa id", Meaning::Person(Country::SouthAfrica)),
+    ("identity n", Meaning::Person(Country::SouthAfrica)),
+    ("id number", Meaning::Person(Country::SouthAfrica)),
     ("fødselsnummer", Meaning::Person(Country::Norway)),
     ("fodselsnummer", Meaning::Person(Country::Norway)),
 ];
@@ -111,20 +119,55 @@ impl Context {
         let before = build(WORDS.iter().map(|(word, _)| *word).collect())?;
         Ok(Self { before, behind: build(BEHIND.to_vec())? })
     }
+}
+
+/// The words of one text, which is looked through once, if at all.
+#[derive(Debug)]
+pub(super) struct Words<'a> {
+    context: &'a Context,
+    text: &'a [u8],
+    /// Where each word ends, in order, and what it says.
+    ends: OnceCell<Option<Vec<(usize, Meaning)>>>,
+}
+
+impl<'a> Words<'a> {
+    pub(super) fn of(context: &'a Context, text: &'a [u8]) -> Self {
+        Self { context, text, ends: OnceCell::new() }
+    }
+
+    /// None where the text has no words at all.
+    fn ends(&self) -> Option<&[(usize, Meaning)]> {
+        let ends = self.ends.get_or_init(|| {
+            // Most texts with numbers have nothing else.
+            if !self.text.windows(3).any(|three| three.iter().all(u8::is_ascii_alphabetic)) {
+                return None;
+            }
+            let found = self.context.before.find_overlapping_iter(self.text);
+            let named =
+                |word: aho_corasick::Match| Some((word.end(), WORDS.get(word.pattern().as_usize())?.1));
+            Some(found.filter_map(named).collect())
+        });
+        ends.as_deref()
+    }
+
+    /// Whether there is none at all.
+    pub(super) fn are_none(&self) -> bool {
+        self.ends().is_none()
+    }
 
     /// Whether a word near `from..to` says that what stands there is of that meaning.
-    pub(super) fn says(&self, meaning: Meaning, text: &[u8], from: usize, to: usize) -> bool {
-        let before = text.get(from.saturating_sub(BEFORE_REACH)..from).unwrap_or_default();
-        let named = |found: aho_corasick::Match| WORDS.get(found.pattern().as_usize());
-        if self
-            .before
-            .find_overlapping_iter(before)
-            .any(|word| named(word).is_some_and(|(_, m)| *m == meaning))
-        {
+    pub(super) fn say(&self, meaning: Meaning, from: usize, to: usize) -> bool {
+        let Some(ends) = self.ends() else { return false };
+        let first = ends.partition_point(|(end, _)| *end < from.saturating_sub(BEFORE_REACH));
+        let near = ends.get(first..).unwrap_or_default().iter().take_while(|(end, _)| *end <= from);
+        if near.into_iter().any(|(_, said)| *said == meaning) {
             return true;
         }
-        let behind = text.get(to..text.len().min(to.saturating_add(BEHIND_REACH))).unwrap_or_default();
-        meaning == Meaning::Phone && self.behind.find(behind).is_some()
+        meaning == Meaning::Phone && {
+            let reach = self.text.len().min(to.saturating_add(BEHIND_REACH));
+            let behind = self.text.get(to..reach).unwrap_or_default();
+            behind.len() >= 4 && self.context.behind.find(behind).is_some()
+        }
     }
 }
 
@@ -137,7 +180,7 @@ mod tests {
         let context = Context::new().expect("the words are right");
         let says = |meaning, text: &str| {
             let from = text.find('5').expect("a number");
-            context.says(meaning, text.as_bytes(), from, from + 1)
+            Words::of(&context, text.as_bytes()).say(meaning, from, from + 1)
         };
         assert!(says(Meaning::Phone, "Phone: 5") && says(Meaning::Phone, "5 mobile"));
         assert!(says(Meaning::UsSsn, "my SSN is 5") && says(Meaning::Version, "Version 5"));

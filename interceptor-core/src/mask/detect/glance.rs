@@ -2,6 +2,8 @@
 //!
 //! Promise: what a glance rules out, no detector would have found, but a key without its body.
 
+use super::class::Class;
+
 /// The shortest run of letters that is looked into for a secret or an encoded value.
 pub(super) const RUN: usize = 16;
 /// The fewest digits in which a number is looked for.
@@ -25,17 +27,13 @@ impl Glance {
     pub(super) fn at(text: &[u8]) -> Self {
         let mut glance = Self::default();
         for part in text.chunks(COUNTED) {
-            let [mut digits, mut dots, mut colons, mut marks] = [0_u8; 4];
-            for byte in part {
-                digits = digits.wrapping_add(u8::from(byte.is_ascii_digit()));
-                dots = dots.wrapping_add(u8::from(*byte == b'.'));
-                colons = colons.wrapping_add(u8::from(*byte == b':'));
-                marks = marks.wrapping_add(u8::from(matches!(byte, b'@' | b'=' | b'/')));
-            }
-            glance.digits = glance.digits.saturating_add(digits.into());
-            glance.dots = glance.dots.saturating_add(dots.into());
-            glance.colons = glance.colons.saturating_add(colons.into());
-            glance.marks = glance.marks.saturating_add(marks.into());
+            // Four counts in one: none is more than a byte holds.
+            let sum = part.iter().fold(0_u32, |sum, byte| sum.wrapping_add(count(*byte)));
+            let [digits, dots, colons, marks] = sum.to_le_bytes().map(usize::from);
+            glance.digits = glance.digits.saturating_add(digits);
+            glance.dots = glance.dots.saturating_add(dots);
+            glance.colons = glance.colons.saturating_add(colons);
+            glance.marks = glance.marks.saturating_add(marks);
         }
         glance.long = has_run(text);
         glance
@@ -57,33 +55,37 @@ impl Glance {
     }
 }
 
-/// Which bytes secrets and encoded values are made of.
-const PARTS: [bool; 256] = {
-    let mut parts = [false; 256];
+/// What each byte counts as.
+const COUNTS: [u32; 256] = {
+    let mut counts = [0; 256];
     let mut byte = 0_usize;
     while byte < 256 {
-        let letter = byte as u8;
-        parts[byte] = letter.is_ascii_alphanumeric() || matches!(letter, b'+' | b'/' | b'-' | b'_' | b'=');
+        counts[byte] = match byte as u8 {
+            b'0'..=b'9' => 1,
+            b'.' => 1 << 8,
+            b':' => 1 << 16,
+            b'@' | b'=' | b'/' => 1 << 24,
+            _ => 0,
+        };
         byte += 1;
     }
-    parts
+    counts
 };
 
-/// Whether a byte is one of those that secrets and encoded values are made of.
-pub(super) fn is_part(byte: u8) -> bool {
-    PARTS.get(usize::from(byte)).copied().unwrap_or(false)
+fn count(byte: u8) -> u32 {
+    COUNTS.get(usize::from(byte)).copied().unwrap_or(0)
 }
 
 /// Whether a run of at least [`RUN`] such bytes stands in `text`: looks where one must reach, and back from there.
 fn has_run(text: &[u8]) -> bool {
     let mut at = RUN - 1;
     while let Some(byte) = text.get(at) {
-        if !is_part(*byte) {
+        if !Class::PART.has(*byte) {
             at += RUN;
             continue;
         }
         let back = text.get(at + 1 - RUN..at).unwrap_or_default();
-        let behind = back.iter().rev().take_while(|byte| is_part(**byte)).count();
+        let behind = back.iter().rev().take_while(|byte| Class::PART.has(**byte)).count();
         if behind == RUN - 1 {
             return true;
         }

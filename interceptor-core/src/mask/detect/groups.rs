@@ -2,25 +2,27 @@
 
 use std::net::Ipv6Addr;
 
-use super::{Detector, Hit, stands_alone};
+use super::{Detector, Hit, class::Class, stands_alone};
 
 /// The longest that is written.
 const LONGEST: usize = 45;
 
 pub(super) fn find(text: &[u8], hits: &mut Vec<Hit>) {
-    let is_part = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
     let mut at = 0;
-    while at < text.len() {
-        let rest = text.get(at..).unwrap_or_default();
-        let length = rest.iter().take_while(|byte| is_part(byte)).count();
-        let run = rest.get(..length).unwrap_or_default();
+    // Every address has two of them beside each other, or more than a time has.
+    while let Some(colon) = memchr::memchr(b':', text.get(at..).unwrap_or_default()).map(|skip| at + skip) {
+        let before = text.get(at..colon).unwrap_or_default();
+        let start = colon - before.iter().rev().take_while(|byte| Class::GROUP.has(**byte)).count();
+        let end = colon + Class::GROUP.run(text, colon);
+        at = end;
+        let run = text.get(start..end).unwrap_or_default();
         // A sentence ends behind an address.
         let run = run
             .strip_suffix(b".")
             .or(run.strip_suffix(b":"))
             .filter(|_| !run.ends_with(b"::"))
             .unwrap_or(run);
-        let range = at..at + run.len();
+        let range = start..start + run.len();
         if (3..=LONGEST).contains(&run.len())
             && has_groups(run)
             && stands_alone(text, &range)
@@ -28,7 +30,6 @@ pub(super) fn find(text: &[u8], hits: &mut Vec<Hit>) {
         {
             hits.push(Hit { range, detector: Detector::Ip });
         }
-        at += length.max(1);
     }
 }
 

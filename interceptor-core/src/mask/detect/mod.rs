@@ -8,6 +8,7 @@
 
 mod anchored;
 mod check;
+mod class;
 mod context;
 mod encoded;
 mod glance;
@@ -163,11 +164,17 @@ fn in_order(mut hits: Vec<Hit>) -> Vec<Hit> {
     merged
 }
 
-/// Whether neither a letter nor a digit stands right before or behind.
+/// Whether neither a letter nor a digit stands right before or behind. The letter of an escaped line end is none.
 fn stands_alone(text: &[u8], range: &Range<usize>) -> bool {
-    let before = range.start.checked_sub(1).and_then(|at| text.get(at));
-    let alone = |byte: Option<&u8>| byte.is_none_or(|byte| !byte.is_ascii_alphanumeric());
-    alone(before) && alone(text.get(range.end))
+    let letter = |at: usize| text.get(at).filter(|byte| byte.is_ascii_alphanumeric()).map(|_| at);
+    let before = range.start.checked_sub(1).and_then(letter).is_none_or(|at| is_escape(text, at));
+    before && letter(range.end).is_none()
+}
+
+/// Whether the letter at `at` is that of an escaped line end or blank.
+fn is_escape(text: &[u8], at: usize) -> bool {
+    matches!(text.get(at), Some(b'n' | b'r' | b't'))
+        && at.checked_sub(1).and_then(|at| text.get(at)) == Some(&b'\\')
 }
 
 #[cfg(test)]

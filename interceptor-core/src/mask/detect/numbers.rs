@@ -6,8 +6,10 @@ use std::ops::Range;
 
 use super::{
     Detector, Hit, check,
-    context::{Context, Country, Meaning},
-    person, stands_alone,
+    class::Class,
+    context::{Context, Country, Meaning, Words},
+    encoded::uuid_at,
+    is_escape, person, stands_alone,
 };
 
 /// How many groups of digits one value has at most.
@@ -17,21 +19,70 @@ const DIGITS: usize = 19;
 /// How many characters stand between two groups at most.
 const GAP: usize = 3;
 
+/// How many groups are kept before they are looked at.
+const KEPT: usize = 16;
+/// The longest word with digits in it that is a value.
+const WORD: usize = 34;
+
+/// Digits beside each other.
+#[derive(Debug, Clone, Copy, Default)]
+struct Group {
+    start: usize,
+    end: usize,
+}
+
+impl Group {
+    fn len(self) -> usize {
+        self.end - self.start
+    }
+}
+
+/// Groups with little between them.
+#[derive(Debug, Default)]
+struct Run {
+    groups: [Group; KEPT],
+    count: usize,
+}
+
+impl Run {
+    fn groups(&self) -> &[Group] {
+        self.groups.get(..self.count).unwrap_or_default()
+    }
+
+    fn is_full(&self) -> bool {
+        self.count == KEPT
+    }
+
+    fn add(&mut self, group: Group) {
+        if let Some(place) = self.groups.get_mut(self.count) {
+            *place = group;
+            self.count += 1;
+        }
+    }
+
+    /// Keeps the last ones, with which a value may have begun.
+    fn turn(&mut self) {
+        let kept = GROUPS - 1;
+        self.groups.copy_within(self.count.saturating_sub(kept)..self.count, 0);
+        self.count = self.count.min(kept);
+    }
+}
+
 /// Neighbouring groups of digits, as one value.
 #[derive(Debug)]
 pub(super) struct Number<'a> {
     pub(super) text: &'a [u8],
-    groups: &'a [Range<usize>],
+    groups: &'a [Group],
     digits: [u8; DIGITS],
     count: usize,
 }
 
 impl<'a> Number<'a> {
-    fn of(text: &'a [u8], groups: &'a [Range<usize>]) -> Option<Self> {
+    fn of(text: &'a [u8], groups: &'a [Group]) -> Option<Self> {
         let mut digits = [0; DIGITS];
         let mut count = 0;
         for group in groups {
-            for byte in text.get(group.clone())? {
+            for byte in text.get(group.start..group.end)? {
                 *digits.get_mut(count)? = byte.wrapping_sub(b'0');
                 count += 1;
             }
@@ -51,11 +102,11 @@ impl<'a> Number<'a> {
 
     /// Whether its groups have these lengths.
     pub(super) fn has_lengths(&self, lengths: &[usize]) -> bool {
-        self.groups.iter().map(Range::len).eq(lengths.iter().copied())
+        self.groups.iter().map(|group| group.len()).eq(lengths.iter().copied())
     }
 
     fn length(&self, place: usize) -> usize {
-        self.groups.get(place).map_or(0, Range::len)
+        self.groups.get(place).map_or(0, |group| group.len())
     }
 
     /// What stands between the groups.
@@ -73,12 +124,25 @@ impl<'a> Number<'a> {
 
     /// The value of a group.
     fn value(&self, place: usize) -> Option<u32> {
-        let group = self.text.get(self.groups.get(place)?.clone())?;
+        let group = self.groups.get(place).and_then(|group| self.text.get(group.start..group.end))?;
         group.iter().try_fold(0_u32, |sum, byte| sum.checked_mul(10)?.checked_add(u32::from(byte - b'0')))
     }
 
     fn before(&self) -> Option<u8> {
         self.text.get(self.range().start.checked_sub(1)?).copied()
+    }
+
+    /// Whether it stands behind a point, as a part of a number, or before one.
+    fn is_fraction(&self) -> bool {
+        let range = self.range();
+        let digit = |at: Option<usize>| at.and_then(|at| self.text.get(at)).is_some_and(u8::is_ascii_digit);
+        (self.before() == Some(b'.') && digit(range.start.checked_sub(2)))
+            || (self.text.get(range.end) == Some(&b'.') && digit(Some(range.end + 1)))
+    }
+
+    /// Whether the groups of which it is one part go on with the same sign.
+    fn is_inside_groups(&self) -> bool {
+        self.groups.len() > 2 && self.is_fraction()
     }
 
     /// Whether it reads as a date.
@@ -117,191 +181,252 @@ impl Numbers {
     }
 
     pub(super) fn find(&self, text: &[u8], hits: &mut Vec<Hit>) {
-        let mut groups: Vec<Range<usize>> = Vec::new();
+        let words = Words::of(&self.context, text);
+        let mut run = Run::default();
         let mut at = 0;
-        while at < text.len() {
-            let rest = text.get(at..).unwrap_or_default();
-            let Some(start) = rest.iter().position(u8::is_ascii_digit).map(|skip| at + skip) else { break };
-            let length = text.get(start..).map_or(0, |t| t.iter().take_while(|b| b.is_ascii_digit()).count());
-            let group = start..start + length;
-            let follows = groups.last().and_then(|last| text.get(last.end..group.start)).is_some_and(is_gap);
-            if !follows {
-                self.run(text, &groups, hits);
-                groups.clear();
+        while let Some(digits) = Class::DIGIT.next(text, at) {
+            let word = word_around(text, at, digits);
+            at = word.end;
+            if uuid_at(text, word.start) {
+                at = word.start + 36;
+                continue;
             }
-            at = group.end;
-            groups.push(group);
-        }
-        self.run(text, &groups, hits);
-    }
-
-    /// Looks at every few neighbouring groups of a run.
-    fn run(&self, text: &[u8], groups: &[Range<usize>], hits: &mut Vec<Hit>) {
-        let mut first = 0;
-        while first < groups.len() {
-            if let Some(hit) = groups.get(first).and_then(|group| self.worded(text, group)) {
-                first += groups.iter().skip(first).take_while(|group| group.start < hit.range.end).count();
+            if word.len() <= WORD
+                && let Some(hit) = self.worded(text, word.start, digits)
+            {
+                at = at.max(hit.range.end);
                 hits.push(hit);
                 continue;
             }
-            let longest = (first + GROUPS).min(groups.len());
-            let mut next = first + 1;
-            for end in (first + 1..=longest).rev() {
-                let Some(number) = groups.get(first..end).and_then(|some| Number::of(text, some)) else {
-                    continue;
-                };
-                if let Some(hit) = self.number(&number) {
-                    hits.push(hit);
-                    next = end;
-                    break;
-                }
-                // Nothing begins inside of a date.
-                if number.is_date() {
-                    next = end;
-                    break;
-                }
+            // Behind a letter no number begins.
+            if digits > word.start {
+                continue;
             }
-            first = next;
+            let length =
+                text.get(word.clone()).map_or(0, |w| w.iter().take_while(|b| b.is_ascii_digit()).count());
+            let group = Group { start: word.start, end: word.start + length };
+            let last = run.groups().last();
+            let follows = last.and_then(|last| text.get(last.end..group.start)).is_some_and(is_gap);
+            if !follows || run.is_full() {
+                self.run(&words, text, run.groups(), hits);
+                if follows { run.turn() } else { run.count = 0 }
+            }
+            run.add(group);
+        }
+        self.run(&words, text, run.groups(), hits);
+    }
+
+    /// Looks at every few neighbouring groups of a run.
+    fn run(&self, words: &Words<'_>, text: &[u8], groups: &[Group], hits: &mut Vec<Hit>) {
+        let digits: usize = groups.iter().map(|group| group.len()).sum();
+        let decimal = match groups {
+            [one, two] => text.get(one.end..two.start) == Some(b".") && !is_behind(text, one.start, b'+'),
+            _ => false,
+        };
+        // A few digits, a number with a fraction, or a short number and nothing else.
+        let alone = groups.len() == 1 && digits < 12 && digits == text.len();
+        if (digits < 6 && groups.len() < 4) || decimal || alone {
+            return;
+        }
+        let mut first = 0;
+        while let Some(rest) = groups.get(first..).filter(|rest| !rest.is_empty()) {
+            first += self.from(words, text, rest, hits);
         }
     }
 
-    /// A value with letters in it, of which this group is the first with digits.
-    fn worded(&self, text: &[u8], group: &Range<usize>) -> Option<Hit> {
+    /// Looks at what begins with the first of these groups; how many are done with.
+    fn from(&self, words: &Words<'_>, text: &[u8], groups: &[Group], hits: &mut Vec<Hit>) -> usize {
+        let whole = |count: usize| groups.get(..count).and_then(|some| Number::of(text, some));
+        // Nothing is written as a date with a year is, and nothing begins inside of one.
+        if groups.first().is_some_and(|year| year.len() == 4) && whole(3).is_some_and(|three| three.is_date())
+        {
+            return 3;
+        }
+        let mut counts = [0; GROUPS];
+        let mut sum = 0;
+        for (count, group) in counts.iter_mut().zip(groups) {
+            sum += group.len();
+            *count = sum;
+        }
+        for count in (1..=groups.len().min(GROUPS)).rev() {
+            let digits = counts.get(count - 1).copied().unwrap_or(0);
+            // What is shorter still has fewer.
+            if digits < 6 && !(count == 4 && digits >= 4) {
+                if count < 4 {
+                    break;
+                }
+                continue;
+            }
+            if digits > DIGITS {
+                continue;
+            }
+            let Some(number) = whole(count) else { continue };
+            if let Some(hit) = self.number(words, &number) {
+                hits.push(hit);
+                return count;
+            }
+            if count == 3 && number.is_date() {
+                return count;
+            }
+        }
+        1
+    }
+
+    /// A value that begins with this word, the first of whose digits stands at `digits`.
+    fn worded(&self, text: &[u8], start: usize, digits: usize) -> Option<Hit> {
         let wants = |detector| self.wanted.contains(&detector);
         let hit = |range, detector| Some(Hit { range, detector });
         if wants(Detector::Iban)
-            && let Some(range) = check::iban_at(text, group.start)
+            && digits == start + 2
+            && let Some(range) = check::iban_at(text, digits)
+            && !is_joined(text, &range)
         {
             return hit(range, Detector::Iban);
         }
         if wants(Detector::NationalId)
-            && let Some(range) = person::worded(text, group)
+            && let Some(range) = person::worded(text, start, digits)
         {
             return hit(range, Detector::NationalId);
         }
         None
     }
 
-    fn number(&self, number: &Number<'_>) -> Option<Hit> {
-        if number.count < 4 {
-            return None;
-        }
+    fn number(&self, words: &Words<'_>, number: &Number<'_>) -> Option<Hit> {
         let range = number.range();
-        let alone = stands_alone(number.text, &range);
+        let says = |meaning| words.say(meaning, range.start, range.end);
+        let alone = stands_alone(number.text, &range) && !number.is_fraction();
+        let joined = alone && is_joined(number.text, &range);
         self.wanted.iter().copied().find_map(|detector| {
             let range = match detector {
-                Detector::Card => (alone && self.is_card(number)).then(|| range.clone()),
-                Detector::UsSsn => (alone && self.is_us_ssn(number)).then(|| range.clone()),
-                Detector::Ip => (alone && self.is_ip(number)).then(|| range.clone()),
-                Detector::NationalId => (alone && self.is_person(number)).then(|| range.clone()),
-                Detector::Phone => self.phone(number),
+                Detector::Phone => phone(number, words),
+                _ if !alone => None,
+                Detector::Card => is_card(number, joined, says).then(|| range.clone()),
+                Detector::UsSsn => is_us_ssn(number, says).then(|| range.clone()),
+                Detector::Ip => is_ip(number, says).then(|| range.clone()),
+                Detector::NationalId => {
+                    let is_person = number.count >= 9
+                        && !joined
+                        && !(number.groups.len() == 1
+                            && words.are_none()
+                            && !person::is_strong(number.count))
+                        && person::number(number, |country: Country| says(Meaning::Person(country)));
+                    is_person.then(|| range.clone())
+                }
                 _ => None,
             };
             range.map(|range| Hit { range, detector })
         })
     }
+}
 
-    fn says(&self, meaning: Meaning, number: &Number<'_>) -> bool {
-        let range = number.range();
-        self.context.says(meaning, number.text, range.start, range.end)
+fn is_card(number: &Number<'_>, joined: bool, says: impl Fn(Meaning) -> bool) -> bool {
+    if !(12..=DIGITS).contains(&number.count) || !check::luhn(number.digits()) {
+        return false;
     }
+    let fours = number.groups.iter().rev().skip(1).all(|group| group.len() == 4);
+    let printed = fours || number.has_lengths(&[4, 6, 5]) || number.has_lengths(&[4, 6, 4]);
+    let whole = number.groups.len() == 1;
+    if !whole && !(printed && number.is_parted_by(b" -.") && !joined) {
+        return false;
+    }
+    // Barcodes are as long as an old card's number, and have a check digit of another kind.
+    let barcode = whole && number.count == 13 && check::ean13(number.digits());
+    (check::card(number.digits()) && !barcode) || says(Meaning::Card)
+}
 
-    fn is_card(&self, number: &Number<'_>) -> bool {
-        if number.count < 12 || !check::card(number.digits()) {
-            return false;
+fn is_us_ssn(number: &Number<'_>, says: impl Fn(Meaning) -> bool) -> bool {
+    if number.count != 9 {
+        return false;
+    }
+    let part = |from: usize, to: usize| {
+        number.digits().iter().take(to).skip(from).fold(0, |sum, digit| sum * 10 + u32::from(*digit))
+    };
+    let written = number.has_lengths(&[3, 2, 4]) && number.is_parted_by(b" -.");
+    check::us_ssn(part(0, 3), part(3, 5), part(5, 9))
+        && (written || (number.groups.len() == 1 && says(Meaning::UsSsn)))
+}
+
+fn is_ip(number: &Number<'_>, says: impl Fn(Meaning) -> bool) -> bool {
+    let part = |place| {
+        let led = number.length(place) > 1
+            && number.groups.get(place).and_then(|group| number.text.get(group.start)) == Some(&b'0');
+        !led && number.value(place).is_some_and(|value| value < 256)
+    };
+    number.groups.len() == 4
+        && number.is_parted_by(b".")
+        && (0..4).all(part)
+        && number.value(0) != Some(0)
+        && number.text.get(number.range().end) != Some(&b'.')
+        && !says(Meaning::Version)
+}
+
+/// The range of a telephone number, with its extension.
+fn phone(number: &Number<'_>, words: &Words<'_>) -> Option<Range<usize>> {
+    if !(6..=15).contains(&number.count) {
+        return None;
+    }
+    let range = number.range();
+    let bracket = number.before() == Some(b'(');
+    let outer = range.start - usize::from(bracket);
+    let plus = outer.checked_sub(1).and_then(|at| number.text.get(at)) == Some(&b'+');
+    let start = outer - usize::from(plus);
+    let spelled = is_spelled(number, plus, bracket);
+    if !spelled && !is_told(number, words) {
+        return None;
+    }
+    let end = extended(number.text, range.end);
+    let fits = number.gaps().all(is_phone_gap) && !number.is_inside_groups();
+    (fits && stands_alone(number.text, &(start..end))).then_some(start..end)
+}
+
+/// Whether its form tells that it is a telephone number.
+fn is_spelled(number: &Number<'_>, plus: bool, bracket: bool) -> bool {
+    if plus {
+        return number.count >= 8;
+    }
+    let several = number.groups.len() > 1;
+    let digit = |place: usize| number.digits().get(place).copied().unwrap_or(0);
+    let american = |from: usize| {
+        number.groups.iter().skip(from).map(|group| group.len()).eq([3, 3, 4]) && {
+            let first: usize = number.groups.iter().take(from).map(|group| group.len()).sum();
+            digit(first) > 1 && digit(first + 3) > 1
         }
-        match number.groups.len() {
-            // Barcodes are as long as an old card's number, and have a check digit of another kind.
-            1 if number.count == 13 && check::ean13(number.digits()) => self.says(Meaning::Card, number),
-            1 => true,
-            _ => {
-                let fours = number.groups.iter().rev().skip(1).all(|group| group.len() == 4);
-                let known = number.has_lengths(&[4, 6, 5]) || number.has_lengths(&[4, 6, 4]);
-                (fours || known) && number.is_parted_by(b" -.")
-            }
+    };
+    let last = number.length(number.groups.len().saturating_sub(1));
+    let area = || {
+        let closed = number.gaps().next().is_some_and(|gap| gap.starts_with(b")"));
+        closed && (8..=12).contains(&number.count) && last >= 3
+    };
+    match (digit(0), digit(1)) {
+        _ if !several => false,
+        _ if bracket && area() => true,
+        (0, 0) => number.count >= 11 && number.length(0) >= 3,
+        (0, _) => {
+            (9..=12).contains(&number.count)
+                && (2..=5).contains(&number.length(0))
+                && number.gaps().all(|gap| matches!(gap, b" " | b") " | b")"))
+                && last >= 2
         }
+        (1, _) => number.length(0) == 1 && number.count == 11 && american(1),
+        _ => number.count == 10 && american(0) && !number.is_parted_by(b"/"),
     }
+}
 
-    fn is_us_ssn(&self, number: &Number<'_>) -> bool {
-        if number.count != 9 {
-            return false;
-        }
-        let part = |from: usize, to: usize| {
-            number.digits().iter().take(to).skip(from).fold(0, |sum, digit| sum * 10 + u32::from(*digit))
-        };
-        let written = number.has_lengths(&[3, 2, 4]) && number.is_parted_by(b" -.");
-        check::us_ssn(part(0, 3), part(3, 5), part(5, 9))
-            && (written || (number.groups.len() == 1 && self.says(Meaning::UsSsn, number)))
-    }
-
-    fn is_ip(&self, number: &Number<'_>) -> bool {
-        let part = |place| {
-            let led = number.length(place) > 1
-                && number.groups.get(place).and_then(|group| number.text.get(group.start)) == Some(&b'0');
-            !led && number.value(place).is_some_and(|value| value < 256)
-        };
-        number.groups.len() == 4
-            && number.is_parted_by(b".")
-            && (0..4).all(part)
-            && number.value(0) != Some(0)
-            && number.text.get(number.range().end) != Some(&b'.')
-            && !self.says(Meaning::Version, number)
-    }
-
-    fn is_person(&self, number: &Number<'_>) -> bool {
-        person::number(number, |country: Country| self.says(Meaning::Person(country), number))
-    }
-
-    /// The range of a telephone number, with its extension.
-    fn phone(&self, number: &Number<'_>) -> Option<Range<usize>> {
-        if !(6..=15).contains(&number.count) || !number.gaps().all(is_phone_gap) {
-            return None;
-        }
-        let range = number.range();
-        let bracket = number.before() == Some(b'(');
-        let outer = range.start - usize::from(bracket);
-        let plus = outer.checked_sub(1).and_then(|at| number.text.get(at)) == Some(&b'+');
-        let start = outer - usize::from(plus);
-        let end = extended(number.text, range.end);
-        if !stands_alone(number.text, &(start..end)) {
-            return None;
-        }
-        let digit = |place: usize| number.digits().get(place).copied().unwrap_or(0);
-        let closed = bracket && number.gaps().next().is_some_and(|gap| gap.starts_with(b")"));
-        let last = number.length(number.groups.len().saturating_sub(1));
-        let several = number.groups.len() > 1;
-        let american = |from: usize| {
-            number.groups.iter().skip(from).map(Range::len).eq([3, 3, 4]) && {
-                let first: usize = number.groups.iter().take(from).map(Range::len).sum();
-                digit(first) > 1 && digit(first + 3) > 1
-            }
-        };
-        let international = plus && number.count >= 8;
-        let dialled =
-            digit(0) == 0 && digit(1) == 0 && several && number.count >= 11 && number.length(0) >= 3;
-        let long_distance = number.has_lengths(&[1, 3, 3, 4]) && digit(0) == 1 && american(1);
-        let trunk = digit(0) == 0
-            && digit(1) != 0
-            && several
-            && (9..=12).contains(&number.count)
-            && (2..=5).contains(&number.length(0))
-            && number.gaps().all(|gap| matches!(gap, b" " | b") " | b")"))
-            && last >= 2;
-        let area = closed && (8..=12).contains(&number.count) && last >= 3;
-        let spelled = international
-            || dialled
-            || long_distance
-            || trunk
-            || area
-            || (number.count == 10 && american(0) && !number.is_parted_by(b"/"));
-        let told = || {
-            let groups = number.groups.len();
-            let bare = groups == 1 && number.count >= 7;
-            let parted = (2..=5).contains(&groups) && (1..groups).all(|place| number.length(place) >= 2);
-            number.count <= 13 && (bare || parted) && !number.is_date() && self.says(Meaning::Phone, number)
-        };
-        (spelled || told()).then_some(start..end)
-    }
+/// Whether a word beside it tells that it is one.
+fn is_told(number: &Number<'_>, words: &Words<'_>) -> bool {
+    let (range, groups) = (number.range(), number.groups.len());
+    let bare = groups == 1 && number.count >= 7;
+    let parted = (2..=5).contains(&groups) && (1..groups).all(|place| number.length(place) >= 2);
+    // Two groups with a point between are a fraction; a dash ties it to a word.
+    let fraction = groups == 2 && number.is_parted_by(b".");
+    let dash = range.start.saturating_sub(1);
+    let joined = number.before() == Some(b'-') && !stands_alone(number.text, &(dash..dash));
+    (bare || parted)
+        && number.count <= 13
+        && !fraction
+        && !joined
+        && !number.is_date()
+        && words.say(Meaning::Phone, range.start, range.end)
 }
 
 /// Whether groups with that between them may be one value.
@@ -324,4 +449,27 @@ fn extended(text: &[u8], end: usize) -> usize {
     let rest = rest.get(mark.len()..).unwrap_or_default();
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
     if (1..=6).contains(&digits) { end + mark.len() + digits } else { end }
+}
+
+/// Whether that stands right before `at`.
+fn is_behind(text: &[u8], at: usize, sign: u8) -> bool {
+    at.checked_sub(1).and_then(|at| text.get(at)) == Some(&sign)
+}
+
+/// The word around a digit, not before `from`: letters and digits beside each other, without the letter of an escaped
+/// line end.
+fn word_around(text: &[u8], from: usize, digit: usize) -> Range<usize> {
+    let before = text.get(from..digit).unwrap_or_default();
+    let start = digit - before.iter().rev().take_while(|byte| Class::WORD.has(**byte)).count();
+    let escaped = start < digit && is_escape(text, start);
+    start + usize::from(escaped)..digit + Class::WORD.run(text, digit)
+}
+
+/// Whether a dash ties it to letters, as in a UUID.
+fn is_joined(text: &[u8], range: &Range<usize>) -> bool {
+    let tied = |dash: Option<usize>, letter: Option<usize>| {
+        let at = |at: Option<usize>| at.and_then(|at| text.get(at));
+        at(dash) == Some(&b'-') && at(letter).is_some_and(u8::is_ascii_alphanumeric)
+    };
+    tied(range.start.checked_sub(1), range.start.checked_sub(2)) || tied(Some(range.end), Some(range.end + 1))
 }

@@ -7,6 +7,11 @@ use std::ops::Range;
 
 use super::{check, context::Country, numbers::Number, stands_alone};
 
+/// Whether checks of numbers of so many digits leave so little that nothing else need tell what they are.
+pub(super) fn is_strong(digits: usize) -> bool {
+    matches!(digits, 15 | 18)
+}
+
 /// Whether it is one. `says` tells whether a word beside it names a country's.
 pub(super) fn number(number: &Number<'_>, says: impl Fn(Country) -> bool) -> bool {
     let digits = number.digits();
@@ -40,12 +45,10 @@ pub(super) fn number(number: &Number<'_>, says: impl Fn(Country) -> bool) -> boo
                     && digits.get(2..).is_some_and(|ten| birth(ten) && check::luhn(ten)))
         }
         13 => {
-            ((bare || parted(&[6, 4, 2, 1], b" ")) && south_african(digits))
+            ((told(Country::SouthAfrica) || parted(&[6, 4, 2, 1], b" ")) && south_african(digits))
                 || (parted(&[6, 7], b"-") && korean(digits))
                 || ((parted(&[1, 4, 5, 2, 1], b"- ") || told(Country::Thailand)) && thai(digits))
-                || ((bare || parted(&[3, 4, 4, 2], b"."))
-                    && digits.starts_with(&[7, 5, 6])
-                    && check::ean13(digits))
+                || (parted(&[3, 4, 4, 2], b".") && digits.starts_with(&[7, 5, 6]) && check::ean13(digits))
         }
         15 => (bare || parted(&[1, 2, 2, 2, 3, 3, 2], b" ")) && french(digits),
         18 => bare && chinese(digits, None),
@@ -53,35 +56,35 @@ pub(super) fn number(number: &Number<'_>, says: impl Fn(Country) -> bool) -> boo
     }
 }
 
-/// A value with letters whose first digits are `group`; where it stands.
-pub(super) fn worded(text: &[u8], group: &Range<usize>) -> Option<Range<usize>> {
-    let is_letter = |byte: &&u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
-    let before = text.get(group.start.saturating_sub(6)..group.start)?;
-    let head = before.iter().rev().take_while(|byte| byte.is_ascii_uppercase()).count();
-    let start = group.start - head;
-    let finland = || {
-        let sign = text.get(group.end)?;
-        let end = group.end.checked_add(5)?;
-        let fits = head == 0 && group.len() == 6 && matches!(sign, b'-' | b'+' | b'A'..=b'F' | b'U'..=b'Y');
-        (fits && finnish(text.get(group.start..end)?)).then_some(group.start..end)
+/// A value with letters that begins at `start`, and its digits at `digits`; where it stands.
+pub(super) fn worded(text: &[u8], start: usize, digits: usize) -> Option<Range<usize>> {
+    let is_part = |byte: &&u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
+    let end = text.len().min(start + 19);
+    let length = text.get(start..end)?.iter().take_while(is_part).count();
+    let value = text.get(start..start + length)?;
+    let fits = match (digits - start, length) {
+        (0, 9) => spanish(value, 0),
+        (0, 18) => {
+            let digits: Vec<u8> = value.iter().map(|byte| byte.wrapping_sub(b'0')).collect();
+            value.ends_with(b"X") && chinese(digits.get(..17)?, Some(10))
+        }
+        (0, 6 | 11) => return finnish_at(text, start),
+        (1, 9) => singaporean(value) || spanish(value.get(1..)?, u32::from(*value.first()?)),
+        (2, 9) => british_insurance(value),
+        (6, 16) => italian(value),
+        _ => false,
     };
-    let token = || {
-        let length = text.get(start..text.len().min(start + 20))?.iter().take_while(is_letter).count();
-        let value = text.get(start..start + length)?;
-        let fits = match (head, length) {
-            (0, 9) => spanish(value, 0),
-            (0, 18) => {
-                let digits: Vec<u8> = value.iter().map(|byte| byte.wrapping_sub(b'0')).collect();
-                value.ends_with(b"X") && chinese(digits.get(..17)?, Some(10))
-            }
-            (1, 9) => singaporean(value) || spanish(value.get(1..)?, u32::from(*value.first()?)),
-            (2, 9) => british_insurance(value),
-            (6, 16) => italian(value),
-            _ => false,
-        };
-        fits.then_some(start..start + length)
-    };
-    finland().or_else(token).filter(|range| stands_alone(text, range))
+    let range = start..start + length;
+    (fits && stands_alone(text, &range)).then_some(range)
+}
+
+/// The sign of the century, and then the rest, stand behind the date.
+fn finnish_at(text: &[u8], start: usize) -> Option<Range<usize>> {
+    let range = start..start + 11;
+    let value = text.get(range.clone())?;
+    let sign = value.get(6)?;
+    let fits = matches!(sign, b'-' | b'+' | b'A'..=b'F' | b'U'..=b'Y') && finnish(value);
+    (fits && stands_alone(text, &range)).then_some(range)
 }
 
 /// Whether the remainder of the weighted sum is nothing.
