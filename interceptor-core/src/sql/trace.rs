@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Answer, Column, CopyStream, Lineage, Name, Reference, Relation, Statement, Uses, What};
+use super::{Answer, Column, CopyStream, Lineage, Name, Reference, Relation, Statement, Uses, What, copied};
 use crate::{
     mask::{LabelSet, Labels, Outputs, Provenance},
     model::{Effect, StatementFacts, StatementKind, Target, Verb},
@@ -63,7 +63,11 @@ pub fn trace(statement: &Statement, answer: &Answer, labels: &Labels, facts: &mu
     let all = labels.iter().enumerate().map(|(place, _)| LabelSet::of(place)).collect();
     let filters = known.labels(&lineage.filters);
     let copies = known.copies(statement, facts, all);
-    facts.provenance = Some(Arc::new(known.provenance(statement)));
+    let mut provenance = known.provenance(statement);
+    if let Some(columns) = known.masked_copy(statement) {
+        provenance.outputs = Outputs::Each(columns.into_iter().map(Some).collect());
+    }
+    facts.provenance = Some(Arc::new(provenance));
     for (verb, set) in [(Verb::LabelFilter, filters), (Verb::LabelCopy, copies)] {
         let names = labels.names(set.and(all)).map(|name| Target::Label(name.to_owned()));
         for effect in names.map(|target| Effect { verb, target }) {
@@ -191,6 +195,11 @@ impl<'a> Known<'a> {
         Provenance { origins, outputs, touched: self.whole }
     }
 
+    /// The labels of the columns of what it copies to the client, where its rows can be masked.
+    fn masked_copy(&self, statement: &Statement) -> Option<Vec<LabelSet>> {
+        copied::labels(statement, self.answer).filter(|_| !self.loose)
+    }
+
     /// Whether values come into it out of code that is not known: functions that it calls, and those of views and row
     /// security that it reads.
     fn brings_unknown(&self, statement: &Statement) -> bool {
@@ -227,7 +236,9 @@ impl<'a> Known<'a> {
         if facts.effects.iter().any(carries_away) {
             copies = copies.or(self.labels(&statement.lineage.all));
         }
-        if statement.copy == Some(CopyStream::ToClient) || is_copy_out(statement, facts) {
+        let unmasked =
+            matches!(statement.copy, Some(CopyStream::ToClient(_))) && self.masked_copy(statement).is_none();
+        if unmasked || is_copy_out(statement, facts) {
             // Its rows tell nothing of where they come from.
             let read = if self.loose { all } else { self.whole };
             copies = copies.or(read);

@@ -19,6 +19,7 @@ mod bind;
 mod circumstances;
 mod client;
 mod columns;
+mod copied;
 mod copy;
 mod decode;
 mod described;

@@ -299,8 +299,10 @@ impl PostgresDecoder {
             (Kind::Query { failed: false, .. }, b'C' | b'I') => self.end_statement(tag, &body, done)?,
             (Kind::Query { failed: false, .. } | Kind::Execute { .. }, b'G' | b'H' | b'c') => {
                 entry.copy_answer(tag)?;
-                if tag == b'H' {
-                    entry.veil.copies(&body);
+                match tag {
+                    b'H' => self.begin_copy(body)?,
+                    b'c' => self.end_copy()?,
+                    _ => {}
                 }
             }
             (Kind::Function { failed: false }, b'V') => {

@@ -68,6 +68,29 @@ pub(super) fn look(value: &[u8], kind: u32, binary: bool, hiding: &Hiding) -> Fo
     }
 }
 
+/// Looks through a value in text of whose type nothing is known.
+pub(super) fn look_untyped(value: &[u8], hiding: &Hiding) -> Found {
+    let is_json = |text: &[u8]| serde_json::from_slice::<&serde_json::value::RawValue>(text).is_ok();
+    match hiding.clean(value) {
+        None if std::str::from_utf8(value).is_err() => Found::Hidden,
+        None => Found::Nothing,
+        Some(None) => Found::Hidden,
+        Some(Some(clean)) if value.starts_with(b"{") && is_json(value) && !is_json(&clean) => Found::Hidden,
+        Some(Some(clean)) => Found::Covered(clean),
+    }
+}
+
+/// Whether something hidden stands in a binary value of whose type nothing is known: in any way that it can be read.
+pub(super) fn hides_untyped(value: &Bytes, hiding: &Hiding) -> bool {
+    /// Numbers with fractions read as larger ones.
+    const LARGEST: usize = 16;
+    let number = integer(value).ok().filter(|text| text.len() <= LARGEST);
+    let read = [number, numeric(value.clone()).ok(), address(value.clone()).ok()];
+    hiding.looks()
+        && (read.into_iter().flatten().any(|text| hiding.finds(text.as_bytes()))
+            || hides(value, FIRST_OWN, hiding, MAX_DEPTH))
+}
+
 /// Whether a text from which values were taken is still one of its type.
 fn stays_valid(kind: u32, clean: &[u8]) -> bool {
     if JSON.contains(&kind) {

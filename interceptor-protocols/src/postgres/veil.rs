@@ -7,9 +7,13 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use interceptor_core::mask::{Form, Hiding, LabelSet, Mask, Provenance};
+use interceptor_core::{
+    mask::{Form, Hiding, LabelSet, Mask, Provenance},
+    sql::CopyWriting,
+};
 
 use super::{
+    copied::Copied,
     described::{Described, Field},
     frame::{Fields, Malformed, put_value},
     value::{self, Found},
@@ -34,8 +38,17 @@ pub(super) struct Veil {
     formats: Arc<[i16]>,
     /// What becomes of each column, once that is known.
     plan: Option<Arc<Plan>>,
-    /// How data that is copied out is written.
-    copied: Format,
+    /// The data that is copied out.
+    copied: Copying,
+}
+
+/// Data that is copied out.
+#[derive(Debug, Clone)]
+pub(super) enum Copying {
+    /// Its rows are known.
+    Rows(Box<Copied>),
+    /// Only how it is written is.
+    Data(Format),
 }
 
 /// A prepared statement's part in it.
@@ -80,7 +93,7 @@ impl Veil {
             prepared_as: None,
             formats: Arc::default(),
             plan: None,
-            copied: Format::Binary,
+            copied: Copying::Data(Format::Binary),
         }
     }
 
@@ -94,7 +107,7 @@ impl Veil {
             prepared_as,
             formats,
             plan: None,
-            copied: Format::Binary,
+            copied: Copying::Data(Format::Binary),
         }
     }
 
@@ -117,14 +130,35 @@ impl Veil {
         self.plan = Some(Arc::new(plan(self.mask.as_ref(), fields, provenance, None)));
     }
 
-    /// A CopyOutResponse with that body has come.
-    pub(super) fn copies(&mut self, body: &[u8]) {
-        self.copied = if body.first() == Some(&0) { Format::Text } else { Format::Binary };
+    /// A CopyOutResponse with that body has come, of a statement with that provenance whose rows are written so.
+    pub(super) fn copies(
+        &mut self,
+        body: Bytes,
+        writing: Option<CopyWriting>,
+        provenance: Option<&Provenance>,
+    ) -> Result<(), Malformed> {
+        let mut fields = Fields::new(body);
+        let format = if fields.u8()? == 0 { Format::Text } else { Format::Binary };
+        let count = fields.count()?;
+        let hiding = self.hiding().flatten().cloned();
+        let is_binary = format == Format::Binary;
+        self.copied = match writing.filter(|writing| (*writing == CopyWriting::Binary) == is_binary) {
+            Some(writing) => {
+                Copying::Rows(Box::new(Copied::new(writing, count, provenance, hiding.as_deref())))
+            }
+            None => Copying::Data(format),
+        };
+        Ok(())
     }
 
-    /// How copied data is written.
-    pub(super) fn copied(&self) -> Format {
-        self.copied
+    /// The data that is copied.
+    pub(super) fn copied(&mut self) -> &mut Copying {
+        &mut self.copied
+    }
+
+    /// Whether what was copied has ended in the middle of a row.
+    pub(super) fn is_cut(&self) -> bool {
+        matches!(&self.copied, Copying::Rows(rows) if rows.is_cut())
     }
 
     /// The statement has ended.
