@@ -67,13 +67,20 @@ impl PostgresDecoder {
         }
     }
 
+    /// Whether a row with that body is shown as it is, where rows are looked at.
+    pub(super) fn is_shown(&mut self, tag: u8, body: &[u8]) -> bool {
+        let Some(entry) = self.queue.front().filter(|_| tag == b'D') else { return false };
+        let plan = entry.veil.plan();
+        veil::is_shown(body, &plan, entry.veil.hiding().flatten().map(|hiding| &**hiding))
+    }
+
     /// Adds a row or copied data with that body to `out`, as the client may see it.
     pub(super) fn cover(&mut self, body: Bytes, tag: u8, out: &mut BytesMut) -> Result<(), DecodeError> {
         let Some(entry) = self.queue.front() else { return Err(malformed(tag)) };
         if tag == b'D' {
             let plan = entry.veil.plan();
             let hiding = entry.veil.hiding().flatten().map(|hiding| &**hiding);
-            return veil::row(body, &plan, hiding, out).map_err(|_| malformed(tag));
+            return veil::row(&body, &plan, hiding, out).map_err(|_| malformed(tag));
         }
         let hiding = entry.veil.hiding().map(|hiding| hiding.cloned());
         let hiding = hiding.as_ref().map(|hiding| hiding.as_deref());

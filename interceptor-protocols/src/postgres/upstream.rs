@@ -96,12 +96,25 @@ impl PostgresDecoder {
                 break;
             }
             if self.is_veiled(head.tag) {
-                if ready > 0 || rest.len() < head.total {
+                if !whole {
                     too_long(head, MAX_ROW)?;
                     break;
                 }
-                let body = input.split_to(head.total).freeze().slice(5..);
-                self.cover_next(head, body, &mut covered)?;
+                self.may_stream(head)?;
+                let body = rest.get(5..head.total).unwrap_or_default();
+                let shown = !self.is_beyond() && self.is_shown(head.tag, body);
+                if shown && covered.is_empty() {
+                    // It goes on in one piece with what stands before it.
+                    ready = ready.saturating_add(head.total);
+                    continue;
+                }
+                covered.extend_from_slice(&input.split_to(std::mem::take(&mut ready)));
+                let frame = input.split_to(head.total).freeze();
+                if shown {
+                    covered.extend_from_slice(&frame);
+                } else if !self.is_beyond() {
+                    self.cover(frame.slice(5..), head.tag, &mut covered)?;
+                }
                 continue;
             }
             if !covered.is_empty() {
@@ -140,12 +153,6 @@ impl PostgresDecoder {
             return Ok(if self.gone { self.last_word() } else { Step::Wait });
         }
         Ok(Step::Answer { bytes: input.split_to(ready).freeze(), done })
-    }
-
-    /// Counts a row or copied data that is to be covered, and adds it to `out` unless it is more than may pass.
-    fn cover_next(&mut self, head: Head, body: Bytes, out: &mut BytesMut) -> Result<(), DecodeError> {
-        self.may_stream(head)?;
-        if self.is_beyond() { Ok(()) } else { self.cover(body, head.tag, out) }
     }
 
     /// What comes before anything that the upstream says.

@@ -28,9 +28,9 @@ const TEXTS: [u32; 5] = [25, 1043, 1042, 19, 705];
 const JSON: [u32; 2] = [114, 3802];
 /// text[], varchar[], bpchar[], name[], record, xml.
 const OF_TEXTS: [u32; 6] = [1009, 1015, 1014, 1003, 2249, 142];
-/// bool, "char", date, time, timestamp, timestamptz, interval, timetz, uuid, xid, cid, tid, void: nothing that is looked
-/// for can be written as one.
-const SHORT: [u32; 13] = [16, 18, 1082, 1083, 1114, 1184, 1186, 1266, 2950, 28, 29, 27, 2278];
+/// bool, "char", date, time, timestamp, timestamptz, interval, timetz, uuid, xid, cid, tid, void, int2, int4, oid: nothing
+/// that is looked for can be written as one.
+const SHORT: [u32; 16] = [16, 18, 1082, 1083, 1114, 1184, 1186, 1266, 2950, 28, 29, 27, 2278, 21, 23, 26];
 /// float4, float8.
 const FLOATS: [u32; 2] = [700, 701];
 /// inet, cidr.
@@ -109,7 +109,7 @@ fn hides(value: &Bytes, kind: u32, hiding: &Hiding, depth: usize) -> bool {
         return hiding.finds(value) || std::str::from_utf8(value).is_err();
     }
     let inside = match kind {
-        20 | 21 | 23 | 26 => integer(value).map(|text| hiding.finds(text.as_bytes())),
+        20 => integer(value).map(|text| hiding.finds(text.as_bytes())),
         NUMERIC => numeric(value.clone()).map(|text| hiding.finds(text.as_bytes())),
         RECORD => record(value.clone(), hiding, depth),
         _ if FLOATS.contains(&kind) => float(value).map(|text| hiding.finds(text.as_bytes())),

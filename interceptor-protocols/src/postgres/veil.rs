@@ -234,15 +234,14 @@ fn plan(
     if covers.iter().all(|cover| *cover == Cover::Show) { Plan::Open } else { Plan::Each(covers) }
 }
 
-/// Writes the DataRow with that body as `plan` says.
+/// Adds the DataRow with that body to `out` as `plan` says.
 pub(super) fn row(
-    body: Bytes,
+    body: &[u8],
     plan: &Plan,
     hiding: Option<&Hiding>,
     out: &mut BytesMut,
 ) -> Result<(), Malformed> {
-    let mut fields = Fields::new(body);
-    let count = fields.count()?;
+    let (count, mut values) = values(body)?;
     let covers = match (plan, hiding) {
         (Plan::Each(covers), Some(hiding)) if covers.len() == count => Some((covers, hiding)),
         _ => None,
@@ -252,12 +251,11 @@ pub(super) fn row(
     out.put_i32(0);
     out.put_u16(u16::try_from(count).map_err(|_| Malformed)?);
     for place in 0..count {
-        let value = fields.value()?;
-        match (value, &covers) {
+        match (values.next()?, &covers) {
             (Some(value), Some((covers, hiding))) => {
                 let cover = covers.get(place).copied().unwrap_or(Cover::Null);
-                match covered(&value, cover, hiding) {
-                    Now::Same => put_value(out, Some(&value)),
+                match covered(value, cover, hiding) {
+                    Now::Same => put_value(out, Some(value)),
                     Now::Null => put_value(out, None),
                     Now::Text(text) => put_value(out, Some(&text)),
                 }
@@ -265,12 +263,72 @@ pub(super) fn row(
             _ => put_value(out, None),
         }
     }
-    fields.end()?;
+    values.end()?;
     let length = u32::try_from(out.len().saturating_sub(start)).map_err(|_| Malformed)?;
     if let Some(place) = out.get_mut(start..).and_then(<[u8]>::first_chunk_mut::<4>) {
         *place = length.to_be_bytes();
     }
     Ok(())
+}
+
+/// Whether the DataRow with that body is shown as it is: nothing in it is hidden.
+pub(super) fn is_shown(body: &[u8], plan: &Plan, hiding: Option<&Hiding>) -> bool {
+    let (Plan::Each(covers), Some(hiding)) = (plan, hiding) else { return matches!(plan, Plan::Open) };
+    if covers.iter().any(|cover| matches!(cover, Cover::Null | Cover::By(_))) {
+        return false;
+    }
+    let shows = || -> Result<bool, Malformed> {
+        let (count, mut values) = values(body)?;
+        if covers.len() != count {
+            return Ok(false);
+        }
+        for cover in covers {
+            let shown = match (values.next()?, cover) {
+                (None, _) | (_, Cover::Show) => true,
+                (Some(value), Cover::Look(kind, binary)) => {
+                    matches!(value::look(value, *kind, *binary, hiding), Found::Nothing)
+                }
+                (Some(_), Cover::Null | Cover::By(_)) => false,
+            };
+            if !shown {
+                return Ok(false);
+            }
+        }
+        values.end().map(|()| true)
+    };
+    shows().unwrap_or(false)
+}
+
+/// The values of a DataRow: how many, and each.
+fn values(body: &[u8]) -> Result<(usize, Values<'_>), Malformed> {
+    let (count, rest) = body.split_first_chunk::<2>().ok_or(Malformed)?;
+    Ok((u16::from_be_bytes(*count).into(), Values { rest }))
+}
+
+/// Values that have not been read yet.
+struct Values<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Values<'a> {
+    /// The next one; none is NULL.
+    fn next(&mut self) -> Result<Option<&'a [u8]>, Malformed> {
+        let (length, rest) = self.rest.split_first_chunk::<4>().ok_or(Malformed)?;
+        self.rest = rest;
+        match i32::from_be_bytes(*length) {
+            -1 => Ok(None),
+            length => {
+                let length = usize::try_from(length).map_err(|_| Malformed)?;
+                let (value, rest) = rest.split_at_checked(length).ok_or(Malformed)?;
+                self.rest = rest;
+                Ok(Some(value))
+            }
+        }
+    }
+
+    fn end(&self) -> Result<(), Malformed> {
+        if self.rest.is_empty() { Ok(()) } else { Err(Malformed) }
+    }
 }
 
 /// What a value has become.

@@ -6,6 +6,7 @@
 mod corpora;
 mod quality;
 mod speed;
+mod through;
 
 use std::path::PathBuf;
 
@@ -23,7 +24,8 @@ pub(crate) fn part(extent: Extent, measured: &mut Measured) -> Result<()> {
     let corpora = corpora::Corpora::made(&folder())?;
     let detectors = every()?;
     quality::part(&corpora, &detectors, &folder(), measured)?;
-    speed::part(&corpora, &detectors, extent, measured)
+    speed::part(&corpora, &detectors, extent, measured)?;
+    through::part(&corpora, extent, measured)
 }
 
 /// Where the corpora are made.
