@@ -47,6 +47,7 @@ mod unveil;
 mod upstream;
 mod value;
 mod veil;
+mod within;
 mod words;
 mod work;
 

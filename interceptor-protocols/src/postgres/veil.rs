@@ -81,6 +81,8 @@ pub(super) enum Cover {
     Null,
     /// The label at this place says what stands for it: it is a text.
     By(usize),
+    /// The same of each element: it is an array of texts, and this says whether it is binary.
+    ByElement(usize, bool),
 }
 
 impl Veil {
@@ -225,6 +227,14 @@ fn plan(
                         Cover::By(label)
                     }
                 }
+                Some(label)
+                    if field.relation != 0
+                        && field.column != 0
+                        && value::is_array_of_texts(field.kind)
+                        && hiding.form(label) != Form::Null =>
+                {
+                    Cover::ByElement(label, format != 0)
+                }
                 Some(_) => Cover::Null,
                 None if hiding.looks() && value::may_hold(field.kind) => Cover::Look(field.kind, format != 0),
                 None => Cover::Show,
@@ -274,7 +284,7 @@ pub(super) fn row(
 /// Whether the DataRow with that body is shown as it is: nothing in it is hidden.
 pub(super) fn is_shown(body: &[u8], plan: &Plan, hiding: Option<&Hiding>) -> bool {
     let (Plan::Each(covers), Some(hiding)) = (plan, hiding) else { return matches!(plan, Plan::Open) };
-    if covers.iter().any(|cover| matches!(cover, Cover::Null | Cover::By(_))) {
+    if covers.iter().any(|cover| matches!(cover, Cover::Null | Cover::By(_) | Cover::ByElement(..))) {
         return false;
     }
     let shows = || -> Result<bool, Malformed> {
@@ -288,7 +298,7 @@ pub(super) fn is_shown(body: &[u8], plan: &Plan, hiding: Option<&Hiding>) -> boo
                 (Some(value), Cover::Look(kind, binary)) => {
                     matches!(value::look(value, *kind, *binary, hiding), Found::Nothing)
                 }
-                (Some(_), Cover::Null | Cover::By(_)) => false,
+                (Some(_), Cover::Null | Cover::By(_) | Cover::ByElement(..)) => false,
             };
             if !shown {
                 return Ok(false);
@@ -348,6 +358,10 @@ fn covered(value: &[u8], cover: Cover, hiding: &Hiding) -> Now {
                 None => Now::Null,
             }
         }
+        Cover::ByElement(label, binary) => match value::cover_elements(value, binary, label, hiding) {
+            Some(array) => Now::Text(array),
+            None => Now::Null,
+        },
         Cover::Look(kind, binary) => match value::look(value, kind, binary, hiding) {
             Found::Nothing => Now::Same,
             Found::Covered(text) => Now::Text(text),

@@ -11,7 +11,7 @@ const TELLING: [&str; 3] = ["4111111111111111", "walter.white@example.org", "078
 
 const LABELS: &str = r#"
 [label.secret]
-columns = ["public.people.code", "public.things.kind", "*.*.*_code"]
+columns = ["public.people.code", "public.people.tags", "public.things.kind", "*.*.*_code"]
 mask = "redact"
 
 [label.card]
@@ -455,6 +455,22 @@ fn a_copied_table_is_masked() {
         "COPY parts_1 TO STDOUT (FORMAT binary)",
     ] {
         is_clean(&copied(text), &all());
+    }
+    installation.finish();
+}
+
+/// What stands inside of values is masked there, and the rest of them shown.
+#[test]
+fn values_inside_of_values_are_masked_in_place() {
+    let (_bed, installation) = stage(&[EVERYTHING]);
+    let finished = installation.psql("SELECT tags FROM people WHERE id = 2;\nSELECT doc, mails FROM talk;\n");
+    finished.says("{\"[secret]\"}").says("{\"m\": \"[email]\", \"n\": null}|{\"[email]\"}");
+    for way in ["psycopg-text", "psycopg-binary", "asyncpg"] {
+        let texts = ["SELECT tags FROM people WHERE id = 2", "SELECT mails, doc FROM talk"];
+        let finished = driver(&installation, way, &texts);
+        assert!(finished.stdout.contains("['[secret]']"), "{finished}");
+        assert!(finished.stdout.contains("['[email]']"), "{finished}");
+        is_clean(&finished, &all());
     }
     installation.finish();
 }
