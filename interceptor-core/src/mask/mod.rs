@@ -5,6 +5,7 @@
 //! nothing (NULL), never itself. Nothing here knows a wire format, a file or a clock.
 
 mod detect;
+mod fake;
 mod form;
 mod hiding;
 pub(crate) mod labels;

@@ -138,10 +138,10 @@ fn document(text: &[u8], hiding: &Hiding) -> Found {
         Some(Some(clean)) => Element::Text(clean),
     };
     match within::json(text, each) {
+        Ok(Some(clean)) => Found::Covered(clean),
         Ok(None) if !hiding.finds(text) => Found::Nothing,
-        Ok(Some(clean)) if !hiding.finds(&clean) => Found::Covered(clean),
-        // What stands in several parts of it.
-        Ok(_) | Err(_) => Found::Hidden,
+        // What stands in several parts of it, or cannot be read.
+        Ok(None) | Err(Malformed) => Found::Hidden,
     }
 }
 

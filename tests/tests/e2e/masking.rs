@@ -439,7 +439,7 @@ fn a_copied_table_is_masked() {
     let copied = |text: &str| installation.psql(&format!("{text};\n"));
     copied("COPY people (id, code, number, name) TO STDOUT").says("1\t[secret]\t\\N\tname1");
     copied("COPY people (code, id) TO STDOUT (FORMAT csv, HEADER)").says("code,id").says("[secret],3");
-    copied("COPY talk (id, body, mails) TO STDOUT CSV").says("1,\"mail [email] now, ssn").says("{[email]}");
+    copied("COPY talk (id, body, mails) TO STDOUT CSV").says("1,,{[email]}");
     copied("COPY scratch TO STDOUT");
     copied("COPY users (id, name) TO STDOUT CSV").says("7,user7");
     let binary = copied("COPY people (name, code) TO STDOUT BINARY");

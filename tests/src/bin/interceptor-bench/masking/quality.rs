@@ -71,7 +71,9 @@ pub(super) fn part(
         measured.add(place, "false positives", "of 10 000", wrong(found));
     }
     for (text, hits) in cells.iter().zip(&ours(detectors, &cells).hits) {
-        hits.iter().for_each(|(_, _, kind)| drop(writeln!(missed, "C: {kind} in {text:?}")));
+        for (_, _, kind) in hits {
+            let _ = writeln!(missed, "C: {kind} in {text:?}");
+        }
     }
     let numbers: Vec<&str> = corpora.numbers.iter().map(String::as_str).collect();
     let place = Place { part: PART, load: "random numbers of 12 to 19 digits", target: "interceptor" };
