@@ -100,21 +100,7 @@ impl PostgresDecoder {
                     too_long(head, MAX_ROW)?;
                     break;
                 }
-                self.may_stream(head)?;
-                let body = rest.get(5..head.total).unwrap_or_default();
-                let shown = !self.is_beyond() && self.is_shown(head.tag, body);
-                if shown && covered.is_empty() {
-                    // It goes on in one piece with what stands before it.
-                    ready = ready.saturating_add(head.total);
-                    continue;
-                }
-                covered.extend_from_slice(&input.split_to(std::mem::take(&mut ready)));
-                let frame = input.split_to(head.total).freeze();
-                if shown {
-                    covered.extend_from_slice(&frame);
-                } else if !self.is_beyond() {
-                    self.cover(frame.slice(5..), head.tag, &mut covered)?;
-                }
+                self.veiled(head, input, &mut ready, &mut covered)?;
                 continue;
             }
             if !covered.is_empty() {
@@ -153,6 +139,33 @@ impl PostgresDecoder {
             return Ok(if self.gone { self.last_word() } else { Step::Wait });
         }
         Ok(Step::Answer { bytes: input.split_to(ready).freeze(), done })
+    }
+
+    /// Takes a row or copied data that is looked at, behind `ready` bytes that go on as they are: it goes on with them, or
+    /// they and what it has become are `covered`.
+    fn veiled(
+        &mut self,
+        head: Head,
+        input: &mut BytesMut,
+        ready: &mut usize,
+        covered: &mut BytesMut,
+    ) -> Result<(), DecodeError> {
+        self.may_stream(head)?;
+        let beyond = self.is_beyond();
+        let frame = input.get(*ready..).and_then(|rest| rest.get(5..head.total)).unwrap_or_default();
+        let shown = !beyond && self.is_shown(head.tag, frame);
+        if shown && covered.is_empty() {
+            *ready = ready.saturating_add(head.total);
+            return Ok(());
+        }
+        covered.extend_from_slice(&input.split_to(std::mem::take(ready)));
+        let frame = input.split_to(head.total).freeze();
+        if shown {
+            covered.extend_from_slice(&frame);
+        } else if !beyond {
+            self.cover(frame.slice(5..), head.tag, covered)?;
+        }
+        Ok(())
     }
 
     /// What comes before anything that the upstream says.

@@ -39,7 +39,7 @@ pub(super) fn array_text(
             b'}' => depth = depth.checked_sub(1).ok_or(Malformed)?,
             b',' if depth > 0 => {}
             _ if depth > 0 => {
-                let (written, meant, behind) = element(rest)?;
+                let Read { written, meant, behind } = element(rest)?;
                 rest = behind;
                 let is_null = written.eq_ignore_ascii_case(b"NULL");
                 match if is_null { Element::Same } else { with(&meant) } {
@@ -63,8 +63,15 @@ pub(super) fn array_text(
     if depth == 0 { Ok(changed.then_some(out)) } else { Err(Malformed) }
 }
 
-/// The first element of `rest`: as it is written, what it means, and what stands behind it.
-fn element(rest: &[u8]) -> Result<(&[u8], Vec<u8>, &[u8]), Malformed> {
+/// An element that was read: as it is written, what it means, and what stands behind it.
+struct Read<'a> {
+    written: &'a [u8],
+    meant: Vec<u8>,
+    behind: &'a [u8],
+}
+
+/// The first element of `rest`.
+fn element(rest: &[u8]) -> Result<Read<'_>, Malformed> {
     let quoted = rest.first() == Some(&b'"');
     let mut meant = Vec::new();
     let mut at = usize::from(quoted);
@@ -86,7 +93,7 @@ fn element(rest: &[u8]) -> Result<(&[u8], Vec<u8>, &[u8]), Malformed> {
         at += 1;
     }
     let (written, behind) = rest.split_at_checked(at).ok_or(Malformed)?;
-    Ok((written, meant, behind))
+    Ok(Read { written, meant, behind })
 }
 
 fn put_quoted(text: &[u8], out: &mut Vec<u8>) {

@@ -128,18 +128,25 @@ pub(super) struct Words<'a> {
     text: &'a [u8],
     /// Where each word ends, in order, and what it says.
     ends: OnceCell<Option<Vec<(usize, Meaning)>>>,
+    lettered: OnceCell<bool>,
 }
 
 impl<'a> Words<'a> {
     pub(super) fn of(context: &'a Context, text: &'a [u8]) -> Self {
-        Self { context, text, ends: OnceCell::new() }
+        Self { context, text, ends: OnceCell::new(), lettered: OnceCell::new() }
+    }
+
+    /// Whether it may have any: most texts with numbers have nothing else.
+    pub(super) fn may_be(&self) -> bool {
+        *self
+            .lettered
+            .get_or_init(|| self.text.windows(3).any(|three| three.iter().all(u8::is_ascii_alphabetic)))
     }
 
     /// None where the text has no words at all.
     fn ends(&self) -> Option<&[(usize, Meaning)]> {
         let ends = self.ends.get_or_init(|| {
-            // Most texts with numbers have nothing else.
-            if !self.text.windows(3).any(|three| three.iter().all(u8::is_ascii_alphabetic)) {
+            if !self.may_be() {
                 return None;
             }
             let found = self.context.before.find_overlapping_iter(self.text);
@@ -148,11 +155,6 @@ impl<'a> Words<'a> {
             Some(found.filter_map(named).collect())
         });
         ends.as_deref()
-    }
-
-    /// Whether there is none at all.
-    pub(super) fn are_none(&self) -> bool {
-        self.ends().is_none()
     }
 
     /// Whether a word near `from..to` says that what stands there is of that meaning.

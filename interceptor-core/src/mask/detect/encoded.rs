@@ -9,6 +9,8 @@ use base64::{
 
 use super::{class::Class, glance::RUN};
 
+/// The length of a UUID.
+pub(super) const UUID: usize = 36;
 /// The longest run that is decoded in place.
 const SHORT: usize = 256;
 const BASE64: GeneralPurposeConfig = GeneralPurposeConfig::new()
@@ -82,7 +84,7 @@ fn reads<'a>(bytes: impl Iterator<Item = &'a u8>, is_letter: impl Fn(&u8) -> boo
 
 /// Whether a UUID begins at `at`.
 pub(super) fn uuid_at(text: &[u8], at: usize) -> bool {
-    text.get(at + 8) == Some(&b'-') && text.get(at..at + 36).is_some_and(is_uuid)
+    text.get(at + 8) == Some(&b'-') && text.get(at..at + UUID).is_some_and(is_uuid)
 }
 
 /// The bytes that are written in hexadecimal.
@@ -98,7 +100,7 @@ fn bytes(run: &[u8]) -> Vec<u8> {
 
 /// Whether it is written as a UUID, of which there are many and none is text.
 fn is_uuid(run: &[u8]) -> bool {
-    run.len() == 36
+    run.len() == UUID
         && run.iter().enumerate().all(|(place, byte)| match place {
             8 | 13 | 18 | 23 => *byte == b'-',
             _ => Class::HEX.has(*byte),

@@ -19,6 +19,8 @@ mod person;
 use std::ops::Range;
 
 use anchored::Anchored;
+use class::Class;
+use encoded::{UUID, uuid_at};
 use glance::Glance;
 use numbers::Numbers;
 
@@ -112,13 +114,18 @@ impl Detectors {
 
     /// What is found in `text`, in order. What overlaps is told apart no further.
     pub fn find(&self, text: &[u8]) -> Vec<Hit> {
-        if self.is_empty() {
+        // Identifiers of which there are many, and none is text.
+        if self.is_empty() || (text.len() == UUID && uuid_at(text, 0)) {
             return Vec::new();
         }
         let glance = Glance::at(text);
         let mut hits = Vec::new();
-        self.plain(text, glance, &mut hits);
-        if glance.long {
+        // In a digest, which is longer than anything that is written so, nothing can stand but what it encodes.
+        let digest = glance.long && text.len() > numbers::WORD && Class::HEX.run(text, 0) == text.len();
+        if !digest {
+            self.plain(text, glance, &mut hits);
+        }
+        if glance.long || glance.is_digits() {
             encoded::runs(text, |run, decoded| {
                 let mut inner = Vec::new();
                 self.plain(decoded, Glance::at(decoded), &mut inner);
@@ -139,7 +146,7 @@ impl Detectors {
         {
             numbers.find(text, hits);
         }
-        if self.groups && glance.may_be_groups() {
+        if self.groups && glance.may_be_groups(text) {
             groups::find(text, hits);
         }
     }

@@ -8,7 +8,7 @@ use super::{
     Detector, Hit, check,
     class::Class,
     context::{Context, Country, Meaning, Words},
-    encoded::uuid_at,
+    encoded::{UUID, uuid_at},
     is_escape, person, stands_alone,
 };
 
@@ -22,7 +22,7 @@ const GAP: usize = 3;
 /// How many groups are kept before they are looked at.
 const KEPT: usize = 16;
 /// The longest word with digits in it that is a value.
-const WORD: usize = 34;
+pub(super) const WORD: usize = 34;
 
 /// Digits beside each other.
 #[derive(Debug, Clone, Copy, Default)]
@@ -69,29 +69,64 @@ impl Run {
 }
 
 /// Neighbouring groups of digits, as one value.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Number<'a> {
     pub(super) text: &'a [u8],
     groups: &'a [Group],
-    digits: [u8; DIGITS],
     count: usize,
 }
 
+/// The digits of a number, from 0 to 9 each.
+#[derive(Debug)]
+pub(super) struct Digits {
+    all: [u8; DIGITS],
+    count: usize,
+}
+
+impl std::ops::Deref for Digits {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.all.get(..self.count).unwrap_or_default()
+    }
+}
+
 impl<'a> Number<'a> {
-    fn of(text: &'a [u8], groups: &'a [Group]) -> Option<Self> {
-        let mut digits = [0; DIGITS];
-        let mut count = 0;
-        for group in groups {
-            for byte in text.get(group.start..group.end)? {
-                *digits.get_mut(count)? = byte.wrapping_sub(b'0');
-                count += 1;
-            }
-        }
-        Some(Self { text, groups, digits, count })
+    fn of(text: &'a [u8], groups: &'a [Group]) -> Self {
+        Self { text, groups, count: groups.iter().map(|group| group.len()).sum() }
     }
 
-    pub(super) fn digits(&self) -> &[u8] {
-        self.digits.get(..self.count).unwrap_or_default()
+    /// Its digits, of which no value has more.
+    pub(super) fn digits(&self) -> Digits {
+        let mut digits = Digits { all: [0; DIGITS], count: 0 };
+        let each =
+            self.groups.iter().flat_map(|group| self.text.get(group.start..group.end).unwrap_or_default());
+        for (place, byte) in digits.all.iter_mut().zip(each) {
+            *place = byte.wrapping_sub(b'0');
+            digits.count += 1;
+        }
+        digits
+    }
+
+    /// One of its digits.
+    fn digit(&self, place: usize) -> u8 {
+        let mut before = 0;
+        for group in self.groups {
+            if place < before + group.len() {
+                return self.text.get(group.start + place - before).map_or(0, |byte| byte.wrapping_sub(b'0'));
+            }
+            before += group.len();
+        }
+        0
+    }
+
+    /// Whether its digits and groups are such that it may be anything.
+    fn may_be_something(&self, words: &Words<'_>) -> bool {
+        self.count >= 9
+            || self.groups.len() == 4
+            || self.digit(0) == 0
+            || matches!(self.before(), Some(b'+' | b'('))
+            || words.may_be()
     }
 
     /// Where it stands.
@@ -188,11 +223,11 @@ impl Numbers {
             let word = word_around(text, at, digits);
             at = word.end;
             if uuid_at(text, word.start) {
-                at = word.start + 36;
+                at = word.start + UUID;
                 continue;
             }
             if word.len() <= WORD
-                && let Some(hit) = self.worded(text, word.start, digits)
+                && let Some(hit) = self.worded(text, word.clone(), digits)
             {
                 at = at.max(hit.range.end);
                 hits.push(hit);
@@ -236,7 +271,7 @@ impl Numbers {
 
     /// Looks at what begins with the first of these groups; how many are done with.
     fn from(&self, words: &Words<'_>, text: &[u8], groups: &[Group], hits: &mut Vec<Hit>) -> usize {
-        let whole = |count: usize| groups.get(..count).and_then(|some| Number::of(text, some));
+        let whole = |count: usize| groups.get(..count).map(|some| Number::of(text, some));
         // Nothing is written as a date with a year is, and nothing begins inside of one.
         if groups.first().is_some_and(|year| year.len() == 4) && whole(3).is_some_and(|three| three.is_date())
         {
@@ -260,7 +295,7 @@ impl Numbers {
             if digits > DIGITS {
                 continue;
             }
-            let Some(number) = whole(count) else { continue };
+            let Some(number) = whole(count).filter(|number| number.may_be_something(words)) else { continue };
             if let Some(hit) = self.number(words, &number) {
                 hits.push(hit);
                 return count;
@@ -273,7 +308,8 @@ impl Numbers {
     }
 
     /// A value that begins with this word, the first of whose digits stands at `digits`.
-    fn worded(&self, text: &[u8], start: usize, digits: usize) -> Option<Hit> {
+    fn worded(&self, text: &[u8], Range { start, end }: Range<usize>, digits: usize) -> Option<Hit> {
+        let length = end - start;
         let wants = |detector| self.wanted.contains(&detector);
         let hit = |range, detector| Some(Hit { range, detector });
         if wants(Detector::Iban)
@@ -284,6 +320,7 @@ impl Numbers {
             return hit(range, Detector::Iban);
         }
         if wants(Detector::NationalId)
+            && person::has_length(length)
             && let Some(range) = person::worded(text, start, digits)
         {
             return hit(range, Detector::NationalId);
@@ -306,9 +343,7 @@ impl Numbers {
                 Detector::NationalId => {
                     let is_person = number.count >= 9
                         && !joined
-                        && !(number.groups.len() == 1
-                            && words.are_none()
-                            && !person::is_strong(number.count))
+                        && !(number.groups.len() == 1 && !words.may_be() && !person::is_strong(number.count))
                         && person::number(number, |country: Country| says(Meaning::Person(country)));
                     is_person.then(|| range.clone())
                 }
@@ -320,18 +355,18 @@ impl Numbers {
 }
 
 fn is_card(number: &Number<'_>, joined: bool, says: impl Fn(Meaning) -> bool) -> bool {
-    if !(12..=DIGITS).contains(&number.count) || !check::luhn(number.digits()) {
+    if !(12..=DIGITS).contains(&number.count) || !check::luhn(&number.digits()) {
         return false;
     }
     let fours = number.groups.iter().rev().skip(1).all(|group| group.len() == 4);
     let printed = fours || number.has_lengths(&[4, 6, 5]) || number.has_lengths(&[4, 6, 4]);
     let whole = number.groups.len() == 1;
-    if !whole && !(printed && number.is_parted_by(b" -.") && !joined) {
+    if !whole && (joined || !printed || !number.is_parted_by(b" -.")) {
         return false;
     }
     // Barcodes are as long as an old card's number, and have a check digit of another kind.
-    let barcode = whole && number.count == 13 && check::ean13(number.digits());
-    (check::card(number.digits()) && !barcode) || says(Meaning::Card)
+    let barcode = whole && number.count == 13 && check::ean13(&number.digits());
+    (check::card(&number.digits()) && !barcode) || says(Meaning::Card)
 }
 
 fn is_us_ssn(number: &Number<'_>, says: impl Fn(Meaning) -> bool) -> bool {
@@ -385,7 +420,7 @@ fn is_spelled(number: &Number<'_>, plus: bool, bracket: bool) -> bool {
         return number.count >= 8;
     }
     let several = number.groups.len() > 1;
-    let digit = |place: usize| number.digits().get(place).copied().unwrap_or(0);
+    let digit = |place: usize| number.digit(place);
     let american = |from: usize| {
         number.groups.iter().skip(from).map(|group| group.len()).eq([3, 3, 4]) && {
             let first: usize = number.groups.iter().take(from).map(|group| group.len()).sum();

@@ -15,6 +15,7 @@ pub(super) fn is_strong(digits: usize) -> bool {
 /// Whether it is one. `says` tells whether a word beside it names a country's.
 pub(super) fn number(number: &Number<'_>, says: impl Fn(Country) -> bool) -> bool {
     let digits = number.digits();
+    let digits = &*digits;
     let bare = number.has_lengths(&[digits.len()]);
     let parted = |lengths: &[usize], signs: &[u8]| number.has_lengths(lengths) && number.is_parted_by(signs);
     let told = |country| bare && says(country);
@@ -54,6 +55,11 @@ pub(super) fn number(number: &Number<'_>, says: impl Fn(Country) -> bool) -> boo
         18 => bare && chinese(digits, None),
         _ => false,
     }
+}
+
+/// Whether a word of so many letters and digits may be a number with letters, or the beginning of one.
+pub(super) fn has_length(word: usize) -> bool {
+    matches!(word, 6 | 9 | 11 | 16 | 18)
 }
 
 /// A value with letters that begins at `start`, and its digits at `digits`; where it stands.
@@ -225,11 +231,11 @@ fn french(digits: &[u8]) -> bool {
 
 /// `last` is the value of the last place where that is a letter.
 fn chinese(digits: &[u8], last: Option<u32>) -> bool {
-    let seventeen = sum(digits, &[7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2]);
+    let seventeen = || sum(digits, &[7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2]);
     let last = last.or_else(|| digits.get(17).copied().map(u32::from));
     matches!(pair(digits, 6), 19 | 20)
         && digits.get(8..).is_some_and(birth)
-        && last.is_some_and(|last| (seventeen + last) % 11 == 1)
+        && last.is_some_and(|last| (seventeen() + last) % 11 == 1)
 }
 
 /// `value` is eight digits and a letter, or seven after a letter.
