@@ -71,6 +71,8 @@ impl Copied {
             None => LabelSet::ALL,
             Some(provenance) => match &provenance.outputs {
                 Outputs::Each(_) => provenance.of_output(place, count),
+                // Nothing is known of what code gives.
+                Outputs::Any(labels) if *labels == LabelSet::ALL => LabelSet::ALL,
                 // To copy what a query gives is permitted as such.
                 Outputs::Any(_) => LabelSet::NONE,
             },
@@ -478,6 +480,21 @@ mod tests {
             rows(&[&[Some(b"\0\0\0\x01"), None, None], &[None, None, Some(b"plain")], &[None, None]]);
         for piece in [1, 3, 1000] {
             assert_eq!(told(CopyWriting::Binary, &data, piece), expected, "{piece}");
+        }
+    }
+
+    #[test]
+    fn what_code_gives_is_nothing() {
+        let hiding = hiding();
+        for (provenance, expected) in [
+            (Some(Provenance::default()), &b"d\0\0\0\x07\\N\n"[..]),
+            (None, b"d\0\0\0\x07\\N\n"),
+            (Some(Provenance::clean()), b"d\0\0\0\x0bsesame\n"),
+        ] {
+            let mut copied = Copied::new(CopyWriting::Text, 1, provenance.as_ref(), Some(&hiding));
+            let mut out = BytesMut::new();
+            copied.take(b"sesame\n", Some(&hiding), &mut out).expect("well-formed");
+            assert_eq!(out, expected, "{provenance:?}");
         }
     }
 

@@ -75,12 +75,12 @@ impl PostgresDecoder {
     }
 
     /// Adds a row or copied data with that body to `out`, as the client may see it.
-    pub(super) fn cover(&mut self, body: Bytes, tag: u8, out: &mut BytesMut) -> Result<(), DecodeError> {
+    pub(super) fn cover(&mut self, body: &[u8], tag: u8, out: &mut BytesMut) -> Result<(), DecodeError> {
         let Some(entry) = self.queue.front() else { return Err(malformed(tag)) };
         if tag == b'D' {
             let plan = entry.veil.plan();
             let hiding = entry.veil.hiding().flatten().map(|hiding| &**hiding);
-            return veil::row(&body, &plan, hiding, out).map_err(|_| malformed(tag));
+            return veil::row(body, &plan, hiding, out).map_err(|_| malformed(tag));
         }
         let hiding = entry.veil.hiding().map(|hiding| hiding.cloned());
         let hiding = hiding.as_ref().map(|hiding| hiding.as_deref());
@@ -91,10 +91,10 @@ impl PostgresDecoder {
             )
         };
         match entry.veil.copied() {
-            Copying::Rows(rows) => rows.take(&body, hiding.flatten(), out).map_err(|_| unmasked()),
+            Copying::Rows(rows) => rows.take(body, hiding.flatten(), out).map_err(|_| unmasked()),
             Copying::Data(format) => {
                 let words = Words::about(hiding, provenance.as_deref());
-                let copied = words::copied(&body, *format, words).ok_or_else(unmasked)?;
+                let copied = words::copied(body, *format, words).ok_or_else(unmasked)?;
                 out.extend_from_slice(&copied);
                 Ok(())
             }

@@ -3,7 +3,7 @@
 //! Promise: rows are never gathered; a message is changed or kept back only where it answers a look-up of ours, a
 //! message that we replaced. An answer that nothing asked for is the upstream's fault.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use interceptor_core::{
     model::OutcomeStatus,
     protocol::{DecodeError, Done, Step},
@@ -158,13 +158,17 @@ impl PostgresDecoder {
             *ready = ready.saturating_add(head.total);
             return Ok(());
         }
-        covered.extend_from_slice(&input.split_to(std::mem::take(ready)));
-        let frame = input.split_to(head.total).freeze();
+        let before = std::mem::take(ready);
+        covered.reserve(input.len());
+        covered.extend_from_slice(input.get(..before).unwrap_or_default());
+        input.advance(before);
+        let frame = input.get(..head.total).unwrap_or_default();
         if shown {
-            covered.extend_from_slice(&frame);
+            covered.extend_from_slice(frame);
         } else if !beyond {
-            self.cover(frame.slice(5..), head.tag, covered)?;
+            self.cover(frame.get(5..).unwrap_or_default(), head.tag, covered)?;
         }
+        input.advance(head.total);
         Ok(())
     }
 
