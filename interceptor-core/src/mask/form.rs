@@ -62,6 +62,9 @@ fn digest(value: &str, key: &[u8; 32]) -> Option<[u8; 32]> {
 }
 
 fn partial(value: &str) -> String {
+    if value.is_ascii() {
+        return partial_ascii(value);
+    }
     let all = value.chars().filter(|c| c.is_alphanumeric()).count();
     let mut hidden = if all >= SHOWN_OF { all.saturating_sub(SHOWN) } else { all };
     let hide = |c: char| {
@@ -78,6 +81,19 @@ fn partial(value: &str) -> String {
     value.chars().map(hide).collect()
 }
 
+/// The same of a value of which each byte is a character.
+fn partial_ascii(value: &str) -> String {
+    let all = value.bytes().filter(u8::is_ascii_alphanumeric).count();
+    let mut hidden = if all >= SHOWN_OF { all.saturating_sub(SHOWN) } else { all };
+    let mut shown = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        let hides = byte.is_ascii_alphanumeric() && hidden > 0;
+        hidden = hidden.saturating_sub(usize::from(hides));
+        shown.push(if hides { '*' } else { char::from(byte) });
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +106,7 @@ mod tests {
         assert_eq!(Form::Partial.of("123-45-6789", None, "l", &key).as_deref(), Some("***-**-6789"));
         assert_eq!(Form::Partial.of("12-345", None, "l", &key).as_deref(), Some("**-***"));
         assert_eq!(Form::Partial.of("☃ab", None, "l", &key).as_deref(), Some("***"));
+        assert_eq!(Form::Partial.of("é-2345-6789", None, "l", &key).as_deref(), Some("*-****-6789"));
         let one = Form::Hash.of("a", None, "l", &key).expect("a digest");
         assert_eq!(one.len(), 32);
         assert_eq!(Form::Hash.of("a", None, "l", &key), Some(one.clone()));
