@@ -62,7 +62,7 @@ impl PostgresDecoder {
         match self.queue.front() {
             Some(entry) if entry.is_gate() => false,
             Some(entry) if tag == b'd' => entry.veil.hiding().is_some(),
-            Some(entry) => !matches!(*entry.veil.plan(), Plan::Open),
+            Some(entry) => !matches!(**entry.veil.plan(), Plan::Open),
             None => false,
         }
     }
@@ -70,7 +70,7 @@ impl PostgresDecoder {
     /// Whether a row with that body is shown as it is, where rows are looked at.
     pub(super) fn is_shown(&mut self, tag: u8, body: &[u8]) -> bool {
         let Some(entry) = self.queue.front().filter(|_| tag == b'D') else { return false };
-        let plan = entry.veil.plan();
+        let plan = entry.veil.plan().clone();
         veil::is_shown(body, &plan, entry.veil.hiding().flatten().map(|hiding| &**hiding))
     }
 
@@ -78,7 +78,7 @@ impl PostgresDecoder {
     pub(super) fn cover(&mut self, body: &[u8], tag: u8, out: &mut BytesMut) -> Result<(), DecodeError> {
         let Some(entry) = self.queue.front() else { return Err(malformed(tag)) };
         if tag == b'D' {
-            let plan = entry.veil.plan();
+            let plan = entry.veil.plan().clone();
             let hiding = entry.veil.hiding().flatten().map(|hiding| &**hiding);
             return veil::row(body, &plan, hiding, out).map_err(|_| malformed(tag));
         }

@@ -169,13 +169,12 @@ impl Veil {
     }
 
     /// What becomes of the row that comes now.
-    pub(super) fn plan(&mut self) -> Arc<Plan> {
-        if let Some(plan) = &self.plan {
-            return plan.clone();
-        }
-        let plan = Arc::new(self.planned());
-        self.plan = Some(plan.clone());
-        plan
+    pub(super) fn plan(&mut self) -> &Arc<Plan> {
+        let plan = match self.plan.take() {
+            Some(plan) => plan,
+            None => Arc::new(self.planned()),
+        };
+        self.plan.insert(plan)
     }
 
     fn planned(&self) -> Plan {
