@@ -90,10 +90,15 @@ pub(super) fn look(value: &[u8], kind: u32, binary: bool, hiding: &Hiding) -> Fo
     written.ok().flatten().map_or(Found::Hidden, Found::Covered)
 }
 
+/// Whether a text is in the encoding that detectors read: most are by their first look.
+fn is_read(text: &[u8]) -> bool {
+    text.is_ascii() || std::str::from_utf8(text).is_ok()
+}
+
 /// Looks through a value in text.
 fn plain(text: &[u8], kind: u32, hiding: &Hiding) -> Found {
     match hiding.clean(text) {
-        None if std::str::from_utf8(text).is_err() => Found::Hidden,
+        None if !is_read(text) => Found::Hidden,
         None => Found::Nothing,
         Some(Some(clean)) if is_text(kind) => Found::Covered(clean),
         Some(_) if is_text(kind) => Found::Hidden,
@@ -174,7 +179,7 @@ pub(super) fn cover_elements(value: &[u8], binary: bool, label: usize, hiding: &
 pub(super) fn look_untyped(value: &[u8], hiding: &Hiding) -> Found {
     let is_json = |text: &[u8]| serde_json::from_slice::<&serde_json::value::RawValue>(text).is_ok();
     match hiding.clean(value) {
-        None if std::str::from_utf8(value).is_err() => Found::Hidden,
+        None if !is_read(value) => Found::Hidden,
         None => Found::Nothing,
         Some(None) => Found::Hidden,
         Some(Some(clean)) if value.starts_with(b"{") && is_json(value) && !is_json(&clean) => Found::Hidden,
