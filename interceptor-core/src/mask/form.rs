@@ -3,6 +3,8 @@
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
+use super::{Detector, fake};
+
 /// A form, strongest first: where several labels hide one value, the strongest holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Form {
@@ -12,6 +14,8 @@ pub enum Form {
     Redact,
     /// A keyed digest, by which equal values can be told to be equal.
     Hash,
+    /// A valid value of the same kind that is nobody's, the same for equal values.
+    Fake,
     /// The last four letters and digits of a value that has at least eight of them; all punctuation.
     Partial,
 }
@@ -22,27 +26,45 @@ const SHOWN_OF: usize = 8;
 
 impl Form {
     /// The words of `labels.toml`.
-    pub const WORDS: [(&str, Self); 4] =
-        [("null", Self::Null), ("redact", Self::Redact), ("hash", Self::Hash), ("partial", Self::Partial)];
+    pub const WORDS: [(&str, Self); 5] = [
+        ("null", Self::Null),
+        ("redact", Self::Redact),
+        ("hash", Self::Hash),
+        ("fake", Self::Fake),
+        ("partial", Self::Partial),
+    ];
 
-    /// What stands for `value`; none is NULL.
-    pub(super) fn of(self, value: &str, label: &str, key: &[u8; 32]) -> Option<String> {
+    /// What stands for `value`, which is of that kind; none is NULL.
+    pub(super) fn of(
+        self,
+        value: &str,
+        kind: Option<Detector>,
+        label: &str,
+        key: &[u8; 32],
+    ) -> Option<String> {
         match self {
             Self::Null => None,
             Self::Redact => Some(format!("[{label}]")),
             Self::Hash => {
-                // Any length of key will do.
-                let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
-                mac.update(value.as_bytes());
-                let digest = mac.finalize().into_bytes();
-                Some(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+                Some(digest(value, key)?.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
             }
+            Self::Fake => Some(fake::value(kind, &digest(value, key)?)),
             Self::Partial => Some(partial(value)),
         }
     }
 }
 
+fn digest(value: &str, key: &[u8; 32]) -> Option<[u8; 32]> {
+    // Any length of key will do.
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
+    mac.update(value.as_bytes());
+    Some(mac.finalize().into_bytes().into())
+}
+
 fn partial(value: &str) -> String {
+    if value.is_ascii() {
+        return partial_ascii(value);
+    }
     let all = value.chars().filter(|c| c.is_alphanumeric()).count();
     let mut hidden = if all >= SHOWN_OF { all.saturating_sub(SHOWN) } else { all };
     let hide = |c: char| {
@@ -59,6 +81,19 @@ fn partial(value: &str) -> String {
     value.chars().map(hide).collect()
 }
 
+/// The same of a value of which each byte is a character.
+fn partial_ascii(value: &str) -> String {
+    let all = value.bytes().filter(u8::is_ascii_alphanumeric).count();
+    let mut hidden = if all >= SHOWN_OF { all.saturating_sub(SHOWN) } else { all };
+    let mut shown = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        let hides = byte.is_ascii_alphanumeric() && hidden > 0;
+        hidden = hidden.saturating_sub(usize::from(hides));
+        shown.push(if hides { '*' } else { char::from(byte) });
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,19 +101,29 @@ mod tests {
     #[test]
     fn forms_show_what_they_say() {
         let key = [7; 32];
-        assert_eq!(Form::Null.of("x", "l", &key), None);
-        assert_eq!(Form::Redact.of("x", "ssn", &key).as_deref(), Some("[ssn]"));
-        assert_eq!(Form::Partial.of("123-45-6789", "l", &key).as_deref(), Some("***-**-6789"));
-        assert_eq!(Form::Partial.of("12-345", "l", &key).as_deref(), Some("**-***"));
-        assert_eq!(Form::Partial.of("☃ab", "l", &key).as_deref(), Some("***"));
-        let one = Form::Hash.of("a", "l", &key).expect("a digest");
+        assert_eq!(Form::Null.of("x", None, "l", &key), None);
+        assert_eq!(Form::Redact.of("x", None, "ssn", &key).as_deref(), Some("[ssn]"));
+        assert_eq!(Form::Partial.of("123-45-6789", None, "l", &key).as_deref(), Some("***-**-6789"));
+        assert_eq!(Form::Partial.of("12-345", None, "l", &key).as_deref(), Some("**-***"));
+        assert_eq!(Form::Partial.of("☃ab", None, "l", &key).as_deref(), Some("***"));
+        assert_eq!(Form::Partial.of("é-2345-6789", None, "l", &key).as_deref(), Some("*-****-6789"));
+        let one = Form::Hash.of("a", None, "l", &key).expect("a digest");
         assert_eq!(one.len(), 32);
-        assert_eq!(Form::Hash.of("a", "l", &key), Some(one.clone()));
-        assert_ne!(Form::Hash.of("a", "l", &[8; 32]), Some(one));
+        assert_eq!(Form::Hash.of("a", None, "l", &key), Some(one.clone()));
+        assert_ne!(Form::Hash.of("a", None, "l", &[8; 32]), Some(one));
+        let fake = |value, key| Form::Fake.of(value, Some(Detector::Email), "l", key).expect("a value");
+        assert_eq!(fake("a@example.org", &key), fake("a@example.org", &key));
+        assert_ne!(fake("a@example.org", &key), fake("b@example.org", &key));
+        assert_ne!(fake("a@example.org", &key), fake("a@example.org", &[8; 32]));
     }
 
     #[test]
     fn the_strongest_form_comes_first() {
-        assert!(Form::Null < Form::Redact && Form::Redact < Form::Hash && Form::Hash < Form::Partial);
+        assert!(
+            Form::Null < Form::Redact
+                && Form::Redact < Form::Hash
+                && Form::Hash < Form::Fake
+                && Form::Fake < Form::Partial
+        );
     }
 }

@@ -117,7 +117,11 @@ impl Hiding {
     /// What stands for a text that the label at `place` hides; none is NULL.
     pub fn cover(&self, place: usize, value: &str) -> Option<String> {
         let (label, key) = (self.labels.get(place)?, self.keys.get(place)?);
-        label.form.of(value, &label.name, key)
+        let kind = match label.form {
+            Form::Fake => self.labels.kind(value),
+            Form::Null | Form::Redact | Form::Hash | Form::Partial => None,
+        };
+        label.form.of(value, kind, &label.name, key)
     }
 
     /// Whether values are looked for at all.

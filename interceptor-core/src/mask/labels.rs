@@ -55,8 +55,17 @@ fn matches(pattern: &str, name: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// What the server itself keeps of the values in its tables, and of others' statements.
-const OF_THE_SERVER: [&str; 15] = [
+/// What the server itself keeps of the values in its tables, of others' statements, and of passwords.
+const OF_THE_SERVER: [&str; 24] = [
+    "pg_catalog.pg_authid.rolpassword",
+    "pg_catalog.pg_shadow.passwd",
+    "pg_catalog.pg_user_mapping.umoptions",
+    "pg_catalog.pg_user_mappings.umoptions",
+    "pg_catalog.pg_foreign_server.srvoptions",
+    "pg_catalog.pg_subscription.subconninfo",
+    "information_schema._pg_user_mappings.umoptions",
+    "information_schema.user_mapping_options.option_value",
+    "information_schema.foreign_server_options.option_value",
     "pg_toast*.*.chunk_data",
     "pg_catalog.pg_statistic.stavalues*",
     "pg_catalog.pg_statistic_ext_data.*",
@@ -80,6 +89,8 @@ pub struct Labels {
     resource: String,
     labels: Vec<Label>,
     detectors: Detectors,
+    /// Every detector, where a mask is made by a value's kind.
+    kinds: Detectors,
 }
 
 impl PartialEq for Labels {
@@ -104,12 +115,16 @@ impl Labels {
             });
         }
         let wanted: Vec<Detector> = labels.iter().flat_map(|label| label.detect.iter().copied()).collect();
-        Ok(Self { resource: resource.to_owned(), labels, detectors: Detectors::new(&wanted)? })
+        let by_kind = labels.iter().any(|label| label.form == Form::Fake);
+        let every = Detector::WORDS.map(|(_, detector)| detector);
+        let kinds = if by_kind { Detectors::new(&every)? } else { Detectors::none() };
+        Ok(Self { resource: resource.to_owned(), labels, detectors: Detectors::new(&wanted)?, kinds })
     }
 
     /// None, of `resource`.
     pub fn none(resource: &str) -> Self {
-        Self { resource: resource.to_owned(), labels: Vec::new(), detectors: Detectors::none() }
+        let [detectors, kinds] = [(); 2].map(|()| Detectors::none());
+        Self { resource: resource.to_owned(), labels: Vec::new(), detectors, kinds }
     }
 
     /// The resource's name.
@@ -165,6 +180,12 @@ impl Labels {
         let all =
             self.labels.iter().flat_map(|label| label.columns.iter().map(move |p| (label.name.as_str(), p)));
         all.filter(move |(_, pattern)| pattern.fits([schema, relation, column]))
+    }
+
+    /// What a whole value is by its form, where a mask is made by that.
+    pub(super) fn kind(&self, value: &str) -> Option<Detector> {
+        let hits = self.kinds.find(value.as_bytes());
+        hits.first().filter(|hit| hit.range == (0..value.len())).map(|hit| hit.detector)
     }
 
     /// Whether data that is labelled comes into what `action` does, or stands in its text or values: then neither
@@ -296,6 +317,7 @@ pub(crate) mod tests {
         assert_eq!(labels.of_column("a", "b", "the_ssn"), ssn);
         assert!(labels.of_column("public", "customers", "id").is_empty());
         assert_eq!(labels.of_column("pg_catalog", "pg_statistic", "stavalues1"), LabelSet::of(1));
+        assert_eq!(labels.of_column("pg_catalog", "pg_user_mappings", "umoptions"), LabelSet::of(1));
         assert_eq!(labels.names(ssn).collect::<Vec<_>>(), ["ssn"]);
     }
 }

@@ -5,8 +5,8 @@
 //! nothing (NULL), never itself. Nothing here knows a wire format, a file or a clock.
 
 mod bindings;
-mod check;
 mod detect;
+mod fake;
 mod form;
 mod hiding;
 pub(crate) mod labels;

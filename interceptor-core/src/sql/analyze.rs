@@ -30,6 +30,7 @@ pub(super) struct Draft {
     pub(super) transaction: Option<TransactionVerb>,
     pub(super) operators: Vec<String>,
     pub(super) copy: Option<CopyStream>,
+    pub(super) copied: Option<Vec<String>>,
     pub(super) lineage: Lineage,
 }
 
@@ -44,6 +45,7 @@ impl Draft {
             transaction: None,
             operators: Vec::new(),
             copy: None,
+            copied: None,
             lineage: Lineage::default(),
         }
     }
@@ -289,6 +291,7 @@ fn finish(range: Range<usize>, draft: Draft) -> Statement {
         transaction: draft.transaction,
         operators: draft.operators,
         copy: draft.copy,
+        copied: draft.copied,
         lineage: draft.lineage,
         unknown: draft.walk.unknown,
     };

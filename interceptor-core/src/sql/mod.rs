@@ -10,6 +10,7 @@
 mod analyze;
 mod builtin;
 mod change;
+mod copied;
 mod facts;
 mod fuzz;
 mod guard;
@@ -118,8 +119,21 @@ pub enum TransactionVerb {
 pub enum CopyStream {
     /// COPY ... FROM STDIN.
     FromClient,
-    /// COPY ... TO STDOUT.
-    ToClient,
+    /// COPY ... TO STDOUT, and how its rows are written: none where it has options that are not followed.
+    ToClient(Option<CopyWriting>),
+}
+
+/// How rows are written that are copied to the client, as without further options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyWriting {
+    /// A line each, with tabs between values.
+    Text,
+    /// A line each, with commas between values.
+    Csv,
+    /// The same, with a line of names before them.
+    CsvWithHeader,
+    /// Lengths and bytes.
+    Binary,
 }
 
 /// One statement of a text.
@@ -160,6 +174,8 @@ pub struct Meaning {
     pub operators: Vec<String>,
     /// Which way its data streams on the session's own connection, if it is a COPY that does so.
     pub copy: Option<CopyStream>,
+    /// The columns that it names if it copies a table to the client; none of them stands for all.
+    pub copied: Option<Vec<String>>,
     /// What its values are made of.
     pub lineage: Lineage,
     /// What about it could not be understood.

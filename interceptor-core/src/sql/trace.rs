@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Answer, Column, CopyStream, Lineage, Name, Put, PutColumn, Reference, Relation, Statement, Uses, What,
+    copied,
 };
 use crate::{
     mask::{Carried, Destination, LabelSet, Labels, Outputs, Provenance},
@@ -66,10 +67,14 @@ pub fn trace(statement: &Statement, answer: &Answer, labels: &Labels, facts: &mu
     let filters = known.labels(&lineage.filters);
     let copies = known.copies(statement, facts, all);
     let carried = known.carried(statement, all);
-    facts.provenance = Some(Arc::new(Provenance { carried, ..known.provenance(statement) }));
-    // What is copied to the client is seen as it is.
+    let mut provenance = Provenance { carried, ..known.provenance(statement) };
+    if let Some(columns) = known.masked_copy(statement) {
+        provenance.outputs = Outputs::Each(columns.into_iter().map(Some).collect());
+    }
+    facts.provenance = Some(Arc::new(provenance));
+    // What is copied to the client and not masked is seen as it is.
     let seen = match statement.copy {
-        Some(CopyStream::ToClient) => copies,
+        Some(CopyStream::ToClient(_)) => copies,
         Some(CopyStream::FromClient) | None => LabelSet::NONE,
     };
     for (verb, set) in [(Verb::LabelFilter, filters), (Verb::LabelCopy, copies), (Verb::See, seen)] {
@@ -259,6 +264,11 @@ impl<'a> Known<'a> {
         Provenance { origins, outputs, touched: self.whole, carried: Vec::new() }
     }
 
+    /// The labels of the columns of what it copies to the client, where its rows can be masked.
+    fn masked_copy(&self, statement: &Statement) -> Option<Vec<LabelSet>> {
+        copied::labels(statement, self.answer).filter(|_| !self.loose)
+    }
+
     /// Whether values come into it out of code that is not known: functions that it calls, and those of views and row
     /// security that it reads.
     fn brings_unknown(&self, statement: &Statement) -> bool {
@@ -295,7 +305,9 @@ impl<'a> Known<'a> {
         if facts.effects.iter().any(carries_away) {
             copies = copies.or(self.labels(&statement.lineage.all));
         }
-        if statement.copy == Some(CopyStream::ToClient) || is_copy_out(statement, facts) {
+        let unmasked =
+            matches!(statement.copy, Some(CopyStream::ToClient(_))) && self.masked_copy(statement).is_none();
+        if unmasked || is_copy_out(statement, facts) {
             // Its rows tell nothing of where they come from.
             let read = if self.loose { all } else { self.whole };
             copies = copies.or(read);

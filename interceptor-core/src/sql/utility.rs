@@ -5,7 +5,7 @@ use squawk_syntax::{SyntaxKind, SyntaxNode};
 use super::{
     CopyStream, Reference, TransactionVerb,
     analyze::{Draft, has_limit},
-    names,
+    copied, names,
     walk::child_of,
 };
 use crate::model::{SessionChange, StatementKind, Verb};
@@ -283,7 +283,11 @@ fn copy(node: &SyntaxNode) -> Draft {
                 if !standard || child.children().next().is_none() {
                     draft.walk.add(Verb::ServerReach, Reference::Resource);
                 } else {
-                    draft.copy = Some(if into { CopyStream::FromClient } else { CopyStream::ToClient });
+                    draft.copy = Some(match into {
+                        true => CopyStream::FromClient,
+                        false => CopyStream::ToClient(copied::writing(node)),
+                    });
+                    draft.copied = if into { None } else { copied::columns(node) };
                 }
             }
             WHERE_CLAUSE => draft.walk.walk(&child),

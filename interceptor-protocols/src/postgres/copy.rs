@@ -71,10 +71,12 @@ impl Entry {
             Kind::Execute { copy, opaque, .. } => (*copy, *opaque),
             _ => (None, false),
         };
-        let may = |way| opaque || copy == Some(way);
+        let may = |way: fn(CopyStream) -> bool| opaque || copy.is_some_and(way);
+        let goes_in = |way| way == CopyStream::FromClient;
+        let comes_out = |way| matches!(way, CopyStream::ToClient(_));
         self.copying = match (tag, self.copying) {
-            (b'G', None) if may(CopyStream::FromClient) => Some(Copying::In),
-            (b'H', None) if may(CopyStream::ToClient) => Some(Copying::Out),
+            (b'G', None) if may(goes_in) => Some(Copying::In),
+            (b'H', None) if may(comes_out) => Some(Copying::Out),
             (b'G' | b'H', None) => {
                 return Err(DecodeError::upstream("it began a COPY that was not asked for"));
             }

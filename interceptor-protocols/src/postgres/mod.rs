@@ -22,6 +22,7 @@ mod bind;
 mod circumstances;
 mod client;
 mod columns;
+mod copied;
 mod copy;
 mod decode;
 mod described;
@@ -51,6 +52,7 @@ mod unveil;
 mod upstream;
 mod value;
 mod veil;
+mod within;
 mod words;
 mod work;
 

@@ -3,10 +3,13 @@
 //! Promise: rows, copied data, and the server's words pass here or nowhere. Where the resource has no labels, nothing is
 //! looked at and nothing is copied.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
-    mask::{Hiding, Mask},
+    mask::{Hiding, Mask, Provenance},
     protocol::DecodeError,
+    sql::CopyStream,
 };
 
 use super::{
@@ -14,7 +17,7 @@ use super::{
     described,
     frame::Fields,
     queue::{Entry, Kind, Place},
-    veil::{self, Plan},
+    veil::{self, Copying, Plan},
     words::{self, Words},
 };
 
@@ -25,6 +28,16 @@ pub(super) fn malformed(tag: u8) -> DecodeError {
 /// The statement of a Query whose answer comes now.
 fn place<C>(places: &[Place<C>], at: usize) -> Option<&Place<C>> {
     places.iter().skip(at).find(|place| place.answers)
+}
+
+impl Entry {
+    /// Where the values of what comes now are from.
+    fn provenance(&self) -> Option<Arc<Provenance>> {
+        match &self.kind {
+            Kind::Query { places, at, .. } => place(places, *at).and_then(|place| place.provenance.clone()),
+            _ => self.veil.provenance().cloned(),
+        }
+    }
 }
 
 impl PostgresDecoder {
@@ -49,33 +62,75 @@ impl PostgresDecoder {
         match self.queue.front() {
             Some(entry) if entry.is_gate() => false,
             Some(entry) if tag == b'd' => entry.veil.hiding().is_some(),
-            Some(entry) => !matches!(*entry.veil.plan(self.bindings.copies()), Plan::Open),
+            Some(entry) => !matches!(**entry.veil.plan(self.bindings.copies()), Plan::Open),
             None => false,
         }
     }
 
+    /// Whether a row with that body is shown as it is, where rows are looked at.
+    pub(super) fn is_shown(&mut self, tag: u8, body: &[u8]) -> bool {
+        let Some(entry) = self.queue.front().filter(|_| tag == b'D') else { return false };
+        let plan = entry.veil.plan(self.bindings.copies()).clone();
+        veil::is_shown(body, &plan, entry.veil.hiding().flatten().map(|hiding| &**hiding))
+    }
+
     /// Adds a row or copied data with that body to `out`, as the client may see it.
-    pub(super) fn cover(&mut self, body: Bytes, tag: u8, out: &mut BytesMut) -> Result<(), DecodeError> {
+    pub(super) fn cover(&mut self, body: &[u8], tag: u8, out: &mut BytesMut) -> Result<(), DecodeError> {
         let Some(entry) = self.queue.front() else { return Err(malformed(tag)) };
         if tag == b'D' {
-            let plan = entry.veil.plan(self.bindings.copies());
+            let plan = entry.veil.plan(self.bindings.copies()).clone();
             let hiding = entry.veil.hiding().flatten().map(|hiding| &**hiding);
             return veil::row(body, &plan, hiding, out).map_err(|_| malformed(tag));
         }
-        let format = entry.veil.copied();
-        let provenance = match &entry.kind {
-            Kind::Query { places, at, .. } => place(places, *at).and_then(|place| place.provenance.clone()),
-            _ => entry.veil.provenance().cloned(),
-        };
-        let hiding = entry.veil.hiding().map(|hiding| hiding.map(|hiding| &**hiding));
-        let words = Words::about(hiding, provenance.as_deref());
-        let copied = words::copied(&body, format, words).ok_or_else(|| {
+        let hiding = entry.veil.hiding().map(|hiding| hiding.cloned());
+        let hiding = hiding.as_ref().map(|hiding| hiding.as_deref());
+        let provenance = entry.provenance();
+        let unmasked = || {
             DecodeError::upstream(
-                "copied data that cannot be masked; read it with SELECT, or COPY it as text",
+                "copied data that cannot be masked; read it with SELECT, or COPY a table without options of its own",
             )
-        })?;
-        out.extend_from_slice(&copied);
-        Ok(())
+        };
+        match entry.veil.copied() {
+            Copying::Rows(rows) => rows.take(body, hiding.flatten(), out).map_err(|_| unmasked()),
+            Copying::Data(format) => {
+                let words = Words::about(hiding, provenance.as_deref());
+                let copied = words::copied(body, *format, words).ok_or_else(unmasked)?;
+                out.extend_from_slice(&copied);
+                Ok(())
+            }
+        }
+    }
+
+    /// What is copied to the client begins: how its rows are written is known now.
+    pub(super) fn begin_copy(&mut self, body: Bytes) -> Result<(), DecodeError> {
+        if self.labels.is_empty() {
+            return Ok(());
+        }
+        let Some(entry) = self.queue.front() else { return Err(malformed(b'H')) };
+        let provenance = entry.provenance();
+        let writing = match &entry.kind {
+            Kind::Query { places, at, .. } => place(places, *at).and_then(|place| place.copy),
+            Kind::Execute { copy, .. } => *copy,
+            _ => None,
+        };
+        let writing = match writing {
+            Some(CopyStream::ToClient(writing)) => writing,
+            Some(CopyStream::FromClient) | None => None,
+        };
+        entry
+            .veil
+            .copies(body, writing, provenance.as_deref(), self.bindings.copies())
+            .map_err(|_| malformed(b'H'))
+    }
+
+    /// What is copied to the client has ended.
+    pub(super) fn end_copy(&mut self) -> Result<(), DecodeError> {
+        match self.queue.first() {
+            Some(entry) if entry.veil.is_cut() => {
+                Err(DecodeError::upstream("it ended a COPY in the middle of a row"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The message that the client gets instead of this one, if it is one of the server's words.
@@ -88,12 +143,7 @@ impl PostgresDecoder {
             // Neither is about the statement that happens to be under way.
             (_, b'A' | b'S') | (None, _) => (hiding_of(last.as_ref()), None),
             (Some(entry), _) => {
-                let provenance = match &entry.kind {
-                    Kind::Query { places, at, .. } => {
-                        place(places, *at).and_then(|place| place.provenance.clone())
-                    }
-                    _ => entry.veil.provenance().cloned(),
-                };
+                let provenance = entry.provenance();
                 match entry.exchange.is_some() && !entry.is_gate() {
                     true => (entry.veil.hiding().map(|hiding| hiding.cloned()), provenance),
                     // What has no words of its own may still tell of what was done before.
@@ -126,7 +176,7 @@ impl PostgresDecoder {
 }
 
 /// What is hidden: nothing at all (`None`), what is told, or everything (an inner none).
-fn hiding_of(mask: Option<&Mask>) -> Option<Option<std::sync::Arc<Hiding>>> {
+fn hiding_of(mask: Option<&Mask>) -> Option<Option<Arc<Hiding>>> {
     match mask {
         None => Some(None),
         Some(Mask::Nothing) => None,

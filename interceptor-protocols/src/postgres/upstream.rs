@@ -3,7 +3,7 @@
 //! Promise: rows are never gathered; a message is changed or kept back only where it answers a look-up of ours, a
 //! message that we replaced. An answer that nothing asked for is the upstream's fault.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use interceptor_core::{
     model::OutcomeStatus,
     protocol::{DecodeError, Done, Step},
@@ -96,12 +96,11 @@ impl PostgresDecoder {
                 break;
             }
             if self.is_veiled(head.tag) {
-                if ready > 0 || rest.len() < head.total {
+                if !whole {
                     too_long(head, MAX_ROW)?;
                     break;
                 }
-                let body = input.split_to(head.total).freeze().slice(5..);
-                self.cover_next(head, body, &mut covered)?;
+                self.veiled(head, input, &mut ready, &mut covered)?;
                 continue;
             }
             if !covered.is_empty() {
@@ -142,10 +141,35 @@ impl PostgresDecoder {
         Ok(Step::Answer { bytes: input.split_to(ready).freeze(), done })
     }
 
-    /// Counts a row or copied data that is to be covered, and adds it to `out` unless it is more than may pass.
-    fn cover_next(&mut self, head: Head, body: Bytes, out: &mut BytesMut) -> Result<(), DecodeError> {
+    /// Takes a row or copied data that is looked at, behind `ready` bytes that go on as they are: it goes on with them, or
+    /// they and what it has become are `covered`.
+    fn veiled(
+        &mut self,
+        head: Head,
+        input: &mut BytesMut,
+        ready: &mut usize,
+        covered: &mut BytesMut,
+    ) -> Result<(), DecodeError> {
         self.may_stream(head)?;
-        if self.is_beyond() { Ok(()) } else { self.cover(body, head.tag, out) }
+        let beyond = self.is_beyond();
+        let frame = input.get(*ready..).and_then(|rest| rest.get(5..head.total)).unwrap_or_default();
+        let shown = !beyond && self.is_shown(head.tag, frame);
+        if shown && covered.is_empty() {
+            *ready = ready.saturating_add(head.total);
+            return Ok(());
+        }
+        let before = std::mem::take(ready);
+        covered.reserve(input.len());
+        covered.extend_from_slice(input.get(..before).unwrap_or_default());
+        input.advance(before);
+        let frame = input.get(..head.total).unwrap_or_default();
+        if shown {
+            covered.extend_from_slice(frame);
+        } else if !beyond {
+            self.cover(frame.get(5..).unwrap_or_default(), head.tag, covered)?;
+        }
+        input.advance(head.total);
+        Ok(())
     }
 
     /// What comes before anything that the upstream says.
@@ -299,8 +323,10 @@ impl PostgresDecoder {
             (Kind::Query { failed: false, .. }, b'C' | b'I') => self.end_statement(tag, &body, done)?,
             (Kind::Query { failed: false, .. } | Kind::Execute { .. }, b'G' | b'H' | b'c') => {
                 entry.copy_answer(tag)?;
-                if tag == b'H' {
-                    entry.veil.copies(&body);
+                match tag {
+                    b'H' => self.begin_copy(body)?,
+                    b'c' => self.end_copy()?,
+                    _ => {}
                 }
             }
             (Kind::Function { failed: false }, b'V') => {

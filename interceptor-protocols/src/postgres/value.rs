@@ -6,7 +6,10 @@
 use bytes::Bytes;
 use interceptor_core::mask::Hiding;
 
-use super::frame::{Fields, Malformed};
+use super::{
+    frame::{Fields, Malformed},
+    within::{self, Element},
+};
 
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,11 +29,15 @@ const MAX_DEPTH: usize = 6;
 const TEXTS: [u32; 5] = [25, 1043, 1042, 19, 705];
 /// json, jsonb.
 const JSON: [u32; 2] = [114, 3802];
-/// text[], varchar[], bpchar[], name[], record, xml.
-const OF_TEXTS: [u32; 6] = [1009, 1015, 1014, 1003, 2249, 142];
-/// bool, "char", date, time, timestamp, timestamptz, interval, timetz, uuid, xid, cid, tid, void: nothing that is looked
-/// for can be written as one.
-const SHORT: [u32; 13] = [16, 18, 1082, 1083, 1114, 1184, 1186, 1266, 2950, 28, 29, 27, 2278];
+/// text[], varchar[], bpchar[], name[].
+const OF_TEXTS: [u32; 4] = [1009, 1015, 1014, 1003];
+/// record, xml.
+const ROWS: [u32; 2] = [2249, 142];
+const TEXT: u32 = 25;
+const XML: u32 = 142;
+/// bool, "char", date, time, timestamp, timestamptz, interval, timetz, uuid, xid, cid, tid, void, int2, int4, oid: nothing
+/// that is looked for can be written as one.
+const SHORT: [u32; 16] = [16, 18, 1082, 1083, 1114, 1184, 1186, 1266, 2950, 28, 29, 27, 2278, 21, 23, 26];
 /// float4, float8.
 const FLOATS: [u32; 2] = [700, 701];
 /// inet, cidr.
@@ -46,6 +53,11 @@ pub(super) fn is_text(kind: u32) -> bool {
     TEXTS.contains(&kind)
 }
 
+/// Whether a type's values are arrays of plain texts.
+pub(super) fn is_array_of_texts(kind: u32) -> bool {
+    OF_TEXTS.contains(&kind)
+}
+
 /// Whether something that is looked for may stand in a value of a type.
 pub(super) fn may_hold(kind: u32) -> bool {
     !SHORT.contains(&kind)
@@ -53,27 +65,137 @@ pub(super) fn may_hold(kind: u32) -> bool {
 
 /// Looks through a value.
 pub(super) fn look(value: &[u8], kind: u32, binary: bool, hiding: &Hiding) -> Found {
-    if binary && !is_text(kind) && kind != 142 && !JSON.contains(&kind) {
-        let hides = hides(&Bytes::copy_from_slice(value), kind, hiding, MAX_DEPTH);
-        return if hides { Found::Hidden } else { Found::Nothing };
+    if JSON.contains(&kind) {
+        // The version stands before a binary jsonb.
+        let head = usize::from(binary && kind == JSONB);
+        let (before, text) = value.split_at_checked(head).unwrap_or((value, &[]));
+        return match document(text, hiding) {
+            Found::Covered(text) => Found::Covered([before, &text].concat()),
+            found => found,
+        };
     }
-    // The version stands before a binary jsonb.
-    let (before, text) = value.split_at_checked(usize::from(binary && kind == JSONB)).unwrap_or((value, &[]));
+    if !binary || is_text(kind) || kind == XML {
+        return plain(value, kind, hiding);
+    }
+    let bytes = Bytes::copy_from_slice(value);
+    if !hides(&bytes, kind, hiding, MAX_DEPTH) {
+        return Found::Nothing;
+    }
+    let each = |element: &Bytes, kind| element_of(look(element, kind, true, hiding));
+    let written = if kind == RECORD {
+        within::record_binary(bytes, each)
+    } else {
+        within::array_binary(bytes.clone(), each).or_else(|_| within::record_binary(bytes, each))
+    };
+    written.ok().flatten().map_or(Found::Hidden, Found::Covered)
+}
+
+/// Whether a text is in the encoding that detectors read: most are by their first look.
+fn is_read(text: &[u8]) -> bool {
+    text.is_ascii() || std::str::from_utf8(text).is_ok()
+}
+
+/// Looks through a value in text.
+fn plain(text: &[u8], kind: u32, hiding: &Hiding) -> Found {
     match hiding.clean(text) {
-        None if std::str::from_utf8(text).is_err() => Found::Hidden,
+        None if !is_read(text) => Found::Hidden,
         None => Found::Nothing,
-        Some(None) => Found::Hidden,
-        Some(Some(clean)) if stays_valid(kind, &clean) => Found::Covered([before, &clean].concat()),
-        Some(Some(_)) => Found::Hidden,
+        Some(Some(clean)) if is_text(kind) => Found::Covered(clean),
+        Some(_) if is_text(kind) => Found::Hidden,
+        Some(clean) => {
+            let each = |element: &[u8]| element_of(plain(element, element_kind(kind), hiding));
+            match (within::array_text(text, each), clean) {
+                (Ok(Some(array)), _) if kind < FIRST_OWN && !ROWS.contains(&kind) => Found::Covered(array),
+                // A row's fields are quoted like an array's elements, but between other brackets.
+                (_, Some(clean)) if ROWS.contains(&kind) => Found::Covered(clean),
+                _ => Found::Hidden,
+            }
+        }
     }
 }
 
-/// Whether a text from which values were taken is still one of its type.
-fn stays_valid(kind: u32, clean: &[u8]) -> bool {
-    if JSON.contains(&kind) {
-        return serde_json::from_slice::<&serde_json::value::RawValue>(clean).is_ok();
+/// Of which type the elements of an array in text are: a text may be covered, anything else becomes NULL.
+fn element_kind(kind: u32) -> u32 {
+    if OF_TEXTS.contains(&kind) { TEXT } else { FIRST_OWN }
+}
+
+/// What an element becomes.
+fn element_of(found: Found) -> Element {
+    match found {
+        Found::Nothing => Element::Same,
+        Found::Covered(text) => Element::Text(text),
+        Found::Hidden => Element::Null,
     }
-    is_text(kind) || OF_TEXTS.contains(&kind)
+}
+
+/// Looks through a JSON document: what is found stays in its place.
+fn document(text: &[u8], hiding: &Hiding) -> Found {
+    // Texts may be written with escapes, so that they do not read as what they mean.
+    if std::str::from_utf8(text).is_err() {
+        return Found::Hidden;
+    }
+    if memchr::memchr(b'\\', text).is_none() && !hiding.finds(text) {
+        return Found::Nothing;
+    }
+    let each = |part: &[u8]| match hiding.clean(part) {
+        None => Element::Same,
+        Some(None) => Element::Null,
+        Some(Some(clean)) => Element::Text(clean),
+    };
+    match within::json(text, each) {
+        Ok(Some(clean)) => Found::Covered(clean),
+        Ok(None) if !hiding.finds(text) => Found::Nothing,
+        // What stands in several parts of it, or cannot be read.
+        Ok(None) | Err(Malformed) => Found::Hidden,
+    }
+}
+
+/// What stands for an array of texts, each of which the label at `label` hides.
+pub(super) fn cover_elements(value: &[u8], binary: bool, label: usize, hiding: &Hiding) -> Option<Vec<u8>> {
+    let cover = |element: &[u8]| {
+        let text = std::str::from_utf8(element).ok();
+        match text.and_then(|text| hiding.cover(label, text)) {
+            Some(text) => Element::Text(text.into_bytes()),
+            None => Element::Null,
+        }
+    };
+    let written = if binary {
+        within::array_binary(Bytes::copy_from_slice(value), |element, kind| match is_text(kind) {
+            true => cover(element),
+            false => Element::Null,
+        })
+    } else {
+        within::array_text(value, cover)
+    };
+    match written {
+        Ok(Some(array)) => Some(array),
+        // It has no elements, or each is NULL.
+        Ok(None) => Some(value.to_vec()),
+        Err(Malformed) => None,
+    }
+}
+
+/// Looks through a value in text of whose type nothing is known.
+pub(super) fn look_untyped(value: &[u8], hiding: &Hiding) -> Found {
+    let is_json = |text: &[u8]| serde_json::from_slice::<&serde_json::value::RawValue>(text).is_ok();
+    match hiding.clean(value) {
+        None if !is_read(value) => Found::Hidden,
+        None => Found::Nothing,
+        Some(None) => Found::Hidden,
+        Some(Some(clean)) if value.starts_with(b"{") && is_json(value) && !is_json(&clean) => Found::Hidden,
+        Some(Some(clean)) => Found::Covered(clean),
+    }
+}
+
+/// Whether something hidden stands in a binary value of whose type nothing is known: in any way that it can be read.
+pub(super) fn hides_untyped(value: &Bytes, hiding: &Hiding) -> bool {
+    /// Numbers with fractions read as larger ones.
+    const LARGEST: usize = 16;
+    let number = integer(value).ok().filter(|text| text.len() <= LARGEST);
+    let read = [number, numeric(value.clone()).ok(), address(value.clone()).ok()];
+    hiding.looks()
+        && (read.into_iter().flatten().any(|text| hiding.finds(text.as_bytes()))
+            || hides(value, FIRST_OWN, hiding, MAX_DEPTH))
 }
 
 /// Whether something hidden stands in a binary value.
@@ -82,11 +204,11 @@ fn hides(value: &Bytes, kind: u32, hiding: &Hiding, depth: usize) -> bool {
     if SHORT.contains(&kind) {
         return false;
     }
-    if is_text(kind) || JSON.contains(&kind) || kind == 142 {
+    if is_text(kind) || JSON.contains(&kind) || kind == XML {
         return hiding.finds(value) || std::str::from_utf8(value).is_err();
     }
     let inside = match kind {
-        20 | 21 | 23 | 26 => integer(value).map(|text| hiding.finds(text.as_bytes())),
+        20 => integer(value).map(|text| hiding.finds(text.as_bytes())),
         NUMERIC => numeric(value.clone()).map(|text| hiding.finds(text.as_bytes())),
         RECORD => record(value.clone(), hiding, depth),
         _ if FLOATS.contains(&kind) => float(value).map(|text| hiding.finds(text.as_bytes())),
@@ -220,7 +342,12 @@ mod tests {
         assert_eq!(look(b"to a@example.com", 25, false, &hiding), covered("to [x]"));
         assert_eq!(look(b"to a@example.com", 25, true, &hiding), covered("to [x]"));
         assert_eq!(look(b"{\"a\": \"a@example.com\"}", 114, false, &hiding), covered("{\"a\": \"[x]\"}"));
-        assert_eq!(look(b"{\"a\": 4111111111111111}", 3802, false, &hiding), Found::Hidden);
+        assert_eq!(look(b"{\"a\": 4111111111111111}", 3802, false, &hiding), covered("{\"a\": \"[x]\"}"));
+        assert_eq!(look(b"[\"a\\u0040example.com\"]", 114, false, &hiding), covered("[\"[x]\"]"));
+        assert_eq!(look(b"[\"a\\n\"]", 114, false, &hiding), Found::Nothing);
+        assert_eq!(look(b"{a@example.com,b}", 1009, false, &hiding), covered("{\"[x]\",b}"));
+        assert_eq!(look(b"{4111111111111111,1}", 1016, false, &hiding), covered("{NULL,1}"));
+        assert_eq!(look(b"(a@example.com,1)", 2249, false, &hiding), covered("([x],1)"));
         assert_eq!(
             look(b"\x01{\"a\": \"a@example.com\"}", 3802, true, &hiding),
             covered("\x01{\"a\": \"[x]\"}")
@@ -255,15 +382,24 @@ mod tests {
         };
         // 48 is the code of a digit: the length alone must not hide that a value begins.
         let long = format!("4111111111111111{}", " ".repeat(32));
-        assert_eq!(look(&array(long.as_bytes()), 1009, true, &hiding), Found::Hidden);
+        let covered = format!("[x]{}", " ".repeat(32));
+        assert_eq!(
+            look(&array(long.as_bytes()), 1009, true, &hiding),
+            Found::Covered(array(covered.as_bytes()))
+        );
         assert_eq!(look(&array(b"plain"), 1009, true, &hiding), Found::Nothing);
         assert_eq!(look(&array(b"plain")[..20], 1009, true, &hiding), Found::Nothing);
-        let mut row = 1_u32.to_be_bytes().to_vec();
-        row.extend(1009_u32.to_be_bytes());
-        let inner = array(b"123-45-6789");
-        row.extend(u32::try_from(inner.len()).expect("short").to_be_bytes());
-        row.extend(inner);
-        assert_eq!(look(&row, 2249, true, &hiding), Found::Hidden);
+        let row = |text: &[u8]| {
+            let inner = array(text);
+            let length = u32::try_from(inner.len()).expect("short");
+            [&[1_u32, 1009, length].map(u32::to_be_bytes).concat()[..], &inner].concat()
+        };
+        assert_eq!(look(&row(b"123-45-6789"), 2249, true, &hiding), Found::Covered(row(b"[x]")));
+        let masked = cover_elements(&array(b"anything"), true, 0, &hiding);
+        assert_eq!(masked, Some(array(b"[x]")));
+        let masked = cover_elements(b"{any,\"thing\",NULL}", false, 0, &hiding);
+        assert_eq!(masked.as_deref(), Some(&b"{\"[x]\",\"[x]\",NULL}"[..]));
+        assert_eq!(cover_elements(b"{any", false, 0, &hiding), None);
     }
 
     #[test]

@@ -7,9 +7,13 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use interceptor_core::mask::{Form, Hiding, LabelSet, Mask, Provenance};
+use interceptor_core::{
+    mask::{Form, Hiding, LabelSet, Mask, Provenance},
+    sql::CopyWriting,
+};
 
 use super::{
+    copied::Copied,
     described::{Described, Field},
     frame::{Fields, Malformed, put_value},
     value::{self, Found},
@@ -36,8 +40,17 @@ pub(super) struct Veil {
     judged_at: u64,
     /// What becomes of each column, once that is known.
     plan: Option<Arc<Plan>>,
-    /// How data that is copied out is written.
-    copied: Format,
+    /// The data that is copied out.
+    copied: Copying,
+}
+
+/// Data that is copied out.
+#[derive(Debug, Clone)]
+pub(super) enum Copying {
+    /// Its rows are known.
+    Rows(Box<Copied>),
+    /// Only how it is written is.
+    Data(Format),
 }
 
 /// A prepared statement's part in it.
@@ -70,6 +83,8 @@ pub(super) enum Cover {
     Null,
     /// The label at this place says what stands for it: it is a text.
     By(usize),
+    /// The same of each element: it is an array of texts, and this says whether it is binary.
+    ByElement(usize, bool),
 }
 
 impl Veil {
@@ -83,7 +98,7 @@ impl Veil {
             formats: Arc::default(),
             judged_at: 0,
             plan: None,
-            copied: Format::Binary,
+            copied: Copying::Data(Format::Binary),
         }
     }
 
@@ -103,7 +118,7 @@ impl Veil {
             formats,
             judged_at,
             plan: None,
-            copied: Format::Binary,
+            copied: Copying::Data(Format::Binary),
         }
     }
 
@@ -127,14 +142,38 @@ impl Veil {
         self.plan = Some(Arc::new(plan(self.mask.as_ref(), fields, provenance, None)));
     }
 
-    /// A CopyOutResponse with that body has come.
-    pub(super) fn copies(&mut self, body: &[u8]) {
-        self.copied = if body.first() == Some(&0) { Format::Text } else { Format::Binary };
+    /// A CopyOutResponse with that body has come, of a statement with that provenance whose rows are written so. Where
+    /// labelled data was copied since it was judged, what it reads may bear more than was known.
+    pub(super) fn copies(
+        &mut self,
+        body: Bytes,
+        writing: Option<CopyWriting>,
+        provenance: Option<&Provenance>,
+        made: u64,
+    ) -> Result<(), Malformed> {
+        let provenance = provenance.filter(|_| made == self.judged_at);
+        let mut fields = Fields::new(body);
+        let format = if fields.u8()? == 0 { Format::Text } else { Format::Binary };
+        let count = fields.count()?;
+        let hiding = self.hiding().flatten().cloned();
+        let is_binary = format == Format::Binary;
+        self.copied = match writing.filter(|writing| (*writing == CopyWriting::Binary) == is_binary) {
+            Some(writing) => {
+                Copying::Rows(Box::new(Copied::new(writing, count, provenance, hiding.as_deref())))
+            }
+            None => Copying::Data(format),
+        };
+        Ok(())
     }
 
-    /// How copied data is written.
-    pub(super) fn copied(&self) -> Format {
-        self.copied
+    /// The data that is copied.
+    pub(super) fn copied(&mut self) -> &mut Copying {
+        &mut self.copied
+    }
+
+    /// Whether what was copied has ended in the middle of a row.
+    pub(super) fn is_cut(&self) -> bool {
+        matches!(&self.copied, Copying::Rows(rows) if rows.is_cut())
     }
 
     /// The statement has ended.
@@ -144,13 +183,12 @@ impl Veil {
 
     /// What becomes of the row that comes now, when so many copies have been made. Where one was made since it was
     /// judged, what it reads may bear more than was known.
-    pub(super) fn plan(&mut self, copies: u64) -> Arc<Plan> {
-        if let Some(plan) = &self.plan {
-            return plan.clone();
-        }
-        let plan = Arc::new(self.planned(copies));
-        self.plan = Some(plan.clone());
-        plan
+    pub(super) fn plan(&mut self, copies: u64) -> &Arc<Plan> {
+        let plan = match self.plan.take() {
+            Some(plan) => plan,
+            None => Arc::new(self.planned(copies)),
+        };
+        self.plan.insert(plan)
     }
 
     fn planned(&self, copies: u64) -> Plan {
@@ -205,6 +243,14 @@ fn plan(
                         Cover::By(label)
                     }
                 }
+                Some(label)
+                    if field.relation != 0
+                        && field.column != 0
+                        && value::is_array_of_texts(field.kind)
+                        && hiding.form(label) != Form::Null =>
+                {
+                    Cover::ByElement(label, format != 0)
+                }
                 Some(_) => Cover::Null,
                 None if hiding.looks() && value::may_hold(field.kind) => Cover::Look(field.kind, format != 0),
                 None => Cover::Show,
@@ -214,15 +260,14 @@ fn plan(
     if covers.iter().all(|cover| *cover == Cover::Show) { Plan::Open } else { Plan::Each(covers) }
 }
 
-/// Writes the DataRow with that body as `plan` says.
+/// Adds the DataRow with that body to `out` as `plan` says.
 pub(super) fn row(
-    body: Bytes,
+    body: &[u8],
     plan: &Plan,
     hiding: Option<&Hiding>,
     out: &mut BytesMut,
 ) -> Result<(), Malformed> {
-    let mut fields = Fields::new(body);
-    let count = fields.count()?;
+    let (count, mut values) = values(body)?;
     let covers = match (plan, hiding) {
         (Plan::Each(covers), Some(hiding)) if covers.len() == count => Some((covers, hiding)),
         _ => None,
@@ -232,12 +277,11 @@ pub(super) fn row(
     out.put_i32(0);
     out.put_u16(u16::try_from(count).map_err(|_| Malformed)?);
     for place in 0..count {
-        let value = fields.value()?;
-        match (value, &covers) {
+        match (values.next()?, &covers) {
             (Some(value), Some((covers, hiding))) => {
                 let cover = covers.get(place).copied().unwrap_or(Cover::Null);
-                match covered(&value, cover, hiding) {
-                    Now::Same => put_value(out, Some(&value)),
+                match covered(value, cover, hiding) {
+                    Now::Same => put_value(out, Some(value)),
                     Now::Null => put_value(out, None),
                     Now::Text(text) => put_value(out, Some(&text)),
                 }
@@ -245,12 +289,72 @@ pub(super) fn row(
             _ => put_value(out, None),
         }
     }
-    fields.end()?;
+    values.end()?;
     let length = u32::try_from(out.len().saturating_sub(start)).map_err(|_| Malformed)?;
     if let Some(place) = out.get_mut(start..).and_then(<[u8]>::first_chunk_mut::<4>) {
         *place = length.to_be_bytes();
     }
     Ok(())
+}
+
+/// Whether the DataRow with that body is shown as it is: nothing in it is hidden.
+pub(super) fn is_shown(body: &[u8], plan: &Plan, hiding: Option<&Hiding>) -> bool {
+    let (Plan::Each(covers), Some(hiding)) = (plan, hiding) else { return matches!(plan, Plan::Open) };
+    if covers.iter().any(|cover| matches!(cover, Cover::Null | Cover::By(_) | Cover::ByElement(..))) {
+        return false;
+    }
+    let shows = || -> Result<bool, Malformed> {
+        let (count, mut values) = values(body)?;
+        if covers.len() != count {
+            return Ok(false);
+        }
+        for cover in covers {
+            let shown = match (values.next()?, cover) {
+                (None, _) | (_, Cover::Show) => true,
+                (Some(value), Cover::Look(kind, binary)) => {
+                    matches!(value::look(value, *kind, *binary, hiding), Found::Nothing)
+                }
+                (Some(_), Cover::Null | Cover::By(_) | Cover::ByElement(..)) => false,
+            };
+            if !shown {
+                return Ok(false);
+            }
+        }
+        values.end().map(|()| true)
+    };
+    shows().unwrap_or(false)
+}
+
+/// The values of a DataRow: how many, and each.
+fn values(body: &[u8]) -> Result<(usize, Values<'_>), Malformed> {
+    let (count, rest) = body.split_first_chunk::<2>().ok_or(Malformed)?;
+    Ok((u16::from_be_bytes(*count).into(), Values { rest }))
+}
+
+/// Values that have not been read yet.
+struct Values<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Values<'a> {
+    /// The next one; none is NULL.
+    fn next(&mut self) -> Result<Option<&'a [u8]>, Malformed> {
+        let (length, rest) = self.rest.split_first_chunk::<4>().ok_or(Malformed)?;
+        self.rest = rest;
+        match i32::from_be_bytes(*length) {
+            -1 => Ok(None),
+            length => {
+                let length = usize::try_from(length).map_err(|_| Malformed)?;
+                let (value, rest) = rest.split_at_checked(length).ok_or(Malformed)?;
+                self.rest = rest;
+                Ok(Some(value))
+            }
+        }
+    }
+
+    fn end(&self) -> Result<(), Malformed> {
+        if self.rest.is_empty() { Ok(()) } else { Err(Malformed) }
+    }
 }
 
 /// What a value has become.
@@ -270,6 +374,10 @@ fn covered(value: &[u8], cover: Cover, hiding: &Hiding) -> Now {
                 None => Now::Null,
             }
         }
+        Cover::ByElement(label, binary) => match value::cover_elements(value, binary, label, hiding) {
+            Some(array) => Now::Text(array),
+            None => Now::Null,
+        },
         Cover::Look(kind, binary) => match value::look(value, kind, binary, hiding) {
             Found::Nothing => Now::Same,
             Found::Covered(text) => Now::Text(text),

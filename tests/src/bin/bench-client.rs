@@ -1,5 +1,5 @@
-//! What the bench asks that pgbench cannot: `bench-client HOST PORT rows SQL`, `... idle COUNT FILE`, `... flood
-//! SECONDS`. It speaks the protocol in clear and asks for nothing that it can leave out, so that what is measured is the other
+//! What the bench asks that pgbench cannot: `bench-client HOST PORT rows SQL`, `... leaks-text SQL`, `... leaks-binary
+//! SQL`, `... idle COUNT FILE`, `... flood SECONDS`. It speaks the protocol in clear and asks for nothing that it can leave out, so that what is measured is the other
 //! side.
 
 use std::{
@@ -26,9 +26,17 @@ fn perform(arguments: &[String]) -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         [host, port, "rows", sql] => rows(&mut Session::open(host, port)?, sql),
+        [host, port, "leaks-text", sql] => {
+            leaks(&mut Session::open(host, port)?, |session| session.query(sql))
+        }
+        [host, port, "leaks-binary", sql] => {
+            leaks(&mut Session::open(host, port)?, |session| session.query_binary(sql))
+        }
         [host, port, "idle", count, file] => idle(host, port, count.parse()?, Path::new(file)),
         [host, port, "flood", seconds] => flood(host, port, Duration::from_secs(seconds.parse()?)),
-        _ => bail!("usage: bench-client HOST PORT rows SQL | idle COUNT FILE | flood SECONDS"),
+        _ => bail!(
+            "usage: bench-client HOST PORT rows SQL | leaks-text SQL | leaks-binary SQL | idle COUNT FILE | flood SECONDS"
+        ),
     }
 }
 
@@ -38,6 +46,21 @@ fn rows(session: &mut Session, sql: &str) -> Result<()> {
     let (rows, bytes) = session.ask(sql)?;
     println!("{rows} rows, {bytes} bytes, {} seconds", begun.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Reads a result, and prints how many of its values have the mark that those of labelled columns are made with.
+fn leaks(session: &mut Session, ask: impl FnOnce(&mut Session) -> Result<()>) -> Result<()> {
+    ask(session)?;
+    let mut leaked = 0_usize;
+    let (rows, _) = session.until_ready_each(|body| leaked += marks(body))?;
+    println!("{rows} rows, {leaked} leaked");
+    Ok(())
+}
+
+/// How often `zq` stands before ten hexadecimal digits.
+fn marks(body: &[u8]) -> usize {
+    let is_mark = |part: &&[u8]| part.starts_with(b"zq") && part.iter().skip(2).all(u8::is_ascii_hexdigit);
+    body.windows(12).filter(is_mark).count()
 }
 
 /// Opens sessions, lets each ask once, makes `file` when all are open, and holds them until it is gone.
@@ -93,15 +116,43 @@ impl Session {
 
     /// Asks a simple query; gives the rows and bytes of the answer.
     fn ask(&mut self, sql: &str) -> Result<(u64, u64)> {
-        let mut message = vec![b'Q'];
-        message.extend_from_slice(&u32::try_from(sql.len() + 5)?.to_be_bytes());
-        message.extend_from_slice(sql.as_bytes());
-        message.push(0);
-        self.stream.get_mut().write_all(&message)?;
+        self.query(sql)?;
         self.until_ready()
     }
 
+    /// Sends a simple query.
+    fn query(&mut self, sql: &str) -> Result<()> {
+        self.send(&[(b'Q', &[sql.as_bytes(), b"\0"].concat())])
+    }
+
+    /// Sends a query whose answer is to come in binary.
+    fn query_binary(&mut self, sql: &str) -> Result<()> {
+        self.send(&[
+            (b'P', &[b"\0", sql.as_bytes(), b"\0\0\0"].concat()),
+            (b'B', b"\0\0\0\0\0\0\0\x01\0\x01"),
+            (b'D', b"P\0"),
+            (b'E', b"\0\0\0\0\0"),
+            (b'S', b""),
+        ])
+    }
+
+    fn send(&mut self, messages: &[(u8, &[u8])]) -> Result<()> {
+        let mut bytes = Vec::new();
+        for (tag, body) in messages {
+            bytes.push(*tag);
+            bytes.extend_from_slice(&u32::try_from(body.len() + 4)?.to_be_bytes());
+            bytes.extend_from_slice(body);
+        }
+        self.stream.get_mut().write_all(&bytes)?;
+        Ok(())
+    }
+
     fn until_ready(&mut self) -> Result<(u64, u64)> {
+        self.until_ready_each(|_| ())
+    }
+
+    /// Reads an answer, and looks at each of its rows.
+    fn until_ready_each(&mut self, mut look: impl FnMut(&[u8])) -> Result<(u64, u64)> {
         let (mut rows, mut bytes) = (0, 0);
         loop {
             let mut head = [0; 5];
@@ -113,7 +164,10 @@ impl Session {
             bytes += u64::from(length) + 1;
             match kind {
                 b'Z' => return Ok((rows, bytes)),
-                b'D' => rows += 1,
+                b'D' => {
+                    rows += 1;
+                    look(&self.body);
+                }
                 b'E' => bail!("{}", String::from_utf8_lossy(&self.body).replace('\0', " ")),
                 b'R' => ensure!(self.body == [0; 4], "a proof is asked for"),
                 _ => {}

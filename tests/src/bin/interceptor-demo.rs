@@ -64,9 +64,15 @@ fn main() -> ExitCode {
     };
     listen_for_interrupts();
     let mut story = Story::begin();
-    for chapter in
-        [Story::database, Story::client, Story::people, Story::ways_around, Story::kernel, Story::record]
-    {
+    for chapter in [
+        Story::database,
+        Story::client,
+        Story::masking,
+        Story::people,
+        Story::ways_around,
+        Story::kernel,
+        Story::record,
+    ] {
         if !stopped() {
             chapter(&mut story);
         }
@@ -95,6 +101,7 @@ impl Story {
             .people(&logins.people(&[("bob", "dba")]))
             .policy("10-demo.cedar", installation::POLICY)
             .policy("20-demo.cedar", HOLD)
+            .labels(LABELS)
             .settings("local-approval = \"on\"")
             .start();
         println!(
@@ -152,6 +159,30 @@ impl Story {
         let script = self.installation.script("agent.py", AGENT);
         let finished = self.captured(&[&python.display().to_string(), &script], "python3 agent.py");
         self.expect(finished.stdout.contains("refused:"), "the guarded table is refused");
+    }
+
+    fn masking(&mut self) {
+        heading("Data that this agent may not see");
+        println!("labels.toml says which columns are of which kind; no rule lets this agent see them:");
+        LABELS.lines().filter(|line| !line.is_empty()).for_each(|line| println!("    {line}"));
+        let psql = |story: &Self, text: &str| {
+            let words = ["psql", "-X", "-d", installation::DSN, "-c", text];
+            story.captured(&words, &format!("psql ... -c \"{text}\""))
+        };
+        let read = psql(self, "SELECT id, name, email FROM users WHERE id < 4");
+        self.expect(read.stdout.contains("user1") && read.stdout.contains("****"), "the rows come masked");
+        println!(
+            "\nSo it tries to take the column apart, to hide it in a document, to send it reversed and encoded:"
+        );
+        let addresses = ["example.org", "gro.elpmaxe", "dXNlcj"];
+        for trick in TRICKS {
+            let told = psql(self, trick);
+            let leaks = addresses.iter().any(|part| told.text().contains(part));
+            self.expect(told.status.success() && !leaks, "the trick brings nothing");
+        }
+        println!("\nAnd to learn it from the order of the rows:");
+        let refused = psql(self, ORACLE);
+        self.expect(refused.stderr.contains("label.filter"), "the order is refused, and the label named");
     }
 
     fn people(&mut self) {
@@ -260,6 +291,21 @@ impl Story {
 const READ: &str = "SELECT id, name FROM users WHERE id < 4";
 const DROP: &str = "DROP TABLE users";
 const DELETE: &str = "DELETE FROM orders WHERE id = 7";
+/// What is labelled.
+const LABELS: &str = r#"
+[label.email]
+columns = ["public.users.email"]
+detect = ["email"]
+mask = "partial"
+"#;
+/// Ways to have a masked column come in another form.
+const TRICKS: [&str; 3] = [
+    "SELECT email::varchar AS harmless, left(email, 5) AS a, substr(email, 6) AS b FROM users WHERE id < 3",
+    "SELECT row_to_json(u) FROM users u WHERE id < 3",
+    "SELECT reverse(email), encode(email::bytea, 'base64') FROM users WHERE id < 3",
+];
+/// A way to learn it without reading it.
+const ORACLE: &str = "SELECT id FROM users ORDER BY email LIMIT 3";
 /// What waits for a person.
 const HOLD: &str = r#"
 @id("deletes-wait")

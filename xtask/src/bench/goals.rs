@@ -6,7 +6,7 @@ use super::{
 };
 
 /// One aim.
-struct Goal {
+pub(crate) struct Goal {
     what: &'static str,
     /// What must be reached, and what is aimed at. The first is the less demanding.
     bounds: [f64; 2],
@@ -18,7 +18,8 @@ struct Goal {
 
 const BOUNCER: Option<&str> = Some("pgbouncer");
 
-const GOALS: &[Goal] = &[
+/// Those of the product as a whole.
+pub(crate) const GOALS: &[Goal] = &[
     goal(
         "simple, 1 client: rate, of the relay's",
         [0.88, 0.95],
@@ -135,7 +136,8 @@ const GOALS: &[Goal] = &[
     ),
 ];
 
-const fn goal(
+/// An aim: what, at least and what is aimed at, how it is shown and read, and who else is asked the same.
+pub(crate) const fn goal(
     what: &'static str,
     bounds: [f64; 2],
     decimals: usize,
@@ -159,11 +161,11 @@ fn hook(measured: &Measured, target: &str) -> Option<Middle> {
     of("a run of connect6").or_else(|| of("a run of connect4"))
 }
 
-/// A row for each goal that was measured.
-pub(crate) fn table(measured: &Measured) -> String {
-    let mut rows = vec![["what", "at least", "aim", "measured", "verdict", "pgbouncer"].map(str::to_owned)];
-    for goal in GOALS {
-        let Some(middle) = (goal.reached)(measured, "audit") else { continue };
+/// A row for each of `goals` that was measured of `target`, with another one's beside it.
+pub(crate) fn table(goals: &[Goal], measured: &Measured, target: &str, beside: &str) -> String {
+    let mut rows = vec![["what", "at least", "aim", "measured", "verdict", beside].map(str::to_owned)];
+    for goal in goals {
+        let Some(middle) = (goal.reached)(measured, target) else { continue };
         let decimals = goal.decimals;
         let number = |value: f64| format!("{value:.decimals$}");
         let [least, aim] = goal.bounds;
@@ -201,7 +203,12 @@ mod tests {
                 "values": [memory]}])
         };
         for (memory, verdict) in [(10.0, "aim"), (20.0, "reached"), (31.0, "missed")] {
-            let table = table(&serde_json::from_value(rest(memory)).expect("well-formed"));
+            let table = table(
+                GOALS,
+                &serde_json::from_value(rest(memory)).expect("well-formed"),
+                "audit",
+                "pgbouncer",
+            );
             assert!(table.contains(verdict), "{memory}: {table}");
         }
     }

@@ -2,6 +2,7 @@
 
 mod goals;
 mod host;
+mod masking;
 mod measured;
 mod page;
 mod plot;
@@ -22,6 +23,8 @@ use measured::Measured;
 /// How much to measure.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
+    /// What is measured, if not the product as a whole
+    what: Option<What>,
     /// Measures everything there is, with more clients and more rounds; takes an hour
     #[arg(long)]
     full: bool,
@@ -31,9 +34,16 @@ pub(crate) struct Arguments {
     /// Measures nothing: takes what an earlier run left in this bench.json
     #[arg(long, value_name = "FILE", conflicts_with_all = ["full", "only"])]
     from: Option<PathBuf>,
-    /// Writes what was measured into docs/performance.md
+    /// Writes what was measured into docs/performance.md, or docs/masking.md
     #[arg(long)]
     page: bool,
+}
+
+/// What has a bench of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum What {
+    /// What masking finds and costs, beside Presidio
+    Masking,
 }
 
 /// Measures, or takes what was measured before, and shows it.
@@ -43,10 +53,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             .with_context(|| format!("{} is no report of this task", file.display()))?,
         None => measure(arguments)?,
     };
-    let text = page::text(&report);
-    println!("{text}");
-    if arguments.page {
-        page::write(&workspace()?.join("docs"), &text, &report.measured)?;
+    let docs = workspace()?.join("docs");
+    match arguments.what {
+        Some(What::Masking) => {
+            let text = masking::text(&report);
+            println!("{text}");
+            if arguments.page {
+                masking::write(&docs, &text)?
+            }
+        }
+        None => {
+            let text = page::text(&report);
+            println!("{text}");
+            if arguments.page {
+                page::write(&docs, &text, &report.measured)?
+            }
+        }
     }
     Ok(())
 }
@@ -63,6 +85,9 @@ pub(crate) struct Report {
 
 fn measure(arguments: &Arguments) -> Result<Report> {
     setup::bench()?;
+    if arguments.what == Some(What::Masking) {
+        setup::presidio()?;
+    }
     println!("building for release (the first time takes some minutes)");
     let mut build = cargo()?;
     build.args(["build", "--release", "--package", "interceptor", "--package", "interceptor-tests"]);
@@ -70,20 +95,24 @@ fn measure(arguments: &Arguments) -> Result<Report> {
         build.args(["--bin", program]);
     }
     succeed(&mut build)?;
-    let mut command = "cargo xtask bench".to_owned();
+    let (word, parts, name) = match arguments.what {
+        Some(What::Masking) => (" masking", vec![masking::PART.to_owned()], "bench-masking.json"),
+        None => ("", arguments.only.clone(), "bench.json"),
+    };
+    let mut command = format!("cargo xtask bench{word}");
     let mut story = as_root(&target()?.join("release/interceptor-bench"));
     if arguments.full {
         story.arg("--full");
         command += " --full";
     }
-    story.args(&arguments.only);
+    story.args(&parts);
     arguments.only.iter().for_each(|part| command += &format!(" --only {part}"));
     let line = shown(&story);
     let output = story.stderr(Stdio::inherit()).output().with_context(|| line.clone())?;
     ensure!(output.status.success(), "`{line}` failed: {}", output.status);
     let measured = serde_json::from_slice(&output.stdout).context("what was measured")?;
     let report = Report { command, host: host::facts(), measured };
-    let file = target()?.join("bench.json");
+    let file = target()?.join(name);
     fs::write(&file, serde_json::to_string_pretty(&report)?)?;
     println!("everything that was measured: {}\n", file.display());
     Ok(report)

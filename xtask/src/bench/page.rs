@@ -28,7 +28,7 @@ pub(crate) fn text(report: &Report) -> String {
     for (name, fact) in host {
         text += &format!("- {name}: {}\n", fact.as_str().unwrap_or_default());
     }
-    text += &format!("\n### Goals\n\n{}", goals::table(measured));
+    text += &format!("\n### Goals\n\n{}", goals::table(goals::GOALS, measured, "audit", "pgbouncer"));
     let throughput = table::throughput(measured);
     if !throughput.is_empty() {
         text += &format!("\n### Short statements, everything on one core\n{throughput}");

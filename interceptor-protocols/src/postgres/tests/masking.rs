@@ -230,6 +230,40 @@ fn a_replication_session_is_a_copy_of_every_label() {
     assert_eq!(effects.iter().filter(|effect| effect.verb == Verb::LabelCopy).count(), labels().len());
 }
 
+/// Columns by the statement's own list, and values that two messages share.
+#[test]
+fn what_is_copied_to_the_client_is_masked() {
+    let data = |text: &str| message(b'd', |out| out.put_slice(text.as_bytes()));
+    let begins = |count: u16| {
+        message(b'H', |out| {
+            out.put_u8(0);
+            out.put_u16(count);
+            (0..count).for_each(|_| out.put_u16(0));
+        })
+    };
+    let end = [message(b'c', |_| {}), complete("COPY 2"), ready(b'I')].concat();
+    let answer = |count, parts: &[&str]| {
+        let parts: Vec<u8> = parts.iter().flat_map(|part| data(part)).collect();
+        [&begins(count)[..], &parts, &end].concat()
+    };
+    let came = answer(2, &["1\tses", "ame\n2\tx\n"]);
+    for piece in [1, 7, 1000] {
+        let mut decoder = asking("COPY people (id, code) TO STDOUT", hidden());
+        let told = told(&mut decoder, &came, piece);
+        assert_eq!(told, answer(2, &["1\t[code]\n2\t[code]\n"]), "{piece}");
+        assert!(decoder.is_idle());
+    }
+    let mut decoder = asking("COPY people TO STDOUT (FORMAT csv)", hidden());
+    let told_all = told(&mut decoder, &answer(3, &["1,sesame,a@exa", "mple.com\n"]), 1000);
+    assert_eq!(told_all, answer(3, &["1,[code],[mail]\n"]));
+    // Another table than the catalogue told of.
+    let mut decoder = asking("COPY people TO STDOUT", hidden());
+    let told_all = told(&mut decoder, &answer(2, &["1\tsesame\n"]), 1000);
+    assert_eq!(told_all, answer(2, &["\\N\t\\N\n"]));
+    let mut decoder = asking("COPY people TO STDOUT", Mask::Nothing);
+    assert_eq!(told(&mut decoder, &came, 1000), came, "who may see sees");
+}
+
 #[test]
 fn what_decides_or_is_copied_is_an_effect_on_the_label() {
     let verbs = |text: &str| {
@@ -248,6 +282,8 @@ fn what_decides_or_is_copied_is_an_effect_on_the_label() {
     assert_eq!(verbs("SELECT code FROM people"), []);
     assert_eq!(verbs("SELECT id FROM people WHERE code = 'x'"), [Verb::LabelFilter]);
     assert_eq!(verbs("CREATE TABLE t AS TABLE people"), [Verb::LabelCopy]);
+    assert_eq!(verbs("COPY people TO STDOUT"), []);
+    assert_eq!(verbs("COPY (SELECT code FROM people) TO STDOUT"), [Verb::LabelCopy]);
 }
 
 /// An error to an exchange of our own takes the place of the client's answer: it quotes no more than another would.

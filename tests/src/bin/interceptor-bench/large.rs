@@ -70,12 +70,17 @@ pub(crate) fn part(extent: Extent, measured: &mut Measured) -> Result<()> {
 
 /// The line that has a target's client read a result.
 fn rows(target: &Target, sql: &str) -> String {
+    client(target.host, target.port, "rows", sql)
+}
+
+/// The line that has a client of ours do something with the answer to a query.
+pub(crate) fn client(host: &str, port: u16, what: &str, sql: &str) -> String {
     let client = places::interceptor().with_file_name("bench-client");
-    format!("{} {} {} rows '{sql}'", client.display(), target.host, target.port)
+    format!("{} {host} {port} {what} '{sql}'", client.display())
 }
 
 /// The seconds that a client said it took.
-fn seconds(said: &str) -> Result<f64> {
+pub(crate) fn seconds(said: &str) -> Result<f64> {
     let found = said.lines().find_map(|line| line.strip_suffix(" seconds")?.rsplit(' ').next()?.parse().ok());
     found.with_context(|| format!("the client said no time:\n{said}"))
 }

@@ -13,6 +13,7 @@ mod interrupt;
 mod large;
 mod latency;
 mod launch;
+mod masking;
 mod measured;
 mod neighbour;
 mod outside;
@@ -59,11 +60,12 @@ const PARTS: &[(&str, Part)] = &[
     ("outside", outside::part),
     ("launch", launch::part),
     ("neighbour", neighbour::part),
+    ("masking", masking::part),
     ("throughput-free", |extent, measured| throughput::part(Layout::Free, extent, measured)),
 ];
 
 /// Parts that only `--full` runs, unless they are asked for by name.
-const ONLY_FULL: &[&str] = &["throughput-free"];
+const ONLY_FULL: &[&str] = &["throughput-free", "masking"];
 
 /// How much of each part is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

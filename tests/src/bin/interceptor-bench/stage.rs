@@ -234,7 +234,7 @@ pub(crate) fn daemon(installation: &Installation) -> Vec<Watched> {
 }
 
 /// A program that was built beside this one, pinned as this one is.
-fn beside(name: &str, arguments: &[&str]) -> Job {
+pub(crate) fn beside(name: &str, arguments: &[&str]) -> Job {
     let mut command = Command::new(places::interceptor().with_file_name(name));
     command.args(arguments);
     Job::start(command, "")
