@@ -283,7 +283,7 @@ fn what_decides_or_is_copied_is_an_effect_on_the_label() {
     assert_eq!(verbs("SELECT id FROM people WHERE code = 'x'"), [Verb::LabelFilter]);
     assert_eq!(verbs("CREATE TABLE t AS TABLE people"), [Verb::LabelCopy]);
     assert_eq!(verbs("COPY people TO STDOUT"), []);
-    assert_eq!(verbs("COPY (SELECT code FROM people) TO STDOUT"), [Verb::LabelCopy]);
+    assert_eq!(verbs("COPY (SELECT code FROM people) TO STDOUT"), [Verb::LabelCopy, Verb::See]);
 }
 
 /// An error to an exchange of our own takes the place of the client's answer: it quotes no more than another would.
