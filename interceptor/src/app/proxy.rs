@@ -33,7 +33,11 @@ use crate::{
         messages::{Attached, FromProxy, LaunchFacts, Ports, ToProxy},
     },
     identity::ProcessId,
-    keeper::{self, client::KeeperClient},
+    keeper::{
+        self,
+        client::KeeperClient,
+        messages::{Answer, Ask, Hidden},
+    },
     kernel::KernelMaps,
     places::Places,
     proxy::{
@@ -134,6 +138,19 @@ impl Tickets {
     }
 }
 
+/// The key that masks are made with, of the keeper.
+async fn mask_key(keeper: &KeeperClient) -> anyhow::Result<MaskKey> {
+    match keeper.ask(Ask::MaskKey).await? {
+        Answer::MaskKey(Hidden(key)) => {
+            let key =
+                <[u8; 32]>::try_from(key.as_slice()).context("the keeper's key for masks is too short")?;
+            Ok(MaskKey::new(key))
+        }
+        Answer::Refused(why) => bail!("the keeper gives no key for masks: {why}"),
+        _ => bail!("the keeper answers another question than the one for masks"),
+    }
+}
+
 /// Puts questions about executables to the helper, which answers each.
 async fn ask_executables(
     helper: Arc<AsyncChannel<FromProxy, ToProxy>>,
@@ -182,9 +199,7 @@ impl Daemon {
             let webhook = Webhook::new(url, keeper.clone()).context("`webhook` in interceptor.toml")?;
             approvals = approvals.told_to(Notices::start(Arc::new(webhook)));
         }
-        let mut key = [0; 32];
-        getrandom::fill(&mut key).map_err(|error| anyhow::anyhow!("no random key for masks: {error}"))?;
-        let key = MaskKey::new(key);
+        let key = mask_key(&keeper).await?;
         let proxy = Arc::new(Proxy {
             gate: Arc::new(PolicyGate::new(
                 rules.clone(),

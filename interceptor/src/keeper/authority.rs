@@ -219,7 +219,7 @@ fn make_folder(folder: &Path) -> Result<(), AuthorityError> {
 }
 
 /// Writes a file that is either there whole, or not at all.
-fn write_new(folder: &Path, name: &str, bytes: &[u8], mode: u32) -> Result<(), AuthorityError> {
+pub(super) fn write_new(folder: &Path, name: &str, bytes: &[u8], mode: u32) -> Result<(), AuthorityError> {
     let path = folder.join(name);
     let unfinished = folder.join(format!(".{name}.new"));
     let write = || -> io::Result<()> {

@@ -151,6 +151,8 @@ pub enum Ask {
     Pack(packs::Question),
     /// What is bound to labels.
     Binding(bindings::Question),
+    /// The key that masks are made with.
+    MaskKey,
     /// Vouch for a message to the approvers' webhook, with the secret that it shares with us.
     Vouch(Blob),
     /// Make a certificate for the proxy's own key, towards agents.
@@ -259,6 +261,8 @@ pub enum Answer {
     },
     /// What was spent, with the times in seconds of the Unix epoch, oldest first.
     Spent(Vec<(i64, Spent)>),
+    /// To [`Ask::MaskKey`].
+    MaskKey(Hidden),
     /// To [`Ask::Approval`].
     Approval(docket::Answer),
     /// To [`Ask::Pack`].

@@ -47,6 +47,7 @@ pub mod client;
 pub mod credentials;
 mod exec;
 mod harden;
+mod mask_key;
 pub mod messages;
 pub mod proof;
 pub mod scram;
@@ -55,7 +56,7 @@ pub mod secrets;
 pub use harden::{Hardened, harden};
 
 use authority::{Authority, AuthorityError};
-use messages::{Answer, Ask, Blob, Reply, Request, Whose};
+use messages::{Answer, Ask, Blob, Hidden, Reply, Request, Whose};
 use proof::Logins;
 use secrets::{Secrets, SystemdCredentials};
 
@@ -293,6 +294,9 @@ impl Keeper {
             Ask::Approval(question) => (self.kept.approvals)(question).map(Answer::Approval),
             Ask::Pack(question) => (self.kept.packs)(question).map(Answer::Pack),
             Ask::Binding(question) => (self.kept.bindings)(question).map(Answer::Binding),
+            Ask::MaskKey => {
+                mask_key::ensure(&self.places.authority()).map(|key| Answer::MaskKey(Hidden(key)))
+            }
             Ask::Vouch(message) => {
                 let secret =
                     self.secrets.fetch(&SecretSource::File(WEBHOOK.into())).map_err(|e| e.to_string())?;

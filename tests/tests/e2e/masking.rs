@@ -689,3 +689,22 @@ fn one_label_is_not_another() {
     assert!(!finished.stdout.contains("078-05-1120"), "{finished}");
     installation.finish();
 }
+
+/// Equal values can be told to be equal after the daemon was started anew, and nobody else reads the key.
+#[test]
+fn digests_outlive_the_daemon() {
+    let bed = Bed::start();
+    let labels = "[label.email]\ncolumns = [\"public.users.email\"]\nmask = \"hash\"\n";
+    let mut installation = Setup::of(&bed).labels(labels).start();
+    let digest = |installation: &Installation| {
+        installation.psql("SELECT email FROM users WHERE id = 3").succeeded().stdout.trim().to_owned()
+    };
+    let before = digest(&installation);
+    assert!(before.len() == 32 && before.bytes().all(|byte| byte.is_ascii_hexdigit()), "{before:?}");
+    installation.stop();
+    installation.start();
+    assert_eq!(digest(&installation), before);
+    let key = std::fs::metadata(installation.places().authority().join("mask.key")).expect("the key's file");
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&key.permissions()) & 0o777, 0o600);
+    installation.finish();
+}
