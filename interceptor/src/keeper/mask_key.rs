@@ -28,17 +28,17 @@ pub(super) fn ensure(folder: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
 fn of(folder: &Path, machine: Option<&[u8]>) -> Result<Zeroizing<Vec<u8>>, String> {
     let Some(machine) = machine else { return drawn() };
     if folder.join(FILE).symlink_metadata().is_err() {
-        write_new(folder, FILE, &drawn()?, 0o600).map_err(|error| error.to_string())?;
+        let text = Zeroizing::new(hex::encode(&*drawn()?));
+        write_new(folder, FILE, text.as_bytes(), 0o600).map_err(|error| error.to_string())?;
     }
-    let kept = read_private(folder, Path::new(FILE), 0o077).map_err(|error| error.to_string())?;
-    let kept = Zeroizing::new(kept);
-    if kept.len() != LENGTH {
-        let path = folder.join(FILE);
-        return Err(format!(
-            "{} is not {LENGTH} bytes long: restore it, or remove it for a new key",
-            path.display()
-        ));
-    }
+    let text = read_private(folder, Path::new(FILE), 0o077).map_err(|error| error.to_string())?;
+    let text = Zeroizing::new(text);
+    let kept = hex::decode(text.trim_ascii()).map(Zeroizing::new).ok().filter(|kept| kept.len() == LENGTH);
+    let path = folder.join(FILE);
+    let kept = kept.ok_or_else(|| {
+        let path = path.display();
+        format!("{path} is not {LENGTH} bytes in hexadecimal: restore it, or remove it for a new key")
+    })?;
     let mac = Hmac::<Sha256>::new_from_slice(&kept).map_err(|error| error.to_string())?;
     Ok(Zeroizing::new(mac.chain_update(machine.trim_ascii()).finalize().into_bytes().to_vec()))
 }
@@ -61,8 +61,10 @@ mod tests {
         assert_eq!(first, key(Some(b"a")));
         assert_ne!(first, key(Some(b"b")));
         assert_ne!(key(None), key(None));
-        assert_ne!(*fs::read(folder.path().join(FILE)).expect("the file"), **first);
+        assert_ne!(fs::read_to_string(folder.path().join(FILE)).expect("the file"), hex::encode(&*first));
         fs::write(folder.path().join(FILE), "short").expect("a file");
-        assert!(of(folder.path(), Some(b"a")).expect_err("too short").contains("not 32 bytes"));
+        assert!(
+            of(folder.path(), Some(b"a")).expect_err("too short").contains("not 32 bytes in hexadecimal")
+        );
     }
 }

@@ -52,6 +52,7 @@ fn the_same_query_is_masked_for_an_agent_and_clear_for_a_person() {
     as_their_own_principal(&stage);
     // An agent's run, launched or not by the same person, sees what an agent sees.
     installation.psql("SELECT code, upper(code) FROM people WHERE id = 1;\n").says("[secret]|");
+    wait_until("the ended run to be forgotten", PATIENCE, || installation.runs().len() == 1);
     let asleep = Job::start(installation.captured("release-bot", &["sleep", "60"]), "");
     let mut launched = String::new();
     wait_until("the other run", PATIENCE, || {
