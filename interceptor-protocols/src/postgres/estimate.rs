@@ -272,7 +272,7 @@ mod tests {
         };
         assert_eq!(check.actions()[0].binds[0].value.as_deref(), Some("{\"7\"}"));
         input.extend_from_slice(
-            b"1\0\0\0\x042\0\0\0\x04C\0\0\0\x0dSELECT 0\03\0\0\0\x043\0\0\0\x04Z\0\0\0\x05I",
+            b"1\0\0\0\x042\0\0\0\x04C\0\0\0\x0dSELECT 0\x003\0\0\0\x043\0\0\0\x04Z\0\0\0\x05I",
         );
         assert!(matches!(estimate.step(&mut input), Ok(EstimateStep::Ended(done)) if done.len() == 1));
         let EstimateStep::Send(explain) = estimate.step(&mut input).expect("a step") else {
