@@ -26,6 +26,10 @@ fn only_people_approve_and_not_for_themselves() {
     stage.says("root", &approve).failed().says("knows nobody with uid 0");
     stage.says("alice", &approve).failed().says("answerable for this agent");
     stage.says("mallory", &approve).failed().says("in none of the groups");
+    // Words without end decide nothing.
+    let endless = "\u{1b}[2J no".repeat(9_000);
+    let refused = stage.says("bob", &["deny", &id, "--reason", &endless]).failed();
+    assert!(refused.text().len() < 2 * endless.len() && !refused.stdout.contains('\u{1b}'), "{refused}");
     stage.says("bob", &approve).succeeded();
     stage.says("bob", &approve).failed().says("nobody counts twice");
     // One of two: it still waits.
