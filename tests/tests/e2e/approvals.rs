@@ -123,7 +123,7 @@ fn survives(start: impl Fn(&Installation, &[&str]) -> Command) {
         "retry:WITH gone AS (DELETE FROM notes WHERE id = 4) UPDATE counter SET n = n + 1 WHERE id = 1",
     ];
     let job = Job::start(start(&stage.installation, &steps), "");
-    let first = stage.installation.open_approval("id = $1");
+    let (job, first) = stage.installation.approval_of(job, "id = $1");
     std::thread::sleep(Duration::from_secs(8));
     stage.says("bob", &["approve", &first]).succeeded().says("approved, once");
     let second = stage.installation.open_approval("id = 2");
@@ -190,7 +190,7 @@ fn psql_survives_a_hold() {
                UPDATE users SET name = 'x' WHERE id = 3;\nSELECT 'after', 1;\n";
     let words = stage.installation.psql_words(&["-f", "-"]);
     let job = Job::start(stage.installation.captured("release-bot", &words), sql);
-    let first = stage.installation.open_approval("id = 1");
+    let (job, first) = stage.installation.approval_of(job, "id = 1");
     std::thread::sleep(Duration::from_secs(8));
     stage.says("bob", &["approve", &first]).succeeded();
     let second = stage.installation.open_approval("id = 2");
