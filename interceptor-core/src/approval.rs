@@ -124,13 +124,15 @@ impl What<'_> {
             about: About::Exchange,
             run: self.run.id,
             agent: self.run.agent.clone(),
-            command: match within.is_empty() {
+            // Whatever a process was started with may have values of any statement: as in records, nobody is shown it
+            // where there are labels.
+            command: match labels.is_empty() {
                 true => claim("command").unwrap_or_default(),
                 false => HIDDEN.to_owned(),
             },
             launcher: claim("launcher_user"),
             launcher_uid: claim("launcher_uid").and_then(|uid| uid.parse().ok()),
-            process: process.cloned().map(|process| match within.is_empty() {
+            process: process.cloned().map(|process| match labels.is_empty() {
                 true => process,
                 false => process.without_arguments(),
             }),

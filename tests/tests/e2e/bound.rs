@@ -5,23 +5,12 @@ use interceptor_tests::{
     process::{PATIENCE, wait_until},
 };
 
+use crate::masking::EVERYTHING;
+
 const LABELS: &str = r#"
 [label.secret]
 columns = ["public.people.code"]
 mask = "redact"
-"#;
-
-/// Everything but seeing.
-const EVERYTHING: &str = r#"
-@id("everything")
-permit (
-    principal,
-    action in [
-        Action::"connect", Action::"data", Action::"schema", Action::"transaction", Action::"session.change",
-        Action::"function.call", Action::"resolve"
-    ],
-    resource
-);
 "#;
 
 const SCHEMA: &str = "

@@ -25,7 +25,7 @@ mask = "redact"
 "#;
 
 /// Everything but seeing: what is stopped is stopped by masking alone.
-const EVERYTHING: &str = r#"
+pub(crate) const EVERYTHING: &str = r#"
 @id("everything")
 permit (
     principal,
