@@ -12,6 +12,7 @@ pub mod identity;
 pub mod keeper;
 pub mod kernel;
 pub mod launch;
+pub mod opinion;
 pub mod places;
 pub mod proxy;
 pub mod store;

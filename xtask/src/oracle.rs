@@ -1,5 +1,6 @@
 //! `cargo xtask oracle`: what we read in SQL held against PostgreSQL's own parser, over all the SQL that its source
-//! package tests with. The parser is built in a workspace and a folder of its own.
+//! package tests with, and the daemon with that parser as its second opinion. The parser is built in a workspace and a
+//! folder of its own.
 
 use std::{
     fs,
@@ -10,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    cargo::{cargo, shown, succeed, target},
+    cargo::{cargo, elevate_tests, shown, succeed, target},
     setup, workspace,
 };
 
@@ -30,8 +31,20 @@ pub(crate) fn run() -> Result<()> {
     setup::once(&corpus, &[&source], |folder| fetch(folder, &source))?;
     let mut build = cargo()?;
     build.args(["build", "--locked", "--target-dir"]).arg(folder.join("build"));
-    succeed(build.current_dir(workspace()?.join("tests/oracle")))?;
-    succeed(Command::new(folder.join("build/debug/interceptor-oracle")).arg(corpus.join("sql")))
+    succeed(build.current_dir(workspace()?.join("second-opinion")))?;
+    succeed(Command::new(folder.join("build/debug/interceptor-oracle")).arg(corpus.join("sql")))?;
+    beside_the_daemon()
+}
+
+/// The tests that need the program.
+fn beside_the_daemon() -> Result<()> {
+    setup::clients()?;
+    succeed(cargo()?.args(["build", "--workspace"]))?;
+    let mut tests = cargo()?;
+    tests.args(["test", "-p", "interceptor-tests", "--test", "e2e", "--", "--ignored", "second_opinion::"]);
+    tests.env("INTERCEPTOR_BIN", target()?.join("debug/interceptor"));
+    elevate_tests(&mut tests)?;
+    succeed(&mut tests)
 }
 
 /// The source package of the newest server that is installed here.

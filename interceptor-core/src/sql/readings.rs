@@ -2,15 +2,16 @@
 //! not parsed again.
 //!
 //! Promise: kept is only the meaning of texts with one statement, of kinds whose reading looks at no literal's value;
-//! it is the same that [`analyze`] tells. No text is kept, and no literal.
+//! it is the same that [`analyze`] tells. No text is kept, and no literal. Where there is somebody to give a second opinion,
+//! a text that is read goes there too, and one that the two do not agree on means nothing.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use super::{
-    Meaning, Name, Reference, Statement, analyze,
+    Meaning, Name, Reference, SecondOpinion, Statement, analyze, compare,
     shape::{self, Key, Keys},
 };
 use crate::model::{StatementKind, Unknown};
@@ -23,7 +24,13 @@ const HALF: usize = 1 << 20;
 pub struct Readings {
     keys: Keys,
     kept: Mutex<Kept>,
+    second: OnceLock<Box<dyn SecondOpinion>>,
 }
+
+/// Somebody is asked for a second opinion already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("somebody is asked for a second opinion already")]
+pub struct AskedAlready;
 
 /// The half that is being filled, and the one that was filled before it. What is asked for moves to the former, so
 /// that what nobody asks for is forgotten.
@@ -35,17 +42,32 @@ struct Kept {
 }
 
 impl Readings {
+    /// From now on `second` is asked for an opinion of what is read; once for all.
+    pub fn ask_also(&self, second: Box<dyn SecondOpinion>) -> Result<(), AskedAlready> {
+        self.second.set(second).map_err(|_| AskedAlready)
+    }
+
     /// The same as [`analyze`], which is not asked where a text of this shape has been read.
     pub fn analyze(&self, text: &str) -> Result<Vec<Statement>, Unknown> {
-        let Some((key, range)) = shape::of(text, &self.keys) else { return analyze(text) };
+        let Some((key, range)) = shape::of(text, &self.keys) else { return self.read(text) };
         if let Some(meaning) = self.kept().find(key) {
             return Ok(vec![Statement { range, meaning }]);
         }
-        let statements = analyze(text)?;
+        let statements = self.read(text)?;
         if let [statement] = statements.as_slice()
             && ignores_literals(statement)
         {
             self.kept().keep(key, statement.meaning.clone());
+        }
+        Ok(statements)
+    }
+
+    fn read(&self, text: &str) -> Result<Vec<Statement>, Unknown> {
+        let statements = analyze(text)?;
+        if let Some(second) = self.second.get() {
+            let opinion = second.of(text).map_err(|why| Unknown(format!("no second opinion: {why}")))?;
+            compare(&statements, &opinion)
+                .map_err(|why| Unknown(format!("the second opinion differs: {why}")))?;
         }
         Ok(statements)
     }
@@ -124,6 +146,7 @@ fn weight(meaning: &Meaning) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::{Opinion, Told};
 
     #[test]
     fn a_text_of_a_known_shape_means_the_same() {
@@ -176,5 +199,36 @@ mod tests {
         let kept = readings.kept();
         let all = kept.young.values().chain(kept.old.values()).map(|meaning| weight(meaning)).sum::<usize>();
         assert!(all <= 2 * HALF);
+    }
+
+    /// It says that every text is one SELECT from nothing, but for one which it has nothing to say of.
+    #[derive(Debug)]
+    struct Selects;
+
+    impl SecondOpinion for Selects {
+        fn of(&self, text: &str) -> Result<Opinion, String> {
+            let told = Told { kind: "SelectStmt".to_owned(), ..Told::default() };
+            if text.contains("nothing") {
+                Err("it fell over".to_owned())
+            } else {
+                Ok(Opinion::Read(vec![told]))
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_second_opinion_differs_on_means_nothing() {
+        let readings = Readings::default();
+        readings.ask_also(Box::new(Selects)).expect("the first");
+        assert_eq!(readings.ask_also(Box::new(Selects)), Err(AskedAlready));
+        assert!(readings.analyze("SELECT 1 FROM t").is_ok());
+        for (text, why) in [
+            ("DELETE FROM t", "the second opinion differs: it reads SelectStmt, not Delete"),
+            ("SELECT 1 FROM t; SELECT 2", "the second opinion differs: it reads 1 statements, not 2"),
+            ("SELECT 1 FROM nothing", "no second opinion: it fell over"),
+        ] {
+            assert_eq!(readings.analyze(text), Err(Unknown(why.to_owned())), "{text}");
+        }
+        assert_eq!(readings.kept().young.len(), 1, "it is not kept either");
     }
 }

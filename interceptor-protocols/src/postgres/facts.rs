@@ -6,11 +6,16 @@ use std::sync::{Arc, LazyLock};
 use interceptor_core::{
     mask::{LabelSet, Labels, Provenance},
     model::{Action, Effect, StatementFacts, StatementKind, Target, Unknown, Verb},
-    sql::{self, Answer, Question, Readings, Statement},
+    sql::{self, Answer, AskedAlready, Question, Readings, SecondOpinion, Statement},
 };
 
 /// What texts of all sessions were read to mean.
 static READINGS: LazyLock<Readings> = LazyLock::new(Readings::default);
+
+/// From now on `second` is asked, too, for what a new text means; once in a process.
+pub fn ask_also(second: Box<dyn SecondOpinion>) -> Result<(), AskedAlready> {
+    READINGS.ask_also(second)
+}
 
 /// Reads a text.
 pub(super) fn read(text: &str) -> Result<Vec<Statement>, Unknown> {

@@ -59,6 +59,7 @@ mod work;
 #[cfg(test)]
 mod tests;
 
+pub use facts::ask_also;
 pub use fuzz::{frames, fuzz_client, fuzz_upstream};
 
 /// The protocol.

@@ -39,6 +39,7 @@ use crate::{
         messages::{Answer, Ask, Hidden},
     },
     kernel::KernelMaps,
+    opinion::Program,
     places::Places,
     proxy::{
         Epochs, Flood, Listeners, Origins, Proxy, Runs, Seats, Workers,
@@ -60,6 +61,11 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Runs the role until the helper ends it.
 pub(super) fn run(places: &Places) -> anyhow::Result<()> {
     let _hardened = keeper::harden()?;
+    let settings = Settings::read(places)?;
+    if let Some(program) = &settings.second_opinion {
+        // Later no program can be started.
+        interceptor_protocols::postgres::ask_also(Box::new(Program::start(program)?))?;
+    }
     let extent = confine(Confined::Proxy, places)?;
     tracing::debug!(?extent, "confined");
     let socket = helper::proxy_channel()?;
@@ -67,7 +73,7 @@ pub(super) fn run(places: &Places) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let helper: AsyncChannel<FromProxy, ToProxy> = socket.into_async()?;
-        let (daemon, flooded) = Daemon::start(places, Arc::new(helper)).await?;
+        let (daemon, flooded) = Daemon::start(places, settings, Arc::new(helper)).await?;
         daemon.serve(flooded).await
     })
 }
@@ -171,13 +177,13 @@ async fn ask_executables(
 impl Daemon {
     async fn start(
         places: &Places,
+        settings: Settings,
         helper: Arc<AsyncChannel<FromProxy, ToProxy>>,
     ) -> anyhow::Result<(Self, mpsc::Receiver<RunId>)> {
         let (ToProxy::Start { attached }, descriptors) = helper.receive().await? else {
             bail!("the helper's first message was not the start");
         };
         let handed = Handed::sort(attached, descriptors)?;
-        let settings = Settings::read(places)?;
         let rules = Arc::new(ArcSwap::from_pointee(Folder::in_force(places)?.load()?));
         let journal = Journal::from_fd(handed.journal)?;
         let limits = Limits { run_bytes: settings.run_quota_mib * 1024 * 1024 };

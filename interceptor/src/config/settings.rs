@@ -43,6 +43,8 @@ pub struct Settings {
     pub webhook: Option<String>,
     /// Whether people may approve on this host, over its own socket; by default where no CI jobs run.
     local_approval: Option<LocalApproval>,
+    /// The program that gives a second opinion of SQL texts, if there is to be one.
+    pub second_opinion: Option<PathBuf>,
     /// Sealed segments younger than this are kept in any case, in days.
     pub retention_days: u32,
 }
@@ -56,6 +58,7 @@ impl Default for Settings {
             store_mib: 16 * 1024,
             webhook: None,
             local_approval: None,
+            second_opinion: None,
             retention_days: 90,
         }
     }

@@ -30,6 +30,7 @@ mod person;
 mod protocol;
 mod rude;
 mod rude_wire;
+mod second_opinion;
 mod support;
 mod tools;
 mod undo;

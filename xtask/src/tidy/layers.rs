@@ -22,6 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("helper", &["places", "channel", "launch", "telemetry"]),
     ("approval", &["places", "store", "keeper", "tls", "telemetry"]),
     ("binding", &["store", "keeper", "telemetry"]),
+    ("opinion", &["telemetry"]),
     ("gate", &["places", "identity", "store", "approval", "binding", "telemetry"]),
     (
         "proxy",
@@ -71,6 +72,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "keeper",
             "approval",
             "binding",
+            "opinion",
             "gate",
             "proxy",
             "control",
