@@ -116,8 +116,10 @@ pub(crate) fn clients() -> Result<()> {
     if find("npm").is_none() {
         missing.push("npm");
     }
-    if find("strace").is_none() {
-        missing.push("strace");
+    for program in ["strace", "chromium-headless-shell"] {
+        if find(program).is_none() {
+            missing.push(program);
+        }
     }
     install(&missing)?;
     let folder = target()?.join("clients");

@@ -1,8 +1,14 @@
 //! Ordinary tools of developers work in a run as they do outside of one.
 
-use std::time::Duration;
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    time::Duration,
+};
 
 use interceptor_tests::{Bed, Job, Setup, places};
+
+use crate::operate::passed;
 
 #[test]
 fn developers_tools_work() {
@@ -25,5 +31,43 @@ fn developers_tools_work() {
     for tool in ["bash", "git", "make", "python", "venv", "node", "npm", "cargo"] {
         assert!(finished.stdout.contains(&format!("ok {tool}\n")), "no {tool}: {finished}");
     }
+    installation.finish();
+}
+
+/// The port of a server that gives one page to whoever asks; it goes with the tests.
+fn page() -> u16 {
+    const PAGE: &str = "<html><body><script>document.body.append('made of ' + 6 * 7)</script></body></html>";
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // A browser may open more connections than it uses.
+            std::thread::spawn(move || {
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close";
+                if stream.read(&mut [0; 4096]).is_ok_and(|read| read > 0) {
+                    let _ = write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{PAGE}", PAGE.len());
+                }
+            });
+        }
+    });
+    port
+}
+
+/// A browser makes processes of many kinds, asks the kernel for everything, and would rather speak QUIC. Namespaces of
+/// its own, which its sandbox needs, no run has.
+#[test]
+fn a_headless_browser_works() {
+    let installation = passed(page()).start();
+    let browser = places::tool("chromium-headless-shell").display().to_string();
+    let words = [&browser, "--no-sandbox", "--disable-gpu", "--dump-dom", "http://model.internal:8443/"];
+    let mut command = installation.captured("release-bot", &words);
+    command.env("HOME", installation.work()).current_dir(installation.work());
+    let finished = Job::start(command, "").finish(Duration::from_secs(120)).succeeded();
+    assert!(finished.stdout.contains("made of 42"), "the page was not made: {finished}");
+    installation.records_once("the passed connection", |records| {
+        records
+            .agents()
+            .any(|exchange| exchange.phase() == "pass" && exchange.at("/request/resource") == "model")
+    });
     installation.finish();
 }
