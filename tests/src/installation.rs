@@ -49,6 +49,10 @@ when { resource.name == "secrets" || resource.schema == "private" };
 forbid (principal, action == Action::"schema.drop", resource);
 "#;
 
+/// Whoever may launch at all may launch anything.
+const LAUNCH: &str =
+    "@id(\"launch\")\npermit (principal, action == Action::\"launch\", resource is Program);\n";
+
 /// What an installation is configured with.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
@@ -148,6 +152,10 @@ impl Setup {
         }
         for (name, text) in &self.policies {
             file(&installation.places.policies().join(name), text, 0o644);
+        }
+        if !self.policies.iter().any(|(_, text)| text.contains("Action::\"launch\"")) {
+            // Most tests are about what comes after it.
+            file(&installation.places.policies().join("00-launch.cedar"), LAUNCH, 0o644);
         }
         for (name, secret) in &self.credentials {
             installation.put_credential(name, secret);

@@ -1,6 +1,6 @@
 //! An exchange in protocol-neutral form: what policy judges and what the record keeps.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +81,9 @@ pub enum Verb {
     /// Look up a name.
     #[serde(rename = "resolve")]
     Resolve,
+    /// Start a program captured, or capture one that runs.
+    #[serde(rename = "launch")]
+    Launch,
     /// Something that could not be understood.
     #[serde(rename = "unknown")]
     Unknown,
@@ -88,7 +91,7 @@ pub enum Verb {
 
 impl Verb {
     /// Every verb, in the order of the schema.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Connect,
         Self::DataRead,
         Self::DataInsert,
@@ -113,6 +116,7 @@ impl Verb {
         Self::LabelFilter,
         Self::LabelCopy,
         Self::Resolve,
+        Self::Launch,
         Self::Unknown,
     ];
 
@@ -143,6 +147,7 @@ impl Verb {
             Self::LabelFilter => "label.filter",
             Self::LabelCopy => "label.copy",
             Self::Resolve => "resolve",
+            Self::Launch => "launch",
             Self::Unknown => "unknown",
         }
     }
@@ -184,6 +189,21 @@ pub enum Target {
     Name(String),
     /// A label of the resource.
     Label(String),
+    /// A program that is launched.
+    Program(Program),
+}
+
+/// A program that is launched, and as what.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Program {
+    /// Where it lies.
+    pub path: String,
+    /// The user that it runs as: the name, or the number of one that has none.
+    pub user: String,
+    /// The capabilities that it keeps, such as `net_raw`.
+    #[serde(default)]
+    pub capabilities: BTreeSet<String>,
 }
 
 impl Target {
@@ -225,6 +245,8 @@ pub enum Phase {
     Pass,
     /// A name look-up.
     Resolve,
+    /// A launch.
+    Launch,
 }
 
 /// The kind of a statement, a closed list that policy may compare with.

@@ -211,6 +211,8 @@ pub enum EventKind {
     Recovered,
     /// A run began.
     RunStarted,
+    /// A run was not begun: policy does not permit its launch.
+    LaunchRefused,
     /// A run ended.
     RunEnded,
     /// A run was killed by an operator.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     inventory::{NO_ENV, Person, Resource},
-    model::{AgentIdentity, Guarantee, Mode, Object, Phase, StatementKind, Target},
+    model::{AgentIdentity, Guarantee, Mode, Object, Phase, Program, StatementKind, Target},
 };
 
 /// Schemas that belong to the server.
@@ -92,8 +92,10 @@ impl Policy {
         asked: &Asked<'_>,
         target: &Target,
     ) -> Result<(EntityUid, Vec<Entity>), Unaskable> {
-        if let Target::Name(name) = target {
-            return self.name(name);
+        match target {
+            Target::Name(name) => return self.name(name),
+            Target::Program(program) => return self.program(program),
+            _ => {}
         }
         let name = asked.resource.ok_or_else(|| Unaskable("it names no resource".to_owned()))?;
         let resource = self
@@ -105,7 +107,9 @@ impl Policy {
         let own = |suffix: &str| format!("{name}/{suffix}");
         let inside = HashSet::from([resource.uid()]);
         let object = match target {
-            Target::Resource | Target::Name(_) => return Ok((resource.uid(), vec![resource])),
+            Target::Resource | Target::Name(_) | Target::Program(_) => {
+                return Ok((resource.uid(), vec![resource]));
+            }
             Target::Table(object) => {
                 entity(uid(&types.table, own(&object_name(object))), attributes(object), inside)?
             }
@@ -138,6 +142,17 @@ impl Policy {
         let uid = entity.uid();
         entities.push(entity);
         Ok((uid, entities))
+    }
+
+    fn program(&self, program: &Program) -> Result<(EntityUid, Vec<Entity>), Unaskable> {
+        let capabilities = program.capabilities.iter().map(text);
+        let attributes = [
+            ("path", text(&program.path)),
+            ("user", text(&program.user)),
+            ("capabilities", RestrictedExpression::new_set(capabilities)),
+        ];
+        let entity = entity(uid(&self.types.program, &program.path), attributes, HashSet::new())?;
+        Ok((entity.uid(), vec![entity]))
     }
 
     /// The context of a statement. It is the same for all of its effects.
@@ -213,6 +228,7 @@ fn phase(phase: Phase) -> &'static str {
         Phase::Cancel => "cancel",
         Phase::Pass => "pass",
         Phase::Resolve => "resolve",
+        Phase::Launch => "launch",
     }
 }
 

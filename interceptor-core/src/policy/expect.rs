@@ -12,8 +12,8 @@ use super::{Asked, Policy, load::line};
 use crate::{
     inventory::{Fault, Source},
     model::{
-        Action, AgentIdentity, AgentName, Guarantee, Mode, Object, Phase, Principal, ResourceName, Run,
-        RunId, Spent, StatementFacts, Target, Verb,
+        Action, AgentIdentity, AgentName, Guarantee, Mode, Object, Phase, Principal, Program, ResourceName,
+        Run, RunId, Spent, StatementFacts, Target, Verb,
     },
     permit::Judgement,
     sql::{Answer, Function, Name, Question, Relation},
@@ -149,7 +149,13 @@ pub struct On {
     pub object: Option<String>,
     /// A label.
     pub label: Option<String>,
+    /// A program that is launched.
+    pub program: Option<Program>,
 }
+
+/// What is wrong with a target of several parts.
+const ONE_OF: &str =
+    "`on` names one of `name`, `table`, `function`, `setting`, `object`, `label` and `program`";
 
 impl On {
     fn target(&self, catalogue: &Catalogue) -> Result<Target, String> {
@@ -158,6 +164,11 @@ impl On {
             None => Err("`object` is a kind and a name, such as \"role alice\"".to_owned()),
         };
         let rest = (&self.object, &self.label);
+        if let Some(program) = &self.program {
+            let alone = Self { program: self.program.clone(), ..Self::default() };
+            let told = || Target::Program(program.clone());
+            return (*self == alone).then(told).ok_or_else(|| ONE_OF.to_owned());
+        }
         match (&self.name, &self.table, &self.function, &self.setting, rest) {
             (None, None, None, None, (None, None)) => Ok(Target::Resource),
             (Some(name), None, None, None, (None, None)) => Ok(Target::Name(name.to_ascii_lowercase())),
@@ -170,10 +181,7 @@ impl On {
             }
             (None, None, None, None, (Some(text), None)) => object(text),
             (None, None, None, None, (None, Some(label))) => Ok(Target::Label(label.clone())),
-            _ => {
-                Err("`on` names one of `name`, `table`, `function`, `setting`, `object` and `label`"
-                    .to_owned())
-            }
+            _ => Err(ONE_OF.to_owned()),
         }
     }
 }
@@ -284,6 +292,7 @@ fn phase(verb: Verb) -> Phase {
         Verb::Cancel => Phase::Cancel,
         Verb::Pass | Verb::Replicate => Phase::Pass,
         Verb::Resolve => Phase::Resolve,
+        Verb::Launch => Phase::Launch,
         _ => Phase::Query,
     }
 }

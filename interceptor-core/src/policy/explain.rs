@@ -8,7 +8,7 @@ use super::{
     judge::Answered,
 };
 use crate::{
-    model::{Effect, Object, Target, Verb},
+    model::{Effect, Object, Program, Target, Verb},
     permit::Judgement,
 };
 
@@ -32,6 +32,10 @@ fn target(target: &Target) -> String {
         Target::Setting(name) => format!("setting {name}"),
         Target::Name(name) => format!("name {name}"),
         Target::Label(name) => format!("label {name}"),
+        Target::Program(Program { path, user, capabilities }) => {
+            let kept = capabilities.iter().map(|name| format!(" with {name}")).collect::<String>();
+            format!("{path} as {user}{kept}")
+        }
     }
 }
 
@@ -111,6 +115,13 @@ fn only(target: &Target, inside: Option<&str>) -> (String, Option<String>) {
         Target::Setting(name) => (of("Setting"), Some(named(name))),
         Target::Label(name) => (of("Label"), Some(named(name))),
         Target::Name(name) => ("resource is Name".to_owned(), Some(named(name))),
+        Target::Program(Program { path, user, capabilities }) => {
+            let (path, user) = (literal(path), literal(user));
+            let kept: Vec<_> = capabilities.iter().map(|name| literal(name)).collect();
+            let kept = format!("[{}].containsAll(resource.capabilities)", kept.join(", "));
+            let scope = format!("resource == Program::{path}");
+            (scope, Some(format!("resource.user == {user} && {kept}")))
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use cedar_policy::{EntityId, EntityTypeName, EntityUid, Schema};
 use super::LoadError;
 
 /// The version of [`BASE`]. It is part of the policy's hash.
-pub const SCHEMA_VERSION: u32 = 5;
+pub const SCHEMA_VERSION: u32 = 6;
 
 /// The shipped base.
 pub const BASE: &str = include_str!("schema.cedarschema");
@@ -45,6 +45,7 @@ pub(super) struct Types {
     pub(super) setting: EntityTypeName,
     pub(super) name: EntityTypeName,
     pub(super) label: EntityTypeName,
+    pub(super) program: EntityTypeName,
     pub(super) phase: EntityTypeName,
     pub(super) kind: EntityTypeName,
     pub(super) guarantee: EntityTypeName,
@@ -67,6 +68,7 @@ impl Types {
             setting: parse("Setting")?,
             name: parse("Name")?,
             label: parse("Label")?,
+            program: parse("Program")?,
             phase: parse("Phase")?,
             kind: parse("Kind")?,
             guarantee: parse("Guarantee")?,

@@ -80,6 +80,7 @@ enum Class {
     Setting,
     Name,
     Label,
+    Program { user: String, capabilities: BTreeSet<String> },
 }
 
 impl Class {
@@ -99,6 +100,10 @@ impl Class {
             Target::Setting(name) => (Self::Setting, name.clone()),
             Target::Name(name) => (Self::Name, name.clone()),
             Target::Label(name) => (Self::Label, name.clone()),
+            Target::Program(program) => {
+                let (user, capabilities) = (program.user.clone(), program.capabilities.clone());
+                (Self::Program { user, capabilities }, program.path.clone())
+            }
         }
     }
 
@@ -112,6 +117,7 @@ impl Class {
             Self::Setting => "settings".to_owned(),
             Self::Name => "names".to_owned(),
             Self::Label => "labels".to_owned(),
+            Self::Program { .. } => "programs".to_owned(),
         }
     }
 }
@@ -312,17 +318,19 @@ fn scope(head: &Head) -> String {
         Class::Setting => format!("resource is Setting{within}"),
         Class::Name => "resource is Name".to_owned(),
         Class::Label => format!("resource is Label{within}"),
+        Class::Program { .. } => "resource is Program".to_owned(),
     }
 }
 
 fn conditions(head: &Head, names: &[&str]) -> Vec<String> {
-    let named = || match names {
-        [one] => format!("resource.name == {}", literal(one)),
+    let is = |attribute: &str| match names {
+        [one] => format!("resource.{attribute} == {}", literal(one)),
         several => {
             let several: Vec<_> = several.iter().map(|name| literal(name)).collect();
-            format!("{}.contains(resource.name)", list(&several, "  "))
+            format!("{}.contains(resource.{attribute})", list(&several, "  "))
         }
     };
+    let named = || is("name");
     match &head.class {
         Class::Resource => Vec::new(),
         Class::Table { database, schema } | Class::Function { database, schema } => vec![
@@ -331,6 +339,11 @@ fn conditions(head: &Head, names: &[&str]) -> Vec<String> {
         ],
         Class::Object { kind } => vec![format!("resource.kind == {}", literal(kind)), named()],
         Class::Setting | Class::Name | Class::Label => vec![named()],
+        Class::Program { user, capabilities } => {
+            let kept: Vec<_> = capabilities.iter().map(|name| literal(name)).collect();
+            let kept = format!("[{}].containsAll(resource.capabilities)", kept.join(", "));
+            vec![is("path"), format!("resource.user == {}", literal(user)), kept]
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     inventory::{self, KnownProtocol, tests::assert_faults},
-    model::{Effect, Object, Phase, Spent, StatementFacts, StatementKind, Target, Verb},
+    model::{Effect, Object, Phase, Program, Spent, StatementFacts, StatementKind, Target, Verb},
     permit::Judgement,
     sql as texts,
 };
@@ -440,6 +440,7 @@ fn what_is_suggested_allows_it() {
             let only_resource = matches!(verb, Verb::Connect | Verb::Cancel | Verb::Pass | Verb::Replicate);
             let target = match verb {
                 Verb::Resolve => &Target::Name("db.internal".into()),
+                Verb::Launch => &Target::Program(program()),
                 Verb::See | Verb::LabelFilter | Verb::LabelCopy => &Target::Label("ssn".into()),
                 _ if only_resource => &Target::Resource,
                 _ => target,
@@ -452,6 +453,14 @@ fn what_is_suggested_allows_it() {
             let judgement = policy(&rule).judge(&asked);
             assert!(matches!(judgement, Judgement::Allowed { .. }), "{rule}\n{judgement:?}");
         }
+    }
+}
+
+fn program() -> Program {
+    Program {
+        path: "/usr/bin/odd \"name\"".into(),
+        user: "ci".into(),
+        capabilities: ["net_raw".to_owned(), "chown".to_owned()].into(),
     }
 }
 
@@ -468,6 +477,7 @@ fn the_entities_fit_the_schema() {
         Target::Setting("x".into()),
         Target::Name("db.internal".into()),
         Target::Name("elsewhere".into()),
+        Target::Program(program()),
     ];
     let trial = case("connect").prepare(&policy, &catalogue(), &simple).expect("a trial");
     let asked = trial.questions().next().expect("a question");
@@ -537,6 +547,7 @@ fn the_schema_lists_every_word_of_the_model() {
             Phase::Cancel,
             Phase::Pass,
             Phase::Resolve,
+            Phase::Launch,
         ] {
             let mut asked = trial.questions().next().expect("a question");
             let action = Action { phase, ..asked.action.clone() };

@@ -633,6 +633,7 @@ fn shown(facts: &crate::model::StatementFacts) -> String {
                 Target::Function(object) => format!("{}.{}()", object.schema, object.name),
                 Target::Other { kind, name } => format!("{kind}:{name}"),
                 Target::Setting(name) | Target::Name(name) | Target::Label(name) => format!("={name}"),
+                Target::Program(program) => format!("={}", program.path),
             };
             format!("{} {target}", effect.verb.as_str())
         })

@@ -136,9 +136,12 @@ fn is_indifferent(name: &str) -> bool {
 fn is_looked_up(target: &Target) -> bool {
     match target {
         Target::Table(object) | Target::Function(object) => object.oid.is_some(),
-        Target::Resource | Target::Other { .. } | Target::Setting(_) | Target::Name(_) | Target::Label(_) => {
-            false
-        }
+        Target::Resource
+        | Target::Other { .. }
+        | Target::Setting(_)
+        | Target::Name(_)
+        | Target::Label(_)
+        | Target::Program(_) => false,
     }
 }
 

@@ -121,6 +121,7 @@ fn effects(action: &Action) -> String {
                 Target::Function(function) => format!("{}()", object(function)),
                 Target::Other { kind, name } => format!("{kind}:{name}"),
                 Target::Setting(name) | Target::Name(name) | Target::Label(name) => format!("={name}"),
+                Target::Program(program) => format!("={}", program.path),
             };
             format!("{} {target}", effect.verb.as_str())
         })

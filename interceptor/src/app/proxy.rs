@@ -13,8 +13,9 @@ use arc_swap::ArcSwap;
 use interceptor_core::{
     inventory::Launch,
     mask::MaskKey,
-    model::{AgentName, EventKind, Run, RunId},
+    model::{AgentIdentity, AgentName, EventKind, Program, Run, RunId},
 };
+use nix::unistd::{Uid, User};
 use tokio::sync::mpsc;
 
 use super::{
@@ -39,7 +40,7 @@ use crate::{
         messages::{Answer, Ask, Hidden},
     },
     kernel::KernelMaps,
-    opinion::Program,
+    opinion,
     places::Places,
     proxy::{
         Epochs, Flood, Listeners, Origins, Proxy, Runs, Seats, Workers,
@@ -64,7 +65,7 @@ pub(super) fn run(places: &Places) -> anyhow::Result<()> {
     let settings = Settings::read(places)?;
     if let Some(program) = &settings.second_opinion {
         // Later no program can be started.
-        interceptor_protocols::postgres::ask_also(Box::new(Program::start(program)?))?;
+        interceptor_protocols::postgres::ask_also(Box::new(opinion::Program::start(program)?))?;
     }
     let extent = confine(Confined::Proxy, places)?;
     tracing::debug!(?extent, "confined");
@@ -155,6 +156,32 @@ async fn mask_key(keeper: &KeeperClient) -> anyhow::Result<MaskKey> {
         Answer::Refused(why) => bail!("the keeper gives no key for masks: {why}"),
         _ => bail!("the keeper answers another question than the one for masks"),
     }
+}
+
+/// Whether policy permits a launch by `launcher`; else why not.
+fn may_launch(
+    rules: &Rules,
+    agent: &AgentIdentity,
+    launcher: &str,
+    facts: &LaunchFacts,
+) -> Result<(), String> {
+    let user = User::from_uid(Uid::from_raw(facts.uid)).ok().flatten();
+    let program = Program {
+        path: facts.executable.clone(),
+        user: user.map_or_else(|| facts.uid.to_string(), |user| user.name),
+        capabilities: facts.capabilities.iter().cloned().collect(),
+    };
+    // As it would be, but for what it is not known by yet.
+    let run = Run {
+        id: RunId::from_random(0),
+        agent: agent.clone(),
+        cgroup: String::new(),
+        guarantee: facts.network.guarantee(),
+        mode: facts.mode,
+        claims: BTreeMap::from([("launcher_user".to_owned(), launcher.to_owned())]),
+        started_at: now_us(),
+    };
+    rules.may_launch(&run, program)
 }
 
 /// Puts questions about executables to the helper, which answers each.
@@ -326,6 +353,11 @@ impl Daemon {
             Ok(agent) => agent,
             Err(error) => return FromProxy::Refused { run, text: telemetry::chain(&error) },
         };
+        if let Err(reason) = may_launch(&rules, &agent, &user, facts) {
+            let text = format!("{} as {}, by {user}: {reason}", facts.executable, agent.name);
+            self.proxy.event(None, EventKind::LaunchRefused, text);
+            return FromProxy::Refused { run, text: format!("policy does not permit the launch: {reason}") };
+        }
         let authority = match fs::read_to_string(self.places.authority().join("ca.pem")) {
             Ok(authority) => authority,
             Err(error) => {

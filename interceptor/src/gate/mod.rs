@@ -9,6 +9,7 @@ mod entries;
 mod glass;
 mod hidden;
 mod hold;
+mod launch;
 mod ledger;
 mod session;
 mod settled;

@@ -9,7 +9,7 @@ use std::{
     net::{SocketAddr, SocketAddrV4, SocketAddrV6},
 };
 
-use interceptor_core::model::{AgentIdentity, AgentName, ExecutableDigest, Mode, Run, RunId};
+use interceptor_core::model::{AgentIdentity, AgentName, ExecutableDigest, Guarantee, Mode, Run, RunId};
 use serde::{Deserialize, Serialize};
 
 /// The version of these messages; both sides of the launch socket must have the same.
@@ -47,6 +47,16 @@ pub enum Network {
         /// From the hierarchy's root.
         cgroup_before: String,
     },
+}
+
+impl Network {
+    /// How strongly a run with it is captured.
+    pub fn guarantee(&self) -> Guarantee {
+        match self {
+            Self::Own => Guarantee::Structural,
+            Self::Shared { .. } => Guarantee::Enforced,
+        }
+    }
 }
 
 /// What is known of a launch before its agent is resolved. The launcher is root, so these are facts, but for the

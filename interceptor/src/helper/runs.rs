@@ -240,10 +240,7 @@ impl Supervisor {
             id,
             agent: agent.clone(),
             cgroup: self.tree.name_of(id),
-            guarantee: match facts.network {
-                Network::Own => Guarantee::Structural,
-                Network::Shared { .. } => Guarantee::Enforced,
-            },
+            guarantee: facts.network.guarantee(),
             mode: facts.mode,
             claims,
             started_at: jiff::Timestamp::now().as_microsecond(),

@@ -314,6 +314,7 @@ fn named(target: &Target) -> Option<String> {
             schema => format!("{schema}.{}", object.name),
         }),
         Target::Other { name, .. } | Target::Name(name) | Target::Label(name) => Some(name.clone()),
+        Target::Program(program) => Some(program.path.clone()),
         Target::Resource | Target::Setting(_) => None,
     }
 }

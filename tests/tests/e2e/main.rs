@@ -22,6 +22,7 @@ mod credentials;
 mod dump;
 mod enclosed;
 mod hidden;
+mod launch;
 mod masking;
 mod migrations;
 mod operate;

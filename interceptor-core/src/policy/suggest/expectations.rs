@@ -41,7 +41,12 @@ pub(super) fn cases(id: &str, head: &Head, group: &Group<'_>) -> Vec<Case> {
     let Some(&first) = group.records.first() else { return Vec::new() };
     let database = match &head.class {
         Class::Table { database, .. } | Class::Function { database, .. } => database.clone(),
-        Class::Resource | Class::Object { .. } | Class::Setting | Class::Name | Class::Label => String::new(),
+        Class::Resource
+        | Class::Object { .. }
+        | Class::Setting
+        | Class::Name
+        | Class::Label
+        | Class::Program { .. } => String::new(),
     };
     let entry = |text| Case { database: database.clone(), first, text };
     let mut cases = Vec::new();
@@ -78,6 +83,11 @@ fn on(class: &Class, name: &str) -> Option<String> {
         Class::Setting => Some(format!("setting = {}", text(name))),
         Class::Name => Some(format!("name = {}", text(name))),
         Class::Label => Some(format!("label = {}", text(name))),
+        Class::Program { user, capabilities } => {
+            let kept: Vec<_> = capabilities.iter().map(|name| text(name)).collect();
+            let (path, user, kept) = (text(name), text(user), kept.join(", "));
+            Some(format!("program = {{ path = {path}, user = {user}, capabilities = [{kept}] }}"))
+        }
     }
 }
 

@@ -483,5 +483,6 @@ fn target(target: &Target) -> String {
         Target::Setting(setting) => format!("setting {setting}"),
         Target::Name(name) => name.clone(),
         Target::Label(name) => format!("label {name}"),
+        Target::Program(program) => format!("program {}", program.path),
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn event(record: &FullRecord) -> Value {
 fn class(request: &RequestRecord) -> Class {
     match request.action.phase {
         Phase::Connect if request.resource.is_some() => AUTHENTICATION,
-        Phase::Connect | Phase::Pass => NETWORK,
+        Phase::Connect | Phase::Pass | Phase::Launch => NETWORK,
         Phase::Resolve => DNS,
         Phase::Query | Phase::Prepare | Phase::Execute | Phase::Cancel => DATASTORE,
     }

@@ -201,7 +201,9 @@ fn event_word(kind: EventKind) -> (&'static str, Tone) {
         EventKind::RunKilled => ("KILLED", Tone::Notice),
         EventKind::Released => ("RELEASED", Tone::Bad),
         EventKind::PolicyRefused => ("POLICY", Tone::Bad),
-        EventKind::Kernel | EventKind::ConnectionRefused => ("refused", Tone::Notice),
+        EventKind::Kernel | EventKind::ConnectionRefused | EventKind::LaunchRefused => {
+            ("refused", Tone::Notice)
+        }
         EventKind::ProtocolError => ("PROTOCOL", Tone::Bad),
         EventKind::Store => ("STORE", Tone::Bad),
     }
@@ -278,6 +280,7 @@ fn object(target: &Target) -> String {
         Target::Setting(name) => format!("setting {name}"),
         Target::Name(name) => format!("name {name}"),
         Target::Label(name) => format!("label {name}"),
+        Target::Program(program) => format!("program {}", program.path),
     }
 }
 

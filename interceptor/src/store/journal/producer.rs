@@ -345,6 +345,7 @@ fn is_the_runs_doing(kind: EventKind) -> bool {
         | EventKind::DaemonStopped
         | EventKind::Recovered
         | EventKind::RunStarted
+        | EventKind::LaunchRefused
         | EventKind::RunEnded
         | EventKind::RunKilled
         | EventKind::Released
