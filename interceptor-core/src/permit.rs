@@ -1,15 +1,17 @@
 //! Proof that an exchange may go upstream.
 //!
 //! An exchange's bytes are private to its [`Held`]; they come out only against a [`Permit`] for the same bytes; a
-//! permit is minted only from an allowing [`Judgement`] and a [`Committed`] record, and is consumed by use.
+//! permit is minted only from an allowing [`Judgement`] and a [`Committed`] record, and is consumed by use. What goes is
+//! what was judged, but for tokens in it, which go as what they stand for.
 //! Nothing here knows how records are stored or what a protocol looks like.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 use futures_core::future::BoxFuture;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 use crate::{
     enclosure::{Enclosure, Terms},
@@ -25,6 +27,29 @@ pub struct Held {
     bytes: Bytes,
     digest: ExchangeDigest,
     circumstances: Circumstances,
+    /// What is sent in the place of `bytes`.
+    sent: Option<Clear>,
+}
+
+/// An exchange in which tokens are replaced by what they stand for. Its `Debug` prints none of it.
+pub struct Clear(Zeroizing<Vec<u8>>);
+
+impl Clear {
+    /// What is sent.
+    pub fn new(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes, which are wiped when they are not needed any more.
+    pub fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self.0)
+    }
+}
+
+impl fmt::Debug for Clear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clear(***)")
+    }
 }
 
 /// What the meaning of an exchange hangs on besides its text, and whether its client can be kept waiting.
@@ -70,13 +95,19 @@ impl Held {
     /// [`Done`](crate::protocol::Done) names the exchange again.
     pub fn new(number: u64, actions: Vec<Action>, bytes: Bytes) -> Self {
         let digest = ExchangeDigest(Sha256::digest(&bytes).into());
-        Self { number, actions, bytes, digest, circumstances: Circumstances::default() }
+        Self { number, actions, bytes, digest, circumstances: Circumstances::default(), sent: None }
     }
 
     /// The same, under these circumstances.
     #[must_use]
     pub fn under(self, circumstances: Circumstances) -> Self {
         Self { circumstances, ..self }
+    }
+
+    /// The same, where this is sent: what is judged and recorded, but for tokens in it that go as what they stand for.
+    #[must_use]
+    pub fn replaced_by(self, sent: Option<Clear>) -> Self {
+        Self { sent, ..self }
     }
 
     /// What its meaning hangs on besides its text.
@@ -107,7 +138,8 @@ impl Held {
     /// The bytes, against the permit for just these, and what they do: for whoever judges it again while it is
     /// under way.
     pub fn open(self, permit: Permit) -> Result<(Bytes, Vec<Action>), WrongPermit> {
-        if permit.digest == self.digest { Ok((self.bytes, self.actions)) } else { Err(WrongPermit) }
+        let sent = self.sent.map_or(self.bytes, Clear::into_bytes);
+        if permit.digest == self.digest { Ok((sent, self.actions)) } else { Err(WrongPermit) }
     }
 }
 

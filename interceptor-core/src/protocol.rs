@@ -17,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 use crate::{
     enclosure::Terms,
     estimate::Estimating,
-    mask::{Labelled, Mask},
+    mask::{Labelled, Mask, Tokens},
     model::{Action, OutcomeStatus, Principal, RecordId, Spent},
     permit::{Circumstances, Denial, Held, Notice},
     survey::{Depth, Survey},
@@ -387,8 +387,9 @@ pub trait Protocol: Send + Sync {
     fn default_port(&self) -> u16;
     /// The ALPN names that its TLS uses, both ways.
     fn alpn(&self) -> &'static [&'static [u8]];
-    /// A decoder for a new connection to a resource whose catalogue is at `epoch`, and whose data is labelled so.
-    fn open(&self, epoch: Arc<Epoch>, labelled: Labelled) -> Box<dyn Decoder>;
+    /// A decoder for a new connection to a resource whose catalogue is at `epoch`, and whose data is labelled so, of a run
+    /// with these tokens.
+    fn open(&self, epoch: Arc<Epoch>, labelled: Labelled, tokens: Tokens) -> Box<dyn Decoder>;
     /// A log-in as `principal`, for what the client asked in `opening`.
     fn login(&self, principal: &Principal, opening: &Opening, tls: UpstreamTls) -> Box<dyn Login>;
     /// A client that asks for approval of `text` in `database`; none where the protocol has nothing to wait with.

@@ -98,7 +98,11 @@ struct Session {
 impl Session {
     fn new(protocol: &dyn Protocol) -> Self {
         Self {
-            decoder: protocol.open(moving(), interceptor_core::mask::Labelled::nothing("r")),
+            decoder: protocol.open(
+                moving(),
+                interceptor_core::mask::Labelled::nothing("r"),
+                interceptor_core::mask::Tokens::default(),
+            ),
             input: [BytesMut::new(), BytesMut::new()],
             opened: false,
             seen: Seen::default(),

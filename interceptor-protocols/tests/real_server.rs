@@ -101,7 +101,11 @@ fn log_in(opening: &Opening, upstream: &mut TcpStream) -> (interceptor_core::pro
 /// One connection from its first byte to its end.
 fn serve(mut client: TcpStream, server: u16, epoch: Arc<Epoch>, log: &Mutex<Log>) {
     let protocol = interceptor_protocols::find("postgres").unwrap();
-    let mut decoder: Box<dyn Decoder> = protocol.open(epoch, interceptor_core::mask::Labelled::nothing("r"));
+    let mut decoder: Box<dyn Decoder> = protocol.open(
+        epoch,
+        interceptor_core::mask::Labelled::nothing("r"),
+        interceptor_core::mask::Tokens::default(),
+    );
     let mut upstream: Option<TcpStream> = None;
     // `RELAY_RECORD=folder` keeps a transcript of each connection: how the corpus was made.
     let transcript = std::env::var("RELAY_RECORD").ok().map(|folder| {

@@ -12,6 +12,9 @@ pub enum Form {
     Null,
     /// The label's name in brackets.
     Redact,
+    /// A word that may be sent back in the place of the value, where a column is compared with it for being equal:
+    /// [`Tokens`](super::Tokens). The label's name in brackets for what is of no column.
+    Token,
     /// A keyed digest, by which equal values can be told to be equal.
     Hash,
     /// A valid value of the same kind that is nobody's, the same for equal values.
@@ -26,9 +29,10 @@ const SHOWN_OF: usize = 8;
 
 impl Form {
     /// The words of `labels.toml`.
-    pub const WORDS: [(&str, Self); 5] = [
+    pub const WORDS: [(&str, Self); 6] = [
         ("null", Self::Null),
         ("redact", Self::Redact),
+        ("token", Self::Token),
         ("hash", Self::Hash),
         ("fake", Self::Fake),
         ("partial", Self::Partial),
@@ -44,7 +48,7 @@ impl Form {
     ) -> Option<String> {
         match self {
             Self::Null => None,
-            Self::Redact => Some(format!("[{label}]")),
+            Self::Redact | Self::Token => Some(format!("[{label}]")),
             Self::Hash => {
                 Some(digest(value, key)?.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
             }
@@ -103,6 +107,7 @@ mod tests {
         let key = [7; 32];
         assert_eq!(Form::Null.of("x", None, "l", &key), None);
         assert_eq!(Form::Redact.of("x", None, "ssn", &key).as_deref(), Some("[ssn]"));
+        assert_eq!(Form::Token.of("x", None, "ssn", &key).as_deref(), Some("[ssn]"));
         assert_eq!(Form::Partial.of("123-45-6789", None, "l", &key).as_deref(), Some("***-**-6789"));
         assert_eq!(Form::Partial.of("12-345", None, "l", &key).as_deref(), Some("**-***"));
         assert_eq!(Form::Partial.of("☃ab", None, "l", &key).as_deref(), Some("***"));
@@ -121,7 +126,8 @@ mod tests {
     fn the_strongest_form_comes_first() {
         assert!(
             Form::Null < Form::Redact
-                && Form::Redact < Form::Hash
+                && Form::Redact < Form::Token
+                && Form::Token < Form::Hash
                 && Form::Hash < Form::Fake
                 && Form::Fake < Form::Partial
         );

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
-use super::{Detectors, Form, Label, LabelSet, Labels, Provenance};
-use crate::model::{MaskLayer, MaskRecord};
+use super::{Detectors, Form, Label, LabelSet, Labels, Provenance, Tokens};
+use crate::model::{MaskLayer, MaskRecord, RunId};
 
 /// The key that digests are made with. Its `Debug` prints none of it.
 #[derive(Clone)]
@@ -22,6 +22,11 @@ impl MaskKey {
     /// A key from random bytes.
     pub fn new(random: [u8; 32]) -> Self {
         Self(random)
+    }
+
+    /// The tokens of one run for a resource with these labels.
+    pub fn tokens(&self, labels: &Labels, run: RunId) -> Tokens {
+        Tokens::new(&self.0, labels, run)
     }
 
     /// The key of one label of one resource.
@@ -119,7 +124,7 @@ impl Hiding {
         let (label, key) = (self.labels.get(place)?, self.keys.get(place)?);
         let kind = match label.form {
             Form::Fake => self.labels.kind(value),
-            Form::Null | Form::Redact | Form::Hash | Form::Partial => None,
+            Form::Null | Form::Redact | Form::Token | Form::Hash | Form::Partial => None,
         };
         label.form.of(value, kind, &label.name, key)
     }

@@ -12,6 +12,7 @@ mod hiding;
 pub(crate) mod labels;
 mod provenance;
 mod set;
+mod token;
 
 pub use bindings::{
     Awaited, Binding, Bindings, BoundColumn, Called, Cause, Change, Keeping, MOST as MOST_BINDINGS, Moved,
@@ -21,5 +22,6 @@ pub use detect::{Detector, Detectors};
 pub use form::Form;
 pub use hiding::{Hiding, Mask, MaskKey};
 pub use labels::{Label, Labelled, Labels, Pattern};
-pub use provenance::{Carried, Destination, Outputs, Provenance};
+pub use provenance::{Carried, Compared, Comparison, Destination, Operand, Outputs, Provenance};
 pub use set::LabelSet;
+pub use token::{Stands, Tokens};

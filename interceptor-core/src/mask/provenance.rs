@@ -1,8 +1,8 @@
 //! Where the values of an answer come from, as far as the statement and the catalogue tell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::LabelSet;
+use super::{LabelSet, Stands};
 use crate::model::Object;
 
 /// The labels of what a statement answers with.
@@ -19,6 +19,41 @@ pub struct Provenance {
     pub touched: LabelSet,
     /// Where it puts labelled data.
     pub carried: Vec<Carried>,
+    /// Those of the relations in `origins` that have rows of their own.
+    pub tables: BTreeSet<u32>,
+    /// Where tokens may stand in it.
+    pub compared: Compared,
+    /// How many tokens in it go to the server as what they stand for.
+    pub replaced: u32,
+}
+
+/// Where a statement compares columns with what may be tokens, and what decides which rows there are besides.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Compared {
+    /// Each comparison.
+    pub each: Vec<Comparison>,
+    /// The labels that decide by anything but these.
+    pub besides: LabelSet,
+}
+
+/// A column is compared for being equal, and with what.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Comparison {
+    /// With what.
+    pub with: Operand,
+    /// The column.
+    pub stands: Stands,
+    /// The place of the one label that it bears.
+    pub label: usize,
+}
+
+/// What a column is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operand {
+    /// The string that is the token of the statement's text at this place, from 0.
+    Literal(usize),
+    /// The parameter with this number, from 1, which stands nowhere else.
+    Parameter(usize),
 }
 
 /// Labelled data that a statement puts somewhere.
@@ -71,6 +106,9 @@ impl Default for Provenance {
             outputs: Outputs::Any(LabelSet::ALL),
             touched: LabelSet::ALL,
             carried: Vec::new(),
+            tables: BTreeSet::new(),
+            compared: Compared::default(),
+            replaced: 0,
         }
     }
 }
@@ -135,7 +173,7 @@ mod tests {
             origins: BTreeMap::from([(7, vec![(1, LabelSet::NONE), (2, one)])]),
             outputs: Outputs::Each(vec![Some(LabelSet::NONE), Some(one)]),
             touched: one,
-            carried: Vec::new(),
+            ..Provenance::default()
         };
         assert_eq!(
             [1, 2, 3, 0, -1].map(|column| some.of_column(7, column)),

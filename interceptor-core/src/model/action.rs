@@ -346,6 +346,11 @@ impl StatementFacts {
         }
     }
 
+    /// Whether tokens in it go to the server as what they stand for.
+    pub fn has_tokens(&self) -> bool {
+        self.provenance.as_ref().is_some_and(|provenance| provenance.replaced > 0)
+    }
+
     /// Facts of something that could not be understood.
     pub fn unknown(reason: impl Into<String>) -> Self {
         Self {

@@ -103,6 +103,14 @@ pub struct VerdictRecord {
     /// The labels that were hidden in its answer, where any could come into it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masked: Vec<MaskRecord>,
+    /// How many tokens in it went to the server as what they stand for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tokens: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A label that was hidden in an answer.

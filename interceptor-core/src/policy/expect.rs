@@ -16,7 +16,7 @@ use crate::{
         Run, RunId, Spent, StatementFacts, Target, Verb,
     },
     permit::Judgement,
-    sql::{Answer, Function, Name, Question, Relation},
+    sql::{Answer, Function, Name, Question, Relation, Rows},
 };
 
 /// How a text becomes facts, with the catalogue of the table.
@@ -89,6 +89,7 @@ impl Catalogue {
         let reads = self.views.get(&found).into_iter().flatten();
         Relation::Found {
             object: self.object(&found),
+            rows: Rows::Own,
             reads: reads.map(|table| self.object(table)).collect(),
             columns: Vec::new(),
             children: Vec::new(),

@@ -116,6 +116,7 @@ pub(super) mod tests {
                 break_glass: None,
                 undo: None,
                 masked: Vec::new(),
+                tokens: 0,
             },
         }
     }

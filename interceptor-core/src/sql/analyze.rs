@@ -163,9 +163,10 @@ fn same_tokens(root: &SyntaxNode, tokens: &[Token]) -> Result<(), String> {
 fn statement(text: &str, guarded: &Guarded, node: &SyntaxNode, tokens: &Range<usize>) -> Statement {
     let mut draft = draft(text, node);
     draft.walk.check_complete(node);
-    draft.lineage = lineage(node);
+    let own = guarded.tokens.get(tokens.clone()).unwrap_or_default();
+    draft.lineage = lineage(node, own);
     if runs_expressions(draft.kind) {
-        draft.operators = operators(text, guarded.tokens.get(tokens.clone()).unwrap_or_default());
+        draft.operators = operators(text, own);
     }
     finish(guarded.bytes(tokens), draft)
 }

@@ -1,6 +1,8 @@
 //! What a fuzzer calls: everything of this module on one input, with the invariants that must hold.
 
-use super::{Answer, Function, Relation, Statement, analyze, facts, question, redact, without_literals};
+use super::{
+    Answer, Function, Relation, Rows, Statement, analyze, facts, question, redact, without_literals,
+};
 use crate::model::{Object, SessionChange, Verb};
 
 /// Reads `data` as a text and checks that reading, resolving and redacting it neither panic nor contradict
@@ -50,6 +52,7 @@ fn answer(statement: &Statement, found: bool) -> Answer {
     let relation = |name: &super::Name| match found {
         true => Relation::Found {
             object: object(name),
+            rows: Rows::Own,
             reads: Vec::new(),
             columns: Vec::new(),
             children: Vec::new(),

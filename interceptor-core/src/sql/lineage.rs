@@ -7,10 +7,13 @@
 
 use std::collections::BTreeSet;
 
+use rowan::TextRange;
 use squawk_syntax::{SyntaxKind, SyntaxNode};
 
 use super::{
-    Name, names,
+    Compared, Name, compared,
+    lexer::Token,
+    names,
     puts::{self, Put},
     walk::{child_of, has_token},
 };
@@ -86,6 +89,10 @@ pub struct Lineage {
     pub rows: BTreeSet<String>,
     /// What decides which rows there are, or their order.
     pub filters: Uses,
+    /// The same without `compared`.
+    pub filters_besides: Uses,
+    /// Comparisons that decide which rows there are, in which a token may stand.
+    pub compared: Vec<Compared>,
     /// What is written somewhere else.
     pub written: Uses,
     /// The same by where it goes, as far as that is a column of a relation.
@@ -109,13 +116,21 @@ impl Uses {
     }
 }
 
-/// Reads a statement.
-pub(super) fn lineage(statement: &SyntaxNode) -> Lineage {
-    let mut lineage = Lineage { all: uses(statement), ..Lineage::default() };
-    let outermost = outermost(statement);
-    lineage.outputs = outermost.as_ref().and_then(outputs);
+/// What is known of a statement while its parts are read.
+struct Around {
+    outermost: Option<SyntaxNode>,
+    /// Where its comparisons stand.
+    compared: Vec<TextRange>,
+}
+
+/// Reads a statement that has these tokens.
+pub(super) fn lineage(statement: &SyntaxNode, tokens: &[Token]) -> Lineage {
+    let (places, compared) = compared::find(statement, tokens).into_iter().unzip();
+    let mut lineage = Lineage { all: uses(statement), compared, ..Lineage::default() };
+    let around = Around { outermost: outermost(statement), compared: places };
+    lineage.outputs = around.outermost.as_ref().and_then(outputs);
     for node in statement.descendants() {
-        lineage.node(&node, outermost.as_ref());
+        lineage.node(&node, &around);
         puts::node(&node, &mut lineage.puts);
     }
     lineage.rows.extend(["excluded", "new", "old"].map(str::to_owned));
@@ -139,9 +154,17 @@ pub(super) fn name(node: &SyntaxNode) -> String {
 
 /// What is mentioned at or below `node`.
 pub(super) fn uses(node: &SyntaxNode) -> Uses {
+    uses_but(node, &[])
+}
+
+/// The same but for what stands in one of these places.
+fn uses_but(node: &SyntaxNode, places: &[TextRange]) -> Uses {
     use SyntaxKind::*;
     let mut uses = Uses::default();
     for part in node.descendants() {
+        if places.iter().any(|place| place.contains_range(part.text_range())) {
+            continue;
+        }
         match part.kind() {
             NAME_REF => match role(&part) {
                 Role::Name => drop(uses.names.insert(name(&part))),
@@ -279,17 +302,29 @@ pub(super) fn targets(clause: &SyntaxNode) -> Option<Vec<Output>> {
 }
 
 impl Lineage {
-    fn node(&mut self, node: &SyntaxNode, outermost: Option<&SyntaxNode>) {
+    /// What is at or below `node` decides which rows there are, or their order.
+    fn filter(&mut self, node: &SyntaxNode, around: &Around) {
+        self.filters.add(&uses(node));
+        self.filters_besides.add(&uses_but(node, &around.compared));
+    }
+
+    fn filter_by_all(&mut self) {
+        self.filters.whole = true;
+        self.filters_besides.whole = true;
+    }
+
+    fn node(&mut self, node: &SyntaxNode, around: &Around) {
         use SyntaxKind::*;
+        let outermost = around.outermost.as_ref();
         match node.kind() {
             TARGET => self.target(node, outermost),
-            COMPOUND_SELECT => self.compound(node, outermost),
+            COMPOUND_SELECT => self.compound(node, around),
             VALUES if Some(node) != outermost => self.unnamed.push(uses(node)),
             FUNCTION_FROM_ITEM | ROWS_FROM_ITEM | EXPR_FROM_ITEM => {
                 // Its alias names its columns too, and so does the function.
                 self.unnamed.push(calls(node));
             }
-            CALL_EXPR if gives_rows(node) => self.filters.add(&uses(node)),
+            CALL_EXPR if gives_rows(node) => self.filter(node, around),
             JSON_TABLE | XML_TABLE | SEARCH_CLAUSE | CYCLE_CLAUSE => self.odd = true,
             TABLE_ALIAS | CTE_NAME => drop(self.rows.insert(name(node))),
             RELATION_NAME_REF | TABLE_NAME_REF => {
@@ -305,11 +340,11 @@ impl Lineage {
             }
             WHERE_CLAUSE | HAVING_CLAUSE | ON_CLAUSE | JOIN_USING_CLAUSE | WINDOW_CLAUSE | LIMIT_CLAUSE
             | OFFSET_CLAUSE | FETCH_CLAUSE | CONFLICT_ON_INDEX | MERGE_CONDITION | FILTER_CLAUSE
-            | DISTINCT_ON | TABLESAMPLE_CLAUSE => self.filters.add(&uses(node)),
-            GROUP_BY_CLAUSE | ORDER_BY_CLAUSE => self.order(node),
+            | DISTINCT_ON | TABLESAMPLE_CLAUSE => self.filter(node, around),
+            GROUP_BY_CLAUSE | ORDER_BY_CLAUSE => self.order(node, around),
             DISTINCT_CLAUSE => {
                 if let Some(clause) = node.parent() {
-                    self.filters.add(&uses(&clause));
+                    self.filter(&clause, around);
                 }
             }
             SET_CLAUSE | MERGE_INSERT => self.written.add(&uses(node)),
@@ -320,12 +355,14 @@ impl Lineage {
                 }
             }
             CREATE_TABLE_AS | SELECT_INTO | ALTER_TABLE => self.written.add(&uses(node)),
-            JOIN if has_token(node, NATURAL_KW) => self.filters.whole = true,
-            JOIN_EXPR if has_token(node, NATURAL_KW) => self.filters.whole = true,
+            JOIN if has_token(node, NATURAL_KW) => self.filter_by_all(),
+            JOIN_EXPR if has_token(node, NATURAL_KW) => self.filter_by_all(),
             FROM_CLAUSE => {
                 // How many rows a function gives hangs on what it is given.
                 for part in node.descendants().filter(|part| part.kind() == FUNCTION_FROM_ITEM) {
-                    self.filters.add(&calls(&part));
+                    let given = calls(&part);
+                    self.filters.add(&given);
+                    self.filters_besides.add(&given);
                 }
             }
             _ => {}
@@ -333,15 +370,15 @@ impl Lineage {
     }
 
     /// A place of ORDER BY or GROUP BY may be that of an output.
-    fn order(&mut self, node: &SyntaxNode) {
-        self.filters.add(&uses(node));
+    fn order(&mut self, node: &SyntaxNode, around: &Around) {
+        self.filter(node, around);
         let by_place = node.descendants().any(|part| part.kind() == SyntaxKind::LITERAL);
         let all = node.descendants_with_tokens().any(|part| part.kind() == SyntaxKind::ALL_KW);
         if (by_place || all)
             && let Some(query) = node.parent()
         {
             for list in query.descendants().filter(|part| part.kind() == SyntaxKind::TARGET_LIST) {
-                self.filters.add(&uses(&list));
+                self.filter(&list, around);
             }
         }
     }
@@ -372,16 +409,16 @@ impl Lineage {
     }
 
     /// The columns of a compound query are called after those of its first branch.
-    fn compound(&mut self, node: &SyntaxNode, outermost: Option<&SyntaxNode>) {
+    fn compound(&mut self, node: &SyntaxNode, around: &Around) {
         use SyntaxKind::*;
         // A chain leans to the left: it is read once, from its top.
         if node.parent().is_some_and(|parent| parent.kind() == COMPOUND_SELECT) {
             return;
         }
         if !keeps_all_rows(node) {
-            self.filters.add(&uses(node));
+            self.filter(node, around);
         }
-        if Some(node) == outermost {
+        if Some(node) == around.outermost.as_ref() {
             return;
         }
         match outputs(node) {

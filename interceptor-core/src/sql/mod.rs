@@ -10,6 +10,7 @@
 mod analyze;
 mod builtin;
 mod change;
+mod compared;
 mod copied;
 mod facts;
 mod fuzz;
@@ -40,6 +41,7 @@ use std::{
 
 pub use analyze::{analyze, writes_once};
 pub use change::{Change, change};
+pub use compared::{Compared, literal};
 pub use facts::{batch_facts, executed, facts, needs_answer, question, shifts_names};
 pub use fuzz::fuzz;
 pub use guard::{MAX_BYTES, MAX_CHAIN, MAX_DEPTH, MAX_NESTING, MAX_TOKENS};
@@ -51,7 +53,7 @@ pub use qualify::qualified;
 pub use readings::{AskedAlready, Readings};
 pub use redact::{redact, without_literals};
 pub use shape::{Shape, shape};
-pub use trace::{handed_on, trace};
+pub use trace::{handed_on, replacing, trace};
 
 use crate::{
     mask::LabelSet,
@@ -288,6 +290,15 @@ pub struct Column {
     pub labels: LabelSet,
 }
 
+/// Whose rows are read out of a relation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rows {
+    /// Its own, or those of its partitions and heirs: it is a table.
+    Own,
+    /// Those of others, or of another server.
+    Others,
+}
+
 /// A relation by the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Relation {
@@ -295,6 +306,8 @@ pub enum Relation {
     Found {
         /// What it is.
         object: Object,
+        /// Whose rows it has.
+        rows: Rows,
         /// Relations that it reads when it is a view or has row security, through all levels.
         reads: Vec<Object>,
         /// Its columns, where the resource has labels.

@@ -575,6 +575,7 @@ fn name(name: &str) -> Name {
 fn answer() -> Answer {
     let found = |schema: &str, name: &str, reads: Vec<Object>, has_rules| Relation::Found {
         object: object(schema, name),
+        rows: Rows::Own,
         reads,
         columns: Vec::new(),
         children: Vec::new(),
@@ -711,6 +712,7 @@ fn what_happens_besides_is_told() {
         name("users"),
         Relation::Found {
             object: object("public", "users"),
+            rows: Rows::Own,
             reads: Vec::new(),
             columns: Vec::new(),
             children: vec![object("public", "heirs")],

@@ -6,11 +6,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Answer, Column, CopyStream, Lineage, Name, Put, PutColumn, Reference, Relation, Statement, Uses, What,
-    copied,
+    Answer, Column, CopyStream, Lineage, Name, Put, PutColumn, Reference, Relation, Rows, Statement, Uses,
+    What, copied,
 };
 use crate::{
-    mask::{Carried, Destination, LabelSet, Labels, Outputs, Provenance},
+    mask::{
+        Carried, Compared, Comparison, Destination, Form, Label, LabelSet, Labels, Outputs, Provenance,
+        Stands,
+    },
     model::{Effect, Object, StatementFacts, StatementKind, Target, Verb},
 };
 
@@ -64,10 +67,12 @@ pub fn trace(statement: &Statement, answer: &Answer, labels: &Labels, facts: &mu
     let lineage = &statement.lineage;
     let all = labels.iter().enumerate().map(|(place, _)| LabelSet::of(place)).collect();
     let known = Known::of(statement, answer, facts, all);
-    let filters = known.labels(&lineage.filters);
+    let tokens = known.tokens_written(statement, labels);
+    let filters = known.labels(&lineage.filters).or(tokens);
+    let compared = known.compared(statement, facts, labels, tokens);
     let copies = known.copies(statement, facts, all);
     let carried = known.carried(statement, all);
-    let mut provenance = Provenance { carried, ..known.provenance(statement) };
+    let mut provenance = Provenance { carried, compared, ..known.provenance(statement) };
     if let Some(columns) = known.masked_copy(statement) {
         provenance.outputs = Outputs::Each(columns.into_iter().map(Some).collect());
     }
@@ -87,12 +92,19 @@ pub fn trace(statement: &Statement, answer: &Answer, labels: &Labels, facts: &mu
     }
 }
 
+/// A relation that a statement names.
+struct Seen<'a> {
+    oid: u32,
+    rows: Rows,
+    columns: &'a [Column],
+}
+
 /// What the names of one statement carry.
 struct Known<'a> {
     lineage: &'a Lineage,
     answer: &'a Answer,
-    /// The columns of each relation that it names.
-    relations: Vec<(u32, &'a [Column])>,
+    /// The relations that it names.
+    relations: Vec<Seen<'a>>,
     /// By the names of columns, and those that the statement gives.
     names: BTreeMap<&'a str, LabelSet>,
     /// What the statement puts into columns besides what they bear, by relation and column.
@@ -110,15 +122,15 @@ impl<'a> Known<'a> {
         let mut relations = Vec::new();
         for name in named(statement) {
             match answer.relations.get(name) {
-                Some(Relation::Found { object, columns, .. }) => match object.oid {
-                    Some(oid) => relations.push((oid, columns.as_slice())),
+                Some(Relation::Found { object, rows, columns, .. }) => match object.oid {
+                    Some(oid) => relations.push(Seen { oid, rows: *rows, columns }),
                     None => loose = true,
                 },
                 Some(Relation::Missing) | None => loose = true,
             }
         }
         let mut names: BTreeMap<&str, LabelSet> = BTreeMap::new();
-        for column in relations.iter().flat_map(|(_, columns)| *columns) {
+        for column in relations.iter().flat_map(|seen| seen.columns) {
             let labels = names.entry(&column.name).or_default();
             *labels = labels.or(column.labels);
         }
@@ -227,7 +239,7 @@ impl<'a> Known<'a> {
     fn may_be_of_row(&self, name: &str) -> bool {
         let labelled = |columns: &[Column]| columns.iter().any(|column| !column.labels.is_empty());
         let has = |columns: &[Column]| columns.iter().any(|column| column.name == name);
-        if self.relations.iter().any(|(_, columns)| labelled(columns) && has(columns)) {
+        if self.relations.iter().any(|seen| labelled(seen.columns) && has(seen.columns)) {
             return false;
         }
         let is_function = self
@@ -243,7 +255,7 @@ impl<'a> Known<'a> {
         let origins = self
             .relations
             .iter()
-            .map(|(oid, columns)| {
+            .map(|Seen { oid, columns, .. }| {
                 let filled = |column: &Column| {
                     let more = self.filled.get(&(*oid, column.number)).copied().unwrap_or_default();
                     (column.number, column.labels.or(more))
@@ -251,8 +263,10 @@ impl<'a> Known<'a> {
                 (*oid, columns.iter().map(filled).collect())
             })
             .collect();
+        let tables =
+            self.relations.iter().filter(|seen| seen.rows == Rows::Own).map(|seen| seen.oid).collect();
         if self.loose {
-            return Provenance { origins, ..Provenance::default() };
+            return Provenance { origins, tables, ..Provenance::default() };
         }
         let outputs = match (&lineage.outputs, statement.kind) {
             // A plan tells of what the statement compares with.
@@ -261,7 +275,7 @@ impl<'a> Known<'a> {
                 outputs.iter().map(|output| (!output.star).then(|| self.labels(&output.uses))).collect(),
             ),
         };
-        Provenance { origins, outputs, touched: self.whole, carried: Vec::new() }
+        Provenance { origins, outputs, touched: self.whole, tables, ..Provenance::default() }
     }
 
     /// The labels of the columns of what it copies to the client, where its rows can be masked.
@@ -327,6 +341,74 @@ impl<'a> Known<'a> {
         copies
     }
 
+    /// The labels masked by tokens of the columns that it writes into: whoever writes a guess there and reads its token
+    /// can tell which rows have the same, as whoever filters can.
+    fn tokens_written(&self, statement: &Statement, labels: &Labels) -> LabelSet {
+        let by_token =
+            |(place, label): (usize, &Label)| (label.form == Form::Token).then(|| LabelSet::of(place));
+        let tokens: LabelSet = labels.iter().enumerate().filter_map(by_token).collect();
+        let puts = statement.lineage.puts.iter().flat_map(|put| self.columns(put)).map(|(_, column)| column);
+        let loaded = |(verb, reference): &(Verb, Reference)| match (verb, reference) {
+            (Verb::DataInsert, Reference::Relation(name)) if statement.kind == StatementKind::Copy => {
+                self.answer.relations.get(name)
+            }
+            _ => None,
+        };
+        let loaded = statement.effects.iter().filter_map(loaded).flat_map(|relation| match relation {
+            Relation::Found { columns, .. } => columns.as_slice(),
+            Relation::Missing => &[],
+        });
+        puts.chain(loaded).map(|column| column.labels.and(tokens)).collect()
+    }
+
+    /// Where tokens may stand in it, and what decides besides.
+    fn compared(
+        &self,
+        statement: &Statement,
+        facts: &StatementFacts,
+        labels: &Labels,
+        tokens: LabelSet,
+    ) -> Compared {
+        let lineage = &statement.lineage;
+        // Nothing of it may see the text that the server gets, or give a row another name.
+        let is_plain = |effect: &Effect| {
+            matches!(effect.verb, Verb::DataRead | Verb::DataUpdate | Verb::DataDelete | Verb::DataLock)
+        };
+        let followed = !self.loose && lineage.unnamed.is_empty() && facts.effects.iter().all(is_plain);
+        let mut compared =
+            Compared { each: Vec::new(), besides: self.labels(&lineage.filters_besides).or(tokens) };
+        for one in &lineage.compared {
+            match self.column(&one.column, labels).filter(|_| followed) {
+                Some((stands, label)) => compared.each.push(Comparison { with: one.with, stands, label }),
+                None => compared.besides = compared.besides.or(self.labels(&one.uses())),
+            }
+        }
+        compared
+    }
+
+    /// The column of a table that a name means wherever it stands in the statement, and the place of the one label that it
+    /// bears, if that is masked by tokens.
+    fn column(&self, name: &str, labels: &Labels) -> Option<(Stands, usize)> {
+        let lineage = self.lineage;
+        let is_given = lineage.given.iter().any(|(given, _)| given == name);
+        if is_given || lineage.renamed.contains(name) || lineage.rows.contains(name) {
+            return None;
+        }
+        let called = |seen: &Seen<'a>| {
+            let column = seen.columns.iter().find(|column| column.name == name)?;
+            Some((Stands { relation: seen.oid, column: column.number }, seen.rows, column.labels))
+        };
+        let mut found = self.relations.iter().filter_map(called);
+        let first = found.next().filter(|(_, rows, _)| *rows == Rows::Own)?;
+        if found.any(|other| other != first) {
+            return None;
+        }
+        let (stands, _, carried) = first;
+        let is_it =
+            |(place, label): &(usize, &Label)| LabelSet::of(*place) == carried && label.form == Form::Token;
+        labels.iter().enumerate().find(is_it).map(|(place, _)| (stands, place))
+    }
+
     /// Where labelled data is put.
     fn carried(&self, statement: &Statement, all: LabelSet) -> Vec<Carried> {
         let mut carried = Vec::new();
@@ -380,6 +462,29 @@ impl<'a> Known<'a> {
             }
         }
     }
+}
+
+/// `facts` of a statement where what these columns are compared with goes to the server as what it stands for, of which so
+/// many are tokens: those comparisons filter by nothing that is hidden.
+pub fn replacing(
+    facts: &StatementFacts,
+    labels: &Labels,
+    with: &[Comparison],
+    tokens: u32,
+) -> StatementFacts {
+    let Some(provenance) = &facts.provenance else { return facts.clone() };
+    let Compared { each, besides } = &provenance.compared;
+    let others = each.iter().filter(|one| !with.contains(one)).map(|one| LabelSet::of(one.label));
+    let filters = others.fold(*besides, LabelSet::or);
+    let stays = |effect: &Effect| match (effect.verb, &effect.target) {
+        (Verb::LabelFilter, Target::Label(name)) => {
+            labels.place(name).is_none_or(|label| filters.contains(label))
+        }
+        _ => true,
+    };
+    let effects = facts.effects.iter().filter(|effect| stays(effect)).cloned().collect();
+    let provenance = Some(Arc::new(Provenance { replaced: tokens, ..(**provenance).clone() }));
+    StatementFacts { effects, provenance, ..facts.clone() }
 }
 
 /// Everything that `facts` write, with these labels: what a statement hands to another one is put anywhere by it.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use interceptor_core::{
-    mask::{Labels, Provenance},
+    mask::{Comparison, Labels, Provenance},
     model::{Action, BindValue, Phase, SessionChange, StatementFacts, StatementKind, Target, Unknown, Verb},
     sql::{Answer, Meaning, Question, Reference, Relation, Statement},
 };
@@ -69,12 +69,30 @@ pub(super) struct Prepared {
     pub(super) described: Described,
     /// Where the values of its answer were found to come from.
     pub(super) provenance: Option<Arc<Provenance>>,
+    /// Where tokens in its text went to the server as what they stand for.
+    pub(super) replaced: Vec<Comparison>,
 }
 
 impl Prepared {
     /// A statement that was just prepared.
     pub(super) fn new(reading: Arc<Reading>, types: Vec<u32>, provenance: Option<Arc<Provenance>>) -> Self {
-        Self { reading, types, described: Described::default(), provenance }
+        Self { reading, types, described: Described::default(), provenance, replaced: Vec::new() }
+    }
+
+    /// The same, where these tokens in its text were replaced.
+    pub(super) fn replacing(self, replaced: Vec<Comparison>) -> Self {
+        Self { replaced, ..self }
+    }
+
+    /// What a statement runs that executes it by its name.
+    fn by_name(&self) -> Result<Arc<Reading>, String> {
+        match self.replaced.as_slice() {
+            [] => Ok(self.reading.clone()),
+            _ => {
+                Err("there is a token in the text of what it executes: prepare it with a parameter"
+                    .to_owned())
+            }
+        }
     }
 }
 
@@ -100,6 +118,8 @@ pub(super) struct Portal {
     pub(super) described: Described,
     /// What its rows are known by besides.
     pub(super) behind: Behind,
+    /// Where tokens in its text and among its values went to the server as what they stand for.
+    pub(super) replaced: Vec<Comparison>,
 }
 
 impl Weighed for Portal {
@@ -179,18 +199,15 @@ impl Session {
             .map(|statement| {
                 let mut made = Made::Now;
                 let behind = if let Some(name) = &statement.executes {
-                    Some(
-                        local
-                            .prepared(name)
-                            .unwrap_or_else(|| {
-                                let found = self.statements.find(name, segment);
-                                firm &= found.firm;
-                                found.value.map(|prepared| prepared.reading.clone())
-                            })
-                            .ok_or_else(|| {
-                                format!("no prepared statement {name:?} is known on this session")
-                            }),
-                    )
+                    let unknown = || format!("no prepared statement {name:?} is known on this session");
+                    Some(match local.prepared(name) {
+                        Some(known) => known.ok_or_else(unknown),
+                        None => {
+                            let found = self.statements.find(name, segment);
+                            firm &= found.firm;
+                            found.value.ok_or_else(unknown).and_then(|prepared| prepared.by_name())
+                        }
+                    })
                 } else if statement.kind == StatementKind::Fetch {
                     Some(match cursor(text, statement) {
                         None => Err("the cursor's name could not be read".to_owned()),

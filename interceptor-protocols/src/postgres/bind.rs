@@ -144,6 +144,11 @@ impl Given {
         Some(Self { formats: self.formats.clone(), values, omitted: self.omitted })
     }
 
+    /// The formats and the values as they came, where all were kept.
+    pub(super) fn parts(&self) -> (&[i16], &[Option<Value>]) {
+        (&self.formats, &self.values)
+    }
+
     fn format(&self, place: usize) -> i16 {
         let one = self.formats.first().filter(|_| self.formats.len() == 1);
         self.formats.get(place).or(one).copied().unwrap_or(0)

@@ -8,15 +8,14 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
-    mask::Labelled,
     model::{Action, BindValue, Phase, StatementFacts},
-    permit::{Held, Waits},
+    permit::{Clear, Held, Waits},
     protocol::{DecodeError, Inspection, Opening, Step},
-    sql::{Answer, Question},
+    sql::Answer,
 };
 
 use super::{
-    action::{self, Basis, Change, Expanded, Prepared, Reading},
+    action::{self, Basis, Change, Prepared, Reading},
     asked::{Asked, What},
     bind::{self, Bind},
     circumstances,
@@ -26,34 +25,20 @@ use super::{
     facts,
     frame::{self, Fields, MAX_BIND, MAX_CALL, MAX_SMALL, MAX_TEXT, Malformed},
     large::LargeBind,
-    lookup,
     names::Found,
-    own::{Ends, Errand, Gate},
+    need::{Need, Wanted},
     part::{Part, Way},
     queue::{Entry, Kind},
     refuse,
     startup::{self, First},
+    token::Frame,
     turn::{self, Turn},
     veil::Behind,
     work::{Work, own_name, read, read_large},
 };
 
-/// What judging needs to know.
-struct Wanted {
-    question: Question,
-    /// Whether it needs the catalogue at all.
-    catalogue: bool,
-    /// Whether what is judged takes a snapshot, so that a look-up before it changes nothing.
-    snapshot: bool,
-    /// Whether it is certain what is run.
-    firm: bool,
-}
-
-/// What is needed for judging.
-enum Need {
-    Nothing(Basis),
-    Enquire(Question),
-}
+/// Where the text of a Query begins.
+const QUERY_TEXT: usize = 5;
 
 impl PostgresDecoder {
     pub(super) fn client(&mut self, input: &mut BytesMut) -> Result<Step, DecodeError> {
@@ -291,9 +276,10 @@ impl PostgresDecoder {
         };
         let items = &expansion.items;
         let undecided = self.turns.undecided();
-        let actions =
+        let mut actions =
             action::actions(Phase::Query, &reading.text, items, &basis, &[], undecided, &self.labels);
         self.tell(items, &basis, &actions);
+        let (frame, _) = self.with_tokens((frame, QUERY_TEXT), (&reading.text, statements), &mut actions);
         let told = items.iter().zip(&actions);
         let places = told.map(|(item, action)| item.place(&reading.text, &action.facts)).collect();
         let turn = turn::of_all(items, &actions, undecided);
@@ -329,12 +315,14 @@ impl PostgresDecoder {
         };
         let items = &expansion.items;
         let undecided = self.turns.undecided();
-        let actions =
+        let mut actions =
             action::actions(Phase::Prepare, &reading.text, items, &basis, &[], undecided, &self.labels);
         self.tell(items, &basis, &actions);
+        let text_at = QUERY_TEXT.saturating_add(name.len()).saturating_add(1);
+        let (frame, replaced) = self.with_tokens((frame, text_at), (&reading.text, statements), &mut actions);
         let snapshot = items.iter().any(|item| action::takes_snapshot(item.statement()));
         let provenance = actions.first().and_then(|action| action.facts.provenance.clone());
-        let what = What::Parse { name: name.clone(), prepared: prepared(provenance) };
+        let what = What::Parse { name: name.clone(), prepared: prepared(provenance).replacing(replaced) };
         Ok(self.ask(what, actions, frame, (Turn::Nothing, snapshot)))
     }
 
@@ -342,15 +330,24 @@ impl PostgresDecoder {
     /// The look-up for that comes before the Bind where it can, so that it stays outside the pipeline.
     fn judge_bind(&mut self, frame: Bytes, bind: Bind) -> Result<Step, DecodeError> {
         let (found, need) = self.bound_statement(&bind.statement);
-        if let Need::Enquire(question) = need {
-            return Ok(self.enquire(question, Work::Bind { frame, bind }));
-        }
+        let basis = match need {
+            Need::Enquire(question) => return Ok(self.enquire(question, Work::Bind { frame, bind })),
+            Need::Nothing(basis) => basis,
+        };
         let Some(prepared) = found.value.filter(|_| found.firm) else {
             let why = "no prepared statement of that name is known on this session";
             return Ok(self.ask_unknown(What::Bind, Phase::Execute, "", bind.values(&[]), why, frame));
         };
-        self.bound(bind, &prepared);
-        Ok(Step::Pass(frame))
+        match self.bind_tokens(&bind, &prepared, &basis) {
+            Ok((sent, replaced)) => {
+                self.bound(bind, &prepared, replaced);
+                Ok(Step::Pass(sent.map_or(frame, Clear::into_bytes)))
+            }
+            Err(why) => {
+                let values = bind.values(&prepared.types);
+                Ok(self.ask_unknown(What::Bind, Phase::Execute, &prepared.reading.text, values, why, frame))
+            }
+        }
     }
 
     /// The same for one that is read as it passes. One that would have to be held whole to be judged is not taken.
@@ -396,6 +393,7 @@ impl PostgresDecoder {
         let found = self.names.portals.find(&name, self.segment_op);
         let cursor = self.names.cursors.find(&name, self.segment_op);
         let firm = found.firm && (found.value.is_some() || cursor.firm);
+        let replaced = found.value.as_ref().map(|portal| portal.replaced.clone()).unwrap_or_default();
         let (reading, binds, behind) = match (found.value, cursor.value) {
             (Some(portal), _) => (portal.reading.clone(), portal.binds.clone(), portal.behind.clone()),
             (None, Some(cursor)) => (cursor.reading.clone(), Vec::new(), Behind::default()),
@@ -418,7 +416,7 @@ impl PostgresDecoder {
             }
             Need::Nothing(basis) => basis,
         };
-        let why = match (&self.unreadable, &reading.statements) {
+        let mut why = match (&self.unreadable, &reading.statements) {
             (Some(why), _) => Some(why.clone()),
             (None, Err(why)) => Some(why.0.clone()),
             (None, Ok(statements)) if statements.len() > 1 => {
@@ -427,6 +425,14 @@ impl PostgresDecoder {
             (None, Ok(_)) if !firm => Some("what the portal runs is not certain".to_owned()),
             (None, Ok(_)) => None,
         };
+        let items = &expansion.items;
+        let undecided = self.turns.undecided();
+        let mut actions =
+            action::actions(Phase::Execute, &reading.text, items, &basis, &binds, undecided, &self.labels);
+        if let (None, [action]) = (&why, actions.as_mut_slice()) {
+            self.tell(items, &basis, std::slice::from_ref(action));
+            why = self.still_replaced(action, &replaced).err().map(str::to_owned);
+        }
         if let Some(why) = why {
             let what = What::Execute {
                 changes: Vec::new(),
@@ -439,11 +445,6 @@ impl PostgresDecoder {
             drop(expansion);
             return Ok(self.ask_unknown(what, Phase::Execute, &reading.text, binds, &why, frame));
         }
-        let items = &expansion.items;
-        let undecided = self.turns.undecided();
-        let actions =
-            action::actions(Phase::Execute, &reading.text, items, &basis, &binds, undecided, &self.labels);
-        self.tell(items, &basis, &actions);
         let turn = turn::of_all(items, &actions, undecided);
         let snapshot = items.iter().any(|item| action::takes_snapshot(item.statement()));
         let changes = items.iter().zip(&actions);
@@ -455,91 +456,18 @@ impl PostgresDecoder {
         Ok(self.ask(what, actions, frame, (turn, snapshot)))
     }
 
-    /// What is needed before these can be judged. `firm` is false where a name's meaning hangs on answers that have
-    /// not come: a look-up then also waits for them.
-    fn need(&mut self, items: &[Expanded<'_>], firm: bool) -> Need {
-        if firm
-            && self.turns.is_proven()
-            && let [item] = items
-            && let Some(facts) = item.meaning().and_then(|meaning| self.known.facts(meaning, self.moment()))
-        {
-            return Need::Nothing(Basis::Told(facts));
-        }
-        self.find(Wanted {
-            question: action::question(items),
-            catalogue: action::needs_catalogue(items),
-            snapshot: items.iter().any(|item| action::takes_snapshot(item.statement())),
-            firm,
-        })
-    }
-
-    fn find(&mut self, wanted: Wanted) -> Need {
-        let Wanted { mut question, catalogue, snapshot, firm } = wanted;
-        let now = self.moment();
-        let lack = |why: &str| Need::Nothing(Basis::Nothing(why.to_owned()));
-        if firm && self.turns.is_proven() {
-            if !catalogue {
-                return Need::Nothing(Basis::Answer(Answer::default(), now));
-            }
-            if let Some((answer, asked)) = self.known.answer(&question, now) {
-                return Need::Nothing(Basis::Answer(answer, asked));
-            }
-        }
-        if let Some(why) = self.known.failure(now) {
-            return lack(why);
-        }
-        if self.skips_now() {
-            return lack("an earlier message of the same pipeline failed, so its names cannot be looked up");
-        }
-        if question.len() > lookup::MAX_NAMES {
-            return lack(&format!("it has more than {} names", lookup::MAX_NAMES));
-        }
-        let settled = self.is_settled();
-        if settled && self.status == b'E' {
-            return lack("the transaction has failed, so names cannot be looked up; ROLLBACK first");
-        }
-        let outside = settled && self.status == b'I';
-        if !outside && !self.snapshot && !snapshot {
-            return lack("looking its names up would fix the transaction's snapshot; run a query first");
-        }
-        self.known.refresh(&mut question, now);
-        Need::Enquire(question)
-    }
-
-    /// Keeps what the catalogue's answer made of a statement, for the next time that its like is asked.
-    fn tell(&mut self, items: &[Expanded<'_>], basis: &Basis, actions: &[Action]) {
-        if let ([item], [action], Basis::Answer(_, asked)) = (items, actions, basis)
-            && let Some(meaning) = item.meaning()
-        {
-            self.known.tell(meaning, *asked, &action.facts);
-        }
-    }
-
-    fn enquire(&mut self, question: Question, work: Work) -> Step {
-        let number = self.number();
-        let ends = if self.piping { Ends::Flush } else { Ends::Sync };
-        let request = lookup::request(number, &question, ends, &self.labels);
-        let reader =
-            lookup::Reader::of(Labelled { labels: self.labels.clone(), bindings: self.bindings.clone() });
-        let errand = Errand::Names { question, reader, asked: self.moment() };
-        self.work = Some(work);
-        let what = What::Gate(Box::new(Gate::new(ends, errand)));
-        self.cancelled = None;
-        self.asked = Some(Asked { snapshot: ends == Ends::Flush, ..Asked::quietly(number, what) });
-        Step::Enquire(Held::new(number, vec![request.action], request.bytes))
-    }
-
     fn ask(
         &mut self,
         what: What,
         actions: Vec<Action>,
-        frame: Bytes,
+        frame: impl Into<Frame>,
         (turn, snapshot): (Turn, bool),
     ) -> Step {
+        let frame: Frame = frame.into();
         let number = self.number();
         let cancelled = self.cancelled.take().filter(|(segment, _)| *segment == self.segment);
         let cancelled = cancelled.map(|(_, error)| error);
-        let frame = if cancelled.is_some() { what.failing(refuse::CANCELLED) } else { frame };
+        let frame = if cancelled.is_some() { what.failing(refuse::CANCELLED).into() } else { frame };
         let form = self.form(&what, &actions);
         let mut circumstances = self.circumstances(&what, &actions, form);
         if cancelled.is_some() {
@@ -560,13 +488,13 @@ impl PostgresDecoder {
             turn,
             snapshot,
             cancelled,
-            frame: frame.clone(),
+            frame: frame.came.clone(),
             sets,
             form,
             facts,
             judged_at,
         });
-        Step::Ask(Held::new(number, actions, frame).under(circumstances))
+        Step::Ask(Held::new(number, actions, frame.came).under(circumstances).replaced_by(frame.sent))
     }
 
     fn ask_unknown(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     Terms,
-    mask::{Bindings, Labelled, Labels, Mask},
+    mask::{Bindings, Labelled, Labels, Mask, Tokens},
     model::{RecordId, Spent},
     permit::{Denial, Notice},
     protocol::{CancelKey, DecodeError, Decoder, Epoch, Greeting, Side, Step, Stopped},
@@ -105,6 +105,8 @@ pub(super) struct PostgresDecoder {
     pub(super) labels: Arc<Labels>,
     /// What is bound to them.
     pub(super) bindings: Arc<Bindings>,
+    /// The run's tokens for them.
+    pub(super) tokens: Tokens,
     /// How many copies of labelled data had been made when what is judged now was begun to be.
     pub(super) copies: u64,
     /// What was hidden last, for what answers nothing that was asked; none before anything was.
@@ -112,8 +114,9 @@ pub(super) struct PostgresDecoder {
 }
 
 impl PostgresDecoder {
-    /// A decoder for a new connection to a resource whose catalogue is at `epoch`, and whose data is labelled so.
-    pub(super) fn new(epoch: Arc<Epoch>, labelled: Labelled) -> Self {
+    /// A decoder for a new connection to a resource whose catalogue is at `epoch`, and whose data is labelled so, of a run
+    /// with these tokens.
+    pub(super) fn new(epoch: Arc<Epoch>, labelled: Labelled, tokens: Tokens) -> Self {
         let Labelled { labels, bindings } = labelled;
         Self {
             state: State::Start,
@@ -148,6 +151,7 @@ impl PostgresDecoder {
             meter: Meter::new(),
             labels,
             bindings,
+            tokens,
             copies: 0,
             mask: None,
         }

@@ -196,6 +196,9 @@ impl PostgresDecoder {
     /// Begins to take images of the rows that the frame at hand changes.
     fn imaging(&self, facts: Option<&StatementFacts>, most: u64) -> Result<Imaging, String> {
         let facts = facts.ok_or("it is not one statement")?;
+        if facts.has_tokens() {
+            return Err("there is a token in it, so that no image of its rows can be taken".to_owned());
+        }
         let portal = match &self.work {
             Some(Work::Execute { portal, .. }) => self.names.portals.find(portal, self.segment_op).value,
             _ => None,

@@ -82,6 +82,9 @@ struct UnderWay {
 impl PostgresEstimate {
     /// Guesses at `action`; or says why nothing can be.
     pub(super) fn new(action: &Action) -> Result<Self, String> {
+        if action.facts.has_tokens() {
+            return Err("there is a token in it".to_owned());
+        }
         let tables = tables(&action.facts)?;
         if action.binds.iter().any(|bind| bind.cut_from.is_some()) {
             return Err("its values are too long".to_owned());

@@ -5,6 +5,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use interceptor_core::protocol::DecodeError;
+use zeroize::Zeroizing;
 
 /// The largest start-up packet, as the server itself has it.
 pub(super) const MAX_STARTUP: usize = 10_000;
@@ -177,6 +178,12 @@ impl Writer {
     /// What was written.
     pub(super) fn finish(self) -> Bytes {
         self.out.freeze()
+    }
+
+    /// The same, which is wiped when it is not needed any more.
+    pub(super) fn finish_wiped(self) -> Zeroizing<Vec<u8>> {
+        // There is one owner, so that this is the same room.
+        Zeroizing::new(self.out.into())
     }
 }
 

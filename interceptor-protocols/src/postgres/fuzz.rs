@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
     Terms,
-    mask::{Labelled, Mask},
+    mask::{Labelled, Mask, Tokens},
     model::{Action, ExchangeDigest, Spent},
     permit::{Denial, Held},
     protocol::{CancelKey, DecodeError, Decoder, Done, Epoch, Greeting, Side, Step},
@@ -24,7 +24,8 @@ fn denial() -> Denial {
 }
 
 fn opened() -> PostgresDecoder {
-    let mut decoder = PostgresDecoder::new(Arc::new(Epoch::new(|| 0)), Labelled::nothing("r"));
+    let mut decoder =
+        PostgresDecoder::new(Arc::new(Epoch::new(|| 0)), Labelled::nothing("r"), Tokens::default());
     let greeting = Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None };
     let key = CancelKey { process: 1, secret: Bytes::from_static(b"four") };
     let _ = decoder.opened(&greeting, &key);
@@ -172,7 +173,7 @@ fn broken() -> PostgresDecoder {
 /// after it has failed to.
 pub fn fuzz_client(data: &[u8]) {
     let whole = data.len().max(1);
-    let mut new = PostgresDecoder::new(Arc::new(Epoch::new(|| 0)), Labelled::nothing("r"));
+    let mut new = PostgresDecoder::new(Arc::new(Epoch::new(|| 0)), Labelled::nothing("r"), Tokens::default());
     drive(&mut new, Side::Client, data, whole, Permitted::EverySecond);
     drive(&mut opened(), Side::Client, data, whole, Permitted::All);
     drive(&mut copying(), Side::Client, data, whole, Permitted::All);

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use interceptor_core::{
     mask::{Labelled, Labels},
     model::{Action, BindValue, Effect, Object, Phase, StatementFacts, StatementKind, Target, Verb},
-    sql::{Answer, Besides, Consequence, Function, Name, Numbered, Question, Relation, Routine, What},
+    sql::{Answer, Besides, Consequence, Function, Name, Numbered, Question, Relation, Routine, Rows, What},
 };
 
 use super::{
@@ -283,9 +283,11 @@ fn object(row: &Row, answer: &Answer) -> Object {
 }
 
 fn relation(row: &Row, names: &[&Name], answer: &mut Answer) -> Result<(), String> {
-    let [_, place, _, _, _, _, rules] = row;
+    let [_, place, _, _, _, kind, rules] = row;
     let found = Relation::Found {
         object: object(row, answer),
+        // A table, and one that is in parts.
+        rows: if matches!(kind.as_str(), "r" | "p") { Rows::Own } else { Rows::Others },
         reads: Vec::new(),
         columns: Vec::new(),
         children: Vec::new(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use interceptor_core::{
     estimate::Estimating,
-    mask::Labelled,
+    mask::{Labelled, Tokens},
     model::{Action, Principal},
     permit::Circumstances,
     protocol::{Asker, CancelKey, Decoder, Epoch, Login, Opening, Protocol, UpstreamTls},
@@ -38,6 +38,7 @@ mod login;
 mod lookup;
 mod meter;
 mod names;
+mod need;
 mod outcome;
 mod own;
 mod part;
@@ -47,6 +48,7 @@ mod restore;
 mod shown;
 mod startup;
 mod survey;
+mod token;
 mod turn;
 mod unveil;
 mod upstream;
@@ -79,8 +81,8 @@ impl Protocol for Postgres {
         &[b"postgresql"]
     }
 
-    fn open(&self, epoch: Arc<Epoch>, labelled: Labelled) -> Box<dyn Decoder> {
-        Box::new(decode::PostgresDecoder::new(epoch, labelled))
+    fn open(&self, epoch: Arc<Epoch>, labelled: Labelled, tokens: Tokens) -> Box<dyn Decoder> {
+        Box::new(decode::PostgresDecoder::new(epoch, labelled, tokens))
     }
 
     fn login(&self, principal: &Principal, opening: &Opening, tls: UpstreamTls) -> Box<dyn Login> {

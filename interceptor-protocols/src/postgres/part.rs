@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use interceptor_core::protocol::{DecodeError, Step};
+use interceptor_core::{
+    mask::Comparison,
+    protocol::{DecodeError, Step},
+};
 
 use super::{
     action::{Change, Portal, Prepared},
@@ -61,7 +64,7 @@ impl PostgresDecoder {
         match part {
             Part { left: 0, way: Way::Bound(large, prepared) } => {
                 let bind = large.finish().map_err(malformed)?;
-                self.bound(bind, &prepared);
+                self.bound(bind, &prepared, prepared.replaced.clone());
             }
             Part { left: 0, way: Way::Passed | Way::Dropped } => {}
             part => self.part = Some(part),
@@ -82,8 +85,8 @@ impl PostgresDecoder {
         Step::Pass(Bytes::new())
     }
 
-    /// A Bind of a statement that was prepared goes upstream.
-    pub(super) fn bound(&mut self, bind: Bind, prepared: &Prepared) {
+    /// A Bind of a statement that was prepared goes upstream, with these tokens replaced.
+    pub(super) fn bound(&mut self, bind: Bind, prepared: &Prepared, replaced: Vec<Comparison>) {
         let reading = prepared.reading.clone();
         let kept = reading.is_change().then(|| bind.given.kept(KEPT_VALUES)).flatten();
         let given = kept.map(|given| Arc::new((given, prepared.types.clone())));
@@ -98,6 +101,7 @@ impl PostgresDecoder {
                 prepared_as: prepared.provenance.clone(),
                 formats: bind.formats.into(),
             },
+            replaced,
         };
         let changes = self.plan(Change::Bind(bind.portal, portal));
         self.queue.push(Entry::new(Kind::Bind(changes), None));

@@ -48,7 +48,11 @@ fn startup(version: u32, parameters: &[(&str, &str)]) -> BytesMut {
 }
 
 fn open(parameters: &[(&str, &str)]) -> Result<Opening, DecodeError> {
-    let mut decoder = PostgresDecoder::new(still(), interceptor_core::mask::Labelled::nothing("r"));
+    let mut decoder = PostgresDecoder::new(
+        still(),
+        interceptor_core::mask::Labelled::nothing("r"),
+        interceptor_core::mask::Tokens::default(),
+    );
     match decoder.step(Side::Client, &mut startup(3 << 16, parameters))? {
         Step::Open(opening) => Ok(opening),
         other => panic!("{other:?}"),
@@ -60,7 +64,11 @@ fn denial() -> Denial {
 }
 
 fn session() -> PostgresDecoder {
-    let mut decoder = PostgresDecoder::new(still(), interceptor_core::mask::Labelled::nothing("r"));
+    let mut decoder = PostgresDecoder::new(
+        still(),
+        interceptor_core::mask::Labelled::nothing("r"),
+        interceptor_core::mask::Tokens::default(),
+    );
     let greeting = Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None };
     let _ = decoder.opened(&greeting, &CancelKey { process: 1, secret: Bytes::from_static(b"four") });
     decoder
@@ -193,14 +201,30 @@ fn replication_is_judged_as_such_and_then_not_inspected() {
 #[test]
 fn bytes_before_tls_are_refused() {
     let request = [0, 0, 0, 8, 4, 210, 22, 47];
-    let mut decoder = PostgresDecoder::new(still(), interceptor_core::mask::Labelled::nothing("r"));
+    let mut decoder = PostgresDecoder::new(
+        still(),
+        interceptor_core::mask::Labelled::nothing("r"),
+        interceptor_core::mask::Tokens::default(),
+    );
     assert!(matches!(client(&mut decoder, &request), Step::StartTls(bytes) if *bytes == *b"S"));
-    let mut decoder = PostgresDecoder::new(still(), interceptor_core::mask::Labelled::nothing("r"));
+    let mut decoder = PostgresDecoder::new(
+        still(),
+        interceptor_core::mask::Labelled::nothing("r"),
+        interceptor_core::mask::Tokens::default(),
+    );
     let mut input = BytesMut::from(&[&request[..], b"Q"].concat()[..]);
     assert!(decoder.step(Side::Client, &mut input).is_err());
-    let mut decoder = PostgresDecoder::new(still(), interceptor_core::mask::Labelled::nothing("r"));
+    let mut decoder = PostgresDecoder::new(
+        still(),
+        interceptor_core::mask::Labelled::nothing("r"),
+        interceptor_core::mask::Tokens::default(),
+    );
     assert!(matches!(client(&mut decoder, &[0x16, 3, 1]), Step::StartTls(bytes) if bytes.is_empty()));
-    let mut decoder = PostgresDecoder::new(still(), interceptor_core::mask::Labelled::nothing("r"));
+    let mut decoder = PostgresDecoder::new(
+        still(),
+        interceptor_core::mask::Labelled::nothing("r"),
+        interceptor_core::mask::Tokens::default(),
+    );
     assert!(
         matches!(client(&mut decoder, &[0, 0, 0, 8, 4, 210, 22, 48]), Step::Reply(bytes) if *bytes == *b"N")
     );
@@ -211,7 +235,11 @@ fn cancel_keys_of_both_lengths() {
     for length in [4_usize, 32] {
         let key = CancelKey { process: 77, secret: vec![3; length].into() };
         let bytes = Postgres.cancel(&key);
-        let mut decoder = PostgresDecoder::new(still(), interceptor_core::mask::Labelled::nothing("r"));
+        let mut decoder = PostgresDecoder::new(
+            still(),
+            interceptor_core::mask::Labelled::nothing("r"),
+            interceptor_core::mask::Tokens::default(),
+        );
         assert!(matches!(client(&mut decoder, &bytes), Step::Cancel(found) if found == key));
     }
 }
@@ -308,7 +336,11 @@ fn an_upstream_that_refuses_is_quoted_only_where_it_speaks_of_the_client() {
 
 #[test]
 fn a_newer_client_is_told_what_is_spoken() {
-    let mut decoder = PostgresDecoder::new(still(), interceptor_core::mask::Labelled::nothing("r"));
+    let mut decoder = PostgresDecoder::new(
+        still(),
+        interceptor_core::mask::Labelled::nothing("r"),
+        interceptor_core::mask::Tokens::default(),
+    );
     let mut packet = startup((3 << 16) | 9, &[("user", "a"), ("_pq_.new", "1")]);
     let Ok(Step::Open(opening)) = decoder.step(Side::Client, &mut packet) else { panic!("an opening") };
     let mut login = Postgres.login(&Principal::default(), &opening, UpstreamTls::Plaintext);

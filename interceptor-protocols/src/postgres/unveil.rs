@@ -80,7 +80,7 @@ impl PostgresDecoder {
         if tag == b'D' {
             let plan = entry.veil.plan(self.bindings.copies()).clone();
             let hiding = entry.veil.hiding().flatten().map(|hiding| &**hiding);
-            return veil::row(body, &plan, hiding, out).map_err(|_| malformed(tag));
+            return veil::row(body, &plan, (hiding, &self.tokens), out).map_err(|_| malformed(tag));
         }
         let hiding = entry.veil.hiding().map(|hiding| hiding.cloned());
         let hiding = hiding.as_ref().map(|hiding| hiding.as_deref());

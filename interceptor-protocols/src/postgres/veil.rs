@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
-    mask::{Form, Hiding, LabelSet, Mask, Provenance},
+    mask::{Form, Hiding, LabelSet, Mask, Provenance, Stands, Tokens},
     sql::CopyWriting,
 };
 
@@ -85,6 +85,8 @@ pub(super) enum Cover {
     By(usize),
     /// The same of each element: it is an array of texts, and this says whether it is binary.
     ByElement(usize, bool),
+    /// A token of the label at this place stands for it, or else what the label says.
+    Token(usize, Stands),
 }
 
 impl Veil {
@@ -237,10 +239,16 @@ fn plan(
             };
             match hiding.by(labels) {
                 Some(label) if field.relation != 0 && field.column != 0 && value::is_text(field.kind) => {
-                    if hiding.form(label) == Form::Null {
-                        Cover::Null
-                    } else {
-                        Cover::By(label)
+                    let is_table =
+                        provenance.is_some_and(|provenance| provenance.tables.contains(&field.relation));
+                    match hiding.form(label) {
+                        Form::Null => Cover::Null,
+                        Form::Token if is_table => {
+                            Cover::Token(label, Stands { relation: field.relation, column: field.column })
+                        }
+                        Form::Redact | Form::Token | Form::Hash | Form::Fake | Form::Partial => {
+                            Cover::By(label)
+                        }
                     }
                 }
                 Some(label)
@@ -264,7 +272,7 @@ fn plan(
 pub(super) fn row(
     body: &[u8],
     plan: &Plan,
-    hiding: Option<&Hiding>,
+    (hiding, tokens): (Option<&Hiding>, &Tokens),
     out: &mut BytesMut,
 ) -> Result<(), Malformed> {
     let (count, mut values) = values(body)?;
@@ -280,7 +288,7 @@ pub(super) fn row(
         match (values.next()?, &covers) {
             (Some(value), Some((covers, hiding))) => {
                 let cover = covers.get(place).copied().unwrap_or(Cover::Null);
-                match covered(value, cover, hiding) {
+                match covered(value, cover, hiding, tokens) {
                     Now::Same => put_value(out, Some(value)),
                     Now::Null => put_value(out, None),
                     Now::Text(text) => put_value(out, Some(&text)),
@@ -300,7 +308,7 @@ pub(super) fn row(
 /// Whether the DataRow with that body is shown as it is: nothing in it is hidden.
 pub(super) fn is_shown(body: &[u8], plan: &Plan, hiding: Option<&Hiding>) -> bool {
     let (Plan::Each(covers), Some(hiding)) = (plan, hiding) else { return matches!(plan, Plan::Open) };
-    if covers.iter().any(|cover| matches!(cover, Cover::Null | Cover::By(_) | Cover::ByElement(..))) {
+    if !covers.iter().all(|cover| matches!(cover, Cover::Show | Cover::Look(..))) {
         return false;
     }
     let shows = || -> Result<bool, Malformed> {
@@ -314,7 +322,7 @@ pub(super) fn is_shown(body: &[u8], plan: &Plan, hiding: Option<&Hiding>) -> boo
                 (Some(value), Cover::Look(kind, binary)) => {
                     matches!(value::look(value, *kind, *binary, hiding), Found::Nothing)
                 }
-                (Some(_), Cover::Null | Cover::By(_) | Cover::ByElement(..)) => false,
+                (Some(_), Cover::Null | Cover::By(_) | Cover::ByElement(..) | Cover::Token(..)) => false,
             };
             if !shown {
                 return Ok(false);
@@ -364,15 +372,17 @@ enum Now {
     Text(Vec<u8>),
 }
 
-fn covered(value: &[u8], cover: Cover, hiding: &Hiding) -> Now {
+fn covered(value: &[u8], cover: Cover, hiding: &Hiding, tokens: &Tokens) -> Now {
+    let text = |with: &dyn Fn(&str) -> Option<String>| {
+        let text = std::str::from_utf8(value).ok().and_then(with);
+        text.map_or(Now::Null, |text| Now::Text(text.into_bytes()))
+    };
     match cover {
         Cover::Show => Now::Same,
         Cover::Null => Now::Null,
-        Cover::By(label) => {
-            match std::str::from_utf8(value).ok().and_then(|value| hiding.cover(label, value)) {
-                Some(text) => Now::Text(text.into_bytes()),
-                None => Now::Null,
-            }
+        Cover::By(label) => text(&|value| hiding.cover(label, value)),
+        Cover::Token(label, stands) => {
+            text(&|value| tokens.give(label, stands, value).or_else(|| hiding.cover(label, value)))
         }
         Cover::ByElement(label, binary) => match value::cover_elements(value, binary, label, hiding) {
             Some(array) => Now::Text(array),

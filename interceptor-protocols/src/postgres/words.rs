@@ -42,6 +42,8 @@ impl<'a> Words<'a> {
     pub(super) fn about(hiding: Option<Option<&'a Hiding>>, provenance: Option<&Provenance>) -> Self {
         match (hiding, provenance) {
             (None, _) => Self::Shown,
+            // The server was sent more than the client wrote.
+            (Some(_), Some(provenance)) if provenance.replaced > 0 => Self::Withheld,
             (Some(Some(hiding)), Some(provenance)) if !hiding.hides(provenance.touched) => {
                 Self::Looked(hiding)
             }

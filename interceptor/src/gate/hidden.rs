@@ -7,8 +7,8 @@ use std::{
 
 use interceptor_core::{
     Held,
-    mask::{Hiding, LabelSet, Labels, Mask, MaskKey},
-    model::{Action, Mode, Phase, StatementFacts, Target, Verb},
+    mask::{Hiding, LabelSet, Labels, Mask, MaskKey, Tokens},
+    model::{Action, Mode, Phase, RunId, StatementFacts, Target, Verb},
 };
 
 use super::{NOBODY, PolicyGate, Rules, Subject};
@@ -36,6 +36,11 @@ impl Masks {
         Self { key, ready: Mutex::default() }
     }
 
+    /// The tokens of `run` for a resource with these labels.
+    pub(super) fn tokens(&self, labels: &Labels, run: RunId) -> Tokens {
+        self.key.tokens(labels, run)
+    }
+
     fn of(&self, labels: Arc<Labels>, hidden: LabelSet) -> Mask {
         if hidden.is_empty() {
             return Mask::Nothing;
@@ -58,6 +63,11 @@ impl Masks {
 }
 
 impl PolicyGate {
+    /// The tokens of `run` for a resource with these labels.
+    pub fn tokens(&self, labels: &Labels, run: RunId) -> Tokens {
+        self.masks.tokens(labels, run)
+    }
+
     /// The mask of the answer to `held`.
     pub(super) fn mask(&self, rules: &Rules, subject: &Subject, held: &Held) -> Mask {
         let actions = held.actions().iter();

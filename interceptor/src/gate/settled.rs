@@ -63,6 +63,7 @@ impl Settled {
             let unknown = Provenance::default();
             record.masked = hiding.in_answer_of(facts.provenance.as_deref().unwrap_or(&unknown));
         }
+        record.tokens = facts.provenance.as_ref().map_or(0, |provenance| provenance.replaced);
         RequestRuling::new(&record, facts)
     }
 
@@ -94,6 +95,7 @@ impl Settled {
             break_glass: self.stance.glass,
             undo: self.undo.clone(),
             masked: Vec::new(),
+            tokens: 0,
         }
     }
 

@@ -94,9 +94,11 @@ fn relay(drive: impl FnOnce(std::net::TcpStream, std::net::TcpStream) + Send + '
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let driver = thread::spawn(move || drive(client, upstream));
     let end = runtime.block_on(async {
-        let mut decoder = interceptor_protocols::find("postgres")
-            .unwrap()
-            .open(Arc::new(Epoch::new(|| 0)), interceptor_core::mask::Labelled::nothing("r"));
+        let mut decoder = interceptor_protocols::find("postgres").unwrap().open(
+            Arc::new(Epoch::new(|| 0)),
+            interceptor_core::mask::Labelled::nothing("r"),
+            interceptor_core::mask::Tokens::default(),
+        );
         let mut start = BytesMut::new();
         let wish = b"\x00\x03\x00\x00user\0app\0database\0orders\0client_encoding\0UTF8\0\0";
         start.put_u32(u32::try_from(wish.len() + 4).unwrap());

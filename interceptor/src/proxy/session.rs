@@ -107,7 +107,8 @@ impl Caller<'_> {
             false => self.proxy.gate.bound().had(&self.resource.name).await,
         };
         let labelled = Labelled { labels: labels.clone(), bindings };
-        let mut decoder = self.protocol.open(self.proxy.epochs.of(self.resource), labelled);
+        let tokens = self.proxy.gate.tokens(&labels, self.connection.run.id);
+        let mut decoder = self.protocol.open(self.proxy.epochs.of(self.resource), labelled, tokens);
         let mut input = BytesMut::new();
         // Boxed, here and below: what opening a session takes is given back before it is idle.
         let start = Box::pin(self.start(decoder.as_mut(), client, &mut input));

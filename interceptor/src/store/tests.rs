@@ -114,6 +114,7 @@ pub(super) fn request(run: u64, text: &str, allowed: bool) -> RequestRecord {
             break_glass: None,
             undo: None,
             masked: Vec::new(),
+            tokens: 0,
         },
     }
 }

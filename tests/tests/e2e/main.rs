@@ -33,5 +33,6 @@ mod rude;
 mod rude_wire;
 mod second_opinion;
 mod support;
+mod tokens;
 mod tools;
 mod undo;

@@ -27,6 +27,8 @@ fn answer(asked: &Question) -> Answer {
         let columns: &[&str] = match name.name.as_str() {
             "customers" => &["id", "name", "ssn", "email"],
             "notes" => &["id", "note"],
+            // Another table, and one that shows the rows of others.
+            "kept" | "shown" => &["id", "ssn"],
             _ => return Relation::Missing,
         };
         let labels = labels();
@@ -40,8 +42,13 @@ fn answer(asked: &Question) -> Answer {
                 database: "d".to_owned(),
                 schema: "public".to_owned(),
                 name: name.name.clone(),
-                oid: Some(if name.name == "customers" { 100 } else { 200 }),
+                oid: Some(match name.name.as_str() {
+                    "customers" => 100,
+                    "notes" => 200,
+                    _ => 300,
+                }),
             },
+            rows: if name.name == "shown" { Rows::Others } else { Rows::Own },
             reads: Vec::new(),
             columns: columns.collect(),
             children: Vec::new(),
@@ -60,6 +67,7 @@ fn answer(asked: &Question) -> Answer {
             }],
             built_in: Vec::new(),
         },
+        "current_query" => Function { users: Vec::new(), built_in: vec![817] },
         "pg_notify" => Function { users: Vec::new(), built_in: vec![3036] },
         "set_config" => Function { users: Vec::new(), built_in: vec![2078] },
         "nextval" => Function { users: Vec::new(), built_in: vec![1574] },
@@ -324,5 +332,130 @@ fn labels_go_where_the_values_go() {
         ("SELECT ssn FROM customers", &[]),
     ] {
         assert_eq!(carried(text), expected, "{text}");
+    }
+}
+
+/// The labels of a resource where `customers.ssn` is masked by tokens.
+fn with_tokens() -> Labels {
+    let label = |name: &str, column: &str, form| Label {
+        name: name.to_owned(),
+        columns: vec![Pattern::parse(column).expect("a pattern")],
+        detect: Vec::new(),
+        form,
+    };
+    let labels = [label("ssn", "*.*.ssn", Form::Token), label("email", "public.customers.email", Form::Null)];
+    Labels::new("orders", labels.into()).expect("labels")
+}
+
+/// What a statement does where `customers.ssn` is masked by tokens, and what it filters by once all that may be tokens
+/// are.
+fn with_tokens_replaced(text: &str) -> (StatementFacts, Vec<String>) {
+    let statements = analyze(text).unwrap_or_else(|why| panic!("{text}: {why}"));
+    let answer = answer(&question(&statements));
+    let mut facts = batch_facts(&statements, &answer).remove(0);
+    trace(&statements[0], &answer, &with_tokens(), &mut facts);
+    let each = facts.provenance.as_ref().expect("it was traced").compared.each.clone();
+    let replaced = replacing(&facts, &with_tokens(), &each, 1);
+    let filters = replaced.effects.into_iter().filter(|effect| effect.verb == Verb::LabelFilter);
+    let names = filters.map(|effect| match effect.target {
+        Target::Label(name) => name,
+        other => panic!("{other:?}"),
+    });
+    (facts, names.collect())
+}
+
+#[test]
+fn a_token_needs_no_permission_where_its_own_column_is_compared_with_it() {
+    for text in [
+        "SELECT name FROM customers WHERE ssn = 't'",
+        "SELECT name FROM customers c WHERE c.ssn = 't' AND id > 1",
+        "SELECT * FROM customers WHERE NOT (ssn = 't' OR ssn = $1)",
+        "SELECT a.name FROM customers a JOIN customers b ON a.id = b.id WHERE b.ssn = 't'",
+        "SELECT n.note FROM notes n WHERE n.id IN (SELECT id FROM customers WHERE ssn = 't')",
+        "UPDATE customers SET name = 'x' WHERE ssn = 't'",
+        "DELETE FROM customers WHERE ssn = 't' RETURNING id",
+        "SELECT count(*) FROM customers WHERE ssn = 't'",
+    ] {
+        let (facts, filters) = with_tokens_replaced(text);
+        let compared = &facts.provenance.as_ref().expect("it was traced").compared.each;
+        let stands = Stands { relation: 100, column: 3 };
+        assert!(!compared.is_empty(), "{text}");
+        assert!(compared.iter().all(|one| one.stands == stands && one.label == SSN), "{text}");
+        assert!(filters.is_empty(), "{text}: {filters:?}");
+        let filter = Effect { verb: Verb::LabelFilter, target: Target::Label("ssn".to_owned()) };
+        assert!(facts.effects.contains(&filter), "{text}: what is no token needs it");
+    }
+}
+
+#[test]
+fn what_else_decides_needs_permission_whatever_stands_beside_it() {
+    for (text, labels) in [
+        ("SELECT name FROM customers WHERE ssn = 't' OR ssn LIKE '4%'", &["ssn"][..]),
+        ("SELECT name FROM customers WHERE ssn = 't' ORDER BY ssn", &["ssn"]),
+        ("SELECT DISTINCT ssn FROM customers WHERE ssn = 't'", &["ssn"]),
+        ("SELECT name FROM customers WHERE ssn = 't' AND email = 't'", &["email"]),
+        ("SELECT name FROM customers WHERE email = 't'", &["email"]),
+        ("SELECT a.name FROM customers a JOIN customers b ON a.ssn = b.ssn WHERE a.ssn = 't'", &["ssn"]),
+    ] {
+        let (_, filters) = with_tokens_replaced(text);
+        assert_eq!(filters, labels, "{text}");
+    }
+}
+
+#[test]
+fn no_token_stands_where_a_name_may_mean_anything_else() {
+    for text in [
+        // What was compared would be the agent's own, or it could see what the server was sent.
+        "SELECT q.ssn FROM customers c, (SELECT note AS ssn FROM notes) q WHERE q.ssn = 't'",
+        "WITH q(ssn) AS (SELECT note FROM notes) SELECT c.id FROM customers c, q WHERE q.ssn = 't'",
+        "SELECT c.id FROM customers c, (VALUES ('a')) AS v(ssn) WHERE v.ssn = 't'",
+        "SELECT c.id FROM customers c, upper('a') ssn WHERE ssn = 't'",
+        "SELECT c.id FROM customers c, notes AS n(id, ssn) WHERE n.ssn = 't'",
+        "SELECT q.ssn FROM (SELECT ssn FROM customers UNION ALL SELECT note FROM notes) q WHERE ssn = 't'",
+        "SELECT c.id FROM customers c, missing m WHERE m.ssn = 't'",
+        "SELECT c.id FROM customers c, others o WHERE o.ssn = 't'",
+        "SELECT c.id FROM customers c, kept k WHERE c.ssn = 't'",
+        "SELECT ssn FROM shown WHERE ssn = 't'",
+        "SELECT own(name) FROM customers WHERE ssn = 't'",
+        "SELECT current_query(), id FROM customers WHERE ssn = 't'",
+        "SELECT pg_notify('a', name) FROM customers WHERE ssn = 't'",
+        "WITH w AS (INSERT INTO notes (id) VALUES (1)) SELECT id FROM customers WHERE ssn = 't'",
+        "SELECT id AS ssn FROM customers WHERE ssn = 't'",
+    ] {
+        let (facts, _) = with_tokens_replaced(text);
+        let provenance = facts.provenance.expect("it was traced");
+        assert!(provenance.compared.each.is_empty(), "{text}: {:?}", provenance.compared);
+    }
+}
+
+#[test]
+fn a_column_masked_by_tokens_is_written_by_whoever_may_filter_by_it() {
+    for (text, gated) in [
+        ("INSERT INTO customers (id, ssn) VALUES (1, 'guess')", true),
+        ("INSERT INTO customers VALUES (1, 'n', 'guess')", true),
+        ("INSERT INTO customers (id, name) VALUES (1, 'n')", false),
+        ("INSERT INTO customers (id) VALUES (1) ON CONFLICT (id) DO UPDATE SET ssn = 'guess'", true),
+        ("UPDATE customers SET ssn = $1 WHERE id = 1", true),
+        ("UPDATE customers SET name = 'x' WHERE id = 1", false),
+        ("COPY customers FROM STDIN", true),
+        ("COPY notes FROM STDIN", false),
+        (
+            "MERGE INTO customers c USING notes n ON c.id = n.id WHEN NOT MATCHED THEN INSERT (ssn) VALUES ('guess')",
+            true,
+        ),
+        ("DELETE FROM customers WHERE id = 1", false),
+    ] {
+        let (_, filters) = with_tokens_replaced(text);
+        assert_eq!(filters.iter().any(|label| label == "ssn"), gated, "{text}: {filters:?}");
+    }
+}
+
+#[test]
+fn rows_of_others_come_into_a_table_by_permission_to_copy() {
+    for text in
+        ["ALTER TABLE notes INHERIT customers", "ALTER TABLE customers ATTACH PARTITION notes DEFAULT"]
+    {
+        let (facts, _) = with_tokens_replaced(text);
+        assert!(facts.effects.iter().any(|effect| effect.verb == Verb::LabelCopy), "{text}: {facts:?}");
     }
 }

@@ -10,7 +10,11 @@ struct Talk {
 
 impl Talk {
     fn new(epoch: Arc<Epoch>) -> Self {
-        let mut decoder = PostgresDecoder::new(epoch, interceptor_core::mask::Labelled::nothing("r"));
+        let mut decoder = PostgresDecoder::new(
+            epoch,
+            interceptor_core::mask::Labelled::nothing("r"),
+            interceptor_core::mask::Tokens::default(),
+        );
         let greeting = Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None };
         let _ = decoder.opened(&greeting, &CancelKey { process: 1, secret: Bytes::from_static(b"four") });
         Self { decoder, status: b'I' }

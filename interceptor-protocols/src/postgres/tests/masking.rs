@@ -1,7 +1,7 @@
 //! Rows, errors and notices of a resource with labels, however the input is cut.
 
 use interceptor_core::mask::{
-    Bindings, Detector, Form, Hiding, Label, LabelSet, Labelled, Labels, Mask, MaskKey, Pattern,
+    Bindings, Detector, Form, Hiding, Label, LabelSet, Labelled, Labels, Mask, MaskKey, Pattern, Tokens,
 };
 
 use super::*;
@@ -29,7 +29,7 @@ fn hidden() -> Mask {
 }
 
 fn session() -> PostgresDecoder {
-    let mut decoder = PostgresDecoder::new(still(), labelled());
+    let mut decoder = PostgresDecoder::new(still(), labelled(), Tokens::default());
     let greeting = Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None };
     let _ = decoder.opened(&greeting, &CancelKey { process: 1, secret: Bytes::from_static(b"four") });
     decoder
@@ -223,7 +223,7 @@ fn nobody_is_told_anything_before_something_was_judged() {
 /// A session that nobody looks at could carry anything away.
 #[test]
 fn a_replication_session_is_a_copy_of_every_label() {
-    let mut decoder = PostgresDecoder::new(still(), labelled());
+    let mut decoder = PostgresDecoder::new(still(), labelled(), Tokens::default());
     let mut start = startup(3 << 16, &[("user", "x"), ("database", "d"), ("replication", "database")]);
     let Ok(Step::Open(opening)) = decoder.step(Side::Client, &mut start) else { panic!("an opening") };
     let effects = &opening.held.actions()[0].facts.effects;

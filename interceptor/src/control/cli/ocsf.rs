@@ -348,6 +348,7 @@ mod tests {
                 break_glass: None,
                 undo: None,
                 masked: Vec::new(),
+                tokens: 0,
             },
         };
         let status = if allowed { OutcomeStatus::Completed } else { OutcomeStatus::Refused };

@@ -395,6 +395,10 @@ fn why(printer: &Printer, verdict: &VerdictRecord) -> Result<(), Failure> {
 /// What was hidden in the answer, and what would show it.
 pub(super) fn masked(printer: &Printer, request: &RequestRecord) -> Result<(), Failure> {
     let resource = request.resource.as_ref().map_or("", |name| name.as_str());
+    if request.verdict.tokens > 0 {
+        let count = request.verdict.tokens;
+        printer.field("tokens", &format!("{count} in it went to the server as what they stand for"))?;
+    }
     for MaskRecord { label, by } in &request.verdict.masked {
         let how = match by {
             MaskLayer::Column => "columns that carry it come into the statement",
@@ -577,6 +581,7 @@ mod tests {
                 break_glass: None,
                 undo: None,
                 masked: Vec::new(),
+                tokens: 0,
         };
         let (because, permits) = mend(&verdict);
         assert_eq!(because, "a: no rule permits it\nb: forbidden by `z` (f:3)");
