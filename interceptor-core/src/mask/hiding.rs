@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
-use super::{Detectors, Form, Label, LabelSet, Labels, Provenance, Tokens};
+use super::{Detectors, Form, Label, LabelSet, Labels, Provenance, Sought, Tokens};
 use crate::model::{MaskLayer, MaskRecord, RunId};
 
 /// The key that digests are made with. Its `Debug` prints none of it.
@@ -63,6 +63,8 @@ pub struct Hiding {
     hidden: LabelSet,
     keys: Vec<[u8; 32]>,
     detectors: Detectors,
+    /// Secrets that are nobody's to see.
+    sought: Arc<Sought>,
 }
 
 impl Hiding {
@@ -77,7 +79,18 @@ impl Hiding {
             .collect();
         // The patterns were built when the labels were loaded.
         let detectors = Detectors::new(&wanted).unwrap_or_else(|_| labels.detectors().clone());
-        Self { labels, hidden, keys, detectors }
+        Self { labels, hidden, keys, detectors, sought: Arc::default() }
+    }
+
+    /// The same, and these secrets besides.
+    #[must_use]
+    pub fn with(self, sought: Arc<Sought>) -> Self {
+        Self { sought, ..self }
+    }
+
+    /// Whether any label is hidden: where none is, secrets alone are looked for.
+    pub fn hides_labels(&self) -> bool {
+        !self.hidden.is_empty()
     }
 
     /// What may be masked in the answer of a statement with that provenance.
@@ -131,12 +144,12 @@ impl Hiding {
 
     /// Whether values are looked for at all.
     pub fn looks(&self) -> bool {
-        !self.detectors.is_empty()
+        !self.detectors.is_empty() || !self.sought.is_empty()
     }
 
     /// Whether hidden values stand in `bytes`.
     pub fn finds(&self, bytes: &[u8]) -> bool {
-        self.looks() && !self.detectors.find(bytes).is_empty()
+        self.sought.is_in(bytes) || !self.detectors.is_empty() && !self.detectors.find(bytes).is_empty()
     }
 
     /// A text without the hidden values in it: none where there are none, NULL as the inner none.
@@ -158,6 +171,12 @@ impl Hiding {
     }
 
     fn replaced(&self, text: &[u8], instead: Option<&str>) -> Option<Option<Vec<u8>>> {
+        let without = self.sought.cut(text);
+        let rest = self.by_form(without.as_deref().unwrap_or(text), instead);
+        rest.or_else(|| without.map(Some))
+    }
+
+    fn by_form(&self, text: &[u8], instead: Option<&str>) -> Option<Option<Vec<u8>>> {
         let hits = self.detectors.find(text);
         if hits.is_empty() {
             return None;

@@ -12,6 +12,7 @@ mod hiding;
 pub(crate) mod labels;
 mod provenance;
 mod set;
+mod sought;
 mod token;
 
 pub use bindings::{
@@ -24,4 +25,5 @@ pub use hiding::{Hiding, Mask, MaskKey};
 pub use labels::{Label, Labelled, Labels, Pattern};
 pub use provenance::{Carried, Compared, Comparison, Destination, Operand, Outputs, Provenance};
 pub use set::LabelSet;
+pub use sought::{Fingerprint, Sought};
 pub use token::{Stands, Tokens};

@@ -152,6 +152,13 @@ impl Detectors {
     }
 }
 
+/// Calls `look` with each run of `text` that is base64 or hexadecimal of something that reads as text, and with that.
+pub(super) fn encoded(text: &[u8], look: impl FnMut(Range<usize>, &[u8])) {
+    if Glance::at(text).long {
+        encoded::runs(text, look);
+    }
+}
+
 /// Hits that overlap are one.
 fn in_order(mut hits: Vec<Hit>) -> Vec<Hit> {
     if hits.len() < 2 {
