@@ -92,20 +92,15 @@ impl Sought {
         self.each.is_empty()
     }
 
-    /// In how many values one was found so far.
-    pub fn found(&self) -> u64 {
-        self.found.load(Ordering::Relaxed)
+    /// In how many values one was found since this was last taken.
+    pub fn take_found(&self) -> u64 {
+        self.found.swap(0, Ordering::Relaxed)
     }
 
     /// Whether the same is looked for by both.
     pub fn is(&self, other: &Self) -> bool {
         let fingerprints = |sought: &Self| sought.each.iter().map(|(one, _)| one.clone()).collect::<Vec<_>>();
         fingerprints(self) == fingerprints(other)
-    }
-
-    /// The longest that is looked for, in bytes.
-    pub fn longest(&self) -> usize {
-        self.each.iter().map(|(one, _)| one.length).max().unwrap_or(0)
     }
 
     /// Whether one stands in `text`.

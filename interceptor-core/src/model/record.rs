@@ -249,6 +249,8 @@ pub enum EventKind {
     GlassReviewed,
     /// A labelled column is called otherwise than its label says. It stays labelled.
     LabelMoved,
+    /// A credential stood in what an agent read, and was masked.
+    SecretFound,
     /// Root had forgotten what columns were bound to labels.
     LabelForgotten,
     /// A run asked for more approvals than it may have open, and was frozen.

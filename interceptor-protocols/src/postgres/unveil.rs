@@ -17,8 +17,8 @@ use super::{
     described,
     frame::Fields,
     queue::{Entry, Kind, Place},
-    veil::{self, Copying, Plan},
-    words::{self, Words},
+    veil::{self, Copying, MAX_ROW, Plan},
+    words::{self, Format, Words},
 };
 
 pub(super) fn malformed(tag: u8) -> DecodeError {
@@ -92,10 +92,24 @@ impl PostgresDecoder {
         };
         match entry.veil.copied() {
             Copying::Rows(rows) => rows.take(body, hiding.flatten(), out).map_err(|_| unmasked()),
-            Copying::Data(format) => {
+            Copying::Data(format, line) => {
                 let words = Words::about(hiding, provenance.as_deref());
-                let copied = words::copied(body, *format, words).ok_or_else(unmasked)?;
-                out.extend_from_slice(&copied);
+                let whole;
+                let body = match format {
+                    Format::Binary => body,
+                    // What is looked for may stand on both sides of where it was cut.
+                    Format::Text => {
+                        line.extend_from_slice(body);
+                        if line.len() > MAX_ROW {
+                            return Err(unmasked());
+                        }
+                        whole = line.split_to(memchr::memrchr(b'\n', line).map_or(0, |end| end + 1));
+                        &whole
+                    }
+                };
+                if !body.is_empty() {
+                    out.extend_from_slice(&words::copied(body, *format, words).ok_or_else(unmasked)?);
+                }
                 Ok(())
             }
         }

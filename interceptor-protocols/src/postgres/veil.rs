@@ -49,8 +49,8 @@ pub(super) struct Veil {
 pub(super) enum Copying {
     /// Its rows are known.
     Rows(Box<Copied>),
-    /// Only how it is written is.
-    Data(Format),
+    /// Only how it is written is; and the beginning of a line of text, the end of which has not come.
+    Data(Format, BytesMut),
 }
 
 /// A prepared statement's part in it.
@@ -100,7 +100,7 @@ impl Veil {
             formats: Arc::default(),
             judged_at: 0,
             plan: None,
-            copied: Copying::Data(Format::Binary),
+            copied: Copying::Data(Format::Binary, BytesMut::new()),
         }
     }
 
@@ -120,7 +120,7 @@ impl Veil {
             formats,
             judged_at,
             plan: None,
-            copied: Copying::Data(Format::Binary),
+            copied: Copying::Data(Format::Binary, BytesMut::new()),
         }
     }
 
@@ -159,11 +159,14 @@ impl Veil {
         let count = fields.count()?;
         let hiding = self.hiding().flatten().cloned();
         let is_binary = format == Format::Binary;
-        self.copied = match writing.filter(|writing| (*writing == CopyWriting::Binary) == is_binary) {
+        let hides_labels = hiding.as_ref().is_none_or(|hiding| hiding.hides_labels());
+        let writing =
+            writing.filter(|writing| hides_labels && (*writing == CopyWriting::Binary) == is_binary);
+        self.copied = match writing {
             Some(writing) => {
                 Copying::Rows(Box::new(Copied::new(writing, count, provenance, hiding.as_deref())))
             }
-            None => Copying::Data(format),
+            None => Copying::Data(format, BytesMut::new()),
         };
         Ok(())
     }
@@ -175,7 +178,10 @@ impl Veil {
 
     /// Whether what was copied has ended in the middle of a row.
     pub(super) fn is_cut(&self) -> bool {
-        matches!(&self.copied, Copying::Rows(rows) if rows.is_cut())
+        match &self.copied {
+            Copying::Rows(rows) => rows.is_cut(),
+            Copying::Data(_, line) => !line.is_empty(),
+        }
     }
 
     /// The statement has ended.
@@ -194,10 +200,12 @@ impl Veil {
     }
 
     fn planned(&self, copies: u64) -> Plan {
-        if let Some(Mask::Nothing) = self.mask {
-            return Plan::Open;
-        }
-        if copies != self.judged_at {
+        let hides_labels = match &self.mask {
+            Some(Mask::Nothing) => return Plan::Open,
+            Some(Mask::Of(hiding)) => hiding.hides_labels(),
+            None => true,
+        };
+        if hides_labels && copies != self.judged_at {
             return Plan::Closed;
         }
         let Some(fields) = self.described.iter().find_map(Described::get) else { return Plan::Closed };
@@ -205,6 +213,8 @@ impl Veil {
         // be that of other columns.
         match (&self.provenance, &self.prepared_as) {
             (Some(now), Some(then)) if now.describes_as(then) => {}
+            // Whatever column it is.
+            _ if !hides_labels => {}
             _ => return Plan::Closed,
         }
         plan(self.mask.as_ref(), &fields, self.provenance.as_ref(), Some(&self.formats))

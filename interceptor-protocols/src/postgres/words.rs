@@ -42,6 +42,7 @@ impl<'a> Words<'a> {
     pub(super) fn about(hiding: Option<Option<&'a Hiding>>, provenance: Option<&Provenance>) -> Self {
         match (hiding, provenance) {
             (None, _) => Self::Shown,
+            (Some(Some(hiding)), _) if !hiding.hides_labels() => Self::Looked(hiding),
             // The server was sent more than the client wrote.
             (Some(_), Some(provenance)) if provenance.replaced > 0 => Self::Withheld,
             (Some(Some(hiding)), Some(provenance)) if !hiding.hides(provenance.touched) => {

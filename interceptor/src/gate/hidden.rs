@@ -2,16 +2,16 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use interceptor_core::{
     Held,
-    mask::{Hiding, LabelSet, Labels, Mask, MaskKey, Tokens},
-    model::{Action, Mode, Phase, RunId, StatementFacts, Target, Verb},
+    mask::{Hiding, LabelSet, Labels, Mask, MaskKey, Sought, Tokens},
+    model::{Action, EventKind, EventRecord, Mode, Phase, ResourceName, RunId, StatementFacts, Target, Verb},
 };
 
-use super::{NOBODY, PolicyGate, Rules, Subject};
+use super::{NOBODY, PolicyGate, Rules, Subject, now_us};
 
 /// How many different sets of hidden labels are kept ready.
 const KEPT: usize = 256;
@@ -20,20 +20,24 @@ const KEPT: usize = 256;
 #[derive(Debug)]
 pub(super) struct Masks {
     key: MaskKey,
-    ready: Mutex<HashMap<(String, LabelSet), Ready>>,
+    ready: Mutex<HashMap<(String, LabelSet, usize), Ready>>,
+    /// What is looked for in the sessions of each run at a resource.
+    sought: Mutex<HashMap<(RunId, ResourceName), Weak<Sought>>>,
 }
 
 /// What hides a set of labels, and whose labels they are.
 #[derive(Debug)]
 struct Ready {
     of: Arc<Labels>,
+    /// Held, so that its address is nobody else's.
+    _sought: Arc<Sought>,
     hiding: Arc<Hiding>,
 }
 
 impl Masks {
     /// Those whose digests are made with `key`.
     pub(super) fn new(key: MaskKey) -> Self {
-        Self { key, ready: Mutex::default() }
+        Self { key, ready: Mutex::default(), sought: Mutex::default() }
     }
 
     /// The tokens of `run` for a resource with these labels.
@@ -41,13 +45,29 @@ impl Masks {
         self.key.tokens(labels, run)
     }
 
-    fn of(&self, labels: Arc<Labels>, hidden: LabelSet) -> Mask {
-        if hidden.is_empty() {
+    /// `sought` as it is known already for that run at that resource: what was found is counted for a run.
+    fn sought(&self, run: RunId, resource: &ResourceName, sought: Sought) -> Arc<Sought> {
+        // A panic elsewhere leaves it whole: every change is one call.
+        let mut known = self.sought.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (run, resource.clone());
+        if let Some(same) = known.get(&key).and_then(Weak::upgrade).filter(|known| known.is(&sought)) {
+            return same;
+        }
+        if known.len() >= KEPT {
+            known.retain(|_, sought| sought.strong_count() > 0);
+        }
+        let sought = Arc::new(sought);
+        known.insert(key, Arc::downgrade(&sought));
+        sought
+    }
+
+    fn of(&self, labels: Arc<Labels>, hidden: LabelSet, sought: &Arc<Sought>) -> Mask {
+        if hidden.is_empty() && sought.is_empty() {
             return Mask::Nothing;
         }
         // A panic elsewhere leaves it whole: every change is one call.
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (labels.resource().to_owned(), hidden);
+        let key = (labels.resource().to_owned(), hidden, Arc::as_ptr(sought).addr());
         if let Some(found) = ready.get(&key)
             && Arc::ptr_eq(&found.of, &labels)
         {
@@ -56,8 +76,8 @@ impl Masks {
         if ready.len() >= KEPT {
             ready.clear();
         }
-        let hiding = Arc::new(Hiding::new(labels.clone(), hidden, &self.key));
-        ready.insert(key, Ready { of: labels, hiding: hiding.clone() });
+        let hiding = Arc::new(Hiding::new(labels.clone(), hidden, &self.key).with(sought.clone()));
+        ready.insert(key, Ready { of: labels, _sought: sought.clone(), hiding: hiding.clone() });
         Mask::Of(hiding)
     }
 }
@@ -66,6 +86,32 @@ impl PolicyGate {
     /// The tokens of `run` for a resource with these labels.
     pub fn tokens(&self, labels: &Labels, run: RunId) -> Tokens {
         self.masks.tokens(labels, run)
+    }
+
+    /// What is looked for in the sessions of `run` at `resource`.
+    pub fn sought(&self, run: RunId, resource: &ResourceName, sought: Sought) -> Arc<Sought> {
+        self.masks.sought(run, resource, sought)
+    }
+
+    /// Records that secrets were found in what passed, if any were since this was last asked.
+    pub fn record_found(&self, subject: &Subject) {
+        let count = subject.sought().take_found();
+        let Some(resource) = subject.resource.as_ref().filter(|_| count > 0) else { return };
+        let text = format!(
+            "a credential of {resource}, or of another resource of the same agent, stood in {count} values that were read at \
+             {resource}, and was masked: find where it is stored, remove it and replace it"
+        );
+        tracing::warn!("{text}");
+        let event = EventRecord {
+            at: now_us(),
+            run: Some(subject.run.id),
+            agent: Some(subject.run.agent.name.clone()),
+            kind: EventKind::SecretFound,
+            text,
+        };
+        if let Err(error) = self.producer.append_event(&event) {
+            tracing::error!("that a credential was found is not recorded: {error}");
+        }
     }
 
     /// The mask of the answer to `held`.
@@ -102,7 +148,7 @@ impl PolicyGate {
             let from_person = person.map_or(LabelSet::ALL, |person| rules.policy.hidden_from(person, &asked));
             hidden = hidden.or(rules.policy.hidden(&asked).and(from_person));
         }
-        self.masks.of(labels, hidden)
+        self.masks.of(labels, hidden, subject.sought())
     }
 
     /// The labels whose data the subject may not see in the answer to something that reads it.

@@ -1,8 +1,12 @@
 //! Who an exchange belongs to, whether or not it came as far as a session.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock, OnceLock},
+};
 
 use interceptor_core::{
+    mask::Sought,
     model::{Action, Connection, Principal, ProcessFacts, ResourceName, Run, Session, Spent},
     policy::Asked,
 };
@@ -25,7 +29,12 @@ pub struct Subject {
     pub principal: Principal,
     /// The log-in session that its process is in, unless an agent is above it.
     pub login: Option<Login>,
+    /// Secrets that are looked for in what it reads, once it is open.
+    pub sought: Arc<OnceLock<Arc<Sought>>>,
 }
+
+/// Before it is known what is looked for, nothing is read.
+static NOTHING: LazyLock<Arc<Sought>> = LazyLock::new(Arc::default);
 
 impl Subject {
     /// The subject of a session's exchanges.
@@ -37,12 +46,18 @@ impl Subject {
             protocol: session.protocol,
             principal: session.principal.clone(),
             login: None,
+            sought: Arc::default(),
         }
     }
 
     /// The process that connected, where it is known.
     pub fn process(&self) -> Option<&ProcessFacts> {
         self.connection.as_deref().map(|connection| connection.process.as_ref())
+    }
+
+    /// Secrets that are looked for in what it reads.
+    pub(super) fn sought(&self) -> &Arc<Sought> {
+        self.sought.get().unwrap_or(&NOTHING)
     }
 
     /// Whether a person says, of late, that it is theirs.

@@ -18,6 +18,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use interceptor_core::{
+    mask::{Fingerprint, Sought},
     model::{AgentName, ResourceName, RunId, Spent},
     protocol::{Challenge, Proof},
 };
@@ -28,8 +29,9 @@ use tokio::{
     sync::{oneshot, watch},
     time::timeout,
 };
+use zeroize::Zeroizing;
 
-use super::messages::{Answer, Ask, Blob, Leg, Reply, Request, Whose};
+use super::messages::{Answer, Ask, Blob, Leg, Mark, Reply, Request, Whose};
 use crate::{
     channel::{Channel, ChannelError},
     tls::{
@@ -185,6 +187,20 @@ impl KeeperClient {
             Answer::Signature(code) => Ok(code.0),
             _ => Err(AskError::Mixed),
         }
+    }
+
+    /// What is looked for in what `agent` reads at `resource`.
+    pub async fn sought(&self, resource: ResourceName, agent: AgentName) -> Result<Sought, AskError> {
+        let Answer::Sought { key, each } = self.ask(Ask::Sought { resource, agent }).await? else {
+            return Err(AskError::Mixed);
+        };
+        let read = |mark: Mark| {
+            let digest = <[u8; 32]>::try_from(mark.digest.0).ok()?;
+            Some(Fingerprint { length: mark.length, pair: mark.pair, offset: mark.offset, digest })
+        };
+        let key = <[u8; 32]>::try_from(key.0.as_slice()).map_err(|_| AskError::Mixed)?;
+        let each = each.into_iter().map(read).collect::<Option<_>>().ok_or(AskError::Mixed)?;
+        Ok(Sought::new(Zeroizing::new(key), each))
     }
 
     /// Has the keeper read the inventory again.

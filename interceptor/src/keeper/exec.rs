@@ -113,6 +113,12 @@ impl Helper {
         Self { argv, deadline: DEADLINE, room, last: Mutex::new(None) }
     }
 
+    /// What the program said last, as long as it holds; nothing while it is being asked.
+    pub(super) fn said(&self) -> Option<Secret> {
+        let last = self.last.try_lock().ok()?;
+        last.as_ref().filter(|(_, until)| *until > Timestamp::now()).map(|(secret, _)| secret.clone())
+    }
+
     #[cfg(test)]
     pub(super) fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;

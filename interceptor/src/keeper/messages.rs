@@ -153,6 +153,13 @@ pub enum Ask {
     Binding(bindings::Question),
     /// The key that masks are made with.
     MaskKey,
+    /// By what the secrets of `agent` are known where they stand, in a session of its at `resource`.
+    Sought {
+        /// The resource.
+        resource: ResourceName,
+        /// The agent.
+        agent: AgentName,
+    },
     /// Vouch for a message to the approvers' webhook, with the secret that it shares with us.
     Vouch(Blob),
     /// Make a certificate for the proxy's own key, towards agents.
@@ -263,6 +270,13 @@ pub enum Answer {
     Spent(Vec<(i64, Spent)>),
     /// To [`Ask::MaskKey`].
     MaskKey(Hidden),
+    /// To [`Ask::Sought`].
+    Sought {
+        /// The key of the digests.
+        key: Hidden,
+        /// What each secret is known by.
+        each: Vec<Mark>,
+    },
     /// To [`Ask::Approval`].
     Approval(docket::Answer),
     /// To [`Ask::Pack`].
@@ -271,6 +285,26 @@ pub enum Answer {
     Binding(bindings::Answer),
     /// No, in words for the operator: who is guilty, of what, and the mend. Never holds a secret.
     Refused(String),
+}
+
+/// What a secret is known by: a [`Fingerprint`](interceptor_core::mask::Fingerprint) on the wire.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mark {
+    /// How many bytes it has.
+    pub length: usize,
+    /// Two of them.
+    pub pair: [u8; 2],
+    /// Where these stand.
+    pub offset: usize,
+    /// The digest of all.
+    pub digest: Blob,
+}
+
+impl fmt::Debug for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mark(***)")
+    }
 }
 
 /// A client certificate whose key stays with the keeper.

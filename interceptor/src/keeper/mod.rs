@@ -8,7 +8,7 @@
 //! What a compromised proxy still gets from it: proofs for log-ins on behalf of any agent of the inventory, and
 //! handshakes with their client certificates, while it is compromised; certificates for the inventory's names, which
 //! only captured agents trust; a password itself only where the inventory allows cleartext. Never the authority's
-//! key, a client key, or a password that is proven otherwise.
+//! key, a client key, or a password that is proven otherwise: of that it has a fingerprint, if nobody can guess it.
 
 use std::{
     convert::Infallible,
@@ -46,6 +46,7 @@ mod certificate;
 pub mod client;
 pub mod credentials;
 mod exec;
+mod fingerprints;
 mod harden;
 mod mask_key;
 pub mod messages;
@@ -56,6 +57,7 @@ pub mod secrets;
 pub use harden::{Hardened, harden};
 
 use authority::{Authority, AuthorityError};
+use fingerprints::Fingerprints;
 use messages::{Answer, Ask, Blob, Hidden, Reply, Request, Whose};
 use proof::Logins;
 use secrets::{Secrets, SystemdCredentials};
@@ -110,6 +112,9 @@ pub enum KeeperError {
     /// The inventory is wrong.
     #[error("{0}")]
     Inventory(String),
+    /// The system has no randomness.
+    #[error("{0}")]
+    Random(String),
     /// A thread could not be started.
     #[error("the keeper cannot start its threads")]
     Threads(#[from] std::io::Error),
@@ -208,6 +213,7 @@ pub struct Keeper {
     authority: Authority,
     secrets: Secrets,
     logins: Logins,
+    fingerprints: Fingerprints,
 }
 
 impl fmt::Debug for Keeper {
@@ -229,7 +235,9 @@ impl Keeper {
         let authority = Authority::ensure(&places.authority())?;
         let secrets = Secrets::new(places.credentials(), systemd);
         let inventory = RwLock::new(Arc::new(inventory));
-        Ok(Self { places, load, spent, kept, inventory, authority, secrets, logins: Logins::default() })
+        let fingerprints = Fingerprints::new().map_err(KeeperError::Random)?;
+        let logins = Logins::default();
+        Ok(Self { places, load, spent, kept, inventory, authority, secrets, logins, fingerprints })
     }
 
     /// Answers requests until the channel fails. Several threads may do it on one channel: packets stay whole.
@@ -296,6 +304,9 @@ impl Keeper {
             Ask::Binding(question) => (self.kept.bindings)(question).map(Answer::Binding),
             Ask::MaskKey => {
                 mask_key::ensure(&self.places.authority()).map(|key| Answer::MaskKey(Hidden(key)))
+            }
+            Ask::Sought { resource, agent } => {
+                self.fingerprints.of(&inventory, &self.secrets, &resource, &agent)
             }
             Ask::Vouch(message) => {
                 let secret =

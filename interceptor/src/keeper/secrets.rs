@@ -310,6 +310,12 @@ impl Secrets {
         }
     }
 
+    /// What a helper program said last, as long as it holds.
+    pub(super) fn said(&self, argv: &[String]) -> Option<Secret> {
+        let helpers = self.helpers.lock().unwrap_or_else(PoisonError::into_inner);
+        helpers.get(argv).and_then(|helper| helper.said())
+    }
+
     /// Forgets what helper programs said.
     pub fn forget(&self) {
         self.helpers.lock().unwrap_or_else(PoisonError::into_inner).clear();

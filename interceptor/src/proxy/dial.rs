@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     Held, Login, LoginStep, Protocol,
     inventory::{Reach, Resource, Tls, Upstream},
+    mask::Sought,
     model::{AgentIdentity, Principal, ResourceName},
     protocol::{CancelKey, DecodeError, Greeting, Inspection, Opening, UpstreamTls},
 };
@@ -165,6 +166,11 @@ impl Dialler {
     /// Forgets what was read for the inventory that was in force.
     pub fn forget(&self) {
         self.connectors.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// What is looked for in what `agent` reads at `resource`, behind its log-in there.
+    pub async fn sought(&self, resource: &Resource, agent: &AgentIdentity) -> Result<Sought, DialError> {
+        Ok(self.keeper.sought(resource.name.clone(), agent.name.clone()).await?)
     }
 
     /// Connects, secures and logs in for `agent`, as the `principal` that was judged.

@@ -96,6 +96,7 @@ fn nobody(run: &Arc<Run>) -> Subject {
         protocol: "dns",
         principal: Principal::default(),
         login: None,
+        sought: Arc::default(),
     }
 }
 
@@ -214,6 +215,7 @@ async fn pass(
         protocol: "pass",
         principal: Principal::default(),
         login: None,
+        sought: Arc::default(),
     };
     let Some(name) = resource.or_else(|| "released".parse().ok()) else { return reset(stream) };
     let shown = OpenSession { connection: connection.id, run: run.id, resource: name, since: now_us() };
@@ -239,6 +241,7 @@ async fn unknown(proxy: &Proxy, connection: &Arc<Connection>, why: &str, stream:
         protocol: "",
         principal: Principal::default(),
         login: None,
+        sought: Arc::default(),
     };
     let action = Action {
         phase: Phase::Connect,

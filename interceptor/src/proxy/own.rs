@@ -55,6 +55,7 @@ impl<'a> OwnSession<'a> {
             protocol: protocol.name(),
             principal: principal.clone(),
             login: None,
+            sought: Arc::default(),
         };
         let opening = opening(protocol);
         let opened = proxy.dialler.open(resource, protocol, &run.agent, principal, &opening).await;

@@ -222,7 +222,7 @@ impl Caller<'_> {
                 ledger.ended_whole(number, OutcomeStatus::Unknown, 0, Some(message));
                 return last(&mut client, &decoder.farewell(&denial)).await.map(|()| None);
             }
-            dialled = self.proxy.dialler.open(self.resource, self.protocol, agent, &principal, &opening) => dialled,
+            dialled = self.dial(&labels, &subject, &opening) => dialled,
         };
         match dialled {
             Ok(opened) if opening.then == Inspection::None => {
@@ -259,6 +259,19 @@ impl Caller<'_> {
         }
     }
 
+    /// Logs in upstream, and finds out what is looked for in what comes from there.
+    async fn dial(&self, labels: &Labels, subject: &Subject, opening: &Opening) -> Result<Opened, DialError> {
+        let (dialler, agent) = (&self.proxy.dialler, &self.connection.run.agent);
+        let opened = dialler.open(self.resource, self.protocol, agent, &subject.principal, opening).await?;
+        if !labels.is_empty() {
+            let sought = dialler.sought(self.resource, agent).await?;
+            let sought = self.proxy.gate.sought(self.connection.run.id, &self.resource.name, sought);
+            // Nothing was asked before: it is set once.
+            let _ = subject.sought.set(sought);
+        }
+        Ok(opened)
+    }
+
     /// The log-in session that the process is in, unless what agents are known by stands above it.
     fn login(&self) -> Option<Login> {
         let process = &self.connection.process;
@@ -290,9 +303,10 @@ impl Caller<'_> {
         let Inspected { decoder, client, client_input, opened, gate, subject, registered, told, ledger } =
             *session;
         let legs = Legs { client, client_input, upstream: opened.stream, upstream_input: opened.input };
-        let budget = self.budget(subject, opened.greeting.cancel);
+        let budget = self.budget(subject.clone(), opened.greeting.cancel);
         let relay = Relay { gate, ledger, turn: self.turn, budget };
         let end = relay.run(decoder, legs, told).await;
+        self.proxy.gate.record_found(&subject);
         drop(registered);
         match end {
             End::Closed => {}

@@ -21,6 +21,7 @@ mod crash;
 mod credentials;
 mod dump;
 mod enclosed;
+mod found;
 mod hidden;
 mod launch;
 mod masking;

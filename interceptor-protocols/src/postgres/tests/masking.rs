@@ -1,10 +1,13 @@
 //! Rows, errors and notices of a resource with labels, however the input is cut.
 
 use interceptor_core::mask::{
-    Bindings, Detector, Form, Hiding, Label, LabelSet, Labelled, Labels, Mask, MaskKey, Pattern, Tokens,
+    Bindings, Detector, Fingerprint, Form, Hiding, Label, LabelSet, Labelled, Labels, Mask, MaskKey, Pattern,
+    Sought, Stands, Tokens,
 };
+use interceptor_core::model::RunId;
 
 use super::*;
+use crate::conformance::release as sent;
 
 fn labels() -> Arc<Labels> {
     let label = |name: &str, columns: &[&str], detect: &[Detector], form| Label {
@@ -323,5 +326,83 @@ fn what_fails_at_our_commit_is_told_without_values() {
         let told = String::from_utf8_lossy(&hear(&mut decoder, &answer, 5).client).into_owned();
         assert!(told.contains("23503"), "{told}");
         assert_eq!(told.contains("zoe"), shows, "{told}");
+    }
+}
+
+/// Who may see everything sees no credential, wherever its stream is cut.
+#[test]
+fn a_secret_is_masked_for_whoever_sees_everything() {
+    const SECRET: &str = "vQ7#kd82Lmz!pX04tRw9Hs3c";
+    let key = [3; 32];
+    let fingerprint = Fingerprint::of(SECRET.as_bytes(), &key).expect("a fingerprint");
+    let sought = Arc::new(Sought::new(key.into(), vec![fingerprint]));
+    let mask = || {
+        let hiding = Hiding::new(labels(), LabelSet::NONE, &MaskKey::new([0; 32]));
+        Mask::Of(Arc::new(hiding.with(sought.clone())))
+    };
+    let data = |text: &str| message(b'd', |out| out.put_slice(text.as_bytes()));
+    let begins = message(b'H', |out| out.put_slice(&[0, 0, 1, 0, 0]));
+    let end = [message(b'c', |_| {}), complete("COPY 2"), ready(b'I')].concat();
+    let (before, behind) = SECRET.split_at(9);
+    let came =
+        [&begins[..], &data(&format!("a {before}")), &data(&format!("{behind} b\nsesame\n")), &end].concat();
+    let told_all = [&begins[..], &data("a [secret] b\nsesame\n"), &end].concat();
+    for piece in [1, 5, 1000] {
+        let mut decoder = asking("COPY people (code) TO STDOUT", mask());
+        assert_eq!(told(&mut decoder, &came, piece), told_all, "{piece}");
+        assert!(decoder.is_idle());
+    }
+    let answer = |value: &str| {
+        [described(&[(100, 2)]), row(&[Some(value)]), complete("SELECT 1"), ready(b'I')].concat()
+    };
+    let mut decoder = asking("SELECT code FROM people", mask());
+    assert_eq!(told(&mut decoder, &answer(&format!("x{SECRET}")), 1000), answer("x[secret]"));
+    let mut decoder = asking("SELECT code FROM people", mask());
+    assert_eq!(told(&mut decoder, &answer("sesame"), 1000), answer("sesame"));
+    assert!(sought.take_found() >= 4 && sought.take_found() == 0);
+}
+
+/// What is judged has the token, what is sent has the value, and nothing that is printed has that.
+#[test]
+fn a_token_is_replaced_where_it_is_sent_alone() {
+    let label = Label {
+        name: "code".to_owned(),
+        columns: vec![Pattern::parse("public.people.code").expect("a pattern")],
+        detect: Vec::new(),
+        form: Form::Token,
+    };
+    let labels = Arc::new(Labels::new("orders", vec![label]).expect("labels"));
+    let tokens = || MaskKey::new([9; 32]).tokens(&labels, RunId::from_random(7));
+    let token = tokens().give(0, Stands { relation: 100, column: 2 }, "it's \\sesame").expect("a token");
+    let held = |text: &str| {
+        let bindings = Arc::new(Bindings::known(Vec::new(), Vec::new()));
+        let labelled = Labelled { labels: labels.clone(), bindings };
+        let mut decoder = PostgresDecoder::new(still(), labelled, tokens());
+        let greeting = Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None };
+        let _ = decoder.opened(&greeting, &CancelKey { process: 1, secret: Bytes::from_static(b"four") });
+        let Step::Enquire(look) = client(&mut decoder, &query(text)) else { panic!("its names are looked up") };
+        decoder.sent(look.number(), Mask::Nothing);
+        let _ = upstream(&mut decoder, &catalogue());
+        asked(&mut decoder, b"")
+    };
+    let filters = |held: &Held| held.actions()[0].facts.effects.iter().any(|e| e.verb == Verb::LabelFilter);
+    let text = format!("SELECT id FROM people WHERE code = '{token}' /* x */;");
+    let one = held(&text);
+    assert!(!filters(&one) && one.actions()[0].facts.has_tokens());
+    assert!(one.actions()[0].text.contains(&token));
+    assert_eq!(one.digest(), Held::new(0, Vec::new(), Bytes::copy_from_slice(&query(&text))).digest(), "it is judged as it came");
+    assert!(!format!("{one:?}").contains("sesame"));
+    assert_eq!(
+        &sent(one)[..],
+        &query("SELECT id FROM people WHERE code =  E'it''s \\\\sesame' /* x */;")[..]
+    );
+    for text in [
+        format!("SELECT id FROM people WHERE code = '{token}x'"),
+        format!("SELECT id FROM people WHERE code > '{token}'"),
+        format!("SELECT id, '{token}' FROM people WHERE note = '{token}'"),
+        format!("SELECT id FROM people WHERE code = '{token}'; SELECT id FROM people WHERE code = '{token}'"),
+    ] {
+        let other = held(&text);
+        assert_eq!(&sent(other)[..], &query(&text)[..], "{text}");
     }
 }

@@ -195,6 +195,7 @@ fn event_word(kind: EventKind) -> (&'static str, Tone) {
         EventKind::GlassBroken => ("GLASS", Tone::Bad),
         EventKind::GlassMended | EventKind::GlassReviewed => ("glass", Tone::Notice),
         EventKind::LabelMoved => ("LABEL", Tone::Bad),
+        EventKind::SecretFound => ("SECRET", Tone::Bad),
         EventKind::LabelForgotten => ("label", Tone::Notice),
         EventKind::RunFrozen => ("FROZEN", Tone::Bad),
         EventKind::RunThawed => ("run", Tone::Notice),

@@ -358,6 +358,7 @@ fn is_the_runs_doing(kind: EventKind) -> bool {
         | EventKind::GlassReviewed
         | EventKind::Vouched
         | EventKind::LabelMoved
+        | EventKind::SecretFound
         | EventKind::LabelForgotten
         | EventKind::RunFrozen
         | EventKind::RunThawed
