@@ -108,7 +108,6 @@ pub struct VerdictRecord {
     pub tokens: u32,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it a reference")]
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }

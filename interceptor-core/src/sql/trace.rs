@@ -67,10 +67,10 @@ pub fn trace(statement: &Statement, answer: &Answer, labels: &Labels, facts: &mu
     let lineage = &statement.lineage;
     let all = labels.iter().enumerate().map(|(place, _)| LabelSet::of(place)).collect();
     let known = Known::of(statement, answer, facts, all);
-    let tokens = known.tokens_written(statement, labels);
+    let copies = known.copies(statement, facts, all);
+    let tokens = known.tokens_made(statement, by_token(labels), copies);
     let filters = known.labels(&lineage.filters).or(tokens);
     let compared = known.compared(statement, facts, labels, tokens);
-    let copies = known.copies(statement, facts, all);
     let carried = known.carried(statement, all);
     let mut provenance = Provenance { carried, compared, ..known.provenance(statement) };
     if let Some(columns) = known.masked_copy(statement) {
@@ -341,12 +341,9 @@ impl<'a> Known<'a> {
         copies
     }
 
-    /// The labels masked by tokens of the columns that it writes into: whoever writes a guess there and reads its token
-    /// can tell which rows have the same, as whoever filters can.
-    fn tokens_written(&self, statement: &Statement, labels: &Labels) -> LabelSet {
-        let by_token =
-            |(place, label): (usize, &Label)| (label.form == Form::Token).then(|| LabelSet::of(place));
-        let tokens: LabelSet = labels.iter().enumerate().filter_map(by_token).collect();
+    /// The labels masked by tokens of the columns that it writes into, and of what it copies: whoever has a guess beside what
+    /// is hidden, and reads the tokens of both, can tell which rows have the same, as whoever filters can.
+    fn tokens_made(&self, statement: &Statement, tokens: LabelSet, copies: LabelSet) -> LabelSet {
         let puts = statement.lineage.puts.iter().flat_map(|put| self.columns(put)).map(|(_, column)| column);
         let loaded = |(verb, reference): &(Verb, Reference)| match (verb, reference) {
             (Verb::DataInsert, Reference::Relation(name)) if statement.kind == StatementKind::Copy => {
@@ -358,7 +355,8 @@ impl<'a> Known<'a> {
             Relation::Found { columns, .. } => columns.as_slice(),
             Relation::Missing => &[],
         });
-        puts.chain(loaded).map(|column| column.labels.and(tokens)).collect()
+        let written: LabelSet = puts.chain(loaded).map(|column| column.labels).collect();
+        written.or(copies).and(tokens)
     }
 
     /// Where tokens may stand in it, and what decides besides.
@@ -521,6 +519,12 @@ fn named(statement: &Statement) -> impl Iterator<Item = &Name> {
 fn is_copy_out(statement: &Statement, facts: &StatementFacts) -> bool {
     let writes = facts.effects.iter().any(|effect| effect.verb == Verb::DataInsert);
     statement.kind == StatementKind::Copy && statement.copy.is_none() && !writes
+}
+
+/// Those of `labels` that are masked by tokens.
+fn by_token(labels: &Labels) -> LabelSet {
+    let all = labels.iter().enumerate().filter(|(_, label)| label.form == Form::Token);
+    all.map(|(place, _)| LabelSet::of(place)).collect()
 }
 
 /// Whether what it gives back is not known.

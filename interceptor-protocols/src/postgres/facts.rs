@@ -4,7 +4,7 @@
 use std::sync::{Arc, LazyLock};
 
 use interceptor_core::{
-    mask::{LabelSet, Labels, Provenance},
+    mask::{Compared, LabelSet, Labels, Provenance},
     model::{Action, Effect, StatementFacts, StatementKind, Target, Unknown, Verb},
     sql::{self, Answer, AskedAlready, Question, Readings, SecondOpinion, Statement},
 };
@@ -93,11 +93,11 @@ pub(super) fn running(
         _ => Vec::new(),
     };
     let mut facts = sql::executed(own, Some(inner));
-    if let (Some(own), Some(inner)) = (own_provenance, &facts.provenance)
-        && !(own.carried.is_empty() && on.is_empty())
-    {
+    if let (Some(own), Some(inner)) = (own_provenance, &facts.provenance) {
         let carried = own.carried.iter().chain(&inner.carried).chain(&on).cloned().collect();
-        facts.provenance = Some(Arc::new(Provenance { carried, ..(**inner).clone() }));
+        // What stands in another text is compared there.
+        let compared = Compared::default();
+        facts.provenance = Some(Arc::new(Provenance { carried, compared, ..(**inner).clone() }));
     }
     facts
 }

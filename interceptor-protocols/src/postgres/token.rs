@@ -77,6 +77,10 @@ impl PostgresDecoder {
         let mut replaced = Vec::new();
         for one in each {
             let Operand::Literal(place) = one.with else { continue };
+            // Of this very text.
+            if !statement.lineage.compared.iter().any(|compared| compared.with == one.with) {
+                continue;
+            }
             let Some((range, said)) = sql::literal(own, place) else { continue };
             if let Some(clear) = self.tokens.take(one.label, one.stands, said) {
                 let begin = at.saturating_add(statement.range.start);

@@ -209,6 +209,9 @@ const DECRYPTIONS: &[&str] = &[
     "EXPLAIN ANALYZE SELECT id FROM people WHERE code = :'t1'",
     "PREPARE p AS SELECT id FROM people WHERE code = :'t1'",
     "EXECUTE p",
+    // The twelfth word of either is a string.
+    "PREPARE q(text, text, text, text, text) AS SELECT id, $5 AS said FROM people WHERE code = 'x' OR id = 1",
+    "EXECUTE q ('a', 'b', 'c', 'd', :'t1')",
     "DECLARE c CURSOR WITH HOLD FOR SELECT id FROM people WHERE code = :'t1'",
     "SELECT statement FROM pg_prepared_statements",
     "SELECT statement FROM pg_cursors",
@@ -230,6 +233,19 @@ const DECRYPTIONS: &[&str] = &[
     "SELECT id FROM people WHERE code = left(:'t1', 30)",
     "SELECT id FROM people WHERE code = 'tok_secret_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'",
 ];
+
+/// Whoever may filter learns no more from a token, either.
+#[test]
+fn no_token_is_decrypted_for_whoever_may_filter() {
+    let filters = "@id(\"filters\") permit (principal, action == Action::\"label.filter\", resource is Label in Resource::\"orders\");";
+    let (_bed, mut installation) = stage(&[EVERYTHING, filters]);
+    let text: String = DECRYPTIONS.iter().map(|text| format!("{text};\n")).collect();
+    let finished = psql(&installation, &(text + "SELECT 'the end', 1;\n"));
+    assert!(finished.stdout.contains("the end|1"), "{finished}");
+    is_clean(&finished);
+    nothing_is_recorded(&mut installation);
+    installation.finish();
+}
 
 #[test]
 fn no_token_is_decrypted_elsewhere() {

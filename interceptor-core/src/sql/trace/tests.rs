@@ -444,6 +444,10 @@ fn a_column_masked_by_tokens_is_written_by_whoever_may_filter_by_it() {
             true,
         ),
         ("DELETE FROM customers WHERE id = 1", false),
+        // Guesses that are there already.
+        ("INSERT INTO notes (note) SELECT ssn FROM customers", true),
+        ("CREATE TABLE c AS SELECT ssn FROM customers UNION ALL SELECT 'guess'", true),
+        ("CREATE TABLE c AS SELECT name FROM customers", false),
     ] {
         let (_, filters) = with_tokens_replaced(text);
         assert_eq!(filters.iter().any(|label| label == "ssn"), gated, "{text}: {filters:?}");

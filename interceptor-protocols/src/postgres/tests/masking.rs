@@ -380,7 +380,9 @@ fn a_token_is_replaced_where_it_is_sent_alone() {
         let mut decoder = PostgresDecoder::new(still(), labelled, tokens());
         let greeting = Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None };
         let _ = decoder.opened(&greeting, &CancelKey { process: 1, secret: Bytes::from_static(b"four") });
-        let Step::Enquire(look) = client(&mut decoder, &query(text)) else { panic!("its names are looked up") };
+        let Step::Enquire(look) = client(&mut decoder, &query(text)) else {
+            panic!("its names are looked up")
+        };
         decoder.sent(look.number(), Mask::Nothing);
         let _ = upstream(&mut decoder, &catalogue());
         asked(&mut decoder, b"")
@@ -390,7 +392,11 @@ fn a_token_is_replaced_where_it_is_sent_alone() {
     let one = held(&text);
     assert!(!filters(&one) && one.actions()[0].facts.has_tokens());
     assert!(one.actions()[0].text.contains(&token));
-    assert_eq!(one.digest(), Held::new(0, Vec::new(), Bytes::copy_from_slice(&query(&text))).digest(), "it is judged as it came");
+    assert_eq!(
+        one.digest(),
+        Held::new(0, Vec::new(), Bytes::copy_from_slice(&query(&text))).digest(),
+        "it is judged as it came"
+    );
     assert!(!format!("{one:?}").contains("sesame"));
     assert_eq!(
         &sent(one)[..],
