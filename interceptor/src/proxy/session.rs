@@ -183,7 +183,6 @@ impl Caller<'_> {
         client_input: BytesMut,
         opening: Opening,
     ) -> Result<Option<Box<Inspected>>, StartError> {
-        let agent = &self.connection.run.agent;
         let principal = self.principal(&opening.claimed);
         let session = self.session(principal.clone());
         let subject = Arc::new(Subject { login: self.login(), ..Subject::of_session(&session) });
