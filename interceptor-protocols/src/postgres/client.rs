@@ -345,6 +345,7 @@ impl PostgresDecoder {
             }
             Err(why) => {
                 let values = bind.values(&prepared.types);
+                let frame = Frame::failing(frame, &What::Bind, why);
                 Ok(self.ask_unknown(What::Bind, Phase::Execute, &prepared.reading.text, values, why, frame))
             }
         }
@@ -429,9 +430,11 @@ impl PostgresDecoder {
         let undecided = self.turns.undecided();
         let mut actions =
             action::actions(Phase::Execute, &reading.text, items, &basis, &binds, undecided, &self.labels);
+        let mut moved = None;
         if let (None, [action]) = (&why, actions.as_mut_slice()) {
             self.tell(items, &basis, std::slice::from_ref(action));
-            why = self.still_replaced(action, &replaced).err().map(str::to_owned);
+            moved = self.still_replaced(action, &replaced).err();
+            why = moved.map(str::to_owned);
         }
         if let Some(why) = why {
             let what = What::Execute {
@@ -443,6 +446,10 @@ impl PostgresDecoder {
                 behind,
             };
             drop(expansion);
+            let frame = match moved {
+                Some(why) => Frame::failing(frame, &what, why),
+                None => frame.into(),
+            };
             return Ok(self.ask_unknown(what, Phase::Execute, &reading.text, binds, &why, frame));
         }
         let turn = turn::of_all(items, &actions, undecided);
@@ -504,7 +511,7 @@ impl PostgresDecoder {
         text: &str,
         binds: Vec<BindValue>,
         why: &str,
-        frame: Bytes,
+        frame: impl Into<Frame>,
     ) -> Step {
         self.ask(what, action::unknown(phase, text, binds, why), frame, (Turn::Catalogue, false))
     }

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 use super::{
     action::{self, Basis, Prepared},
+    asked::What,
     bind::Bind,
     decode::PostgresDecoder,
     frame::Writer,
@@ -38,6 +39,14 @@ pub(super) struct Frame {
 impl From<Bytes> for Frame {
     fn from(came: Bytes) -> Self {
         Self { came, sent: None }
+    }
+}
+
+impl Frame {
+    /// One of which nothing may be carried out, whatever is said of it: even where rules are not carried out, no token is
+    /// compared with anything else.
+    pub(super) fn failing(came: Bytes, what: &What, why: &str) -> Self {
+        Self { came, sent: Some(Clear::new(Zeroizing::new(what.failing(why).to_vec()))) }
     }
 }
 
