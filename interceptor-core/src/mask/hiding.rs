@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
-use super::{Detectors, Form, Label, LabelSet, Labels, Provenance};
+use super::{Detectors, Form, Label, LabelSet, Labels, Path, Provenance};
 use crate::model::{MaskLayer, MaskRecord};
 
 /// The key that digests are made with. Its `Debug` prints none of it.
@@ -107,6 +107,20 @@ impl Hiding {
         let strongest = all.filter(fits).min_by_key(|place| self.form(*place));
         // All labels are more than there are.
         strongest.or((!hidden.is_empty()).then_some(usize::MAX))
+    }
+
+    /// The same labels, where each hidden one of them is borne only at places of a document, and one is.
+    pub fn in_parts(&self, labels: LabelSet) -> Option<LabelSet> {
+        let hidden = self.hidden.and(labels);
+        (!hidden.is_empty() && labels.is_in_parts(hidden)).then_some(labels)
+    }
+
+    /// The places in a document with these labels that are hidden, each with its label's place.
+    pub fn parts(&self, labels: LabelSet) -> impl Iterator<Item = (usize, &Path)> {
+        labels
+            .parts()
+            .filter_map(|part| self.labels.part(part))
+            .filter(|(label, _)| self.hidden.contains(LabelSet::of(*label)))
     }
 
     /// How the label at `place` hides.

@@ -10,6 +10,7 @@ mod fake;
 mod form;
 mod hiding;
 pub(crate) mod labels;
+mod path;
 mod provenance;
 mod set;
 
@@ -21,5 +22,6 @@ pub use detect::{Detector, Detectors};
 pub use form::Form;
 pub use hiding::{Hiding, Mask, MaskKey};
 pub use labels::{Label, Labelled, Labels, Pattern};
+pub use path::{Along, Path};
 pub use provenance::{Carried, Destination, Outputs, Provenance};
 pub use set::LabelSet;

@@ -41,6 +41,7 @@ mod names;
 mod outcome;
 mod own;
 mod part;
+mod places;
 mod queue;
 mod refuse;
 mod restore;

@@ -4,10 +4,11 @@
 //! taken for hidden.
 
 use bytes::Bytes;
-use interceptor_core::mask::Hiding;
+use interceptor_core::mask::{Hiding, LabelSet};
 
 use super::{
     frame::{Fields, Malformed},
+    places,
     within::{self, Element},
 };
 
@@ -147,6 +148,26 @@ fn document(text: &[u8], hiding: &Hiding) -> Found {
         Ok(None) if !hiding.finds(text) => Found::Nothing,
         // What stands in several parts of it, or cannot be read.
         Ok(None) | Err(Malformed) => Found::Hidden,
+    }
+}
+
+/// Whether a type's values are documents, or may be.
+pub(super) fn is_document(kind: u32) -> bool {
+    JSON.contains(&kind) || is_text(kind)
+}
+
+/// A document, of which hidden labels of `labels` are borne at places; nothing where it is none.
+pub(super) fn cover_places(value: &[u8], labels: LabelSet, hiding: &Hiding) -> Option<Vec<u8>> {
+    /// What stands before a document in binary.
+    const VERSION: u8 = 1;
+    let text = value.strip_prefix(&[VERSION]).unwrap_or(value);
+    let head = value.get(..value.len() - text.len())?;
+    let covered = places::cover(text, labels, hiding).ok()?;
+    let covered = covered.as_deref().unwrap_or(text);
+    match if hiding.looks() { document(covered, hiding) } else { Found::Nothing } {
+        Found::Nothing => Some([head, covered].concat()),
+        Found::Covered(clean) => Some([head, &clean].concat()),
+        Found::Hidden => None,
     }
 }
 

@@ -81,6 +81,8 @@ pub(super) enum Cover {
     Look(u32, bool),
     /// It is NULL.
     Null,
+    /// It is a document, in which these labels are borne at places.
+    Within(LabelSet),
     /// The label at this place says what stands for it: it is a text.
     By(usize),
     /// The same of each element: it is an array of texts, and this says whether it is binary.
@@ -235,6 +237,11 @@ fn plan(
                 Some([all]) => *all,
                 Some(each) => each.get(place).copied().unwrap_or(1),
             };
+            let is_plain = field.relation != 0 && field.column > 0;
+            let parts = hiding.in_parts(labels).filter(|_| is_plain && value::is_document(field.kind));
+            if let Some(parts) = parts {
+                return Cover::Within(parts);
+            }
             match hiding.by(labels) {
                 Some(label) if field.relation != 0 && field.column != 0 && value::is_text(field.kind) => {
                     if hiding.form(label) == Form::Null {
@@ -300,7 +307,8 @@ pub(super) fn row(
 /// Whether the DataRow with that body is shown as it is: nothing in it is hidden.
 pub(super) fn is_shown(body: &[u8], plan: &Plan, hiding: Option<&Hiding>) -> bool {
     let (Plan::Each(covers), Some(hiding)) = (plan, hiding) else { return matches!(plan, Plan::Open) };
-    if covers.iter().any(|cover| matches!(cover, Cover::Null | Cover::By(_) | Cover::ByElement(..))) {
+    let hides = |cover: &Cover| !matches!(cover, Cover::Show | Cover::Look(..));
+    if covers.iter().any(hides) {
         return false;
     }
     let shows = || -> Result<bool, Malformed> {
@@ -314,7 +322,7 @@ pub(super) fn is_shown(body: &[u8], plan: &Plan, hiding: Option<&Hiding>) -> boo
                 (Some(value), Cover::Look(kind, binary)) => {
                     matches!(value::look(value, *kind, *binary, hiding), Found::Nothing)
                 }
-                (Some(_), Cover::Null | Cover::By(_) | Cover::ByElement(..)) => false,
+                (Some(_), Cover::Null | Cover::By(_) | Cover::ByElement(..) | Cover::Within(_)) => false,
             };
             if !shown {
                 return Ok(false);
@@ -374,6 +382,7 @@ fn covered(value: &[u8], cover: Cover, hiding: &Hiding) -> Now {
                 None => Now::Null,
             }
         }
+        Cover::Within(labels) => value::cover_places(value, labels, hiding).map_or(Now::Null, Now::Text),
         Cover::ByElement(label, binary) => match value::cover_elements(value, binary, label, hiding) {
             Some(array) => Now::Text(array),
             None => Now::Null,
