@@ -89,9 +89,21 @@ impl Hiding {
         };
         let each = self.labels.iter().enumerate();
         each.filter_map(|(place, label)| {
-            Some(MaskRecord { label: label.name.clone(), by: layer(place, label)? })
+            let by = layer(place, label)?;
+            let at = if by == MaskLayer::Column { self.places(place, provenance) } else { Vec::new() };
+            Some(MaskRecord { label: label.name.clone(), by, at })
         })
         .collect()
+    }
+
+    /// The places in documents where the label at `place` is borne; none where it is by a whole column.
+    fn places(&self, place: usize, provenance: &Provenance) -> Vec<String> {
+        let borne: LabelSet = provenance.origins.values().flatten().map(|(_, labels)| *labels).collect();
+        if !borne.is_in_parts(LabelSet::of(place)) {
+            return Vec::new();
+        }
+        let parts = self.parts(borne).filter(|(label, _)| *label == place);
+        parts.map(|(_, path)| path.to_string()).collect()
     }
 
     /// Whether any of these is hidden.

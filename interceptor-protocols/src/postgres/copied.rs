@@ -10,6 +10,7 @@ use interceptor_core::{
 };
 
 use super::{
+    binary,
     frame::{Malformed, put_value},
     value::{self, Found},
     veil::MAX_ROW,
@@ -210,7 +211,7 @@ impl Copied {
             let value = rest.split_to(length);
             let cover = self.covers.get(place).filter(|_| known).copied().unwrap_or(Cover::Null);
             match (cover, hiding) {
-                (Cover::Look, Some(hiding)) if !value::hides_untyped(&value, hiding) => {
+                (Cover::Look, Some(hiding)) if !binary::hides_untyped(&value, hiding) => {
                     put_value(out, Some(&value));
                 }
                 (Cover::Within(labels), Some(hiding)) => {

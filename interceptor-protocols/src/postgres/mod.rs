@@ -18,6 +18,7 @@ use interceptor_core::{
 mod action;
 mod ask;
 mod asked;
+mod binary;
 mod bind;
 mod circumstances;
 mod client;
@@ -38,6 +39,7 @@ mod login;
 mod lookup;
 mod meter;
 mod names;
+mod numerals;
 mod outcome;
 mod own;
 mod part;

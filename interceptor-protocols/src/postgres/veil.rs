@@ -267,9 +267,10 @@ fn plan(
     if covers.iter().all(|cover| *cover == Cover::Show) { Plan::Open } else { Plan::Each(covers) }
 }
 
-/// Adds the DataRow with that body to `out` as `plan` says.
+/// Adds the DataRow with that body to `out` as `plan` says; values before `shown` are known to be shown as they are.
 pub(super) fn row(
     body: &[u8],
+    shown: usize,
     plan: &Plan,
     hiding: Option<&Hiding>,
     out: &mut BytesMut,
@@ -285,6 +286,7 @@ pub(super) fn row(
     out.put_u16(u16::try_from(count).map_err(|_| Malformed)?);
     for place in 0..count {
         match (values.next()?, &covers) {
+            (Some(value), Some(_)) if place < shown => put_value(out, Some(value)),
             (Some(value), Some((covers, hiding))) => {
                 let cover = covers.get(place).copied().unwrap_or(Cover::Null);
                 match covered(value, cover, hiding) {
@@ -304,33 +306,30 @@ pub(super) fn row(
     Ok(())
 }
 
-/// Whether the DataRow with that body is shown as it is: nothing in it is hidden.
-pub(super) fn is_shown(body: &[u8], plan: &Plan, hiding: Option<&Hiding>) -> bool {
-    let (Plan::Each(covers), Some(hiding)) = (plan, hiding) else { return matches!(plan, Plan::Open) };
-    let hides = |cover: &Cover| !matches!(cover, Cover::Show | Cover::Look(..));
-    if covers.iter().any(hides) {
-        return false;
+/// The place of the first value of the DataRow with that body that is not known to be shown as it is; none where all
+/// are.
+pub(super) fn first_hidden(body: &[u8], plan: &Plan, hiding: Option<&Hiding>) -> Option<usize> {
+    let (Plan::Each(covers), Some(hiding)) = (plan, hiding) else {
+        return (!matches!(plan, Plan::Open)).then_some(0);
+    };
+    if !covers.iter().all(|cover| matches!(cover, Cover::Show | Cover::Look(..))) {
+        return Some(0);
     }
-    let shows = || -> Result<bool, Malformed> {
+    let first = || -> Result<Option<usize>, Malformed> {
         let (count, mut values) = values(body)?;
         if covers.len() != count {
-            return Ok(false);
+            return Ok(Some(0));
         }
-        for cover in covers {
-            let shown = match (values.next()?, cover) {
-                (None, _) | (_, Cover::Show) => true,
-                (Some(value), Cover::Look(kind, binary)) => {
-                    matches!(value::look(value, *kind, *binary, hiding), Found::Nothing)
-                }
-                (Some(_), Cover::Null | Cover::By(_) | Cover::ByElement(..) | Cover::Within(_)) => false,
-            };
-            if !shown {
-                return Ok(false);
+        for (place, cover) in covers.iter().enumerate() {
+            if let (Some(value), Cover::Look(kind, binary)) = (values.next()?, cover)
+                && value::look(value, *kind, *binary, hiding) != Found::Nothing
+            {
+                return Ok(Some(place));
             }
         }
-        values.end().map(|()| true)
+        values.end().map(|()| None)
     };
-    shows().unwrap_or(false)
+    first().unwrap_or(Some(0))
 }
 
 /// The values of a DataRow: how many, and each.

@@ -392,11 +392,14 @@ fn why(printer: &Printer, verdict: &VerdictRecord) -> Result<(), Failure> {
 /// What was hidden in the answer, and what would show it.
 pub(super) fn masked(printer: &Printer, request: &RequestRecord) -> Result<(), Failure> {
     let resource = request.resource.as_ref().map_or("", |name| name.as_str());
-    for MaskRecord { label, by } in &request.verdict.masked {
+    for MaskRecord { label, by, at } in &request.verdict.masked {
         let how = match by {
-            MaskLayer::Column => "columns that carry it come into the statement",
-            MaskLayer::Unknown => "what comes into the statement is not known",
-            MaskLayer::Value => "values that look like it, wherever they stand",
+            MaskLayer::Column if at.is_empty() => "columns that carry it come into the statement".to_owned(),
+            MaskLayer::Column => {
+                format!("columns that carry it at {} come into the statement", at.join(", "))
+            }
+            MaskLayer::Unknown => "what comes into the statement is not known".to_owned(),
+            MaskLayer::Value => "values that look like it, wherever they stand".to_owned(),
         };
         printer.field("masked", &format!("{label}: {how}"))?;
         let agent = &request.agent.name;
