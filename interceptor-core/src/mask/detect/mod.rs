@@ -1,8 +1,9 @@
 //! Values that tell by themselves what they are, wherever they stand.
 //!
-//! The road: the sieve (`sieve.rs`) tells of most short texts that they are clean; of all others a glance (`glance.rs`) tells what could be in a text at all; one automaton finds the signs and words that
-//! values are known by (`anchored.rs`), one walk the groups of digits (`numbers.rs`, `person.rs`), and what they find is
-//! checked before it is a hit. One level of base64 and of hexadecimal is looked into (`encoded.rs`).
+//! The road: the sieve (`sieve.rs`) tells of most texts that they are clean. Of all others a glance (`glance.rs`) tells
+//! what could be in them at all; one automaton finds the signs and words that values are known by (`anchored.rs`), one walk
+//! the groups of digits (`numbers.rs`, `person.rs`), and what they find is checked before it is a hit. One level of base64
+//! and of hexadecimal is looked into (`encoded.rs`).
 //!
 //! Promise: time is linear in the text, whatever it is.
 
