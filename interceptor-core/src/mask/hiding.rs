@@ -230,4 +230,22 @@ mod tests {
         assert!(hiding.by(LabelSet::ALL).is_some() && hiding.by(LabelSet::NONE).is_none());
         assert_eq!(hiding.words("mail a@example.com"), "mail [mail]");
     }
+
+    #[test]
+    fn a_record_names_the_places_where_no_whole_column_bears_a_label() {
+        let labels =
+            labels("[label.ssn]\ncolumns = [\"*.*.doc -> $.person.ssn\", \"*.*.ssn\"]\nmask = \"null\"\n");
+        let [part, whole] = ["doc", "ssn"].map(|column| labels.of_column("public", "t", column));
+        let hiding = Hiding::new(labels, LabelSet::ALL, &MaskKey::new([0; 32]));
+        assert!(hiding.in_parts(part).is_some() && hiding.in_parts(part.or(whole)).is_none());
+        assert!(hiding.in_parts(LabelSet::ALL).is_none() && hiding.in_parts(LabelSet::NONE).is_none());
+        let at = |columns: &[LabelSet]| {
+            let origins = (1..).zip(columns.iter().copied()).collect();
+            let touched = columns.iter().map(|labels| labels.as_whole()).collect();
+            let provenance = Provenance { origins: [(7, origins)].into(), touched, ..Provenance::clean() };
+            hiding.in_answer_of(&provenance).first().map(|record| record.at.clone())
+        };
+        assert_eq!(at(&[part]), Some(vec!["$.person.ssn".to_owned()]));
+        assert_eq!(at(&[part, whole]), Some(Vec::new()));
+    }
 }
