@@ -98,7 +98,10 @@ fn label(reader: &mut Reader<'_>, item: Item<'_>, inventory: &Inventory) -> Opti
             Some(pattern) => columns.push(pattern),
             None => reader.fault(
                 entry.span().start,
-                format!("`{}` is not SCHEMA.RELATION.COLUMN; each part may have `*`", entry.get_ref()),
+                format!(
+                    "`{}` is not SCHEMA.RELATION.COLUMN, nor SCHEMA.RELATION.COLUMN -> $.PATH; each name before `->` may have `*`",
+                    entry.get_ref()
+                ),
             ),
         }
     }
@@ -138,6 +141,10 @@ fn word<T: Copy>(
 fn contradictions(reader: &mut Reader<'_>, resource: &ResourceName, own: &[&Read]) {
     if own.len() >= LabelSet::CAPACITY {
         reader.whole(format!("more than {} labels for `{resource}`", LabelSet::CAPACITY - 1));
+    }
+    let paths = own.iter().flat_map(|read| &read.label.columns).filter(|pattern| pattern.path().is_some());
+    if paths.count() > LabelSet::PARTS {
+        reader.whole(format!("more than {} places in documents for `{resource}`", LabelSet::PARTS));
     }
     for (place, one) in own.iter().enumerate() {
         for other in own.iter().skip(place + 1).filter(|other| other.label.form != one.label.form) {

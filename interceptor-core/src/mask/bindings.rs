@@ -541,11 +541,14 @@ fn called(database: &str, seen: &Seen<'_>, column: &str) -> Called {
 /// What a binding stands for by the labels that there are now.
 fn active(labels: &Labels, binding: &Binding) -> Option<LabelSet> {
     let (place, label) = labels.iter().enumerate().find(|(_, label)| label.name == binding.label)?;
-    let holds = match &binding.cause {
-        Cause::Pattern(pattern) => label.columns.iter().any(|one| one.to_string() == *pattern),
-        Cause::Copied(_) => true,
-    };
-    holds.then(|| LabelSet::of(place))
+    match &binding.cause {
+        Cause::Pattern(pattern) => {
+            let standing = label.columns.iter().find(|one| one.to_string() == *pattern)?;
+            Some(labels.of_pattern(place, standing))
+        }
+        // Where in a document it went nobody follows.
+        Cause::Copied(_) => Some(LabelSet::of(place)),
+    }
 }
 
 /// Whether relations in that schema end with their session.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
-use super::{Detectors, Form, Label, LabelSet, Labels, Provenance, Sought, Tokens};
+use super::{Detectors, Form, Label, LabelSet, Labels, Path, Provenance, Sought, Tokens};
 use crate::model::{MaskLayer, MaskRecord, RunId};
 
 /// The key that digests are made with. Its `Debug` prints none of it.
@@ -107,9 +107,21 @@ impl Hiding {
         };
         let each = self.labels.iter().enumerate();
         each.filter_map(|(place, label)| {
-            Some(MaskRecord { label: label.name.clone(), by: layer(place, label)? })
+            let by = layer(place, label)?;
+            let at = if by == MaskLayer::Column { self.places(place, provenance) } else { Vec::new() };
+            Some(MaskRecord { label: label.name.clone(), by, at })
         })
         .collect()
+    }
+
+    /// The places in documents where the label at `place` is borne; none where it is by a whole column.
+    fn places(&self, place: usize, provenance: &Provenance) -> Vec<String> {
+        let borne: LabelSet = provenance.origins.values().flatten().map(|(_, labels)| *labels).collect();
+        if !borne.is_in_parts(LabelSet::of(place)) {
+            return Vec::new();
+        }
+        let parts = self.parts(borne).filter(|(label, _)| *label == place);
+        parts.map(|(_, path)| path.to_string()).collect()
     }
 
     /// Whether any of these is hidden.
@@ -125,6 +137,20 @@ impl Hiding {
         let strongest = all.filter(fits).min_by_key(|place| self.form(*place));
         // All labels are more than there are.
         strongest.or((!hidden.is_empty()).then_some(usize::MAX))
+    }
+
+    /// The same labels, where each hidden one of them is borne only at places of a document, and one is.
+    pub fn in_parts(&self, labels: LabelSet) -> Option<LabelSet> {
+        let hidden = self.hidden.and(labels);
+        (!hidden.is_empty() && labels.is_in_parts(hidden)).then_some(labels)
+    }
+
+    /// The places in a document with these labels that are hidden, each with its label's place.
+    pub fn parts(&self, labels: LabelSet) -> impl Iterator<Item = (usize, &Path)> {
+        labels
+            .parts()
+            .filter_map(|part| self.labels.part(part))
+            .filter(|(label, _)| self.hidden.contains(LabelSet::of(*label)))
     }
 
     /// How the label at `place` hides.
@@ -227,5 +253,23 @@ mod tests {
         assert_eq!(hiding.by(mail.or(ssn)), Some(1), "the stronger form holds");
         assert!(hiding.by(LabelSet::ALL).is_some() && hiding.by(LabelSet::NONE).is_none());
         assert_eq!(hiding.words("mail a@example.com"), "mail [mail]");
+    }
+
+    #[test]
+    fn a_record_names_the_places_where_no_whole_column_bears_a_label() {
+        let labels =
+            labels("[label.ssn]\ncolumns = [\"*.*.doc -> $.person.ssn\", \"*.*.ssn\"]\nmask = \"null\"\n");
+        let [part, whole] = ["doc", "ssn"].map(|column| labels.of_column("public", "t", column));
+        let hiding = Hiding::new(labels, LabelSet::ALL, &MaskKey::new([0; 32]));
+        assert!(hiding.in_parts(part).is_some() && hiding.in_parts(part.or(whole)).is_none());
+        assert!(hiding.in_parts(LabelSet::ALL).is_none() && hiding.in_parts(LabelSet::NONE).is_none());
+        let at = |columns: &[LabelSet]| {
+            let origins = (1..).zip(columns.iter().copied()).collect();
+            let touched = columns.iter().map(|labels| labels.as_whole()).collect();
+            let provenance = Provenance { origins: [(7, origins)].into(), touched, ..Provenance::clean() };
+            hiding.in_answer_of(&provenance).first().map(|record| record.at.clone())
+        };
+        assert_eq!(at(&[part]), Some(vec!["$.person.ssn".to_owned()]));
+        assert_eq!(at(&[part, whole]), Some(Vec::new()));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use super::{Bindings, Detector, Detectors, Form, LabelSet};
+use super::{Bindings, Detector, Detectors, Form, LabelSet, Path};
 use crate::model::{Action, Phase};
 
 /// One label of a resource.
@@ -18,27 +18,43 @@ pub struct Label {
     pub form: Form,
 }
 
-/// Columns, by schema, relation and column; `*` stands for any run of characters.
+/// Columns, by schema, relation and column; `*` stands for any run of characters. Or places in the documents in them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Pattern([String; 3]);
+pub struct Pattern {
+    names: [String; 3],
+    path: Option<Path>,
+}
+
+/// What stands between a column and a place in it.
+const INTO: &str = " -> ";
 
 impl Pattern {
-    /// Reads `SCHEMA.RELATION.COLUMN`, each as the catalogue spells it.
+    /// Reads `SCHEMA.RELATION.COLUMN`, each as the catalogue spells it, or `SCHEMA.RELATION.COLUMN -> PATH`.
     pub fn parse(text: &str) -> Option<Self> {
-        let parts: Vec<&str> = text.split('.').collect();
+        let (columns, path) = match text.split_once(INTO) {
+            Some((columns, path)) => (columns, Some(Path::parse(path)?)),
+            None => (text, None),
+        };
+        let parts: Vec<&str> = columns.split('.').collect();
         let [schema, relation, column] = parts.as_slice() else { return None };
-        let parts = [*schema, *relation, *column];
-        parts.iter().all(|part| !part.is_empty()).then(|| Self(parts.map(str::to_owned)))
+        let names = [*schema, *relation, *column];
+        names.iter().all(|part| !part.is_empty()).then(|| Self { names: names.map(str::to_owned), path })
+    }
+
+    /// Where in a document it is, if it does not mean all of a column.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_ref()
     }
 
     fn fits(&self, names: [&str; 3]) -> bool {
-        self.0.iter().zip(names).all(|(pattern, name)| matches(pattern, name))
+        self.names.iter().zip(names).all(|(pattern, name)| matches(pattern, name))
     }
 }
 
 impl std::fmt::Display for Pattern {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0.join("."))
+        f.write_str(&self.names.join("."))?;
+        self.path.as_ref().map_or(Ok(()), |path| write!(f, "{INTO}{path}"))
     }
 }
 
@@ -88,6 +104,8 @@ const OF_THE_SERVER: [&str; 24] = [
 pub struct Labels {
     resource: String,
     labels: Vec<Label>,
+    /// The places in documents that they name, each with its label's place.
+    parts: Vec<(usize, Path)>,
     detectors: Detectors,
     /// Every detector, where a mask is made by a value's kind.
     kinds: Detectors,
@@ -118,13 +136,21 @@ impl Labels {
         let by_kind = labels.iter().any(|label| label.form == Form::Fake);
         let every = Detector::WORDS.map(|(_, detector)| detector);
         let kinds = if by_kind { Detectors::new(&every)? } else { Detectors::none() };
-        Ok(Self { resource: resource.to_owned(), labels, detectors: Detectors::new(&wanted)?, kinds })
+        let mut parts: Vec<(usize, Path)> = Vec::new();
+        for (place, label) in labels.iter().enumerate() {
+            for path in label.columns.iter().filter_map(Pattern::path) {
+                if !parts.contains(&(place, path.clone())) {
+                    parts.push((place, path.clone()));
+                }
+            }
+        }
+        Ok(Self { resource: resource.to_owned(), labels, parts, detectors: Detectors::new(&wanted)?, kinds })
     }
 
     /// None, of `resource`.
     pub fn none(resource: &str) -> Self {
         let [detectors, kinds] = [(); 2].map(|()| Detectors::none());
-        Self { resource: resource.to_owned(), labels: Vec::new(), detectors, kinds }
+        Self { resource: resource.to_owned(), labels: Vec::new(), parts: Vec::new(), detectors, kinds }
     }
 
     /// The resource's name.
@@ -160,9 +186,28 @@ impl Labels {
     /// The labels that a column carries by its own name.
     pub fn of_column(&self, schema: &str, relation: &str, column: &str) -> LabelSet {
         let names = [schema, relation, column];
-        let carried =
-            self.labels.iter().enumerate().filter(|(_, label)| label.columns.iter().any(|p| p.fits(names)));
-        carried.map(|(place, _)| LabelSet::of(place)).collect()
+        let each = self.labels.iter().enumerate().flat_map(|(place, label)| {
+            let fitting = label.columns.iter().filter(|pattern| pattern.fits(names));
+            fitting.map(move |pattern| self.of_pattern(place, pattern))
+        });
+        each.collect()
+    }
+
+    /// What a column bears that a pattern of the label at `place` fits.
+    pub(super) fn of_pattern(&self, place: usize, pattern: &Pattern) -> LabelSet {
+        let Some(path) = pattern.path() else { return LabelSet::of(place) };
+        let is_it = |(label, other): &(usize, Path)| *label == place && other == path;
+        self.parts.iter().position(is_it).map_or(LabelSet::of(place), |part| LabelSet::of_part(place, part))
+    }
+
+    /// How many places in documents they name.
+    pub fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// The place in documents with that number, and the place of its label.
+    pub fn part(&self, number: usize) -> Option<(usize, &Path)> {
+        self.parts.get(number).map(|(label, path)| (*label, path))
     }
 
     /// The place of the one with that name.

@@ -119,6 +119,9 @@ pub struct MaskRecord {
     pub label: String,
     /// How what carries it is known.
     pub by: MaskLayer,
+    /// The places in documents that bear it, where no column that comes into the statement bears it as a whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub at: Vec<String>,
 }
 
 /// How it is known that a value carries a label.

@@ -132,7 +132,8 @@ impl<'a> Known<'a> {
         let mut names: BTreeMap<&str, LabelSet> = BTreeMap::new();
         for column in relations.iter().flat_map(|seen| seen.columns) {
             let labels = names.entry(&column.name).or_default();
-            *labels = labels.or(column.labels);
+            // What is made of a document is not known to be without what stands in it.
+            *labels = labels.or(column.labels.as_whole());
         }
         let whole = names.values().copied().collect();
         let filled = BTreeMap::new();

@@ -152,7 +152,7 @@ impl Reading<'_> {
         let mut carried = self.named(oid, &column.name);
         for part in &column.made_of {
             let part = if *part == number { LabelSet::ALL } else { self.labels(oid, *part, depth) };
-            carried = carried.or(part);
+            carried = carried.or(part.as_whole());
         }
         if relation.is_view {
             let shown =
@@ -204,7 +204,8 @@ impl Reading<'_> {
         let relations = self.kin.relations.iter();
         let all = relations
             .flat_map(|(oid, relation)| relation.columns.iter().map(|column| self.named(*oid, &column.name)))
-            .collect();
+            .collect::<LabelSet>()
+            .as_whole();
         self.all.set(Some(all));
         all
     }

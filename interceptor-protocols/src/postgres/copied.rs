@@ -10,6 +10,7 @@ use interceptor_core::{
 };
 
 use super::{
+    binary,
     frame::{Malformed, put_value},
     value::{self, Found},
     veil::MAX_ROW,
@@ -38,6 +39,8 @@ enum Cover {
     Look,
     /// They are NULL.
     Null,
+    /// They are documents, in which these labels are borne at places.
+    Within(LabelSet),
     /// The label at this place says what stands for each.
     By(usize),
 }
@@ -59,12 +62,13 @@ impl Copied {
     ) -> Self {
         let cover = |labels: LabelSet| match hiding {
             None => Cover::Null,
-            Some(hiding) => match hiding.by(labels) {
-                None => Cover::Look,
-                Some(label) if writing == CopyWriting::Binary || hiding.form(label) == Form::Null => {
+            Some(hiding) => match (hiding.by(labels), hiding.in_parts(labels)) {
+                (None, _) => Cover::Look,
+                (_, Some(parts)) => Cover::Within(parts),
+                (Some(label), None) if writing == CopyWriting::Binary || hiding.form(label) == Form::Null => {
                     Cover::Null
                 }
-                Some(label) => Cover::By(label),
+                (Some(label), None) => Cover::By(label),
             },
         };
         let labels = |place: usize| match provenance {
@@ -206,11 +210,15 @@ impl Copied {
             }
             let value = rest.split_to(length);
             let cover = self.covers.get(place).filter(|_| known).copied().unwrap_or(Cover::Null);
-            let shows = match (cover, hiding) {
-                (Cover::Look, Some(hiding)) => !value::hides_untyped(&value, hiding),
-                _ => false,
-            };
-            put_value(out, Some(&value).filter(|_| shows).map(|value| &value[..]));
+            match (cover, hiding) {
+                (Cover::Look, Some(hiding)) if !binary::hides_untyped(&value, hiding) => {
+                    put_value(out, Some(&value));
+                }
+                (Cover::Within(labels), Some(hiding)) => {
+                    put_value(out, value::cover_places(&value, labels, hiding).as_deref());
+                }
+                _ => put_value(out, None),
+            }
         }
         Ok(())
     }
@@ -242,6 +250,7 @@ fn shown(value: &Value<'_>, cover: Cover, hiding: Option<&Hiding>) -> Shown {
                 None => Shown::Null,
             }
         }
+        Cover::Within(labels) => value::cover_places(meant, labels, hiding).map_or(Shown::Null, Shown::Text),
         Cover::Look => match value::look_untyped(meant, hiding) {
             Found::Nothing => Shown::Same,
             Found::Covered(text) => Shown::Text(text),

@@ -67,20 +67,26 @@ impl PostgresDecoder {
         }
     }
 
-    /// Whether a row with that body is shown as it is, where rows are looked at.
-    pub(super) fn is_shown(&mut self, tag: u8, body: &[u8]) -> bool {
-        let Some(entry) = self.queue.front().filter(|_| tag == b'D') else { return false };
+    /// The place of the first value in a row with that body that is not shown as it is; none where all are.
+    pub(super) fn first_hidden(&mut self, tag: u8, body: &[u8]) -> Option<usize> {
+        let Some(entry) = self.queue.front().filter(|_| tag == b'D') else { return Some(0) };
         let plan = entry.veil.plan(self.bindings.copies()).clone();
-        veil::is_shown(body, &plan, entry.veil.hiding().flatten().map(|hiding| &**hiding))
+        veil::first_hidden(body, &plan, entry.veil.hiding().flatten().map(|hiding| &**hiding))
     }
 
-    /// Adds a row or copied data with that body to `out`, as the client may see it.
-    pub(super) fn cover(&mut self, body: &[u8], tag: u8, out: &mut BytesMut) -> Result<(), DecodeError> {
+    /// Adds a row or copied data with that body to `out`, as the client may see it; values before `shown` are known to be
+    /// shown as they are.
+    pub(super) fn cover(
+        &mut self,
+        body: &[u8],
+        (tag, shown): (u8, usize),
+        out: &mut BytesMut,
+    ) -> Result<(), DecodeError> {
         let Some(entry) = self.queue.front() else { return Err(malformed(tag)) };
         if tag == b'D' {
             let plan = entry.veil.plan(self.bindings.copies()).clone();
             let hiding = entry.veil.hiding().flatten().map(|hiding| &**hiding);
-            return veil::row(body, &plan, (hiding, &self.tokens), out).map_err(|_| malformed(tag));
+            return veil::row(body, shown, &plan, (hiding, &self.tokens), out).map_err(|_| malformed(tag));
         }
         let hiding = entry.veil.hiding().map(|hiding| hiding.cloned());
         let hiding = hiding.as_ref().map(|hiding| hiding.as_deref());

@@ -153,8 +153,8 @@ impl PostgresDecoder {
         self.may_stream(head)?;
         let beyond = self.is_beyond();
         let frame = input.get(*ready..).and_then(|rest| rest.get(5..head.total)).unwrap_or_default();
-        let shown = !beyond && self.is_shown(head.tag, frame);
-        if shown && covered.is_empty() {
+        let hidden = if beyond { Some(0) } else { self.first_hidden(head.tag, frame) };
+        if hidden.is_none() && covered.is_empty() {
             *ready = ready.saturating_add(head.total);
             return Ok(());
         }
@@ -163,10 +163,12 @@ impl PostgresDecoder {
         covered.extend_from_slice(input.get(..before).unwrap_or_default());
         input.advance(before);
         let frame = input.get(..head.total).unwrap_or_default();
-        if shown {
-            covered.extend_from_slice(frame);
-        } else if !beyond {
-            self.cover(frame.get(5..).unwrap_or_default(), head.tag, covered)?;
+        match hidden {
+            None => covered.extend_from_slice(frame),
+            Some(_) if beyond => {}
+            Some(place) => {
+                self.cover(frame.get(5..).unwrap_or_default(), (head.tag, place), covered)?;
+            }
         }
         input.advance(head.total);
         Ok(())

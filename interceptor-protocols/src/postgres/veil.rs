@@ -81,6 +81,8 @@ pub(super) enum Cover {
     Look(u32, bool),
     /// It is NULL.
     Null,
+    /// It is a document, in which these labels are borne at places.
+    Within(LabelSet),
     /// The label at this place says what stands for it: it is a text.
     By(usize),
     /// The same of each element: it is an array of texts, and this says whether it is binary.
@@ -247,6 +249,11 @@ fn plan(
                 Some([all]) => *all,
                 Some(each) => each.get(place).copied().unwrap_or(1),
             };
+            let is_plain = field.relation != 0 && field.column > 0;
+            let parts = hiding.in_parts(labels).filter(|_| is_plain && value::is_document(field.kind));
+            if let Some(parts) = parts {
+                return Cover::Within(parts);
+            }
             match hiding.by(labels) {
                 Some(label) if field.relation != 0 && field.column != 0 && value::is_text(field.kind) => {
                     let is_table =
@@ -278,9 +285,10 @@ fn plan(
     if covers.iter().all(|cover| *cover == Cover::Show) { Plan::Open } else { Plan::Each(covers) }
 }
 
-/// Adds the DataRow with that body to `out` as `plan` says.
+/// Adds the DataRow with that body to `out` as `plan` says; values before `shown` are known to be shown as they are.
 pub(super) fn row(
     body: &[u8],
+    shown: usize,
     plan: &Plan,
     (hiding, tokens): (Option<&Hiding>, &Tokens),
     out: &mut BytesMut,
@@ -296,6 +304,7 @@ pub(super) fn row(
     out.put_u16(u16::try_from(count).map_err(|_| Malformed)?);
     for place in 0..count {
         match (values.next()?, &covers) {
+            (Some(value), Some(_)) if place < shown => put_value(out, Some(value)),
             (Some(value), Some((covers, hiding))) => {
                 let cover = covers.get(place).copied().unwrap_or(Cover::Null);
                 match covered(value, cover, hiding, tokens) {
@@ -315,32 +324,30 @@ pub(super) fn row(
     Ok(())
 }
 
-/// Whether the DataRow with that body is shown as it is: nothing in it is hidden.
-pub(super) fn is_shown(body: &[u8], plan: &Plan, hiding: Option<&Hiding>) -> bool {
-    let (Plan::Each(covers), Some(hiding)) = (plan, hiding) else { return matches!(plan, Plan::Open) };
+/// The place of the first value of the DataRow with that body that is not known to be shown as it is; none where all
+/// are.
+pub(super) fn first_hidden(body: &[u8], plan: &Plan, hiding: Option<&Hiding>) -> Option<usize> {
+    let (Plan::Each(covers), Some(hiding)) = (plan, hiding) else {
+        return (!matches!(plan, Plan::Open)).then_some(0);
+    };
     if !covers.iter().all(|cover| matches!(cover, Cover::Show | Cover::Look(..))) {
-        return false;
+        return Some(0);
     }
-    let shows = || -> Result<bool, Malformed> {
+    let first = || -> Result<Option<usize>, Malformed> {
         let (count, mut values) = values(body)?;
         if covers.len() != count {
-            return Ok(false);
+            return Ok(Some(0));
         }
-        for cover in covers {
-            let shown = match (values.next()?, cover) {
-                (None, _) | (_, Cover::Show) => true,
-                (Some(value), Cover::Look(kind, binary)) => {
-                    matches!(value::look(value, *kind, *binary, hiding), Found::Nothing)
-                }
-                (Some(_), Cover::Null | Cover::By(_) | Cover::ByElement(..) | Cover::Token(..)) => false,
-            };
-            if !shown {
-                return Ok(false);
+        for (place, cover) in covers.iter().enumerate() {
+            if let (Some(value), Cover::Look(kind, binary)) = (values.next()?, cover)
+                && value::look(value, *kind, *binary, hiding) != Found::Nothing
+            {
+                return Ok(Some(place));
             }
         }
-        values.end().map(|()| true)
+        values.end().map(|()| None)
     };
-    shows().unwrap_or(false)
+    first().unwrap_or(Some(0))
 }
 
 /// The values of a DataRow: how many, and each.
@@ -394,6 +401,7 @@ fn covered(value: &[u8], cover: Cover, hiding: &Hiding, tokens: &Tokens) -> Now 
         Cover::Token(label, stands) => {
             text(&|value| tokens.give(label, stands, value).or_else(|| hiding.cover(label, value)))
         }
+        Cover::Within(labels) => value::cover_places(value, labels, hiding).map_or(Now::Null, Now::Text),
         Cover::ByElement(label, binary) => match value::cover_elements(value, binary, label, hiding) {
             Some(array) => Now::Text(array),
             None => Now::Null,

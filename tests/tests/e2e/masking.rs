@@ -400,7 +400,7 @@ BEGIN; INSERT INTO scratch VALUES (5, 'x'); SELECT body, (SELECT code FROM peopl
 ";
 
 /// Where any of these values is found in `text`, plain or encoded.
-fn leaks(text: &str, values: &[&str]) -> Vec<String> {
+pub(crate) fn leaks(text: &str, values: &[&str]) -> Vec<String> {
     use base64::Engine as _;
     let squeezed: String =
         text.chars().filter(|c| c.is_ascii_alphanumeric()).collect::<String>().to_lowercase();
@@ -438,12 +438,12 @@ fn leaks(text: &str, values: &[&str]) -> Vec<String> {
 }
 
 /// Lines of `text` in which something leaks.
-fn leaking(text: &str, values: &[&str]) -> Vec<String> {
+pub(crate) fn leaking(text: &str, values: &[&str]) -> Vec<String> {
     let lines = text.lines().filter(|line| !leaks(line, values).is_empty());
     lines.map(str::to_owned).chain(leaks(text, values)).collect()
 }
 
-fn driver(installation: &Installation, way: &str, statements: &[&str]) -> Finished {
+pub(crate) fn driver(installation: &Installation, way: &str, statements: &[&str]) -> Finished {
     let script = installation.script("masking.py", include_str!("../clients/masking.py"));
     let python = places::python().display().to_string();
     let words = [python.as_str(), &script, DSN, way];
@@ -452,7 +452,7 @@ fn driver(installation: &Installation, way: &str, statements: &[&str]) -> Finish
 }
 
 #[track_caller]
-fn is_clean(finished: &Finished, values: &[&str]) {
+pub(crate) fn is_clean(finished: &Finished, values: &[&str]) {
     assert!(!finished.timed_out, "{finished}");
     let said = format!("{}\n{}", finished.stdout, finished.stderr);
     assert_eq!(leaking(&said, values), [] as [&str; 0]);

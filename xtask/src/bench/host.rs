@@ -4,8 +4,13 @@ use std::{fs, process::Command};
 
 use serde_json::{Map, Value};
 
-/// Facts of this host and its tools.
-pub(crate) fn facts() -> Map<String, Value> {
+/// How busy this host is, as the kernel says.
+pub(crate) fn load() -> String {
+    fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned()
+}
+
+/// Facts of this host and its tools; `before` is how busy it was when measuring began.
+pub(crate) fn facts(before: &str) -> Map<String, Value> {
     let processors = std::thread::available_parallelism().map_or(0, usize::from);
     let facts = [
         ("kernel", first_line("uname", &["-srm"])),
@@ -15,7 +20,8 @@ pub(crate) fn facts() -> Map<String, Value> {
         ("compiler", first_line("rustc", &["--version"])),
         ("clients", first_line("pgbench", &["--version"])),
         ("commit", first_line("git", &["describe", "--always", "--dirty"])),
-        ("load at the end", fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned()),
+        ("load at the beginning", before.to_owned()),
+        ("load at the end", load()),
     ];
     facts.into_iter().map(|(name, fact)| (name.to_owned(), Value::String(fact))).collect()
 }

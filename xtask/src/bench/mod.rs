@@ -95,25 +95,29 @@ fn measure(arguments: &Arguments) -> Result<Report> {
         build.args(["--bin", program]);
     }
     succeed(&mut build)?;
-    let (word, parts, name) = match arguments.what {
-        Some(What::Masking) => (" masking", vec![masking::PART.to_owned()], "bench-masking.json"),
-        None => ("", arguments.only.clone(), "bench.json"),
+    let (parts, name) = match arguments.what {
+        Some(What::Masking) => (vec![masking::PART.to_owned()], "bench-masking.json"),
+        None => (arguments.only.clone(), "bench.json"),
     };
-    let mut command = format!("cargo xtask bench{word}");
     let mut story = as_root(&target()?.join("release/interceptor-bench"));
     if arguments.full {
         story.arg("--full");
-        command += " --full";
     }
     story.args(&parts);
-    arguments.only.iter().for_each(|part| command += &format!(" --only {part}"));
+    let before = host::load();
     let line = shown(&story);
     let output = story.stderr(Stdio::inherit()).output().with_context(|| line.clone())?;
     ensure!(output.status.success(), "`{line}` failed: {}", output.status);
     let measured = serde_json::from_slice(&output.stdout).context("what was measured")?;
-    let report = Report { command, host: host::facts(), measured };
+    let report = Report { command: command(), host: host::facts(&before), measured };
     let file = target()?.join(name);
     fs::write(&file, serde_json::to_string_pretty(&report)?)?;
     println!("everything that was measured: {}\n", file.display());
     Ok(report)
+}
+
+/// The command line of this program, as it is typed.
+fn command() -> String {
+    let words = std::env::args().skip(1);
+    ["cargo", "xtask"].into_iter().map(str::to_owned).chain(words).collect::<Vec<_>>().join(" ")
 }

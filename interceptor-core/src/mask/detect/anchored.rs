@@ -127,6 +127,11 @@ impl Anchored {
         }))
     }
 
+    /// Whether any anchor stands in it.
+    pub(super) fn touches(&self, text: &[u8]) -> bool {
+        self.automaton.is_match(text)
+    }
+
     pub(super) fn find(&self, text: &[u8], hits: &mut Vec<Hit>) {
         let mut seen = Seen::default();
         let mut behind = 0;

@@ -13,9 +13,9 @@ use super::{
 };
 
 /// How many groups of digits one value has at most.
-const GROUPS: usize = 7;
+pub(super) const GROUPS: usize = 7;
 /// How many digits one value has at most.
-const DIGITS: usize = 19;
+pub(super) const DIGITS: usize = 19;
 /// How many characters stand between two groups at most.
 const GAP: usize = 3;
 

@@ -71,8 +71,9 @@ pub(super) fn worded(text: &[u8], start: usize, digits: usize) -> Option<Range<u
     let fits = match (digits - start, length) {
         (0, 9) => spanish(value, 0),
         (0, 18) => {
-            let digits: Vec<u8> = value.iter().map(|byte| byte.wrapping_sub(b'0')).collect();
-            value.ends_with(b"X") && chinese(digits.get(..17)?, Some(10))
+            let digits = value.strip_suffix(b"X").filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
+            let digits: Vec<u8> = digits.iter().map(|byte| byte - b'0').collect();
+            chinese(&digits, Some(10))
         }
         (0, 6 | 11) => return finnish_at(text, start),
         (1, 9) => singaporean(value) || spanish(value.get(1..)?, u32::from(*value.first()?)),

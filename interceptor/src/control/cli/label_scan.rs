@@ -89,7 +89,7 @@ fn proposals(columns: &[ColumnStatus]) -> BTreeMap<&str, Vec<(String, String)>> 
         let ColumnStatus { schema, relation, column: name, sampled, found, .. } = column;
         let pattern = format!("{schema}.{relation}.{name}");
         // A name with a dot or a star in it cannot be written as a pattern, and stands for others with a star.
-        if Pattern::parse(&pattern).is_none() || pattern.contains('*') {
+        if Pattern::parse(&pattern).is_none_or(|pattern| pattern.path().is_some()) || pattern.contains('*') {
             continue;
         }
         let most = found.iter().max_by_key(|(_, times)| *times);

@@ -400,11 +400,14 @@ pub(super) fn masked(printer: &Printer, request: &RequestRecord) -> Result<(), F
         let count = request.verdict.tokens;
         printer.field("tokens", &format!("{count} in it went to the server as what they stand for"))?;
     }
-    for MaskRecord { label, by } in &request.verdict.masked {
+    for MaskRecord { label, by, at } in &request.verdict.masked {
         let how = match by {
-            MaskLayer::Column => "columns that carry it come into the statement",
-            MaskLayer::Unknown => "what comes into the statement is not known",
-            MaskLayer::Value => "values that look like it, wherever they stand",
+            MaskLayer::Column if at.is_empty() => "columns that carry it come into the statement".to_owned(),
+            MaskLayer::Column => {
+                format!("columns that carry it at {} come into the statement", at.join(", "))
+            }
+            MaskLayer::Unknown => "what comes into the statement is not known".to_owned(),
+            MaskLayer::Value => "values that look like it, wherever they stand".to_owned(),
         };
         printer.field("masked", &format!("{label}: {how}"))?;
         let agent = &request.agent.name;
