@@ -306,6 +306,8 @@ impl Lineage {
             WHERE_CLAUSE | HAVING_CLAUSE | ON_CLAUSE | JOIN_USING_CLAUSE | WINDOW_CLAUSE | LIMIT_CLAUSE
             | OFFSET_CLAUSE | FETCH_CLAUSE | CONFLICT_ON_INDEX | MERGE_CONDITION | FILTER_CLAUSE
             | DISTINCT_ON | TABLESAMPLE_CLAUSE => self.filters.add(&uses(node)),
+            // From then on it does, for whoever reads.
+            CREATE_POLICY | ALTER_POLICY => self.filters.add(&uses(node)),
             GROUP_BY_CLAUSE | ORDER_BY_CLAUSE => self.order(node),
             DISTINCT_CLAUSE => {
                 if let Some(clause) = node.parent() {
