@@ -8,15 +8,14 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
-    mask::Labelled,
     model::{Action, BindValue, Phase, StatementFacts},
     permit::{Held, Waits},
     protocol::{DecodeError, Inspection, Opening, Step},
-    sql::{Answer, Question},
+    sql::Answer,
 };
 
 use super::{
-    action::{self, Basis, Change, Expanded, Prepared, Reading},
+    action::{self, Basis, Change, Prepared, Reading},
     asked::{Asked, What},
     bind::{self, Bind},
     circumstances,
@@ -26,9 +25,8 @@ use super::{
     facts,
     frame::{self, Fields, MAX_BIND, MAX_CALL, MAX_SMALL, MAX_TEXT, Malformed},
     large::LargeBind,
-    lookup,
     names::Found,
-    own::{Ends, Errand, Gate},
+    need::{Age, Need, Wanted},
     part::{Part, Way},
     queue::{Entry, Kind},
     refuse,
@@ -37,23 +35,6 @@ use super::{
     veil::Behind,
     work::{Work, own_name, read, read_large},
 };
-
-/// What judging needs to know.
-struct Wanted {
-    question: Question,
-    /// Whether it needs the catalogue at all.
-    catalogue: bool,
-    /// Whether what is judged takes a snapshot, so that a look-up before it changes nothing.
-    snapshot: bool,
-    /// Whether it is certain what is run.
-    firm: bool,
-}
-
-/// What is needed for judging.
-enum Need {
-    Nothing(Basis),
-    Enquire(Question),
-}
 
 impl PostgresDecoder {
     pub(super) fn client(&mut self, input: &mut BytesMut) -> Result<Step, DecodeError> {
@@ -250,7 +231,7 @@ impl PostgresDecoder {
         let need = if question.is_empty() {
             Need::Nothing(Basis::Answer(Answer::default(), self.moment()))
         } else {
-            self.find(Wanted { question, catalogue: true, snapshot: true, firm: true })
+            self.find(Wanted { question, catalogue: true, snapshot: true, firm: true, age: Age::Any })
         };
         let (facts, binds) = match need {
             Need::Enquire(question) => return self.enquire(question, Work::Function { frame, call }),
@@ -455,80 +436,6 @@ impl PostgresDecoder {
         Ok(self.ask(what, actions, frame, (turn, snapshot)))
     }
 
-    /// What is needed before these can be judged. `firm` is false where a name's meaning hangs on answers that have
-    /// not come: a look-up then also waits for them.
-    fn need(&mut self, items: &[Expanded<'_>], firm: bool) -> Need {
-        if firm
-            && self.turns.is_proven()
-            && let [item] = items
-            && let Some(facts) = item.meaning().and_then(|meaning| self.known.facts(meaning, self.moment()))
-        {
-            return Need::Nothing(Basis::Told(facts));
-        }
-        self.find(Wanted {
-            question: action::question(items),
-            catalogue: action::needs_catalogue(items),
-            snapshot: items.iter().any(|item| action::takes_snapshot(item.statement())),
-            firm,
-        })
-    }
-
-    fn find(&mut self, wanted: Wanted) -> Need {
-        let Wanted { mut question, catalogue, snapshot, firm } = wanted;
-        let now = self.moment();
-        let lack = |why: &str| Need::Nothing(Basis::Nothing(why.to_owned()));
-        if firm && self.turns.is_proven() {
-            if !catalogue {
-                return Need::Nothing(Basis::Answer(Answer::default(), now));
-            }
-            if let Some((answer, asked)) = self.known.answer(&question, now) {
-                return Need::Nothing(Basis::Answer(answer, asked));
-            }
-        }
-        if let Some(why) = self.known.failure(now) {
-            return lack(why);
-        }
-        if self.skips_now() {
-            return lack("an earlier message of the same pipeline failed, so its names cannot be looked up");
-        }
-        if question.len() > lookup::MAX_NAMES {
-            return lack(&format!("it has more than {} names", lookup::MAX_NAMES));
-        }
-        let settled = self.is_settled();
-        if settled && self.status == b'E' {
-            return lack("the transaction has failed, so names cannot be looked up; ROLLBACK first");
-        }
-        let outside = settled && self.status == b'I';
-        if !outside && !self.snapshot && !snapshot {
-            return lack("looking its names up would fix the transaction's snapshot; run a query first");
-        }
-        self.known.refresh(&mut question, now);
-        Need::Enquire(question)
-    }
-
-    /// Keeps what the catalogue's answer made of a statement, for the next time that its like is asked.
-    fn tell(&mut self, items: &[Expanded<'_>], basis: &Basis, actions: &[Action]) {
-        if let ([item], [action], Basis::Answer(_, asked)) = (items, actions, basis)
-            && let Some(meaning) = item.meaning()
-        {
-            self.known.tell(meaning, *asked, &action.facts);
-        }
-    }
-
-    fn enquire(&mut self, question: Question, work: Work) -> Step {
-        let number = self.number();
-        let ends = if self.piping { Ends::Flush } else { Ends::Sync };
-        let request = lookup::request(number, &question, ends, &self.labels);
-        let reader =
-            lookup::Reader::of(Labelled { labels: self.labels.clone(), bindings: self.bindings.clone() });
-        let errand = Errand::Names { question, reader, asked: self.moment() };
-        self.work = Some(work);
-        let what = What::Gate(Box::new(Gate::new(ends, errand)));
-        self.cancelled = None;
-        self.asked = Some(Asked { snapshot: ends == Ends::Flush, ..Asked::quietly(number, what) });
-        Step::Enquire(Held::new(number, vec![request.action], request.bytes))
-    }
-
     fn ask(
         &mut self,
         what: What,
@@ -536,6 +443,7 @@ impl PostgresDecoder {
         frame: Bytes,
         (turn, snapshot): (Turn, bool),
     ) -> Step {
+        self.known.is_judged();
         let number = self.number();
         let cancelled = self.cancelled.take().filter(|(segment, _)| *segment == self.segment);
         let cancelled = cancelled.map(|(_, error)| error);

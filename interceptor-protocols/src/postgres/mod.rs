@@ -38,6 +38,7 @@ mod login;
 mod lookup;
 mod meter;
 mod names;
+mod need;
 mod outcome;
 mod own;
 mod part;

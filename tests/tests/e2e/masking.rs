@@ -202,3 +202,38 @@ fn digests_outlive_the_daemon() {
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&key.permissions()) & 0o777, 0o600);
     installation.finish();
 }
+
+/// Where a label says so, how many rows a statement comes to is told nobody from whom it is hidden, of relations that bear it;
+/// the record has it.
+#[test]
+fn what_a_hidden_label_decides_is_not_counted() {
+    let filters = "@id(\"filters\") permit (principal, action == Action::\"label.filter\", resource is Label in Resource::\"orders\");";
+    let bed = Bed::start();
+    bed.admin(
+        "orders",
+        "SET ROLE app; CREATE TABLE people (id int, name text, code text);
+         INSERT INTO people SELECT n, 'name', 'zqx-' || n FROM generate_series(1, 7) AS n; CREATE TABLE other (id int)",
+    );
+    let labels =
+        "[label.secret]\ncolumns = [\"public.people.code\"]\nmask = \"redact\"\ncounts = \"hidden\"\n";
+    let setup = Setup::of(&bed).labels(labels).policy("20-masking.cedar", EVERYTHING);
+    let installation = setup.policy("30-filters.cedar", filters).start();
+    let update = "UPDATE people SET name = 'x' WHERE code LIKE 'zqx-%'";
+    let finished = installation.psql(&format!(
+        "{update};\nUPDATE people SET name = 'y' WHERE id < 4;\nINSERT INTO other SELECT generate_series(1, 5);\n\
+         SELECT name FROM people WHERE id = 1;\n"
+    ));
+    finished.says("UPDATE 0\nUPDATE 0\nINSERT 0 5\ny");
+    for way in ["psycopg-simple", "psycopg-text", "psycopg-binary"] {
+        let finished = each(&installation, way, &[update, "UPDATE other SET id = 0 WHERE id < 6"]);
+        assert!(!finished.stdout.contains("UPDATE 7"), "{finished}");
+        finished.says("UPDATE 0").says("UPDATE 5");
+    }
+    let finished = each(&installation, "asyncpg", &[update, "SELECT id, code FROM people WHERE id = 2"]);
+    assert!(finished.stdout.contains("(2, '[secret]')"), "{finished}");
+    let records = installation.ended("UPDATE people SET name = ? WHERE code");
+    let updates = records.with("UPDATE people SET name = ? WHERE code");
+    let counted = updates.iter().filter(|one| one.at("/outcome/rows") == 7).count();
+    assert!(counted >= 5, "the record has {counted} with their counts: {:#?}", records.brief());
+    installation.finish();
+}
