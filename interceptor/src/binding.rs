@@ -218,7 +218,8 @@ pub(crate) mod tests {
     fn look(bindings: &Bindings, column: &str) {
         let (schema, name) = ("public", "customers");
         let columns = vec![(1, "id"), (2, column)];
-        let seen = Seen { relation: 20_000, schema, name, columns, family: vec![(schema, name)] };
+        let (family, kin) = (vec![(schema, name)], vec![20_000]);
+        let seen = Seen { relation: 20_000, schema, name, columns, family, kin };
         bindings.seen(&labels(), (5, "d"), &[seen]);
     }
 

@@ -22,6 +22,7 @@ pub mod login;
 pub mod model_api;
 pub mod places;
 pub mod process;
+pub mod seeds;
 pub mod sniffer;
 pub mod talk;
 

@@ -24,11 +24,23 @@ struct RawLabel {
     #[serde(default)]
     detect: Vec<Spanned<String>>,
     mask: Spanned<String>,
+    #[serde(default)]
+    counts: Counts,
+}
+
+/// Whether statements that labelled data comes into tell how many rows they come to.
+#[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[serde(rename_all = "kebab-case")]
+enum Counts {
+    #[default]
+    Shown,
+    Hidden,
 }
 
 /// A label, and the resources that have it; none means every one.
 struct Read {
     label: Label,
+    counts: Counts,
     resources: Option<Vec<ResourceName>>,
     at: usize,
 }
@@ -55,8 +67,10 @@ impl Inventory {
                 .filter(|read| read.resources.as_ref().is_none_or(|some| some.contains(name)))
                 .collect();
             contradictions(&mut reader, name, &own);
+            let uncounted = own.iter().enumerate().filter(|(_, read)| read.counts == Counts::Hidden);
+            let uncounted = uncounted.map(|(place, _)| LabelSet::of(place)).collect();
             match Labels::new(name.as_str(), own.into_iter().map(|read| read.label.clone()).collect()) {
-                Ok(own) => drop(labels.insert(name.clone(), Arc::new(own))),
+                Ok(own) => drop(labels.insert(name.clone(), Arc::new(own.uncounted(uncounted)))),
                 Err(error) => reader
                     .whole(format!("interceptor's own detectors are wrong: {error}; please report this")),
             }
@@ -118,7 +132,12 @@ fn label(reader: &mut Reader<'_>, item: Item<'_>, inventory: &Inventory) -> Opti
         }
         reader.names("resource", entries)
     });
-    Some(Read { label: Label { name: name.into(), columns, detect, form: form? }, resources, at })
+    Some(Read {
+        label: Label { name: name.into(), columns, detect, form: form? },
+        counts: raw.counts,
+        resources,
+        at,
+    })
 }
 
 /// One of a closed list.
@@ -201,6 +220,12 @@ mod tests {
                 "has no resource `x`",
             ),
             ("[label.a]\ndetect = [\"ip\"]\nmask = \"null\"\nsee = true\n", 4, "see"),
+            ("[label.a]\ndetect = [\"ip\"]\nmask = \"null\"\ncounts = \"none\"\n", 4, "none"),
+            ("[label.a\ndetect = [\"ip\"]\n", 1, ""),
+            ("[label.a]\ndetect = [\"ip\"]\nmask = null\n", 3, ""),
+            ("[label.a]\ndetect = \"ip\"\nmask = \"null\"\n", 2, "expected a sequence"),
+            ("[label.\"a b\"]\ndetect = [\"ip\"]\nmask = \"null\"\n", 1, ""),
+            ("[label]\na = 1\n", 2, "a"),
             ("[label.server-statistics]\ndetect = [\"ip\"]\nmask = \"null\"\n", 1, "always there"),
             (
                 "[label.a]\ncolumns = [\"*.*.x\"]\nmask = \"null\"\n[label.b]\ncolumns = [\"*.*.x\"]\nmask = \"hash\"\n",

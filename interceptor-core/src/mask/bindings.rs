@@ -199,6 +199,8 @@ pub struct Seen<'a> {
     pub columns: Vec<(i16, &'a str)>,
     /// The relations that pass their names to its columns, itself among them.
     pub family: Vec<(&'a str, &'a str)>,
+    /// Their OIDs.
+    pub kin: Vec<u32>,
 }
 
 /// The bindings of one resource, which all its sessions share.
@@ -471,12 +473,23 @@ impl Table {
                 .filter(|(label, _)| *label != Labels::STATISTICS)
                 .map(|(label, pattern)| (label.to_owned(), pattern.to_string()))
                 .collect();
-            for (label, pattern) in fitting {
+            let patterns = fitting.into_iter().map(|(label, pattern)| (label, Cause::Pattern(pattern)));
+            for (label, cause) in patterns.chain(self.copied_into_kin(database.0, seen, column)) {
                 let place = Place { database: database.0, relation: seen.relation, column: *number };
                 let called = called(database.1, seen, column);
-                self.bind(Binding { place, label, cause: Cause::Pattern(pattern), called });
+                self.bind(Binding { place, label, cause, called });
             }
         }
+    }
+
+    /// What was copied into the columns called so of its kin: rows of theirs may stand in it, and it may leave them.
+    fn copied_into_kin(&self, database: u32, seen: &Seen<'_>, column: &str) -> Vec<(String, Cause)> {
+        let others = seen.kin.iter().filter(|oid| **oid != seen.relation);
+        let bound = others.filter_map(|oid| self.bound.get(&(database, *oid))).flatten();
+        let copied = bound.filter(|one| {
+            matches!(one.cause, Cause::Copied(_)) && (one.place.column == 0 || one.called.column == column)
+        });
+        copied.map(|one| (one.label.clone(), one.cause.clone())).collect()
     }
 
     fn copied(&mut self, to: &Destination, label: &str, record: RecordId) -> Result<(), &'static str> {
@@ -565,7 +578,14 @@ mod tests {
         "[label.ssn]\ncolumns = [\"public.customers.ssn\", \"*.*.*_ssn\"]\nmask = \"null\"\n";
 
     fn seen<'a>(relation: u32, schema: &'a str, name: &'a str, columns: &[(i16, &'a str)]) -> Seen<'a> {
-        Seen { relation, schema, name, columns: columns.to_vec(), family: vec![(schema, name)] }
+        Seen {
+            relation,
+            schema,
+            name,
+            columns: columns.to_vec(),
+            family: vec![(schema, name)],
+            kin: vec![relation],
+        }
     }
 
     fn none() -> Bindings {
@@ -623,6 +643,22 @@ mod tests {
         assert!(bindings.copied(&labels(LABELS), &[], RecordId(1)).is_err());
         bindings.learn(Vec::new(), Vec::new());
         assert_eq!(bindings.of(&labels(LABELS), 5, 20_000), Some(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_copied_into_a_parent_is_bound_in_its_parts() {
+        let bindings = none();
+        let object = Object {
+            database: "d".to_owned(),
+            schema: "public".to_owned(),
+            name: "notes".to_owned(),
+            oid: Some(20_005),
+        };
+        let to = Destination::Relation { database: Some(5), object, columns: vec![(3, "note".to_owned())] };
+        bindings.copied(&labels(LABELS), &carried(to), RecordId(7)).expect("it is followed");
+        let part = seen(20_006, "public", "notes_1", &[(1, "note"), (2, "id")]);
+        look(&bindings, &Seen { kin: vec![20_005, 20_006], ..part });
+        assert!(bears(&bindings, 20_006, 1) && !bears(&bindings, 20_006, 2));
     }
 
     fn carried(to: Destination) -> [Carried; 1] {

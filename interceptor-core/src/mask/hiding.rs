@@ -129,6 +129,12 @@ impl Hiding {
         !self.hidden.and(labels).is_empty()
     }
 
+    /// Whether it is not told how many rows a statement of that provenance comes to.
+    pub fn hides_counts(&self, provenance: Option<&Provenance>) -> bool {
+        let touched = provenance.map_or(LabelSet::ALL, |provenance| provenance.touched);
+        self.hides(touched.and(self.labels.without_counts()))
+    }
+
     /// The label that says how a value with these is hidden, by its place; none where it is shown.
     pub fn by(&self, labels: LabelSet) -> Option<usize> {
         let hidden = self.hidden.and(labels);

@@ -109,11 +109,13 @@ pub struct Labels {
     detectors: Detectors,
     /// Every detector, where a mask is made by a value's kind.
     kinds: Detectors,
+    /// Those that decide in statements whose rows are not counted.
+    uncounted: LabelSet,
 }
 
 impl PartialEq for Labels {
     fn eq(&self, other: &Self) -> bool {
-        (&self.resource, &self.labels) == (&other.resource, &other.labels)
+        (&self.resource, &self.labels, self.uncounted) == (&other.resource, &other.labels, other.uncounted)
     }
 }
 
@@ -144,13 +146,26 @@ impl Labels {
                 }
             }
         }
-        Ok(Self { resource: resource.to_owned(), labels, parts, detectors: Detectors::new(&wanted)?, kinds })
+        let (detectors, uncounted) = (Detectors::new(&wanted)?, LabelSet::NONE);
+        Ok(Self { resource: resource.to_owned(), labels, parts, detectors, kinds, uncounted })
+    }
+
+    /// The same, where nobody from whom one of these is hidden is told how many rows a statement came to that it comes into.
+    #[must_use]
+    pub fn uncounted(self, uncounted: LabelSet) -> Self {
+        Self { uncounted, ..self }
+    }
+
+    /// Those that are so.
+    pub fn without_counts(&self) -> LabelSet {
+        self.uncounted
     }
 
     /// None, of `resource`.
     pub fn none(resource: &str) -> Self {
         let [detectors, kinds] = [(); 2].map(|()| Detectors::none());
-        Self { resource: resource.to_owned(), labels: Vec::new(), parts: Vec::new(), detectors, kinds }
+        let (labels, parts, uncounted) = (Vec::new(), Vec::new(), LabelSet::NONE);
+        Self { resource: resource.to_owned(), labels, parts, detectors, kinds, uncounted }
     }
 
     /// The resource's name.

@@ -67,6 +67,21 @@ pub struct ProcessFacts {
     pub cgroup: String,
     /// Whether any of this was read after the connection was accepted rather than at connect time.
     pub late: bool,
+    /// Whom it descends from. None where not every fork and exec in between was seen.
+    #[serde(skip)]
+    pub descent: Option<Descent>,
+}
+
+/// From which process one descends that was there when its run was captured, and by way of which programs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Descent {
+    /// Thread group id of that process, in the host's pid namespace.
+    pub pid: u32,
+    /// When that started, in nanoseconds since boot.
+    pub start_time: u64,
+    /// Every program that was executed since by the process and by those in between, as its path was given; also those
+    /// that another has taken the place of.
+    pub programs: Vec<String>,
 }
 
 impl ProcessFacts {

@@ -14,7 +14,7 @@ pub use action::{
     Unknown, Verb,
 };
 pub use address::{ClientAddress, OriginalDestination, SyntheticAddress};
-pub use identity::{AgentIdentity, Ancestor, ExecutableDigest, Guarantee, Mode, ProcessFacts, Run};
+pub use identity::{AgentIdentity, Ancestor, Descent, ExecutableDigest, Guarantee, Mode, ProcessFacts, Run};
 pub use ids::{
     AgentName, ApprovalId, BreakGlassId, ConnectionId, ExchangeDigest, GroupName, LabelName, PersonName,
     RecordId, ResourceName, RuleId, RunId,

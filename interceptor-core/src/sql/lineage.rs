@@ -341,6 +341,8 @@ impl Lineage {
             WHERE_CLAUSE | HAVING_CLAUSE | ON_CLAUSE | JOIN_USING_CLAUSE | WINDOW_CLAUSE | LIMIT_CLAUSE
             | OFFSET_CLAUSE | FETCH_CLAUSE | CONFLICT_ON_INDEX | MERGE_CONDITION | FILTER_CLAUSE
             | DISTINCT_ON | TABLESAMPLE_CLAUSE => self.filter(node, around),
+            // From then on it does, for whoever reads.
+            CREATE_POLICY | ALTER_POLICY => self.filter(node, around),
             GROUP_BY_CLAUSE | ORDER_BY_CLAUSE => self.order(node, around),
             DISTINCT_CLAUSE => {
                 if let Some(clause) = node.parent() {

@@ -149,6 +149,13 @@ pub struct Statement {
     pub meaning: Arc<Meaning>,
 }
 
+impl Meaning {
+    /// Whether it is a COPY to the client of whatever columns a relation has.
+    pub fn copies_all_columns(&self) -> bool {
+        matches!(self.copy, Some(CopyStream::ToClient(_))) && self.copied.as_ref().is_some_and(Vec::is_empty)
+    }
+}
+
 impl Deref for Statement {
     type Target = Meaning;
 

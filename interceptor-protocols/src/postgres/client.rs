@@ -26,7 +26,7 @@ use super::{
     frame::{self, Fields, MAX_BIND, MAX_CALL, MAX_SMALL, MAX_TEXT, Malformed},
     large::LargeBind,
     names::Found,
-    need::{Need, Wanted},
+    need::{Age, Need, Wanted},
     part::{Part, Way},
     queue::{Entry, Kind},
     refuse,
@@ -235,7 +235,7 @@ impl PostgresDecoder {
         let need = if question.is_empty() {
             Need::Nothing(Basis::Answer(Answer::default(), self.moment()))
         } else {
-            self.find(Wanted { question, catalogue: true, snapshot: true, firm: true })
+            self.find(Wanted { question, catalogue: true, snapshot: true, firm: true, age: Age::Any })
         };
         let (facts, binds) = match need {
             Need::Enquire(question) => return self.enquire(question, Work::Function { frame, call }),
@@ -470,6 +470,7 @@ impl PostgresDecoder {
         frame: impl Into<Frame>,
         (turn, snapshot): (Turn, bool),
     ) -> Step {
+        self.known.is_judged();
         let frame: Frame = frame.into();
         let number = self.number();
         let cancelled = self.cancelled.take().filter(|(segment, _)| *segment == self.segment);

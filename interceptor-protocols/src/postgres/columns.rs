@@ -33,10 +33,12 @@ struct Relation {
     is_view: bool,
     parents: Vec<u32>,
     columns: Vec<Raw>,
+    /// Of a partition: the numbers of those of its columns that are not numbered as what it is a part of has them.
+    numbered: BTreeMap<i16, i16>,
     shown: Option<Vec<Shown>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Raw {
     number: i16,
     name: String,
@@ -60,10 +62,50 @@ impl Kin {
                 name: name.to_owned(),
                 made_of: numbers(more).ok_or_else(wrong)?,
             }),
+            "d" => {
+                let pairs: Vec<i16> = numbers(more).ok_or_else(wrong)?;
+                relation.numbered = pairs.as_chunks::<2>().0.iter().map(|[of, own]| (*of, *own)).collect();
+            }
             "q" => relation.shown = shown::columns(more),
             _ => return Err(wrong()),
         }
         Ok(())
+    }
+
+    /// All rows have come. A partition's columns were not asked for where it was not named: they are those of what it is a
+    /// part of, by the numbers that they have in it, so that they are bound before anybody detaches it.
+    pub(super) fn complete(&mut self) {
+        let mut left: Vec<u32> = self.relations.keys().copied().collect();
+        // As many rounds as partitions may be parts of partitions.
+        loop {
+            let before = left.len();
+            left.retain(|oid| !self.inherits(*oid));
+            if left.len() == before {
+                break;
+            }
+        }
+    }
+
+    /// Whether a relation's columns are known now.
+    fn inherits(&mut self, oid: u32) -> bool {
+        let Some(relation) = self.relations.get(&oid) else { return true };
+        let ([parent], true) = (relation.parents.as_slice(), relation.columns.is_empty()) else {
+            return true;
+        };
+        let Some(parent) = self.relations.get(parent).filter(|parent| !parent.columns.is_empty()) else {
+            return false;
+        };
+        let own = |number: &i16| relation.numbered.get(number).copied().unwrap_or(*number);
+        let columns = parent.columns.iter().map(|raw| Raw {
+            number: own(&raw.number),
+            name: raw.name.clone(),
+            made_of: raw.made_of.iter().map(own).collect(),
+        });
+        let columns = columns.collect();
+        if let Some(relation) = self.relations.get_mut(&oid) {
+            relation.columns = columns;
+        }
+        true
     }
 
     /// Takes note of what is seen here of the database with that number and name.
@@ -81,6 +123,7 @@ impl Kin {
                 name,
                 columns: relation.columns.iter().map(|raw| (raw.number, raw.name.as_str())).collect(),
                 family: family.into_iter().flatten().filter_map(names).collect(),
+                kin: family.cloned().unwrap_or_default(),
             })
         });
         labelled.bindings.seen(&labelled.labels, database, &seen.collect::<Vec<_>>());
@@ -255,11 +298,35 @@ mod tests {
         let renamed = family("moved", ["open", "open"], true);
         assert_eq!(labels_of(&renamed, 20_001), marked(&[("id", false), ("open", true)]));
         assert_eq!(labels_of(&renamed, 20_002), marked(&[("open", true), ("id", false)]));
-        // A child that is a partition tells no columns: what it was called last is not a name here.
-        let below = family("moved", ["again", "again"], false);
-        assert_eq!(labels_of(&below, 20_001), marked(&[("id", true), ("again", true)]));
+        // A child that is a partition tells no columns, but where their numbers are others.
+        let mut below = family("moved", ["again", "again"], false);
+        below.row("d", ["", "", "20002", "", "2 7 1 8"]).expect("a row");
+        below.complete();
+        assert_eq!(labels_of(&below, 20_001), marked(&[("id", false), ("again", true)]));
+        assert_eq!(labels_of(&below, 20_002), marked(&[("id", false), ("again", true)]));
         let unknown = Labelled { bindings: Arc::new(Bindings::unknown()), ..labelled.clone() };
         assert_eq!(shown(&seen, 20_001, &unknown), marked(&[("id", true), ("ssn", true)]));
+    }
+
+    /// Detached around us, and called as no pattern says: it was bound as a part of the other.
+    #[test]
+    fn a_partition_is_bound_before_it_is_detached() {
+        let labelled = labelled();
+        let mut kin = family("public", ["ssn", "ssn"], false);
+        for row in [("t", ["other", "below", "20003", "r", "20002"]), ("d", ["", "", "20002", "", "2 7 1 8"])]
+        {
+            kin.row(row.0, row.1).expect("a row");
+        }
+        kin.complete();
+        kin.note(&labelled, (5, "d"));
+        for (oid, number) in [(20_002, 7), (20_003, 7)] {
+            let mut detached = Kin::default();
+            for (number, name) in [(number, "open"), (8, "id")] {
+                detached.row("a", ["", name, &oid.to_string(), &number.to_string(), ""]).expect("a row");
+            }
+            detached.row("t", ["other", "apart", &oid.to_string(), "r", ""]).expect("a row");
+            assert_eq!(shown(&detached, oid, &labelled), marked(&[("open", true), ("id", false)]), "{oid}");
+        }
     }
 
     fn labelled() -> Labelled {

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut as _, Bytes};
+use bytes::Bytes;
 use interceptor_core::{
     Denial, Enclosed, Enclosure, Held, Terms,
     model::{Action, Effect, OutcomeStatus, Phase, RecordId, StatementFacts, StatementKind, Target, Verb},
@@ -22,7 +22,7 @@ use super::{
     asked::{Asked, What},
     copy::FLUSH,
     decode::{PostgresDecoder, State},
-    frame::{Head, Writer},
+    frame::Head,
     image::{Imaging, Nesting, Rows, Subject},
     meter::changed,
     outcome::end,
@@ -140,6 +140,9 @@ impl Enclosing {
         self.form == Form::Bracketed
     }
 }
+
+/// The refusal of what breaks its terms, to somebody who is not told how many rows there are.
+const UNCOUNTED: &str = "it comes to other rows than was approved";
 
 impl PostgresDecoder {
     /// How what is asked would be enclosed, or why it cannot be.
@@ -386,6 +389,8 @@ impl PostgresDecoder {
         };
         let (within, form, record) = (within.clone(), *form, *record);
         let count = changed(body, false);
+        // What the client gets of both hangs on whose answer it is: told before that is over.
+        let (completed, uncounted) = (self.completed(body), self.is_uncounted());
         let is_query = matches!(self.queue.first().map(|entry| &entry.kind), Some(Kind::Query { .. }));
         let mut ended = Vec::new();
         if is_query {
@@ -396,18 +401,19 @@ impl PostgresDecoder {
         // Where its answer was cut, the client has been told; a transaction of its own fails as any other.
         let cut = self.meter.stopped;
         let broken = within.broken(count).filter(|_| !cut).map(|denial| Denial { record, ..denial });
-        let error = broken.as_ref().map(refuse::refusal);
+        let error = broken.as_ref().map(|denial| match uncounted {
+            true => refuse::refusal(&Denial { message: UNCOUNTED.to_owned(), ..denial.clone() }),
+            false => refuse::refusal(denial),
+        });
         if let Some(denial) = &broken {
             ended = failing(ended, refuse::REFUSED, &denial.message);
         }
         match (form, error) {
             (Form::Bracketed, error) => {
-                let mut whole = Writer::default();
-                whole.message(head.tag, |out| out.put_slice(body));
                 let kept = match error {
                     _ if cut => Err(Bytes::new()),
                     Some(error) => Err(error),
-                    None => Ok(whole.finish()),
+                    None => Ok(completed),
                 };
                 self.has_weighed(Weighed { kept, done: ended });
                 Ok(Fate::Swallow)

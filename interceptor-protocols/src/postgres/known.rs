@@ -89,9 +89,22 @@ struct Told {
     asked: Moment,
 }
 
+/// Whether the catalogue was looked at for the very message that is being judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Looked {
+    /// What is known of it is from before.
+    #[default]
+    Before,
+    /// It was, as it is now.
+    Now,
+    /// It was, as it is in an older snapshot.
+    Past,
+}
+
 /// Answers to look-ups.
 #[derive(Debug, Default)]
 pub(super) struct Known {
+    looked: Looked,
     /// What was made of them, by the meaning's address. A new answer empties it.
     told: HashMap<usize, Told>,
     scope: Option<(Moment, Scope)>,
@@ -193,6 +206,16 @@ impl Known {
         (asked.changes == now.changes && asked.segment == now.segment).then_some(why)
     }
 
+    /// Whether the catalogue was looked at for the message that is being judged.
+    pub(super) fn looked(&self) -> Looked {
+        self.looked
+    }
+
+    /// That message has been judged.
+    pub(super) fn is_judged(&mut self) {
+        self.looked = Looked::Before;
+    }
+
     /// Takes what a look-up brought that was asked at a moment.
     pub(super) fn learn(&mut self, asked: Moment, answer: Result<Answer, String>) {
         self.failed = None;
@@ -209,6 +232,7 @@ impl Known {
         if stale || self.weight.saturating_add(weight) > MAX_WEIGHT {
             *self = Self::default();
         }
+        self.looked = if asked.epoch.is_some() { Looked::Now } else { Looked::Past };
         self.weight = self.weight.saturating_add(weight);
         let Answer { database, database_oid, role, search_path, relations, functions, numbers, besides } =
             answer;

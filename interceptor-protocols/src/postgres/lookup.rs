@@ -215,13 +215,14 @@ impl Reader {
                 }
                 "f" => function(row, &functions, &mut answer)?,
                 "n" => numbered(row, &mut answer)?,
-                "t" | "a" | "q" if self.labelled.is_some() => {
+                "t" | "a" | "d" | "q" if self.labelled.is_some() => {
                     kin.entry(place).or_default().row(what, [schema, name, oid, number, more])?;
                 }
                 _ => return Err("the catalogue's answer has an unknown row".to_owned()),
             }
         }
         if let Some(labelled) = &self.labelled {
+            kin.values_mut().for_each(Kin::complete);
             label(&kin, &relations, labelled, &mut answer)?;
         }
         let settings = settings.ok_or("the catalogue did not answer")?;

@@ -1,6 +1,6 @@
-//! What must be known before something is judged: what is known already, and what is looked up first.
+//! What has to be known of the catalogue before something is judged, and whether it is.
 //!
-//! Promise: nothing is taken for known that a change of the session's, or of somebody else's, may have made old.
+//! Promise: where what is known may be old, or is not certain, it is asked for first; where it cannot be, nothing is known.
 
 use interceptor_core::{
     mask::Labelled,
@@ -14,6 +14,7 @@ use super::{
     action::{self, Basis, Expanded},
     asked::{Asked, What},
     decode::PostgresDecoder,
+    known::Looked,
     lookup,
     own::{Ends, Errand, Gate},
     work::Work,
@@ -28,6 +29,17 @@ pub(super) struct Wanted {
     pub(super) snapshot: bool,
     /// Whether it is certain what is run.
     pub(super) firm: bool,
+    /// How old what is known of it may be.
+    pub(super) age: Age,
+}
+
+/// How old what is known may be that something is judged by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Age {
+    /// As old as is known to hold.
+    Any,
+    /// It is asked for anew, right before.
+    None,
 }
 
 /// What is needed for judging.
@@ -40,7 +52,11 @@ impl PostgresDecoder {
     /// What is needed before these can be judged. `firm` is false where a name's meaning hangs on answers that have
     /// not come: a look-up then also waits for them.
     pub(super) fn need(&mut self, items: &[Expanded<'_>], firm: bool) -> Need {
+        // Which columns it has nobody tells beside the rows.
+        let copies_all = items.iter().any(|item| item.statement().copies_all_columns());
+        let age = if copies_all && !self.labels.is_empty() { Age::None } else { Age::Any };
         if firm
+            && age == Age::Any
             && self.turns.is_proven()
             && let [item] = items
             && let Some(facts) = item.meaning().and_then(|meaning| self.known.facts(meaning, self.moment()))
@@ -52,14 +68,22 @@ impl PostgresDecoder {
             catalogue: action::needs_catalogue(items),
             snapshot: items.iter().any(|item| action::takes_snapshot(item.statement())),
             firm,
+            age,
         })
     }
 
     pub(super) fn find(&mut self, wanted: Wanted) -> Need {
-        let Wanted { mut question, catalogue, snapshot, firm } = wanted;
+        let Wanted { mut question, catalogue, snapshot, firm, age } = wanted;
         let now = self.moment();
         let lack = |why: &str| Need::Nothing(Basis::Nothing(why.to_owned()));
-        if firm && self.turns.is_proven() {
+        let fresh = match (age, self.known.looked()) {
+            (Age::Any, _) | (Age::None, Looked::Now) => true,
+            (Age::None, Looked::Before) => false,
+            (Age::None, Looked::Past) => {
+                return lack("the transaction sees an older catalogue than COPY does; name the columns");
+            }
+        };
+        if firm && fresh && self.turns.is_proven() {
             if !catalogue {
                 return Need::Nothing(Basis::Answer(Answer::default(), now));
             }

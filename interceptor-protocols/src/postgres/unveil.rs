@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use interceptor_core::{
     mask::{Hiding, Mask, Provenance},
     protocol::DecodeError,
@@ -15,7 +15,7 @@ use interceptor_core::{
 use super::{
     decode::PostgresDecoder,
     described,
-    frame::Fields,
+    frame::{Fields, Writer},
     queue::{Entry, Kind, Place},
     veil::{self, Copying, MAX_ROW, Plan},
     words::{self, Format, Words},
@@ -153,8 +153,32 @@ impl PostgresDecoder {
         }
     }
 
+    /// Whether the client is not told how many rows the statement comes to whose answer comes now.
+    pub(super) fn is_uncounted(&self) -> bool {
+        let Some(entry) = self.queue.first().filter(|entry| !entry.is_gate()) else { return false };
+        if self.labels.without_counts().is_empty() {
+            return false;
+        }
+        match entry.veil.hiding() {
+            None => false,
+            Some(None) => true,
+            Some(Some(hiding)) => hiding.hides_counts(entry.provenance().as_deref()),
+        }
+    }
+
+    /// A CommandComplete with that body, as the client may see it.
+    pub(super) fn completed(&self, body: &[u8]) -> Bytes {
+        let mut out = Writer::default();
+        let body = if self.is_uncounted() { words::without_count(body) } else { body.to_vec() };
+        out.message(b'C', |out| out.put_slice(&body));
+        out.finish()
+    }
+
     /// The message that the client gets instead of this one, if it is one of the server's words.
     pub(super) fn said(&mut self, tag: u8, body: &Bytes) -> Result<Option<Bytes>, DecodeError> {
+        if tag == b'C' {
+            return Ok(self.is_uncounted().then(|| self.completed(body)));
+        }
         if self.labels.is_empty() || !matches!(tag, b'E' | b'N' | b'A' | b'S' | b'V') {
             return Ok(None);
         }

@@ -253,6 +253,7 @@ impl PostgresDecoder {
         let front = self.queue.first();
         match tag {
             b'E' | b'N' | b'A' | b'S' | b'V' if !self.labels.is_empty() => true,
+            b'C' if !self.labels.without_counts().is_empty() => true,
             b'S' => false,
             _ if self.meter.stopped => true,
             b'E' | b'Z' => {

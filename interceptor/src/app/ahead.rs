@@ -90,5 +90,6 @@ fn asker(caller: &Caller) -> ProcessFacts {
         ancestry: Vec::new(),
         cgroup: String::new(),
         late: true,
+        descent: None,
     }
 }

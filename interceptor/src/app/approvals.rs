@@ -119,10 +119,10 @@ impl Daemon {
                 (None, LocalApproval::On) => Answer::Failed { text: nobody(caller, &rules.inventory) },
                 (Some(person), LocalApproval::On) => self.undo(caller, person, record).await,
             },
-            Request::Vouch { run, seconds } => match (person, self.local_approval) {
+            Request::Vouch { run, said } => match (person, self.local_approval) {
                 (_, LocalApproval::Off) => Answer::Failed { text: OFF.to_owned() },
                 (None, LocalApproval::On) => Answer::Failed { text: nobody(caller, &rules.inventory) },
-                (Some(person), LocalApproval::On) => self.vouch(caller, person, run, seconds),
+                (Some(person), LocalApproval::On) => self.vouch(caller, person, run, said),
             },
             Request::Decide { id, group, says } => match (person, self.local_approval) {
                 (_, LocalApproval::Off) => Answer::Failed { text: OFF.to_owned() },

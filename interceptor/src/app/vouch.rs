@@ -12,15 +12,21 @@ use interceptor_core::{
 
 use super::proxy::Daemon;
 use crate::{
-    control::{approvals::Answer, caller::Caller},
+    control::{
+        approvals::{Answer, Vouching},
+        caller::Caller,
+    },
+    gate::Work,
     helper,
+    identity::login,
 };
 
 /// For how long it is believed at most, in seconds: a day's work.
 const LONGEST: u64 = 8 * 3600;
 
 impl Daemon {
-    pub(super) fn vouch(&self, caller: &Caller, person: &Person, run: RunId, seconds: u64) -> Answer {
+    pub(super) fn vouch(&self, caller: &Caller, person: &Person, run: RunId, said: Vouching) -> Answer {
+        let Vouching { seconds, shell, programs } = said;
         let failed = |text: String| Answer::Failed { text };
         if !(1..=LONGEST).contains(&seconds) {
             return failed("say for how long: at most 8 hours".to_owned());
@@ -35,18 +41,33 @@ impl Daemon {
                 live.agent.name
             ));
         }
+        if programs.is_empty() || programs.iter().any(|program| !program.starts_with('/')) {
+            return failed("name the programs that you start yourself, by their whole paths".to_owned());
+        }
+        let Some(shell) = login::shell(shell, person.uid) else {
+            return failed(format!("process {shell} is in no log-in session of yours"));
+        };
         let who = format!("{} (uid {}, session {})", person.name, person.uid, caller.session);
-        let text = format!("{who} vouches for {seconds} s that this is their own log-in session");
+        let list = programs.join(", ");
+        let text = format!(
+            "{who} vouches for {seconds} s that this is their own log-in session: what process {} starts of {list}",
+            shell.pid
+        );
         if !self.proxy.event(Some((run, &live.agent.name)), EventKind::Vouched, text) {
             return failed(
                 "nothing was believed: it could not be recorded; see `interceptor status`".to_owned(),
             );
         }
-        self.proxy.gate.vouched().set(run, person.uid, Duration::from_secs(seconds));
+        self.proxy.gate.vouched().set(
+            run,
+            person.uid,
+            Work { shell, programs },
+            Duration::from_secs(seconds),
+        );
         Answer::Vouched {
             text: format!(
-                "for {seconds} s policy knows {} in run {run}: in those of its processes that are in a log-in session of theirs",
-                person.name
+                "for {seconds} s policy knows {} in run {run}: in what process {} starts of {list}, and nothing else",
+                person.name, shell.pid
             ),
         }
     }

@@ -17,6 +17,18 @@ use serde::{Deserialize, Serialize};
 use super::api::{ControlError, Envelope, VERSION};
 use crate::channel::Channel;
 
+/// What a person says is their own work in a log-in session.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vouching {
+    /// For how long that is to be believed, in seconds.
+    pub seconds: u64,
+    /// The number of the shell's process.
+    pub shell: u32,
+    /// The paths of the programs that they start from it.
+    pub programs: Vec<String>,
+}
+
 /// What can be asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
@@ -69,8 +81,8 @@ pub enum Request {
     Vouch {
         /// The run.
         run: RunId,
-        /// For how long that is to be believed, in seconds.
-        seconds: u64,
+        /// What of it.
+        said: Vouching,
     },
     /// Break the glass.
     BreakGlass {

@@ -56,7 +56,7 @@ pub use session::SessionGate;
 pub use spent::{Tallies, Tally};
 pub use subject::Subject;
 pub use uncover::Uncovered;
-pub use vouched::{Login, Vouched};
+pub use vouched::{Login, Vouched, Work};
 
 use crate::{
     approval::{Approvals, Packs},

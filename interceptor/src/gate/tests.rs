@@ -176,6 +176,7 @@ pub(crate) fn session() -> Session {
         ancestry: Vec::new(),
         cgroup: "1".to_owned(),
         late: true,
+        descent: None,
     };
     Session {
         connection: Arc::new(Connection {

@@ -21,6 +21,28 @@ pub fn of(pid: u32, start_time: u64) -> Option<u32> {
     read().ok().flatten()
 }
 
+/// A process that a person named, for as long as it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shell {
+    /// Its number.
+    pub pid: u32,
+    /// When it started, in ticks since the boot.
+    pub ticks: u64,
+}
+
+impl Shell {
+    /// Whether it is the process with that number that started then, in nanoseconds since the boot.
+    pub fn is(self, pid: u32, start_time: u64) -> bool {
+        self.pid == pid && self.ticks == start_time / TICK
+    }
+}
+
+/// The process `pid`, which must be in a log-in session of the user `uid`.
+pub fn shell(pid: u32, uid: u32) -> Option<Shell> {
+    let ticks = started(pid).ok()?;
+    (of(pid, ticks.checked_mul(TICK)?) == Some(uid)).then_some(Shell { pid, ticks })
+}
+
 fn number(pid: u32, file: &str) -> io::Result<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}"))?;
     text.trim().parse().map_err(io::Error::other)

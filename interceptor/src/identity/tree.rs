@@ -2,12 +2,14 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use interceptor_core::model::{Ancestor, ExecutableDigest, ProcessFacts, RunId};
+use interceptor_core::model::{Ancestor, Descent, ExecutableDigest, ProcessFacts, RunId};
 
 /// How many ancestors a record names at most.
 const DEPTH: usize = 64;
 /// How many processes one run may have on file before its dead leaves are forgotten, and then its oldest.
 const PER_RUN: usize = 16_384;
+/// How many programs a process may have executed, one in the place of another, for all of them to be known.
+const PROGRAMS: usize = 8;
 
 /// Names one process for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,6 +57,8 @@ struct Node {
     executable: Option<String>,
     digest: Option<ExecutableDigest>,
     argv: Vec<String>,
+    /// Every program that it executed, as its path was given; none where one is not known.
+    programs: Option<Vec<String>>,
     children: usize,
     dead: bool,
     /// What was last told of it.
@@ -82,10 +86,17 @@ impl Tree {
                 node.executable = inherited.executable;
                 node.digest = inherited.digest;
                 node.argv = inherited.argv;
+                node.programs = Some(Vec::new());
                 false
             }
             Observed::Exec { run, process, path, argv } => {
                 let node = self.node(run, process);
+                // Of one whose beginning was not seen, what it executed before is not known.
+                let programs = node.programs.take().filter(|programs| programs.len() < PROGRAMS);
+                node.programs = programs.zip(path.clone()).map(|(mut programs, path)| {
+                    programs.push(path);
+                    programs
+                });
                 node.executable = path;
                 node.digest = None;
                 node.argv = argv;
@@ -139,7 +150,22 @@ impl Tree {
             ancestry: self.ancestry(node),
             cgroup,
             late: node.is_none(),
+            descent: self.descent(process),
         }
+    }
+
+    fn descent(&self, process: ProcessId) -> Option<Descent> {
+        let mut programs = Vec::new();
+        let mut at = process;
+        for _ in 0..DEPTH {
+            let node = self.nodes.get(&at)?;
+            programs.extend(node.programs.as_ref()?.iter().cloned());
+            at = node.parent?;
+            if !self.nodes.contains_key(&at) {
+                return Some(Descent { pid: at.pid, start_time: at.start_time, programs });
+            }
+        }
+        None
     }
 
     fn ancestry(&self, node: Option<&Node>) -> Vec<Ancestor> {
@@ -232,6 +258,35 @@ mod tests {
             facts.ancestry.iter().map(|a| a.argv.first().cloned().unwrap_or_default()).collect();
         assert_eq!(names, ["sh", "agent"]);
         assert!(!facts.late);
+    }
+
+    #[test]
+    fn descent_has_every_program_back_to_what_was_there_before() {
+        let mut tree = Tree::default();
+        // 1 was there before; 5 executes what it is seen as only after something else.
+        for seen in
+            [fork(2, 1), exec(2, &["psql"]), fork(3, 1), exec(3, &["agent"]), fork(4, 3), exec(4, &["psql"])]
+        {
+            tree.observe(seen);
+        }
+        for seen in [fork(5, 1), exec(5, &["agent"]), exec(5, &["psql"]), exec(1, &["psql"]), fork(6, 1)] {
+            tree.observe(seen);
+        }
+        let descent = |tree: &mut Tree, pid| tree.facts(id(pid), 1000, String::new()).descent.clone();
+        let of = |programs: &[&str]| {
+            let programs = programs.iter().map(|program| (*program).to_owned()).collect();
+            Some(Descent { pid: 1, start_time: 10, programs })
+        };
+        let mut seen = Tree::default();
+        seen.observe(fork(2, 1));
+        seen.observe(exec(2, &["psql"]));
+        assert_eq!(descent(&mut seen, 2), of(&["psql"]));
+        assert_eq!(descent(&mut seen, 1), None, "nothing is known of what was there before");
+        // Once that has executed something it is on file, but not from its beginning.
+        assert_eq!(descent(&mut tree, 6), None);
+        tree.nodes.remove(&id(1));
+        assert_eq!(descent(&mut tree, 4), of(&["psql", "agent"]));
+        assert_eq!(descent(&mut tree, 5), of(&["agent", "psql"]));
     }
 
     #[test]

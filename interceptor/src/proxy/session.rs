@@ -283,7 +283,8 @@ impl Caller<'_> {
             return None;
         }
         let uid = login::of(process.pid, process.start_time)?;
-        Some(Login { uid, vouched: self.proxy.gate.vouched().clone() })
+        let descent = process.descent.clone()?;
+        Some(Login { uid, descent, vouched: self.proxy.gate.vouched().clone() })
     }
 
     /// Who the session will be upstream, whoever it claims to be.

@@ -20,5 +20,6 @@ for line in sys.stdin:
     elif word == "see":
         print(say(more + SEE), flush=True)
     elif word == "vouch":
-        product = ["/run/product/interceptor", "--root", sys.argv[1], "approvals", "vouch"]
+        product = ["/run/product/interceptor", "--root", sys.argv[1], "approvals", "vouch", "--shell", str(os.getpid())]
+        product += ["--program", "/usr/bin/psql"]
         print(say(product + more + ["--for", "5m"]), flush=True)

@@ -1,7 +1,7 @@
 //! Labels that stay where they are, whatever happens to names.
 
 use interceptor_tests::{
-    Bed, Installation, RunningBed, Setup,
+    Bed, Installation, RunningBed, Setup, installation,
     process::{PATIENCE, wait_until},
 };
 
@@ -312,5 +312,82 @@ fn labels_are_proposed_without_a_value() {
     installation.psql("SELECT reach, remark FROM contacts WHERE id = 7;\n").says("[email]|nothing");
     let export = installation.interceptor(&["--json", "audit", "export", "--format", "jsonl"]).succeeded();
     assert!(!export.stdout.contains("walter"));
+    installation.finish();
+}
+
+/// A partition that is detached around us, and a child that inherits no more, keep the labels that they had as parts: those of
+/// patterns and those of copies, also where their columns have other numbers.
+#[test]
+fn what_leaves_its_parent_keeps_its_labels() {
+    let copies = "@id(\"copies\") permit (principal, action in [Action::\"label.filter\", Action::\"label.copy\"], \
+                  resource is Label in Resource::\"orders\");";
+    let bed = Bed::start();
+    bed.admin(
+        "orders",
+        "SET ROLE app; CREATE TABLE people (id int, gone int, code text, note text) PARTITION BY RANGE (id);
+         ALTER TABLE people DROP COLUMN gone;
+         CREATE TABLE people_1 (note text, code text, id int);
+         CREATE TABLE people_2 PARTITION OF people FOR VALUES FROM (10) TO (20);
+         ALTER TABLE people ATTACH PARTITION people_1 FOR VALUES FROM (0) TO (10);
+         INSERT INTO people VALUES (1, 'zqx-1', 'plain'), (11, 'zqx-11', 'plain');
+         CREATE TABLE heirs (id int, code text); CREATE TABLE heir (more text) INHERITS (heirs);
+         INSERT INTO heir VALUES (1, 'zqx-1', 'more');",
+    );
+    let labels =
+        "[label.secret]\ncolumns = [\"public.people.code\", \"public.heirs.code\"]\nmask = \"redact\"\n";
+    let installation = Setup::of(&bed)
+        .labels(labels)
+        .policy("20-bound.cedar", EVERYTHING)
+        .policy("30-copies.cedar", copies)
+        .start();
+    installation.psql("SELECT code FROM people;\nSELECT code FROM heirs;\nUPDATE people SET note = code WHERE id = 1;\n")
+        .says("[secret]\n[secret]\n[secret]\nUPDATE 1");
+    installation.psql("SELECT note, code FROM people;\n");
+    bed.admin(
+        "orders",
+        "ALTER TABLE people DETACH PARTITION people_1; ALTER TABLE people DETACH PARTITION people_2;
+         ALTER TABLE heir NO INHERIT heirs; ALTER TABLE people_1 RENAME COLUMN code TO open;",
+    );
+    let finished = installation.psql(
+        "SELECT id, open, upper(open), note FROM people_1;\nSELECT id, code, note FROM people_2;\nSELECT * FROM heir;\n",
+    );
+    let finished = finished.says("1|[secret]||[secret]").says("11|[secret]|[secret]").says("1|[secret]|more");
+    assert!(!finished.text().contains("zqx-"), "{finished}");
+    installation.finish();
+}
+
+/// A table is copied whole by the columns that it has, not by those that it had when it was read last.
+#[test]
+fn a_table_that_is_altered_around_us_is_copied_by_what_it_is_now() {
+    let bed = Bed::start();
+    bed.admin(
+        "orders",
+        "SET ROLE app; CREATE TABLE people (id int, note text, code text); INSERT INTO people VALUES (1, 'note', 'zqx-1')",
+    );
+    let orders = installation::orders(&bed, "app", "scram-sha-256");
+    let orders = orders.replace("env = \"prod\"", "env = \"prod\"\nfacts_max_age = \"60s\"");
+    let setup = Setup::empty().resource(&orders).credential("orders", bed.secret()).labels(LABELS);
+    let installation = setup.policy("20-bound.cedar", EVERYTHING).start();
+    let (seen, go) = (installation.work().join("seen"), installation.work().join("go"));
+    let wait =
+        format!("\\! touch {}; while [ ! -e {} ]; do sleep 0.05; done\n", seen.display(), go.display());
+    let text = format!(
+        "COPY people TO STDOUT;\n{wait}COPY people TO STDOUT;\n\
+         BEGIN ISOLATION LEVEL REPEATABLE READ;\nSELECT id FROM people;\nCOPY people TO STDOUT;\nROLLBACK;\n\
+         BEGIN ISOLATION LEVEL REPEATABLE READ;\nSELECT id FROM people;\nCOPY people (id, code) TO STDOUT;\nROLLBACK;\n"
+    );
+    let words = installation.psql_words(&["-f", "-"]);
+    let job = interceptor_tests::Job::start(installation.captured("release-bot", &words), &text);
+    wait_until("the first copy", PATIENCE, || seen.exists());
+    // As many columns as before, in other places.
+    bed.admin("orders", "ALTER TABLE people DROP COLUMN note, ADD COLUMN other text DEFAULT 'other'");
+    std::fs::write(&go, "").expect("own folder");
+    let finished = job.finish(PATIENCE);
+    let finished = finished
+        .says("1\tnote\t[secret]")
+        .says("1\t[secret]\tother")
+        .says("name the columns")
+        .says("1\t[secret]\n");
+    assert!(!finished.text().contains("zqx-"), "{finished}");
     installation.finish();
 }

@@ -3,7 +3,7 @@
 
 use interceptor_tests::{Bed, Installation, RunningBed, Setup};
 
-use crate::masking::{EVERYTHING, driver, is_clean};
+use crate::masking::{EVERYTHING, each, has_none_of};
 
 const MAIL: &str = "walter.white@example.org";
 const CARD: &str = "4111111111111111";
@@ -210,13 +210,13 @@ fn values_of_every_type_are_masked_or_null() {
     let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
     let text: String = statements.iter().map(|statement| format!("{statement};\n")).collect();
     let finished = installation.psql(&(text + "SELECT 'the end', 1;\n")).says("the end|1").says("[email]");
-    is_clean(&finished, &all);
+    has_none_of(&finished, &all);
     let shown: Vec<&str> = finished.stdout.lines().filter(|line| !is_hidden(line)).collect();
     assert_eq!(shown, [] as [&str; 0], "{finished}");
     for way in ["psycopg-text", "psycopg-binary", "asyncpg"] {
-        let finished = driver(&installation, way, &statements);
+        let finished = each(&installation, way, &statements);
         assert!(finished.stdout.trim_end().ends_with("done"), "{finished}");
-        is_clean(&finished, &all);
+        has_none_of(&finished, &all);
         for line in finished.stdout.lines() {
             assert!(is_hidden(line), "{way}: {line}");
             // As the server sends an int8, and the digits of a numeric.
@@ -226,7 +226,7 @@ fn values_of_every_type_are_masked_or_null() {
     }
     let binary = ["COPY labelled TO STDOUT BINARY", "COPY telling TO STDOUT BINARY"];
     for copy in binary {
-        is_clean(&installation.psql(&format!("{copy};\n")), &all);
+        has_none_of(&installation.psql(&format!("{copy};\n")), &all);
     }
     installation.finish();
 }
@@ -243,7 +243,7 @@ fn values_in_which_nothing_is_found_are_shown_whatever_their_type() {
     }
     let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
     for way in ["psycopg-binary", "asyncpg"] {
-        let finished = driver(&installation, way, &statements);
+        let finished = each(&installation, way, &statements);
         for (place, (kind, ..)) in OPEN.iter().enumerate() {
             let begins = format!("{place} rows:");
             let line = finished.stdout.lines().find(|line| line.starts_with(&begins)).unwrap_or_default();

@@ -16,6 +16,7 @@ mod budget;
 mod bypass;
 mod chaos;
 mod clients;
+mod corpus;
 mod cost;
 mod crash;
 mod credentials;

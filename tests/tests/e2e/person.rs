@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use interceptor_tests::{
-    Job, Talker,
+    Job, Talker, places,
     process::{PATIENCE, wait_until},
 };
 
@@ -39,16 +39,29 @@ fn the_same_query_is_masked_for_an_agent_and_clear_for_a_person() {
     let run = run.expect("a run").to_owned();
     assert_eq!(person.say("see", LONG), "[secret]|", "without a word it is nobody's");
     // It is said by people alone, of their own session, and from outside of it.
-    let vouch = ["vouch", &run, "--for", "5m"];
+    let psql = places::postgres_tool("psql").display().to_string();
+    let work = ["--shell", &pid, "--program", "/usr/bin/psql", "--program", &psql];
+    let said = |time| [&["vouch", run.as_str(), "--for", time][..], &work].concat();
+    let vouch = said("5m");
     installation.interceptor(&[&["approvals"], &vouch[..]].concat()).failed().says("root alone is nobody");
     assert!(person.say(&format!("vouch {run}"), LONG).contains("captured"));
     assert_eq!(person.say("see", LONG), "[secret]|");
-    stage.says("eve", &vouch).succeeded();
+    stage.says("eve", &vouch).failed().says("in no log-in session of yours");
     assert_eq!(person.say("see", LONG), "[secret]|", "eve is not who is logged in there");
-    stage.says("bob", &["vouch", &run, "--for", "9h"]).failed().says("at most 8 hours");
+    stage
+        .says("bob", &["vouch", &run, "--for", "5m", "--shell", &pid, "--program", "psql"])
+        .failed()
+        .says("whole paths");
+    stage.says("bob", &said("9h")).failed().says("at most 8 hours");
     stage.says("bob", &vouch).succeeded().says("policy knows bob");
     assert_eq!(person.say("see", LONG), "zqx-1|ZQX-1");
     assert_eq!(person.say("see /usr/bin/timeout 20", LONG), "[secret]|", "an agent below is no person");
+    // Nor is one that nobody knows: what it starts is not bob's, also where it puts psql into its own place.
+    assert_eq!(person.say("see /usr/bin/nice", LONG), "[secret]|", "nice has psql take its place");
+    assert_eq!(person.say("see /usr/bin/setsid --fork --wait", LONG), "[secret]|");
+    assert_eq!(person.say("see", LONG), "zqx-1|ZQX-1");
+    stage.says("bob", &[&vouch[..], &["--program", "/usr/bin/nice"]].concat()).succeeded();
+    assert_eq!(person.say("see /usr/bin/nice", LONG), "zqx-1|ZQX-1", "it was named");
     as_their_own_principal(&stage);
     // An agent's run, launched or not by the same person, sees what an agent sees.
     installation.psql("SELECT code, upper(code) FROM people WHERE id = 1;\n").says("[secret]|");
@@ -62,13 +75,13 @@ fn the_same_query_is_masked_for_an_agent_and_clear_for_a_person() {
         !launched.is_empty()
     });
     stage
-        .says("bob", &["vouch", &launched, "--for", "5m"])
+        .says("bob", &[&["vouch", launched.as_str(), "--for", "5m"][..], &work].concat())
         .failed()
         .says("was launched as agent release-bot");
     installation.interceptor(&["kill", &launched]).succeeded();
     asleep.finish(PATIENCE);
     // It is for a while.
-    stage.says("bob", &["vouch", &run, "--for", "1s"]).succeeded();
+    stage.says("bob", &said("1s")).succeeded();
     wait_until("the end of the time", PATIENCE, || person.say("see", LONG) == "[secret]|");
     let tail = installation.interceptor(&["audit", "tail", "--all", "-n", "1000"]).succeeded();
     tail.says("vouches for 300 s that this is their own log-in session");
@@ -88,7 +101,13 @@ fn as_their_own_principal(stage: &Stage) {
     let run = attached.stdout.split_whitespace().find(|word| word.len() == 11 && word.starts_with('r'));
     let run = run.expect("a run");
     assert_eq!(eve.say("see", LONG), "[secret]|");
-    stage.says("eve", &["vouch", run, "--for", "5m"]).succeeded();
+    let psql = places::postgres_tool("psql").display().to_string();
+    stage
+        .says(
+            "eve",
+            &["vouch", run, "--for", "5m", "--shell", &pid, "--program", "/usr/bin/psql", "--program", &psql],
+        )
+        .succeeded();
     assert_eq!(eve.say("see", LONG), "zqx-1|ZQX-1");
     stage.installation.interceptor(&["kill", run]).succeeded();
 }

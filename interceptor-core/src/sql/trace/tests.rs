@@ -207,6 +207,8 @@ fn what_decides_by_labelled_columns_is_told() {
         "UPDATE notes SET note = 'x' FROM customers WHERE ssn = note",
         "INSERT INTO customers VALUES (1) ON CONFLICT (ssn) DO NOTHING",
         "MERGE INTO notes USING customers ON ssn = note WHEN MATCHED THEN DELETE",
+        "CREATE POLICY p ON customers USING (ssn = '1')",
+        "ALTER POLICY p ON customers WITH CHECK (ssn = '1')",
     ] {
         assert!(effects(text).contains(&"label.filter"), "{text}: {:?}", effects(text));
     }

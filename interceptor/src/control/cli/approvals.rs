@@ -23,7 +23,7 @@ use super::{
 use crate::{
     control::{
         api::ControlError,
-        approvals::{self, Answer, Request},
+        approvals::{self, Answer, Request, Vouching},
     },
     places::Places,
 };
@@ -80,6 +80,12 @@ pub(super) struct Vouch {
     /// For how long, such as `30m`; at most 8 hours.
     #[arg(long = "for", value_name = "TIME", value_parser = time)]
     time: SignedDuration,
+    /// The process of the shell that you type into, there.
+    #[arg(long, value_name = "PID")]
+    shell: u32,
+    /// A program that you start from that shell, by its whole path; once for each.
+    #[arg(long = "program", value_name = "PATH", required = true)]
+    programs: Vec<String>,
 }
 
 /// Arguments of `approvals approve`.
@@ -170,9 +176,9 @@ pub(super) fn run(places: &Places, printer: &Printer, command: Command) -> Resul
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Vouch(Vouch { run, time }) => {
+        Command::Vouch(Vouch { run, time, shell, programs }) => {
             let seconds = u64::try_from(time.as_secs()).unwrap_or(0);
-            match ask(places, Request::Vouch { run, seconds })? {
+            match ask(places, Request::Vouch { run, said: Vouching { seconds, shell, programs } })? {
                 Answer::Vouched { text } => printer.line(&text)?,
                 other => return Err(unexpected(other)),
             }
