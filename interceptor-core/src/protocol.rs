@@ -17,8 +17,8 @@ use bytes::{Bytes, BytesMut};
 use crate::{
     enclosure::Terms,
     estimate::Estimating,
-    mask::{Labelled, Mask, Tokens},
-    model::{Action, OutcomeStatus, Principal, RecordId, Spent},
+    mask::{Hiding, Labelled, Mask, Tokens},
+    model::{Action, OutcomeStatus, Principal, RecordId, RecordedRows, Spent},
     permit::{Circumstances, Denial, Held, Notice},
     survey::{Depth, Survey},
     undo::{Pack, Restore},
@@ -126,6 +126,8 @@ pub struct Done {
     pub code: Option<String>,
     /// The upstream's message.
     pub message: Option<String>,
+    /// The rows that it returned, where they are recorded.
+    pub recorded: Option<RecordedRows>,
 }
 
 /// A client's wish to open a session.
@@ -234,6 +236,8 @@ pub trait Decoder: Send {
     fn step(&mut self, side: Side, input: &mut BytesMut) -> Result<Step, DecodeError>;
     /// The session is open upstream; `given` is the cancel key for the client. What to tell the client.
     fn opened(&mut self, greeting: &Greeting, given: &CancelKey) -> Bytes;
+    /// From here on the rows of answers are recorded, with what is hidden so.
+    fn record_rows(&mut self, hiding: Arc<Hiding>);
     /// The exchange of the last `Ask` was permitted, and this is its record, for words that name it.
     fn recorded(&mut self, number: u64, record: RecordId);
     /// The exchange of the last `Ask` or `Enquire` has been sent; `mask` is what becomes of its answer.

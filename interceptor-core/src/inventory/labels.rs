@@ -1,13 +1,16 @@
 //! `labels.toml`: which data of which resources is of which kind, and what hides it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
 use super::{
-    Fault, Inventory, Source,
+    Fault, Inventory, RecordLevel, Source,
     load::{Item, Reader},
 };
 use crate::{
@@ -37,6 +40,14 @@ enum Counts {
     Hidden,
 }
 
+/// That somebody looked whether the labels of a resource are all that it needs.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawReview {
+    by: Spanned<String>,
+    on: Spanned<String>,
+}
+
 /// A label, and the resources that have it; none means every one.
 struct Read {
     label: Label,
@@ -51,13 +62,25 @@ impl Inventory {
         let mut faults = Vec::new();
         let mut reader = Reader::new(source, &mut faults);
         let mut all = Vec::new();
+        let mut reviewed = BTreeSet::new();
         for item in reader.top() {
-            if item.key != "label" {
-                reader.fault(item.at, format!("unknown key `{}`; a label is `[label.NAME]`", item.key));
-                continue;
-            }
-            for item in reader.table(item) {
-                all.extend(label(&mut reader, item, &self));
+            match item.key.as_str() {
+                "label" => {
+                    for item in reader.table(item) {
+                        all.extend(label(&mut reader, item, &self));
+                    }
+                }
+                "reviewed" => {
+                    for item in reader.table(item) {
+                        reviewed.extend(review(&mut reader, item, &self));
+                    }
+                }
+                other => {
+                    let message = format!(
+                        "unknown key `{other}`; a label is `[label.NAME]`, a review stands in `[reviewed]`"
+                    );
+                    reader.fault(item.at, message);
+                }
             }
         }
         let mut labels = BTreeMap::new();
@@ -75,6 +98,7 @@ impl Inventory {
                     .whole(format!("interceptor's own detectors are wrong: {error}; please report this")),
             }
         }
+        self.rows_are_covered(&mut reader, &labels, &reviewed);
         if !faults.is_empty() {
             faults.sort();
             faults.dedup();
@@ -89,10 +113,60 @@ impl Inventory {
         Ok(self)
     }
 
+    /// The same inventory, where there is no `labels.toml`: nothing is labelled, and so no rows are recorded.
+    pub fn without_labels(self) -> Result<Self, Vec<Fault>> {
+        let source = Source { file: "labels.toml".to_owned(), text: String::new() };
+        let mut faults = Vec::new();
+        let mut reader = Reader::new(&source, &mut faults);
+        self.rows_are_covered(&mut reader, &BTreeMap::new(), &BTreeSet::new());
+        if faults.is_empty() { Ok(self) } else { Err(faults) }
+    }
+
+    /// Rows are recorded only of resources that have labels which somebody has reviewed.
+    fn rows_are_covered(
+        &self,
+        reader: &mut Reader<'_>,
+        labels: &BTreeMap<ResourceName, Arc<Labels>>,
+        reviewed: &BTreeSet<ResourceName>,
+    ) {
+        for (name, resource) in self.resources.iter().filter(|(_, one)| one.record == RecordLevel::Rows) {
+            let what = if labels.get(name).is_none_or(|labels| labels.is_empty()) {
+                format!("`{name}` has no label: label its data in labels.toml, and write there")
+            } else if reviewed.contains(name) {
+                continue;
+            } else {
+                "its labels were not reviewed: whoever has looked whether they are complete writes in labels.toml"
+                    .to_owned()
+            };
+            let message = format!(
+                "`record = \"rows\"`: {what} `[reviewed]` with `{name} = {{ by = \"NAME\", on = \"YYYY-MM-DD\" }}`"
+            );
+            reader.fault_at(&resource.at, message);
+        }
+    }
+
     /// The labels of a resource; none where nothing says otherwise.
     pub fn labels(&self, resource: &ResourceName) -> Arc<Labels> {
         self.labels.get(resource).cloned().unwrap_or_else(|| Arc::new(Labels::none(resource.as_str())))
     }
+}
+
+/// The resource whose labels were reviewed.
+fn review(reader: &mut Reader<'_>, item: Item<'_>, inventory: &Inventory) -> Option<ResourceName> {
+    let (at, key) = (item.at, item.key.clone());
+    let RawReview { by, on } = reader.value(item)?;
+    if by.get_ref().trim().is_empty() {
+        reader.fault(by.span().start, "`by` must say who has reviewed the labels");
+    }
+    let date = on.get_ref().parse::<jiff::civil::Date>().ok();
+    if date.is_none_or(|date| date.to_string() != *on.get_ref()) {
+        reader.fault(on.span().start, "`on` must be the day of the review, as `YYYY-MM-DD`");
+    }
+    let known = inventory.resources.keys().find(|name| name.as_str() == key);
+    if known.is_none() {
+        reader.fault(at, format!("resources.toml has no resource `{key}`"));
+    }
+    known.cloned()
 }
 
 fn label(reader: &mut Reader<'_>, item: Item<'_>, inventory: &Inventory) -> Option<Read> {

@@ -229,6 +229,8 @@ pub enum RecordLevel {
     Metadata,
     /// Full text and bind values.
     Binds,
+    /// And the rows that come back, masked as for somebody who may see nothing: only where its labels were reviewed.
+    Rows,
 }
 
 /// A named non-human identity.

@@ -26,8 +26,7 @@ struct RawResource {
     dial: Option<Spanned<Dial>>,
     #[serde(default = "enforce")]
     mode: Mode,
-    #[serde(default)]
-    record: RawRecord,
+    record: Option<Spanned<RawRecord>>,
     facts_max_age: Option<Spanned<String>>,
     hold_max: Option<Spanned<String>>,
     tls: Option<Spanned<RawTls>>,
@@ -46,12 +45,12 @@ enum Dial {
     Host,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Clone, Copy)]
 #[serde(rename_all = "kebab-case")]
 enum RawRecord {
     Metadata,
-    #[default]
     Binds,
+    Rows,
 }
 
 #[derive(Deserialize)]
@@ -120,10 +119,7 @@ fn resource(
         env: raw.env.and_then(|env| group(reader, env, "env")),
         protocol: raw.protocol.map(Spanned::into_inner),
         keeps: keeps(reader, raw.keeps, inspected),
-        record: match raw.record {
-            RawRecord::Metadata => RecordLevel::Metadata,
-            RawRecord::Binds => RecordLevel::Binds,
-        },
+        record: record(reader, raw.record, inspected),
         facts_max_age: facts_max_age(reader, raw.facts_max_age, inspected),
         hold_max: hold_max(reader, raw.hold_max, inspected),
         mode: raw.mode,
@@ -136,6 +132,21 @@ fn resource(
         tls,
         credentials,
     })
+}
+
+fn record(reader: &mut Reader<'_>, raw: Option<Spanned<RawRecord>>, inspected: bool) -> RecordLevel {
+    let Some(raw) = raw else { return RecordLevel::Binds };
+    match raw.get_ref() {
+        RawRecord::Metadata => RecordLevel::Metadata,
+        RawRecord::Binds => RecordLevel::Binds,
+        RawRecord::Rows => {
+            if !inspected {
+                let at = raw.span().start;
+                reader.fault(at, "`record = \"rows\"` needs `protocol`: rows of what is passed are not seen");
+            }
+            RecordLevel::Rows
+        }
+    }
 }
 
 /// What is taken for true for longer is too old to judge by.

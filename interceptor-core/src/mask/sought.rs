@@ -87,6 +87,12 @@ impl Sought {
         Self { key, each: fingerprints.into_iter().map(ready).collect(), found: AtomicU64::new(0) }
     }
 
+    /// The same secrets, whose finds are counted apart.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self { key: self.key.clone(), each: self.each.clone(), found: AtomicU64::new(0) }
+    }
+
     /// Whether nothing is looked for.
     pub fn is_empty(&self) -> bool {
         self.each.is_empty()

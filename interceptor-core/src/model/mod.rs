@@ -21,7 +21,7 @@ pub use ids::{
 };
 pub use record::{
     ApprovalRecord, Author, Entry, EventKind, EventRecord, MaskLayer, MaskRecord, OutcomeRecord,
-    OutcomeStatus, RequestRecord, VerdictRecord, WouldBe,
+    OutcomeStatus, RecordedRows, RequestRecord, VerdictRecord, WouldBe,
 };
 pub use session::{Connection, Principal, Session};
 pub use spent::Spent;

@@ -192,6 +192,39 @@ pub struct OutcomeRecord {
     pub code: Option<String>,
     /// The upstream's message.
     pub message: Option<String>,
+    /// The rows that it returned, where its resource records rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<RecordedRows>,
+}
+
+/// Rows of an answer, masked as for somebody who may see nothing of any label.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RecordedRows {
+    /// The first that came, each with its values: texts as they are, others as `\x` and hexadecimal digits; none is NULL.
+    pub rows: Vec<Vec<Option<String>>>,
+    /// How many more came: beyond what is recorded of one statement, not masked with certainty, or without room in the
+    /// journal.
+    #[serde(default, skip_serializing_if = "is_none_left")]
+    pub rows_left_out: u64,
+}
+
+impl RecordedRows {
+    /// How many rows are recorded of one statement.
+    pub const MOST_ROWS: usize = 1000;
+    /// How many bytes they may have as JSON.
+    pub const MOST_BYTES: usize = 64 * 1024;
+
+    /// The same with none of its rows.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        let rows = u64::try_from(self.rows.len()).unwrap_or(u64::MAX);
+        Self { rows: Vec::new(), rows_left_out: self.rows_left_out.saturating_add(rows) }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_none_left(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Something that is no exchange.

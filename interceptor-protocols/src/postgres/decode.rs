@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     Terms,
-    mask::{Bindings, Labelled, Labels, Mask, Tokens},
+    mask::{Bindings, Hiding, Labelled, Labels, Mask, Tokens},
     model::{RecordId, Spent},
     permit::{Denial, Notice},
     protocol::{CancelKey, DecodeError, Decoder, Epoch, Greeting, Side, Step, Stopped},
@@ -111,6 +111,8 @@ pub(super) struct PostgresDecoder {
     pub(super) copies: u64,
     /// What was hidden last, for what answers nothing that was asked; none before anything was.
     pub(super) mask: Option<Mask>,
+    /// What is hidden in rows that are recorded; none where they are not.
+    pub(super) recording: Option<Arc<Hiding>>,
 }
 
 impl PostgresDecoder {
@@ -154,6 +156,7 @@ impl PostgresDecoder {
             tokens,
             copies: 0,
             mask: None,
+            recording: None,
         }
     }
 
@@ -295,6 +298,11 @@ impl Decoder for PostgresDecoder {
         });
         out.message(b'Z', |out| out.put_u8(b'I'));
         [before, ok, after, out.finish()].concat().into()
+    }
+
+    fn record_rows(&mut self, hiding: Arc<Hiding>) {
+        // Without labels it is not known of any row what it is made of.
+        self.recording = Some(hiding).filter(|_| !self.labels.is_empty());
     }
 
     fn recorded(&mut self, number: u64, record: RecordId) {

@@ -530,6 +530,7 @@ const BROKEN: &str = "interceptor: taken back, it broke its terms";
 fn failing(ended: Vec<Done>, code: &str, why: &str) -> Vec<Done> {
     let fail = |done: Done| Done {
         rows: done.rows,
+        recorded: done.recorded,
         code: Some(code.to_owned()),
         message: Some(why.to_owned()),
         ..end(done.exchange, done.place, OutcomeStatus::Failed, done.bytes)

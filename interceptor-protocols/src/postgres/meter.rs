@@ -17,6 +17,7 @@ use super::{
     frame::Head,
     outcome::end,
     queue::{Bounds, Entry, Kind},
+    recorded::ended,
     refuse,
     upstream::Fate,
 };
@@ -155,6 +156,7 @@ impl PostgresDecoder {
                 // What a COPY streams is told in rows at its end only.
                 rows: entry.copying.is_none().then_some(entry.rows),
                 code: Some(refuse::REFUSED.to_owned()),
+                recorded: ended(&mut entry.gathered, None),
                 ..end(exchange, place, OutcomeStatus::Failed, entry.bytes)
             });
             if matches!(entry.kind, Kind::Execute { .. }) {

@@ -46,6 +46,7 @@ mod own;
 mod part;
 mod places;
 mod queue;
+mod recorded;
 mod refuse;
 mod restore;
 mod shown;

@@ -14,6 +14,7 @@ use super::{
     known::Moment,
     own::{Ends, Errand, Failed, Gate},
     queue::{Bounds, Changes, Entry, Kind, Place},
+    recorded::ended,
     refuse,
     upstream::{ErrorFields, Fate, unexpected},
 };
@@ -36,10 +37,11 @@ impl PostgresDecoder {
     }
 
     pub(super) fn end_execute(&mut self, tag: u8, body: &Bytes, done: &mut Vec<Done>) {
-        let Some(entry) = self.queue.pop() else { return };
+        let Some(mut entry) = self.queue.pop() else { return };
         if let Some(exchange) = entry.exchange {
             let rows = if tag == b's' { Some(entry.rows) } else { rows(body, entry.rows) };
-            done.push(Done { rows, ..end(exchange, 0, OutcomeStatus::Completed, entry.bytes) });
+            let recorded = ended(&mut entry.gathered, rows);
+            done.push(Done { rows, recorded, ..end(exchange, 0, OutcomeStatus::Completed, entry.bytes) });
         }
         if let Kind::Execute { changes, .. } = entry.kind {
             self.settle(changes, tag == b'C');
@@ -77,8 +79,9 @@ impl PostgresDecoder {
                 return Err(DecodeError::upstream("it answered more statements than were judged"));
             };
             settled = std::mem::take(&mut place.changes);
+            let recorded = ended(&mut entry.gathered, rows);
             if let Some(exchange) = entry.exchange {
-                done.push(Done { rows, ..end(exchange, *at, OutcomeStatus::Completed, bytes) });
+                done.push(Done { rows, recorded, ..end(exchange, *at, OutcomeStatus::Completed, bytes) });
             }
             *at = at.saturating_add(1);
         }
@@ -107,6 +110,7 @@ impl PostgresDecoder {
                 done.push(Done {
                     message: recordable(&error),
                     code: Some(error.code),
+                    recorded: ended(&mut entry.gathered, None),
                     ..end(exchange, place, OutcomeStatus::Unknown, entry.bytes)
                 });
             }
@@ -176,6 +180,7 @@ impl PostgresDecoder {
                 done.push(Done {
                     code: Some(error.code.clone()),
                     message: recordable(error),
+                    recorded: ended(&mut entry.gathered, None),
                     ..end(exchange, first, OutcomeStatus::Failed, entry.bytes)
                 });
                 let rest = first.saturating_add(1)..count;
@@ -187,12 +192,13 @@ impl PostgresDecoder {
 
     pub(super) fn fail_extended(&mut self, error: &ErrorFields, done: &mut Vec<Done>) {
         self.skipping = true;
-        if let Some(entry) = self.queue.pop() {
+        if let Some(mut entry) = self.queue.pop() {
             self.pipeline_has_failed();
             if let Some(exchange) = entry.exchange {
                 done.push(Done {
                     code: Some(error.code.clone()),
                     message: recordable(error),
+                    recorded: ended(&mut entry.gathered, None),
                     ..end(exchange, 0, OutcomeStatus::Failed, entry.bytes)
                 });
             }
@@ -330,13 +336,14 @@ impl PostgresDecoder {
     }
 
     /// ReadyForQuery after a simple query: whatever has not answered by now never will.
-    pub(super) fn close_query(&mut self, entry: Entry, done: &mut Vec<Done>) {
+    pub(super) fn close_query(&mut self, mut entry: Entry, done: &mut Vec<Done>) {
+        let recorded = ended(&mut entry.gathered, None);
         if let (Some(exchange), Kind::Query { places, at, failed: false, opaque }) =
             (entry.exchange, &entry.kind)
         {
             if *opaque {
                 let rows = Some(entry.rows).filter(|rows| *rows > 0);
-                done.push(Done { rows, ..end(exchange, 0, OutcomeStatus::Completed, entry.bytes) });
+                done.push(Done { rows, recorded, ..end(exchange, 0, OutcomeStatus::Completed, entry.bytes) });
             } else {
                 let left = places.iter().enumerate().skip(*at);
                 done.extend(left.map(|(place, Place { answers, .. })| {
@@ -384,5 +391,5 @@ fn recordable(error: &ErrorFields) -> Option<String> {
 }
 
 pub(super) fn end(exchange: u64, place: usize, status: OutcomeStatus, bytes: u64) -> Done {
-    Done { exchange, place, status, rows: None, bytes, code: None, message: None }
+    Done { exchange, place, status, rows: None, bytes, code: None, message: None, recorded: None }
 }

@@ -11,6 +11,7 @@ use super::{
     copy::Copying,
     described::Described,
     own::{Ends, Gate},
+    recorded::Gathered,
     veil::Veil,
 };
 
@@ -36,6 +37,8 @@ pub(super) struct Entry {
     pub(super) bounds: Bounds,
     /// What is hidden in its answer.
     pub(super) veil: Veil,
+    /// What is recorded of the rows of the place under way, once one has come where they are.
+    pub(super) gathered: Option<Box<Gathered>>,
 }
 
 /// One statement of a Query, and what it changes.
@@ -129,6 +132,7 @@ impl Entry {
             bytes: 0,
             bounds: Bounds::None,
             veil: Veil::closed(),
+            gathered: None,
         }
     }
 }

@@ -49,7 +49,8 @@ impl PostgresDecoder {
         let fields = described::read(body).map_err(|_| malformed(b'T'))?;
         if let Some(Entry { kind: Kind::Query { places, at, .. }, veil, .. }) = self.queue.front() {
             let provenance = place(places, *at).and_then(|place| place.provenance.as_ref());
-            veil.describe(&fields, provenance, self.bindings.copies());
+            let recording = self.recording.as_deref();
+            veil.describe(&fields, provenance.map(|it| &**it), self.bindings.copies(), recording);
         }
         Ok(())
     }

@@ -95,6 +95,9 @@ impl PostgresDecoder {
                 }
                 break;
             }
+            if !whole && self.is_recorded(head) {
+                break;
+            }
             if self.is_veiled(head.tag) {
                 if !whole {
                     too_long(head, MAX_ROW)?;
@@ -110,6 +113,9 @@ impl PostgresDecoder {
                 self.streaming = head.total;
                 let beyond = self.meter.stopped || self.is_beyond();
                 self.meter.swallowing = beyond && matches!(head.tag, b'D' | b'd');
+                if !beyond && matches!(head.tag, b'D' | b'd') {
+                    self.record_row(head, rest.get(5..head.total));
+                }
                 continue;
             }
             too_long(head, MAX_WHOLE)?;
@@ -153,6 +159,9 @@ impl PostgresDecoder {
         self.may_stream(head)?;
         let beyond = self.is_beyond();
         let frame = input.get(*ready..).and_then(|rest| rest.get(5..head.total)).unwrap_or_default();
+        if !beyond {
+            self.record_row(head, Some(frame));
+        }
         let hidden = if beyond { Some(0) } else { self.first_hidden(head.tag, frame) };
         if hidden.is_none() && covered.is_empty() {
             *ready = ready.saturating_add(head.total);
@@ -333,11 +342,15 @@ impl PostgresDecoder {
                 }
             }
             (Kind::Function { failed: false }, b'V') => {
-                if let Some(exchange) = entry.exchange {
-                    done.push(end(exchange, 0, OutcomeStatus::Completed, entry.bytes));
-                }
                 // ReadyForQuery still follows.
-                entry.exchange = None;
+                let (exchange, bytes) = (entry.exchange.take(), entry.bytes);
+                let recorded = self.unrecorded();
+                done.extend(
+                    exchange.map(|exchange| Done {
+                        recorded,
+                        ..end(exchange, 0, OutcomeStatus::Completed, bytes)
+                    }),
+                );
             }
             (Kind::Describe { told, statement, .. }, b't') if !*told => {
                 *told = true;

@@ -16,6 +16,7 @@ use super::{
     copied::Copied,
     described::{Described, Field},
     frame::{Fields, Malformed, put_value},
+    recorded::Writing,
     value::{self, Found},
     words::Format,
 };
@@ -40,6 +41,8 @@ pub(super) struct Veil {
     judged_at: u64,
     /// What becomes of each column, once that is known.
     plan: Option<Arc<Plan>>,
+    /// How its rows are recorded, once that is known, and where they are.
+    writing: Option<Arc<Writing>>,
     /// The data that is copied out.
     copied: Copying,
 }
@@ -102,6 +105,7 @@ impl Veil {
             formats: Arc::default(),
             judged_at: 0,
             plan: None,
+            writing: None,
             copied: Copying::Data(Format::Binary, BytesMut::new()),
         }
     }
@@ -122,6 +126,7 @@ impl Veil {
             formats,
             judged_at,
             plan: None,
+            writing: None,
             copied: Copying::Data(Format::Binary, BytesMut::new()),
         }
     }
@@ -140,10 +145,18 @@ impl Veil {
         self.provenance.as_ref()
     }
 
-    /// Rows like this follow, of a statement with that provenance, when so many copies have been made.
-    pub(super) fn describe(&mut self, fields: &[Field], provenance: Option<&Arc<Provenance>>, copies: u64) {
+    /// Rows like this follow, of a statement with that provenance, when so many copies have been made; where rows are
+    /// recorded, with what is hidden so.
+    pub(super) fn describe(
+        &mut self,
+        fields: &[Field],
+        provenance: Option<&Provenance>,
+        copies: u64,
+        recording: Option<&Hiding>,
+    ) {
         let provenance = provenance.filter(|_| copies == self.judged_at);
-        self.plan = Some(Arc::new(plan(self.mask.as_ref(), fields, provenance, None)));
+        self.plan = Some(Arc::new(masked(self.mask.as_ref(), fields, provenance, None)));
+        self.writing = recording.map(|hiding| Arc::new(Writing::of(hiding, fields, provenance, None)));
     }
 
     /// A CopyOutResponse with that body has come, of a statement with that provenance whose rows are written so. Where
@@ -188,7 +201,7 @@ impl Veil {
 
     /// The statement has ended.
     pub(super) fn end(&mut self) {
-        self.plan = None;
+        (self.plan, self.writing) = (None, None);
     }
 
     /// What becomes of the row that comes now, when so many copies have been made. Where one was made since it was
@@ -207,33 +220,72 @@ impl Veil {
             Some(Mask::Of(hiding)) => hiding.hides_labels(),
             None => true,
         };
-        if hides_labels && copies != self.judged_at {
-            return Plan::Closed;
+        match self.known(hides_labels, copies) {
+            Some(fields) => {
+                masked(self.mask.as_ref(), &fields, self.provenance.as_deref(), Some(&self.formats))
+            }
+            None => Plan::Closed,
         }
-        let Some(fields) = self.described.iter().find_map(Described::get) else { return Plan::Closed };
+    }
+
+    /// How the row that comes now is recorded, when so many copies have been made and that is hidden.
+    pub(super) fn writing(&mut self, hiding: &Hiding, copies: u64) -> &Writing {
+        let writing = match self.writing.take() {
+            Some(writing) => writing,
+            None => Arc::new(match self.known(hiding.hides_labels(), copies) {
+                Some(fields) => Writing::of(hiding, &fields, self.provenance.as_deref(), Some(&self.formats)),
+                None => Writing::nothing(),
+            }),
+        };
+        self.writing.insert(writing)
+    }
+
+    /// The columns of rows that nobody describes now, if what described them holds.
+    fn known(&self, hides_labels: bool, copies: u64) -> Option<Arc<[Field]>> {
+        if hides_labels && copies != self.judged_at {
+            return None;
+        }
+        let fields = self.described.iter().find_map(Described::get)?;
         // The description tells of the statement as it was prepared. Where its names mean something else by now, it may
         // be that of other columns.
         match (&self.provenance, &self.prepared_as) {
-            (Some(now), Some(then)) if now.describes_as(then) => {}
+            (Some(now), Some(then)) if now.describes_as(then) => Some(fields),
             // Whatever column it is.
-            _ if !hides_labels => {}
-            _ => return Plan::Closed,
+            _ if !hides_labels => Some(fields),
+            _ => None,
         }
-        plan(self.mask.as_ref(), &fields, self.provenance.as_ref(), Some(&self.formats))
     }
 }
 
-fn plan(
+fn masked(
     mask: Option<&Mask>,
     fields: &[Field],
-    provenance: Option<&Arc<Provenance>>,
+    provenance: Option<&Provenance>,
     formats: Option<&[i16]>,
 ) -> Plan {
-    let hiding = match mask {
-        Some(Mask::Nothing) => return Plan::Open,
-        None => return Plan::Closed,
-        Some(Mask::Of(hiding)) => hiding,
-    };
+    match mask {
+        Some(Mask::Nothing) => Plan::Open,
+        None => Plan::Closed,
+        Some(Mask::Of(hiding)) => plan(hiding, fields, provenance, formats),
+    }
+}
+
+/// In which format the column at `place` comes, where these were bound: 0 is text.
+pub(super) fn format_of(field: &Field, place: usize, formats: Option<&[i16]>) -> i16 {
+    match formats {
+        None => field.format,
+        Some([]) => 0,
+        Some([all]) => *all,
+        Some(each) => each.get(place).copied().unwrap_or(1),
+    }
+}
+
+pub(super) fn plan(
+    hiding: &Hiding,
+    fields: &[Field],
+    provenance: Option<&Provenance>,
+    formats: Option<&[i16]>,
+) -> Plan {
     let covers: Vec<Cover> = fields
         .iter()
         .enumerate()
@@ -243,12 +295,7 @@ fn plan(
                 (Some(provenance), 0) => provenance.of_output(place, fields.len()),
                 (Some(provenance), relation) => provenance.of_column(relation, field.column),
             };
-            let format = match formats {
-                None => field.format,
-                Some([]) => 0,
-                Some([all]) => *all,
-                Some(each) => each.get(place).copied().unwrap_or(1),
-            };
+            let format = format_of(field, place, formats);
             let is_plain = field.relation != 0 && field.column > 0;
             let parts = hiding.in_parts(labels).filter(|_| is_plain && value::is_document(field.kind));
             if let Some(parts) = parts {
@@ -307,7 +354,7 @@ pub(super) fn row(
             (Some(value), Some(_)) if place < shown => put_value(out, Some(value)),
             (Some(value), Some((covers, hiding))) => {
                 let cover = covers.get(place).copied().unwrap_or(Cover::Null);
-                match covered(value, cover, hiding, tokens) {
+                match covered(value, cover, hiding, Some(tokens)) {
                     Now::Same => put_value(out, Some(value)),
                     Now::Null => put_value(out, None),
                     Now::Text(text) => put_value(out, Some(&text)),
@@ -350,6 +397,38 @@ pub(super) fn first_hidden(body: &[u8], plan: &Plan, hiding: Option<&Hiding>) ->
     first().unwrap_or(Some(0))
 }
 
+/// The DataRow with that body as it is recorded; none where that is not certain.
+pub(super) fn written(body: &[u8], writing: &Writing, hiding: &Hiding) -> Option<Vec<Option<String>>> {
+    let (count, mut values) = values(body).ok()?;
+    let covers = match &writing.plan {
+        Plan::Closed => return None,
+        Plan::Open => None,
+        Plan::Each(covers) if covers.len() == count => Some(covers),
+        Plan::Each(_) => return None,
+    };
+    if writing.are_texts.len() != count {
+        return None;
+    }
+    let mut row = Vec::with_capacity(count);
+    for (place, is_text) in writing.are_texts.iter().enumerate() {
+        let cover = covers.map_or(Cover::Show, |covers| covers.get(place).copied().unwrap_or(Cover::Null));
+        row.push(values.next().ok()?.and_then(|value| match covered(value, cover, hiding, None) {
+            Now::Same => Some(word(value, *is_text)),
+            Now::Null => None,
+            Now::Text(text) => Some(word(&text, *is_text)),
+        }));
+    }
+    values.end().ok().map(|()| row)
+}
+
+/// A value as it is written down.
+fn word(value: &[u8], is_text: bool) -> String {
+    match std::str::from_utf8(value) {
+        Ok(text) if is_text => text.to_owned(),
+        _ => format!("\\x{}", hex::encode(value)),
+    }
+}
+
 /// The values of a DataRow: how many, and each.
 fn values(body: &[u8]) -> Result<(usize, Values<'_>), Malformed> {
     let (count, rest) = body.split_first_chunk::<2>().ok_or(Malformed)?;
@@ -389,7 +468,7 @@ enum Now {
     Text(Vec<u8>),
 }
 
-fn covered(value: &[u8], cover: Cover, hiding: &Hiding, tokens: &Tokens) -> Now {
+fn covered(value: &[u8], cover: Cover, hiding: &Hiding, tokens: Option<&Tokens>) -> Now {
     let text = |with: &dyn Fn(&str) -> Option<String>| {
         let text = std::str::from_utf8(value).ok().and_then(with);
         text.map_or(Now::Null, |text| Now::Text(text.into_bytes()))
@@ -399,7 +478,8 @@ fn covered(value: &[u8], cover: Cover, hiding: &Hiding, tokens: &Tokens) -> Now 
         Cover::Null => Now::Null,
         Cover::By(label) => text(&|value| hiding.cover(label, value)),
         Cover::Token(label, stands) => {
-            text(&|value| tokens.give(label, stands, value).or_else(|| hiding.cover(label, value)))
+            let token = |value: &str| tokens.and_then(|tokens| tokens.give(label, stands, value));
+            text(&|value| token(value).or_else(|| hiding.cover(label, value)))
         }
         Cover::Within(labels) => value::cover_places(value, labels, hiding).map_or(Now::Null, Now::Text),
         Cover::ByElement(label, binary) => match value::cover_elements(value, binary, label, hiding) {

@@ -136,7 +136,7 @@ impl Folder {
         };
         match &self.labels {
             Some(labels) => inventory.with_labels(labels).map_err(RulesError::Inventory),
-            None => Ok(inventory),
+            None => inventory.without_labels().map_err(RulesError::Inventory),
         }
     }
 }

@@ -37,8 +37,8 @@ impl Heads {
     /// The one for a resource with this level and these labels.
     pub(super) fn at(&self, level: RecordLevel, labels: &Labels) -> &RequestHead {
         match level {
-            RecordLevel::Binds if labels.is_empty() => &self.whole,
-            RecordLevel::Binds | RecordLevel::Metadata => &self.without_arguments,
+            RecordLevel::Binds | RecordLevel::Rows if labels.is_empty() => &self.whole,
+            RecordLevel::Binds | RecordLevel::Rows | RecordLevel::Metadata => &self.without_arguments,
         }
     }
 }
@@ -56,7 +56,7 @@ pub(super) fn write(
     let labelled = author == Author::Agent && labels.come_into(action);
     let level = if labelled { RecordLevel::Metadata } else { level };
     let (text, binds) = match level {
-        RecordLevel::Binds => (sql::redact(&action.text), action.binds.as_slice()),
+        RecordLevel::Binds | RecordLevel::Rows => (sql::redact(&action.text), action.binds.as_slice()),
         RecordLevel::Metadata => (sql::without_literals(&action.text), [].as_slice()),
     };
     let text = labels.words(text);

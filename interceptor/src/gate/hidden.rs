@@ -7,11 +7,12 @@ use std::{
 
 use interceptor_core::{
     Held,
+    inventory::RecordLevel,
     mask::{Hiding, LabelSet, Labels, Mask, MaskKey, Sought, Tokens},
     model::{Action, EventKind, EventRecord, Mode, Phase, ResourceName, RunId, StatementFacts, Target, Verb},
 };
 
-use super::{NOBODY, PolicyGate, Rules, Subject, now_us};
+use super::{NOBODY, PolicyGate, Rules, Subject, level_of, now_us};
 
 /// How many different sets of hidden labels are kept ready.
 const KEPT: usize = 256;
@@ -112,6 +113,22 @@ impl PolicyGate {
         if let Err(error) = self.producer.append_event(&event) {
             tracing::error!("that a credential was found is not recorded: {error}");
         }
+    }
+
+    /// What is hidden in the rows that are recorded of the subject's session, in which these are the labels: all of them,
+    /// whoever the subject is. None where no rows are.
+    pub fn recording(&self, subject: &Subject, labels: &Arc<Labels>) -> Option<Arc<Hiding>> {
+        let rules = self.rules();
+        // Other labels by now: the session is about to end.
+        let records =
+            level_of(&rules, subject) == RecordLevel::Rows && Self::labels(&rules, subject) == *labels;
+        if !records || labels.is_empty() {
+            return None;
+        }
+        // What the client gets is what counts as found.
+        let sought = Arc::new(subject.sought().apart());
+        let hiding = Hiding::new(labels.clone(), LabelSet::ALL, &self.masks.key).with(sought);
+        Some(Arc::new(hiding))
     }
 
     /// The mask of the answer to `held`.

@@ -99,13 +99,24 @@ impl Ledger {
                 latency_us,
                 code: done.code,
                 message: done.message,
+                recorded: done.recorded,
             },
         );
     }
 
     /// A whole exchange of one statement ended in `status`, after `bytes` came back.
     pub fn ended_whole(&mut self, number: u64, status: OutcomeStatus, bytes: u64, message: Option<String>) {
-        self.ended(Done { exchange: number, place: 0, status, rows: None, bytes, code: None, message });
+        let recorded = None;
+        self.ended(Done {
+            exchange: number,
+            place: 0,
+            status,
+            rows: None,
+            bytes,
+            code: None,
+            message,
+            recorded,
+        });
     }
 }
 
@@ -131,6 +142,7 @@ pub(super) fn write(producer: &Producer, request: RecordId, status: OutcomeStatu
         latency_us: None,
         code: None,
         message: message.map(str::to_owned),
+        recorded: None,
     };
     append(producer, outcome);
 }

@@ -258,6 +258,11 @@ impl PolicyGate {
         if Self::labels(before, subject) != Self::labels(&rules, subject) {
             return false;
         }
+        // And from when on it records rows.
+        let records = |rules| level_of(rules, subject) == RecordLevel::Rows;
+        if records(before) != records(&rules) {
+            return false;
+        }
         self.stance(&rules, subject).mode == Mode::Observe
             || actions.iter().enumerate().all(|(place, action)| {
                 // A budget that is used up refuses statements; it does not end sessions.

@@ -1,9 +1,11 @@
 //! A decoder that is not there. It knows nothing and does nothing; whatever asks it anything has come too early.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     Decoder, Denial, Notice, Side, Step, Terms,
-    mask::Mask,
+    mask::{Hiding, Mask},
     model::{RecordId, Spent},
     protocol::{CancelKey, DecodeError, Greeting, Refusal, Stopped},
 };
@@ -19,6 +21,8 @@ impl Decoder for Absent {
     fn opened(&mut self, _: &Greeting, _: &CancelKey) -> Bytes {
         Bytes::new()
     }
+
+    fn record_rows(&mut self, _: Arc<Hiding>) {}
 
     fn recorded(&mut self, _: u64, _: RecordId) {}
 

@@ -63,6 +63,7 @@ impl Decoder for Lines {
                 bytes: 0,
                 code: None,
                 message: None,
+                recorded: None,
             };
             return Ok(Step::Answer { bytes: if own { Bytes::new() } else { line }, done: vec![done] });
         }
@@ -92,6 +93,8 @@ impl Decoder for Lines {
     fn opened(&mut self, _: &Greeting, _: &CancelKey) -> Bytes {
         Bytes::new()
     }
+
+    fn record_rows(&mut self, _: Arc<interceptor_core::mask::Hiding>) {}
 
     fn recorded(&mut self, _: u64, _: RecordId) {}
 

@@ -233,6 +233,9 @@ impl Caller<'_> {
             }
             Ok(opened) => {
                 ledger.ended_whole(number, OutcomeStatus::Completed, 0, None);
+                if let Some(hiding) = self.proxy.gate.recording(&subject, &labels) {
+                    decoder.record_rows(hiding);
+                }
                 Ok(Some(Box::new(Inspected {
                     decoder,
                     client,

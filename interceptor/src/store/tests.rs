@@ -129,6 +129,7 @@ pub(super) fn outcome(request: RecordId) -> OutcomeRecord {
         latency_us: Some(400),
         code: None,
         message: None,
+        recorded: None,
     }
 }
 

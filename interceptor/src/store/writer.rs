@@ -235,6 +235,7 @@ impl Writer {
                 latency_us: None,
                 code: None,
                 message: None,
+                recorded: None,
             };
             self.own(Entry::Outcome(outcome), None, None)?;
         }

@@ -223,6 +223,7 @@ fn skipped(exchange: u64) -> Done {
         bytes: 0,
         code: None,
         message: None,
+        recorded: None,
     }
 }
 

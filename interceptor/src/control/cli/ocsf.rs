@@ -361,6 +361,7 @@ mod tests {
             latency_us: Some(1500),
             code: None,
             message: None,
+            recorded: None,
         };
         FullRecord { id: RecordId(9), request, outcome: Some(outcome) }
     }

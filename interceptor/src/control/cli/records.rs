@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use interceptor_core::{
     model::{
         Author, Effect, Entry, EventKind, EventRecord, MaskLayer, MaskRecord, OutcomeRecord, OutcomeStatus,
-        Principal, RequestRecord, RunId, Target, VerdictRecord, WouldBe,
+        Principal, RecordedRows, RequestRecord, RunId, Target, VerdictRecord, WouldBe,
     },
     policy::WOULD,
     text,
@@ -316,10 +316,29 @@ pub(super) fn show(printer: &Printer, record: &FullRecord) -> Result<(), Failure
     match &record.outcome {
         Some(outcome) => {
             printer.field("outcome", &ended(outcome))?;
-            printer.field("bytes", &format!("{} sent back", outcome.bytes))
+            printer.field("bytes", &format!("{} sent back", outcome.bytes))?;
+            outcome.recorded.as_ref().map_or(Ok(()), |recorded| rows(printer, recorded))
         }
         None => printer.field("outcome", "not ended yet"),
     }
+}
+
+/// The rows that came, as they are recorded.
+fn rows(printer: &Printer, recorded: &RecordedRows) -> Result<(), Failure> {
+    for row in &recorded.rows {
+        printer.field("row", &row_line(row))?;
+    }
+    match recorded.rows_left_out {
+        0 => Ok(()),
+        left_out => printer.field("left out", &format!("{left_out} more rows, which are not recorded")),
+    }
+}
+
+/// A recorded row in one line.
+pub(super) fn row_line(row: &[Option<String>]) -> String {
+    let values =
+        row.iter().map(|value| value.as_deref().map_or("NULL".to_owned(), |value| format!("{value:?}")));
+    values.collect::<Vec<_>>().join(" | ")
 }
 
 fn what(printer: &Printer, request: &RequestRecord) -> Result<(), Failure> {
@@ -509,6 +528,7 @@ mod tests {
             latency_us: Some(1250),
             code: None,
             message: None,
+            recorded: None,
         });
         Line { seq, sub: 0, skipped: None, first_segment: None, entry }
     }

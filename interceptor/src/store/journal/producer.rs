@@ -10,7 +10,7 @@ use std::{
 };
 
 use interceptor_core::{
-    model::{EventKind, EventRecord, ExchangeDigest, OutcomeRecord, RecordId, RunId},
+    model::{EventKind, EventRecord, ExchangeDigest, OutcomeRecord, RecordId, RecordedRows, RunId},
     permit::{Committed, Records},
 };
 use tokio::time::{Instant, sleep};
@@ -186,19 +186,33 @@ impl Producer {
         }
     }
 
-    /// Publishes how a request ended. There is always room for it; a long message is cut.
+    /// Publishes how a request ended. There is always room for it; a long message is cut. Rows are only published where
+    /// the run may write so much, and what other outcomes need is left; else it is said that they were left out.
     pub fn append_outcome(&self, mut outcome: OutcomeRecord) -> Result<(), JournalError> {
         let mut state = self.lock();
         let mut text = std::mem::take(&mut state.text);
-        let appended = fit_outcome(&mut outcome, &mut text)
-            .and_then(|()| self.append_fitting(&mut state, outcome.request, &text));
+        let recorded = outcome.recorded.take();
+        outcome.recorded = recorded.as_ref().map(RecordedRows::emptied);
+        let appended = fit_outcome(&mut outcome, &mut text).and_then(|()| {
+            let rows = recorded.filter(|recorded| !recorded.rows.is_empty());
+            let whole = rows
+                .map(|rows| serde_json::to_vec(&OutcomeRecord { recorded: Some(rows), ..outcome.clone() }));
+            self.append_fitting(&mut state, outcome.request, (&text, whole.transpose()?.as_deref()))
+        });
         state.text = text;
         appended
     }
 
-    fn append_fitting(&self, state: &mut State, request: RecordId, text: &[u8]) -> Result<(), JournalError> {
+    /// Publishes `whole` where there is room for more than the text of an outcome that always fits, else that.
+    fn append_fitting(
+        &self,
+        state: &mut State,
+        request: RecordId,
+        (text, whole): (&[u8], Option<&[u8]>),
+    ) -> Result<(), JournalError> {
         self.current()?;
         let run = state.open.remove(&request).ok_or(JournalError::NotOpen(request))?;
+        let text = whole.filter(|whole| self.has_room_for(state, run, whole)).unwrap_or(text);
         if let Some(owing) = state.owing.get_mut(&run) {
             *owing = owing.saturating_sub(1);
             if *owing == 0 {
@@ -209,6 +223,14 @@ impl Producer {
         *state.used.entry(run).or_default() += draft.size();
         self.publish(state, [draft]);
         Ok(())
+    }
+
+    /// Whether an outcome may be as long as that, which `run`'s request has that is not open any more.
+    fn has_room_for(&self, state: &State, run: RunId, text: &[u8]) -> bool {
+        let size = FRAME_HEADER + text.len() as u64;
+        self.shared.journal.space() != Space::Refuse
+            && self.quota(state, run, size).is_ok()
+            && self.room(state, size, 0, EVENT_ROOM).is_ok()
     }
 
     /// Publishes an event and gives its sequence number. What a run can cause as often as it likes counts towards
