@@ -316,4 +316,46 @@ mod tests {
             assert!(faults.iter().any(|f| f.line == line && f.message.contains(part)), "{text}: {faults:?}");
         }
     }
+
+    #[test]
+    fn rows_are_recorded_only_where_labels_were_reviewed() {
+        let source = |file: &str, text: &str| Source { file: file.to_owned(), text: text.to_owned() };
+        let resources =
+            "\n[resource.orders]\nprotocol = \"p\"\nhosts = [\"a\"]\nports = [1]\nrecord = \"rows\"\n";
+        let known = [crate::inventory::KnownProtocol { name: "p", port: 1 }];
+        let inventory = || load(&source("resources.toml", resources), &source("agents.toml", ""), &known);
+        let with = |text: &str| inventory().expect("an inventory").with_labels(&source("labels.toml", text));
+        let label = "[label.ip]\ndetect = [\"ip\"]\nmask = \"null\"\n";
+        let review = "[reviewed]\norders = { by = \"alice\", on = \"2026-11-20\" }\n";
+        assert!(with(&format!("{label}{review}")).is_ok());
+        let fault = |faults: Vec<Fault>| faults.first().expect("a fault").to_string();
+        let unreviewed = fault(with(label).expect_err("nobody has reviewed it"));
+        assert!(
+            unreviewed.starts_with("resources.toml:2: ") && unreviewed.contains("[reviewed]"),
+            "{unreviewed}"
+        );
+        assert!(fault(with(review).expect_err("nothing is labelled")).contains("no label"));
+        let none = inventory().expect("an inventory").without_labels().expect_err("nothing is labelled");
+        assert!(fault(none).starts_with("resources.toml:2: "));
+        for (wrong, part) in [
+            ("orders = { by = \" \", on = \"2026-11-20\" }", "who has reviewed"),
+            ("orders = { by = \"alice\", on = \"2026-11-31\" }", "YYYY-MM-DD"),
+            ("orders = { by = \"alice\", on = \"2026-11-20T10:00\" }", "YYYY-MM-DD"),
+            ("orders = { by = \"alice\", on = \"lately\" }", "YYYY-MM-DD"),
+            ("orders = { by = \"alice\" }", "on"),
+            ("orders = true", "orders"),
+            ("orders = { by = \"alice\", on = \"2026-11-20\", all = true }", "all"),
+            ("other = { by = \"alice\", on = \"2026-11-20\" }", "no resource `other`"),
+        ] {
+            let faults = with(&format!("{label}[reviewed]\n{wrong}\n")).expect_err(wrong);
+            let found = faults
+                .iter()
+                .any(|f| (f.file.as_str(), f.line) == ("labels.toml", 5) && f.message.contains(part));
+            assert!(found, "{wrong}: {faults:?}");
+        }
+        let passed = "[resource.orders]\nhosts = [\"a\"]\nports = [1]\nrecord = \"rows\"\n";
+        let faults = load(&source("resources.toml", passed), &source("agents.toml", ""), &known)
+            .expect_err("it is passed");
+        assert_eq!(faults.first().map(|fault| fault.line), Some(4));
+    }
 }

@@ -6,6 +6,7 @@ mod budget;
 mod cancelled;
 mod enclosed;
 mod masking;
+mod recorded;
 
 use std::sync::Arc;
 

@@ -12,8 +12,8 @@ use std::{
 
 use interceptor_core::model::{
     Action, AgentIdentity, AgentName, Author, Effect, Entry, EventKind, EventRecord, ExchangeDigest,
-    Guarantee, Mode, Object, OutcomeRecord, OutcomeStatus, Phase, Principal, RecordId, RequestRecord, RunId,
-    StatementFacts, StatementKind, Target, Verb, VerdictRecord,
+    Guarantee, Mode, Object, OutcomeRecord, OutcomeStatus, Phase, Principal, RecordId, RecordedRows,
+    RequestRecord, RunId, StatementFacts, StatementKind, Target, Verb, VerdictRecord,
 };
 use interceptor_core::permit::{Committed, Records};
 use tempfile::TempDir;
@@ -336,6 +336,43 @@ fn a_full_journal_refuses_requests_and_never_an_outcome() {
     commit(&producer, &long);
     writer.close().unwrap();
     assert!(place.check().is_good());
+}
+
+#[test]
+fn rows_are_recorded_where_there_is_room_and_else_counted() {
+    let place = Place::new();
+    let row = vec![Some("z".repeat(998)), None];
+    let recorded = Some(RecordedRows { rows: vec![row; 40], rows_left_out: 2 });
+    let limits = Limits { run_bytes: 100_000 };
+    let producer = Producer::attach(&place.journal, limits, [(RunId::from_random(2), 90_000)]).unwrap();
+    let ids: Vec<_> = (0..40)
+        .map(|n| {
+            let run = if n == 0 { 2 } else { 100 + n };
+            commit_all(&producer, &[request(run, "SELECT 1", true)]).unwrap().records().get(0).unwrap()
+        })
+        .collect();
+    for id in &ids {
+        let message = Some("\u{1}".repeat(10_000));
+        producer
+            .append_outcome(OutcomeRecord { recorded: recorded.clone(), message, ..outcome(*id) })
+            .unwrap();
+    }
+    let mut writer = place.writer();
+    writer.drain().unwrap();
+    writer.close().unwrap();
+    assert!(place.check().is_good());
+    let reader = Reader::open(&place.audit()).unwrap();
+    let came: Vec<_> = ids
+        .iter()
+        .map(|id| reader.record(*id).unwrap().unwrap().outcome.unwrap())
+        .map(|outcome| (outcome.message.is_some(), outcome.recorded))
+        .collect();
+    let left_out = (true, recorded.as_ref().map(RecordedRows::emptied));
+    assert_eq!(left_out.1.as_ref().map(|rows| rows.rows_left_out), Some(42));
+    assert_eq!(came[0], left_out, "the run may not write so much");
+    let whole = came.iter().filter(|one| one.1 == recorded).count();
+    assert!((1..4).contains(&whole), "{whole} of them have room, with that of all outcomes kept");
+    assert!(came.iter().all(|one| one.1 == recorded || *one == left_out));
 }
 
 #[test]

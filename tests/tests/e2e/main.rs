@@ -33,6 +33,7 @@ mod past;
 mod person;
 mod places;
 mod protocol;
+mod recorded;
 mod rude;
 mod rude_wire;
 mod second_opinion;

@@ -4,7 +4,7 @@ use interceptor_tests::{
     Bed, Finished, Installation, Job, RunningBed, Setup, installation::DSN, places, process::PATIENCE, seeds,
 };
 
-const LABELS: &str = r#"
+pub(crate) const LABELS: &str = r#"
 [label.secret]
 columns = ["public.people.code", "public.people.tags", "public.things.kind", "*.*.*_code"]
 mask = "redact"

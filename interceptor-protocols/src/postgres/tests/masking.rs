@@ -9,7 +9,7 @@ use interceptor_core::model::RunId;
 use super::*;
 use crate::conformance::release as sent;
 
-fn labels() -> Arc<Labels> {
+pub(super) fn labels() -> Arc<Labels> {
     let label = |name: &str, columns: &[&str], detect: &[Detector], form| Label {
         name: name.to_owned(),
         columns: columns.iter().filter_map(|column| Pattern::parse(column)).collect(),
@@ -27,7 +27,7 @@ fn labelled() -> Labelled {
     Labelled { labels: labels(), bindings: Arc::new(Bindings::known(Vec::new(), Vec::new())) }
 }
 
-fn hidden() -> Mask {
+pub(super) fn hidden() -> Mask {
     Mask::Of(Arc::new(Hiding::new(labels(), LabelSet::ALL, &MaskKey::new([0; 32]))))
 }
 
@@ -60,7 +60,7 @@ fn catalogue() -> Vec<u8> {
     answer.to_vec()
 }
 
-fn row(values: &[Option<&str>]) -> Bytes {
+pub(super) fn row(values: &[Option<&str>]) -> Bytes {
     message(b'D', |out| {
         out.put_u16(u16::try_from(values.len()).expect("few"));
         values.iter().for_each(|value| put_value(out, value.map(str::as_bytes)));
@@ -68,7 +68,7 @@ fn row(values: &[Option<&str>]) -> Bytes {
 }
 
 /// A RowDescription of texts from these columns.
-fn described(columns: &[(u32, i16)]) -> Bytes {
+pub(super) fn described(columns: &[(u32, i16)]) -> Bytes {
     message(b'T', |out| {
         out.put_u16(u16::try_from(columns.len()).expect("few"));
         for (relation, column) in columns {
@@ -85,7 +85,15 @@ fn described(columns: &[(u32, i16)]) -> Bytes {
 
 /// A session in which `text` has been sent, with that mask.
 fn asking(text: &str, mask: Mask) -> PostgresDecoder {
+    asking_with(text, mask, None)
+}
+
+/// The same, where rows are recorded with what is hidden so.
+pub(super) fn asking_with(text: &str, mask: Mask, recording: Option<Arc<Hiding>>) -> PostgresDecoder {
     let mut decoder = session();
+    if let Some(hiding) = recording {
+        decoder.record_rows(hiding);
+    }
     let mut step = client(&mut decoder, &query(text));
     if let Step::Enquire(held) = &step {
         decoder.sent(held.number(), Mask::Nothing);

@@ -317,28 +317,24 @@ pub(super) fn show(printer: &Printer, record: &FullRecord) -> Result<(), Failure
         Some(outcome) => {
             printer.field("outcome", &ended(outcome))?;
             printer.field("bytes", &format!("{} sent back", outcome.bytes))?;
-            outcome.recorded.as_ref().map_or(Ok(()), |recorded| rows(printer, recorded))
+            let lines = outcome.recorded.as_ref().map(row_lines).unwrap_or_default();
+            lines.iter().try_for_each(|(name, line)| printer.field(name, line))
         }
         None => printer.field("outcome", "not ended yet"),
     }
 }
 
-/// The rows that came, as they are recorded.
-fn rows(printer: &Printer, recorded: &RecordedRows) -> Result<(), Failure> {
-    for row in &recorded.rows {
-        printer.field("row", &row_line(row))?;
-    }
+/// The rows that came, as they are recorded, and how many are not; each with its name.
+pub(super) fn row_lines(recorded: &RecordedRows) -> Vec<(&'static str, String)> {
+    let word =
+        |value: &Option<String>| value.as_ref().map_or("NULL".to_owned(), |value| format!("{value:?}"));
+    let line = |row: &Vec<Option<String>>| ("row", row.iter().map(word).collect::<Vec<_>>().join(" | "));
+    let mut lines: Vec<_> = recorded.rows.iter().map(line).collect();
     match recorded.rows_left_out {
-        0 => Ok(()),
-        left_out => printer.field("left out", &format!("{left_out} more rows, which are not recorded")),
+        0 => {}
+        left_out => lines.push(("left out", format!("{left_out} rows that came are not recorded"))),
     }
-}
-
-/// A recorded row in one line.
-pub(super) fn row_line(row: &[Option<String>]) -> String {
-    let values =
-        row.iter().map(|value| value.as_deref().map_or("NULL".to_owned(), |value| format!("{value:?}")));
-    values.collect::<Vec<_>>().join(" | ")
+    lines
 }
 
 fn what(printer: &Printer, request: &RequestRecord) -> Result<(), Failure> {

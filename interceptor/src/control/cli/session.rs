@@ -71,7 +71,8 @@ pub(super) fn replay(places: &Places, printer: &Printer, options: &Options) -> R
         return Ok(ExitCode::SUCCESS);
     }
     heading(printer, connection, &records)?;
-    let rows = records.iter().map(|record| row(record, begun)).collect();
+    let rows = records.iter().flat_map(|record| std::iter::once(row(record, begun)).chain(came(record)));
+    let rows = rows.collect();
     printer.table(&["after", "record", "result", "rows", "took", "what"], rows)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -130,6 +131,17 @@ fn row(record: &FullRecord, begun: i64) -> Vec<(String, Tone)> {
         (outcome.and_then(|outcome| outcome.latency_us).map_or(String::new(), records::took), Tone::Faint),
         (what, if request.author == Author::Gate { Tone::Faint } else { Tone::Plain }),
     ]
+}
+
+/// The rows that came, as they are recorded, each in a line below its statement's.
+fn came(record: &FullRecord) -> impl Iterator<Item = Vec<(String, Tone)>> {
+    let lines = record.outcome.as_ref().and_then(|outcome| outcome.recorded.as_ref()).map(records::row_lines);
+    lines.unwrap_or_default().into_iter().map(|(_, line)| {
+        let what = records::cut(&records::one_line(&line), 200);
+        let mut cells = vec![(String::new(), Tone::Plain); 5];
+        cells.push((format!("  {what}"), Tone::Faint));
+        cells
+    })
 }
 
 /// Verdict and outcome in a word.
