@@ -462,6 +462,8 @@ pub(super) fn why(places: &Places, printer: &Printer, options: &Why) -> Result<E
     if let Some(outcome) = record.outcome.as_ref().filter(|outcome| outcome.status != OutcomeStatus::Refused)
     {
         printer.field("outcome", &records::ended(outcome))?;
+        let recorded = outcome.recorded.as_ref().map(records::rows_in_words);
+        recorded.map_or(Ok(()), |rows| printer.field("rows", &rows))?;
     }
     if let Some(undo) = &verdict.undo {
         let how = format!("images of {} rows: interceptor undo {}", undo.rows, record.id);

@@ -330,11 +330,19 @@ pub(super) fn row_lines(recorded: &RecordedRows) -> Vec<(&'static str, String)> 
         |value: &Option<String>| value.as_ref().map_or("NULL".to_owned(), |value| format!("{value:?}"));
     let line = |row: &Vec<Option<String>>| ("row", row.iter().map(word).collect::<Vec<_>>().join(" | "));
     let mut lines: Vec<_> = recorded.rows.iter().map(line).collect();
-    match recorded.rows_left_out {
-        0 => {}
-        left_out => lines.push(("left out", format!("{left_out} rows that came are not recorded"))),
+    if recorded.rows_left_out > 0 {
+        lines.push(("left out", format!("{} rows that came are not recorded", recorded.rows_left_out)));
     }
     lines
+}
+
+/// How many rows are recorded, in words.
+pub(super) fn rows_in_words(recorded: &RecordedRows) -> String {
+    let left_out = match recorded.rows_left_out {
+        0 => String::new(),
+        rows => format!(", {rows} that came are not recorded"),
+    };
+    format!("{} recorded{left_out}", recorded.rows.len())
 }
 
 fn what(printer: &Printer, request: &RequestRecord) -> Result<(), Failure> {
