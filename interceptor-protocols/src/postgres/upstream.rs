@@ -110,12 +110,7 @@ impl PostgresDecoder {
                 break;
             }
             if self.may_stream(head)? {
-                self.streaming = head.total;
-                let beyond = self.meter.stopped || self.is_beyond();
-                self.meter.swallowing = beyond && matches!(head.tag, b'D' | b'd');
-                if !beyond && matches!(head.tag, b'D' | b'd') {
-                    self.record_row(head, rest.get(5..head.total));
-                }
+                self.begin_stream(head, rest.get(5..head.total));
                 continue;
             }
             too_long(head, MAX_WHOLE)?;
@@ -195,6 +190,17 @@ impl PostgresDecoder {
             return None;
         }
         self.owed.take().map(|owed| Step::Answer { bytes: owed, done: Vec::new() })
+    }
+
+    /// A message goes on as it comes, or goes nowhere; `body` is its body, where it has come whole.
+    fn begin_stream(&mut self, head: Head, body: Option<&[u8]>) {
+        self.streaming = head.total;
+        let is_row = matches!(head.tag, b'D' | b'd');
+        let beyond = self.meter.stopped || self.is_beyond();
+        self.meter.swallowing = beyond && is_row;
+        if is_row && !beyond {
+            self.record_row(head, body);
+        }
     }
 
     /// How much more of the streaming message goes on as it is; none where nothing can be done now.
