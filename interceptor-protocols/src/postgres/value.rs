@@ -80,6 +80,9 @@ pub(super) fn look(value: &[u8], kind: u32, is_binary: bool, hiding: &Hiding) ->
     if !is_binary || is_text(kind) || kind == XML {
         return plain(value, kind, hiding);
     }
+    if passes_unread(hiding) && !hiding.finds(value) {
+        return Found::Nothing;
+    }
     let bytes = Bytes::copy_from_slice(value);
     if !binary::hides(&bytes, kind, hiding) {
         return Found::Nothing;
@@ -93,6 +96,12 @@ pub(super) fn look(value: &[u8], kind: u32, is_binary: bool, hiding: &Hiding) ->
     written.ok().flatten().map_or(Found::Hidden, Found::Covered)
 }
 
+/// Whether a value that cannot be read is shown where nothing is found in its bytes: nobody is to see less of it, and a
+/// secret that is looked for stands there as it is.
+fn passes_unread(hiding: &Hiding) -> bool {
+    !hiding.hides_labels()
+}
+
 /// Whether a text is in the encoding that detectors read: most are by their first look.
 fn is_read(text: &[u8]) -> bool {
     text.is_ascii() || std::str::from_utf8(text).is_ok()
@@ -101,7 +110,7 @@ fn is_read(text: &[u8]) -> bool {
 /// Looks through a value in text.
 fn plain(text: &[u8], kind: u32, hiding: &Hiding) -> Found {
     match hiding.clean(text) {
-        None if !is_read(text) => Found::Hidden,
+        None if !is_read(text) && !passes_unread(hiding) => Found::Hidden,
         None if !is_text(kind) && kind != XML && numerals::hide(text, kind, hiding) => {
             let each = |element: &[u8]| match numerals::hide(element, kind, hiding) {
                 true => Element::Null,
@@ -150,7 +159,8 @@ fn element_of(found: Found) -> Element {
 fn document(text: &[u8], hiding: &Hiding) -> Found {
     // Texts may be written with escapes, so that they do not read as what they mean.
     if std::str::from_utf8(text).is_err() {
-        return Found::Hidden;
+        let passes = passes_unread(hiding) && !hiding.finds(text);
+        return if passes { Found::Nothing } else { Found::Hidden };
     }
     let hides = |part: &[u8]| hiding.finds(part) || numerals::hide(part, NUMBER, hiding);
     if memchr::memchr(b'\\', text).is_none() && !hides(text) {
