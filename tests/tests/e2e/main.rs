@@ -23,6 +23,7 @@ mod credentials;
 mod dump;
 mod enclosed;
 mod found;
+mod grants;
 mod hidden;
 mod kinds;
 mod launch;
