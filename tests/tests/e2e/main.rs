@@ -41,3 +41,4 @@ mod support;
 mod tokens;
 mod tools;
 mod undo;
+mod unread;
