@@ -478,7 +478,6 @@ fn what_reads_nothing_labelled_is_clean_however_it_is_written() {
         )
     };
     assert_eq!(outputs(&tree("pg_type", "typelem", "up::regtype::text"), 4), "cccc");
-    assert_eq!(outputs(&tree("pg_type", "typelem", "current_query()"), 4), "hhhh");
     assert_eq!(outputs(&tree("pg_type", "typelem", "own(up)"), 4), "hhhh");
     assert_eq!(outputs(&tree("missing", "typelem", "up"), 4), "hhhh");
     assert_eq!(outputs(&tree("customers", "ssn", "up"), 4), "hhhh");
