@@ -38,6 +38,25 @@ pub enum RelationKind {
     Foreign,
 }
 
+/// A type of documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Document {
+    /// The document's text.
+    Json,
+    /// What it means.
+    Jsonb,
+}
+
+/// A policy of row security that decides which rows are read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowPolicy {
+    /// Its name.
+    pub name: String,
+    /// The roles that it is for; `public` is all.
+    pub roles: Vec<String>,
+}
+
 /// A column that was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SurveyedColumn {
@@ -49,10 +68,14 @@ pub struct SurveyedColumn {
     pub relation: String,
     /// What that is.
     pub kind: RelationKind,
-    /// Whether everybody may read all of the relation.
+    /// Whether everybody may read some of the relation.
     pub public: bool,
+    /// The policies of the relation, if its rows are secured.
+    pub secured: Option<Vec<RowPolicy>>,
     /// Its name.
     pub name: String,
+    /// Of which type of documents it is, if of one.
+    pub document: Option<Document>,
     /// The labels that it bears.
     pub labels: LabelSet,
     /// How many values were looked at.

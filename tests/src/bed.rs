@@ -244,7 +244,12 @@ impl RunningBed {
     }
 
     fn try_admin(&self, database: &str, sql: &str) -> Finished {
-        psql(self.socket_folder(), self.port, database, sql)
+        psql(self.socket_folder(), self.port, ("postgres", database), sql)
+    }
+
+    /// What psql says to `role`, which is trusted, beside the proxy.
+    pub fn as_role(&self, database: &str, role: &str, sql: &str) -> Finished {
+        psql(self.socket_folder(), self.port, (role, database), sql)
     }
 
     /// Stops the server if it runs, and starts it.
@@ -330,10 +335,10 @@ impl Drop for RunningBed {
     }
 }
 
-fn psql(folder: &Path, port: u16, database: &str, sql: &str) -> Finished {
+fn psql(folder: &Path, port: u16, (role, database): (&str, &str), sql: &str) -> Finished {
     let mut command = Command::new(places::postgres_tool("psql"));
     command
-        .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-p", &port.to_string()])
+        .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", role, "-p", &port.to_string()])
         .args(["-d", database, "-h"])
         .arg(folder);
     process::Job::start(command, sql).finish(process::PATIENCE)
@@ -382,7 +387,7 @@ fn template(user: &User, release: Release) -> PathBuf {
         &programs.join("pg_ctl"),
         &["-D", "data", "-w", "-l", "log", "-o", &options, "start"],
     );
-    let filled = psql(folder.path(), port, "postgres", SCHEMA);
+    let filled = psql(folder.path(), port, ("postgres", "postgres"), SCHEMA);
     as_user(user, folder.path(), &programs.join("pg_ctl"), &["-D", "data", "-w", "-m", "fast", "stop"]);
     filled.succeeded();
     let half = base.join(format!("{name}.half"));

@@ -41,6 +41,18 @@ impl Path {
         (!steps.is_empty()).then_some(Self(steps))
     }
 
+    /// The names of the members that it goes through, if it is nothing but those.
+    pub fn names(&self) -> Option<Vec<&str>> {
+        let mut names = Vec::new();
+        for step in &self.0 {
+            match step {
+                Step::Key(name) => names.push(name.as_str()),
+                Step::AnyKey | Step::Element => return None,
+            }
+        }
+        Some(names)
+    }
+
     /// Whether it ends there, where an array stands or something else.
     pub fn ends(&self, at: Along, is_array: bool) -> bool {
         match self.0.get(at.0..) {
@@ -114,6 +126,10 @@ mod tests {
         for text in ["$.ssn", "$.person.ssn", "$.a[*].b", "$[*]", "$.*.ssn", r#"$."a b"."\"".ü"#, "$.a-b._1"]
         {
             assert_eq!(Path::parse(text).map(|path| path.to_string()).as_deref(), Some(text));
+        }
+        assert_eq!(Path::parse("$.a.\"b c\"").expect("a path").names(), Some(vec!["a", "b c"]));
+        for several in ["$.a[*]", "$.*", "$[*].a"] {
+            assert_eq!(Path::parse(several).expect("a path").names(), None);
         }
         assert_eq!(Path::parse(r#"$."s\u0073n""#).map(|path| path.to_string()).as_deref(), Some("$.ssn"));
         for wrong in

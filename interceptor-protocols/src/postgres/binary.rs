@@ -22,12 +22,22 @@ const RECORD: u32 = 2249;
 const TSVECTOR: u32 = 3614;
 /// Nothing is known of it.
 const UNKNOWN: u32 = value::FIRST_OWN;
-/// float4, float8.
-const FLOATS: [u32; 2] = [700, 701];
+const FLOAT4: u32 = 700;
+const FLOAT8: u32 = 701;
 /// inet, cidr.
 const ADDRESSES: [u32; 2] = [869, 650];
-/// point, lseg, path, box, polygon, line, circle.
-const SHAPES: [u32; 7] = [600, 601, 602, 603, 604, 628, 718];
+/// point, lseg, box, line, circle: with how many numbers.
+const SHAPES: [(u32, usize); 5] = [(600, 2), (601, 4), (603, 4), (628, 3), (718, 3)];
+/// path, polygon: how many bytes stand before the number of their points.
+const POINTS: [(u32, usize); 2] = [(602, 1), (604, 0)];
+/// Arrays of PostgreSQL's own types.
+const ARRAYS: [u32; 72] = [
+    22, 30, 143, 199, 271, 629, 651, 719, 775, 791, 1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009,
+    1010, 1011, 1012, 1013, 1014, 1015, 1016, 1017, 1018, 1019, 1020, 1021, 1022, 1027, 1028, 1034, 1040,
+    1041, 1115, 1182, 1183, 1185, 1187, 1231, 1270, 1561, 1563, 2201, 2287, 2949, 2951, 3221, 3643, 3644,
+    3645, 3735, 3770, 3807, 3905, 3907, 3909, 3911, 3913, 3927, 4073, 4090, 4097, 6150, 6151, 6152, 6153,
+    6155, 6157,
+];
 /// Ranges: of which type, and whether several.
 const RANGES: [(u32, u32, Several); 12] = [
     (3904, 23, Several::One),
@@ -82,9 +92,11 @@ fn inside(value: &Bytes, kind: u32, hiding: &Hiding, depth: usize) -> bool {
         RECORD => record(value.clone(), hiding, depth),
         TSVECTOR => lexemes(value.clone(), hiding),
         BYTEA => Ok(hiding.finds(value)),
-        _ if FLOATS.contains(&kind) => float(value).map(finds),
+        FLOAT4 | FLOAT8 if (kind == FLOAT4) != (value.len() == 4) => Err(Malformed),
+        FLOAT4 | FLOAT8 => float(value).map(finds),
         _ if ADDRESSES.contains(&kind) => address(value.clone()).map(finds),
-        _ if SHAPES.contains(&kind) => Ok(coordinates(value, hiding)),
+        _ if ARRAYS.contains(&kind) => array(value.clone(), hiding, depth),
+        _ if is_shape(kind) => shape(value, kind, hiding),
         _ => match RANGES.iter().find(|(range, ..)| *range == kind) {
             Some((_, of, Several::One)) => range(value.clone(), *of, hiding, depth),
             Some((_, of, Several::Many)) => ranges(value.clone(), *of, hiding, depth),
@@ -127,16 +139,8 @@ fn raw(value: &[u8], hiding: &Hiding) -> Result<bool, Malformed> {
 }
 
 fn integer(value: &[u8]) -> Result<String, Malformed> {
-    if value.is_empty() || value.len() > 8 {
-        return Err(Malformed);
-    }
-    let negative = value.first().is_some_and(|byte| *byte >= 0x80);
-    let begin = if negative { -1_i64 } else { 0 };
-    Ok(value
-        .iter()
-        .fold(begin, |sum, byte| sum.wrapping_shl(8) | i64::from(*byte))
-        .unsigned_abs()
-        .to_string())
+    let bytes = <[u8; 8]>::try_from(value).map_err(|_| Malformed)?;
+    Ok(i64::from_be_bytes(bytes).unsigned_abs().to_string())
 }
 
 fn float(value: &[u8]) -> Result<String, Malformed> {
@@ -172,6 +176,7 @@ fn address(value: Bytes) -> Result<String, Malformed> {
     }
     let length = usize::from(fields.u8()?);
     let bytes = fields.take(length)?;
+    fields.end()?;
     if let Ok(four) = <[u8; 4]>::try_from(bytes.as_ref()) {
         return Ok(std::net::Ipv4Addr::from(four).to_string());
     }
@@ -260,9 +265,30 @@ fn lexemes(value: Bytes, hiding: &Hiding) -> Result<bool, Malformed> {
     Ok(hidden)
 }
 
-/// Whether a coordinate of a geometric value is hidden: numbers of eight bytes stand at its end, whatever is before them.
-fn coordinates(value: &[u8], hiding: &Hiding) -> bool {
-    value.rchunks_exact(8).any(|number| float(number).is_ok_and(|text| hiding.finds(text.as_bytes())))
+fn is_shape(kind: u32) -> bool {
+    SHAPES.iter().chain(&POINTS).any(|(shape, _)| *shape == kind)
+}
+
+/// A geometric value: whether a coordinate of it is hidden.
+fn shape(value: &[u8], kind: u32, hiding: &Hiding) -> Result<bool, Malformed> {
+    const NUMBER: usize = 8;
+    let of =
+        |shapes: &[(u32, usize)]| shapes.iter().find(|(shape, _)| *shape == kind).map(|(_, count)| *count);
+    let (numbers, count) = match of(&SHAPES) {
+        Some(count) => (value, count),
+        None => {
+            let (_, points) = value.split_at_checked(of(&POINTS).unwrap_or(0)).ok_or(Malformed)?;
+            let (count, numbers) = points.split_first_chunk::<4>().ok_or(Malformed)?;
+            let count = usize::try_from(u32::from_be_bytes(*count)).map_err(|_| Malformed)?;
+            (numbers, count.saturating_mul(2))
+        }
+    };
+    if numbers.len() != count.saturating_mul(NUMBER) {
+        return Err(Malformed);
+    }
+    Ok(numbers
+        .chunks_exact(NUMBER)
+        .any(|number| float(number).is_ok_and(|text| hiding.finds(text.as_bytes()))))
 }
 
 #[cfg(test)]

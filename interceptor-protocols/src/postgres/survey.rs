@@ -13,7 +13,7 @@ use interceptor_core::{
     model::{Action, Effect, OutcomeStatus, Phase, Principal, StatementFacts, StatementKind, Target, Verb},
     protocol::{DecodeError, Done, Inspection, Opening},
     sql::{Answer, Name, Question, Relation},
-    survey::{Depth, RelationKind, Survey, SurveyStep, SurveyedColumn},
+    survey::{Depth, Document, RelationKind, RowPolicy, Survey, SurveyStep, SurveyedColumn},
 };
 
 use super::{
@@ -361,11 +361,18 @@ fn raw(body: Bytes) -> Result<Raw, Malformed> {
         let value = fields.value()?.ok_or(Malformed)?;
         String::from_utf8(value.to_vec()).map_err(|_| Malformed)
     };
-    if count != 8 {
+    if count != 10 {
         return Err(Malformed);
     }
     let (schema, relation, oid, kind) = (next()?, next()?, next()?, next()?);
     let (public, number, name, readable) = (next()?, next()?, next()?, next()?);
+    let document = match next()?.as_str() {
+        "json" => Some(Document::Json),
+        "jsonb" => Some(Document::Jsonb),
+        "" => None,
+        _ => return Err(Malformed),
+    };
+    let secured: Option<Vec<RowPolicy>> = serde_json::from_str(&next()?).map_err(|_| Malformed)?;
     let kind = match kind.as_str() {
         "r" | "p" => RelationKind::Table,
         "partition" => RelationKind::Partition,
@@ -386,7 +393,9 @@ fn raw(body: Bytes) -> Result<Raw, Malformed> {
             relation,
             kind,
             public: public == "true",
+            secured,
             name,
+            document,
             labels: interceptor_core::mask::LabelSet::NONE,
             sampled: 0,
             found: Vec::new(),
@@ -431,7 +440,9 @@ mod tests {
                     let rows: Vec<Vec<Option<&str>>> = match texts.len() {
                         0 => [("1", "id", "true"), ("2", "a\"b", "true"), ("3", "no", "false")]
                             .map(|(number, name, readable)| {
-                                ["s", "t", "20000", "r", "false", number, name, readable].map(Some).to_vec()
+                                ["s", "t", "20000", "r", "false", number, name, readable, "", "null"]
+                                    .map(Some)
+                                    .to_vec()
                             })
                             .to_vec(),
                         _ => vec![

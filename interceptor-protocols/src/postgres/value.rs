@@ -40,6 +40,8 @@ const XML: u32 = 142;
 /// that is looked for can be written as one.
 const SHORT: [u32; 16] = [16, 18, 1082, 1083, 1114, 1184, 1186, 1266, 2950, 28, 29, 27, 2278, 21, 23, 26];
 const JSONB: u32 = 3802;
+/// What stands before a jsonb in binary.
+const VERSION: u8 = 1;
 const RECORD: u32 = 2249;
 /// Of any kind: numeric.
 const NUMBER: u32 = 1700;
@@ -72,6 +74,10 @@ pub(super) fn look(value: &[u8], kind: u32, is_binary: bool, hiding: &Hiding) ->
         // The version stands before a binary jsonb.
         let head = usize::from(is_binary && kind == JSONB);
         let (before, text) = value.split_at_checked(head).unwrap_or((value, &[]));
+        // In binary nothing else is told from what was cut off.
+        if is_binary && !(before.iter().all(|version| *version == VERSION) && is_json(text)) {
+            return Found::Hidden;
+        }
         return match document(text, hiding) {
             Found::Covered(text) => Found::Covered([before, &text].concat()),
             found => found,
@@ -79,6 +85,9 @@ pub(super) fn look(value: &[u8], kind: u32, is_binary: bool, hiding: &Hiding) ->
     }
     if !is_binary || is_text(kind) || kind == XML {
         return plain(value, kind, hiding);
+    }
+    if passes_unread(hiding) && !hiding.finds(value) {
+        return Found::Nothing;
     }
     let bytes = Bytes::copy_from_slice(value);
     if !binary::hides(&bytes, kind, hiding) {
@@ -93,15 +102,25 @@ pub(super) fn look(value: &[u8], kind: u32, is_binary: bool, hiding: &Hiding) ->
     written.ok().flatten().map_or(Found::Hidden, Found::Covered)
 }
 
+/// Whether a value that cannot be read is shown where nothing is found in its bytes: nobody is to see less of it, and a
+/// secret that is looked for stands there as it is.
+fn passes_unread(hiding: &Hiding) -> bool {
+    !hiding.hides_labels()
+}
+
 /// Whether a text is in the encoding that detectors read: most are by their first look.
 fn is_read(text: &[u8]) -> bool {
     text.is_ascii() || std::str::from_utf8(text).is_ok()
 }
 
+fn is_json(text: &[u8]) -> bool {
+    serde_json::from_slice::<&serde_json::value::RawValue>(text).is_ok()
+}
+
 /// Looks through a value in text.
 fn plain(text: &[u8], kind: u32, hiding: &Hiding) -> Found {
     match hiding.clean(text) {
-        None if !is_read(text) => Found::Hidden,
+        None if !is_read(text) && !passes_unread(hiding) => Found::Hidden,
         None if !is_text(kind) && kind != XML && numerals::hide(text, kind, hiding) => {
             let each = |element: &[u8]| match numerals::hide(element, kind, hiding) {
                 true => Element::Null,
@@ -150,7 +169,8 @@ fn element_of(found: Found) -> Element {
 fn document(text: &[u8], hiding: &Hiding) -> Found {
     // Texts may be written with escapes, so that they do not read as what they mean.
     if std::str::from_utf8(text).is_err() {
-        return Found::Hidden;
+        let passes = passes_unread(hiding) && !hiding.finds(text);
+        return if passes { Found::Nothing } else { Found::Hidden };
     }
     let hides = |part: &[u8]| hiding.finds(part) || numerals::hide(part, NUMBER, hiding);
     if memchr::memchr(b'\\', text).is_none() && !hides(text) {
@@ -177,8 +197,6 @@ pub(super) fn is_document(kind: u32) -> bool {
 
 /// A document, of which hidden labels of `labels` are borne at places; nothing where it is none.
 pub(super) fn cover_places(value: &[u8], labels: LabelSet, hiding: &Hiding) -> Option<Vec<u8>> {
-    /// What stands before a document in binary.
-    const VERSION: u8 = 1;
     let text = value.strip_prefix(&[VERSION]).unwrap_or(value);
     let head = value.get(..value.len() - text.len())?;
     let covered = places::cover(text, labels, hiding).ok()?;
@@ -222,7 +240,6 @@ pub(super) fn cover_elements(
 
 /// Looks through a value in text of whose type nothing is known.
 pub(super) fn look_untyped(value: &[u8], hiding: &Hiding) -> Found {
-    let is_json = |text: &[u8]| serde_json::from_slice::<&serde_json::value::RawValue>(text).is_ok();
     match hiding.clean(value) {
         None if !is_read(value) || numerals::hide(value, NUMBER, hiding) => Found::Hidden,
         None => Found::Nothing,
@@ -303,7 +320,7 @@ mod tests {
             Found::Covered(array(covered.as_bytes()))
         );
         assert_eq!(look(&array(b"plain"), 1009, true, &hiding), Found::Nothing);
-        assert_eq!(look(&array(b"plain")[..20], 1009, true, &hiding), Found::Nothing);
+        assert_eq!(look(&array(b"plain")[..20], 1009, true, &hiding), Found::Hidden);
         let row = |text: &[u8]| {
             let inner = array(text);
             let length = u32::try_from(inner.len()).expect("short");
@@ -322,10 +339,106 @@ mod tests {
         let hiding = hiding();
         assert_eq!(look(b"an enum's word", 20_000, true, &hiding), Found::Nothing);
         assert_eq!(look(b"\0\0\0\x05something", 20_000, true, &hiding), Found::Hidden);
-        assert_eq!(look(&[0, 1, 2, 3, 250], 600, true, &hiding), Found::Nothing);
+        assert_eq!(look(&[0, 1, 2, 3, 250], 70_000, true, &hiding), Found::Nothing);
         for cut in 0..40 {
             look(&vec![b'a'; cut], 1009, true, &hiding);
             look(&vec![0; cut], 2249, true, &hiding);
         }
+    }
+
+    fn sized(bytes: &[u8]) -> Vec<u8> {
+        [&u32::try_from(bytes.len()).expect("short").to_be_bytes(), bytes].concat()
+    }
+
+    fn array(kind: u32, elements: &[&[u8]]) -> Vec<u8> {
+        let count = u32::try_from(elements.len()).expect("few");
+        let elements: Vec<Vec<u8>> = elements.iter().map(|element| sized(element)).collect();
+        [[1, 0, kind, count, 1].map(u32::to_be_bytes).concat(), elements.concat()].concat()
+    }
+
+    /// Values in which nothing is hidden, by the numbers of types that say how long they are.
+    fn whole() -> Vec<(u32, Vec<u8>)> {
+        let [few, more] = [7_i64, 19].map(i64::to_be_bytes);
+        let numbers = |count: usize| vec![1.5_f64.to_be_bytes(); count].concat();
+        let numeric: Vec<u8> = [2_u16, 0, 0, 2, 12, 5000].map(u16::to_be_bytes).concat();
+        let address = vec![2, 32, 0, 4, 0, 0, 0, 0];
+        let range = |low: &[u8], high: &[u8]| [&[2][..], &sized(low), &sized(high)].concat();
+        let ranges = |one: &[u8]| [&2_u32.to_be_bytes()[..], &sized(&[1]), &sized(one)].concat();
+        let words = [&2_u32.to_be_bytes()[..], b"a\0\0\x01\0\x01", b"bc\0\0\0"].concat();
+        let field = |kind: u32, value: &[u8]| [&kind.to_be_bytes()[..], &sized(value)].concat();
+        let record = [&2_u32.to_be_bytes()[..], &field(25, b"plain"), &field(20, &few)].concat();
+        vec![
+            (20, few.to_vec()),
+            (790, few.to_vec()),
+            (700, 1.5_f32.to_be_bytes().to_vec()),
+            (701, numbers(1)),
+            (1700, numeric.clone()),
+            (869, address.clone()),
+            (650, address.clone()),
+            (600, numbers(2)),
+            (601, numbers(4)),
+            (603, numbers(4)),
+            (628, numbers(3)),
+            (718, numbers(3)),
+            (602, [&[1][..], &2_u32.to_be_bytes(), &numbers(4)].concat()),
+            (604, [&2_u32.to_be_bytes()[..], &numbers(4)].concat()),
+            (114, b"{\"a\": [1, null, \"b\"]}".to_vec()),
+            (3802, b"\x01{\"a\": [1, null, \"b\"]}".to_vec()),
+            (3614, words),
+            (2249, record.clone()),
+            (3904, range(&[0, 0, 0, 1], &[0, 0, 0, 2])),
+            (3926, range(&few, &more)),
+            (3906, range(&numeric, &numeric)),
+            (3908, range(&few, &more)),
+            (4536, ranges(&range(&few, &more))),
+            (4532, ranges(&range(&numeric, &numeric))),
+            (1009, array(25, &[b"plain", b"", b"x"])),
+            (1015, array(1043, &[b"plain"])),
+            (1007, array(23, &[&[0, 0, 0, 1], &[0, 0, 0, 2]])),
+            (1016, array(20, &[&few, &more])),
+            (1231, array(1700, &[&numeric])),
+            (1041, array(869, &[&address])),
+            (1001, array(17, &[&[1, 2, 3]])),
+            (199, array(114, &[b"1"])),
+            (3807, array(3802, &[b"\x011"])),
+            (2287, array(2249, &[&record])),
+            (3927, array(3926, &[&range(&few, &more)])),
+        ]
+    }
+
+    #[test]
+    fn what_was_cut_off_is_never_passed() {
+        let hiding = hiding();
+        for (kind, value) in whole() {
+            assert_eq!(look(&value, kind, true, &hiding), Found::Nothing, "all of {kind}");
+            for cut in 0..value.len() {
+                let found = look(&value[..cut], kind, true, &hiding);
+                assert_ne!(found, Found::Nothing, "{cut} of the {} bytes of {kind}", value.len());
+            }
+            assert_ne!(
+                look(&[&value[..], &[0]].concat(), kind, true, &hiding),
+                Found::Nothing,
+                "{kind} and more"
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_cut_off_is_not_shown_where_a_label_is_borne() {
+        let hiding = hiding();
+        let value = array(25, &[b"anything", b"else"]);
+        assert_eq!(cover_elements(&value, true, 0, &hiding), Some(array(25, &[b"[x]", b"[x]"])));
+        let cut = (0..value.len()).find_map(|cut| cover_elements(&value[..cut], true, 0, &hiding));
+        assert_eq!(cut, None);
+        let document = b"\x01{\"a\": {\"ssn\": \"zqx\"}, \"b\": [1]}";
+        let at = interceptor_core::mask::Pattern::parse("s.t.c -> $.a.ssn").expect("a pattern");
+        let label = Label { name: "x".to_owned(), columns: vec![at], detect: Vec::new(), form: Form::Redact };
+        let labels = Labels::new("r", vec![label]).expect("labels");
+        let borne = labels.of_column("s", "t", "c");
+        let hiding = Hiding::new(Arc::new(labels), LabelSet::ALL, &MaskKey::new([0; 32]));
+        let covered = cover_places(document, borne, &hiding).expect("a document");
+        assert_eq!(covered, b"\x01{\"a\": {\"ssn\": \"[x]\"}, \"b\": [1]}");
+        let cut = (0..document.len()).find_map(|cut| cover_places(&document[..cut], borne, &hiding));
+        assert_eq!(cut, None);
     }
 }

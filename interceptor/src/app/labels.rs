@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use interceptor_core::{
     approval::words,
-    mask::{Cause, Detector, LabelSet, Labels, Place, Which},
+    mask::{Cause, Detector, LabelSet, Labels, Path, Place, Which},
     model::{AgentName, EventKind, ResourceName},
     survey::{Depth, SurveyedColumn},
 };
 
 use super::proxy::Daemon;
 use crate::{
-    control::api::{Answer, ColumnStatus, Errand, LabelStatus, Through},
+    control::api::{Answer, ColumnStatus, Errand, LabelStatus, Sight, Through},
     proxy::{Surveyed, Surveying},
     store::bindings::KeptBinding,
 };
@@ -58,7 +58,7 @@ impl Daemon {
         if databases.is_empty() {
             return Err(format!("nothing is bound at {resource} yet: say which database with --database"));
         }
-        let mut user = String::new();
+        let (mut user, mut found_anywhere) = (String::new(), Vec::new());
         for database in &databases {
             let surveying = Surveying {
                 resource: resource.clone(),
@@ -75,9 +75,10 @@ impl Daemon {
                 kept.entry(one.binding.place).or_default().push(one);
             }
             user.clone_from(&surveyed.user);
+            found_anywhere = found(&surveyed);
             all.extend(surveyed.columns.iter().map(|column| status(column, database, &surveyed, &kept)));
         }
-        Ok(Answer::Surveyed { databases: databases.into_iter().collect(), user })
+        Ok(Answer::Surveyed { databases: databases.into_iter().collect(), user, found_anywhere })
     }
 
     /// Takes labels from columns that bear them for what they were called, or for what was copied into them.
@@ -117,12 +118,40 @@ fn status(column: &SurveyedColumn, database: &str, surveyed: &Surveyed, kept: &K
         relation: column.relation.clone(),
         kind: column.kind,
         public: column.public,
+        secured: column.secured.clone(),
         column: column.name.clone(),
+        document: column.document,
         labels: borne(column, labels, kept),
-        hidden: !column.labels.and(*hidden).is_empty(),
+        sight: sight(column.labels, labels, *hidden),
         sampled: column.sampled,
         found: column.found.iter().map(|(detector, times)| (word(*detector), *times)).collect(),
     }
+}
+
+/// What of a column may be seen from whoever these labels are hidden.
+fn sight(borne: LabelSet, labels: &Labels, hidden: LabelSet) -> Sight {
+    if borne.and(hidden).is_empty() {
+        return Sight::All;
+    }
+    if !borne.is_in_parts(hidden) {
+        return Sight::Nothing;
+    }
+    let places = borne.parts().map(|number| labels.part(number));
+    let hidden_there =
+        |(label, path): (usize, &Path)| hidden.contains(LabelSet::of(label)).then(|| path.to_string());
+    match places.collect::<Option<Vec<_>>>() {
+        Some(places) => Sight::Without(places.into_iter().filter_map(hidden_there).collect()),
+        None => Sight::Nothing,
+    }
+}
+
+/// The labels hidden from the agent whose values are found wherever they stand.
+fn found(surveyed: &Surveyed) -> Vec<String> {
+    let Surveyed { labels, hidden, .. } = surveyed;
+    let all = labels.iter().enumerate();
+    let found =
+        all.filter(|(place, label)| !label.detect.is_empty() && hidden.contains(LabelSet::of(*place)));
+    found.map(|(_, label)| label.name.clone()).collect()
 }
 
 /// The labels that a column bears, each with the best reason that is known.

@@ -9,7 +9,7 @@ use std::{
 use interceptor_core::{
     mask::Which,
     model::{AgentName, ConnectionId, Guarantee, Mode, RecordId, ResourceName, RunId},
-    survey::{Depth, RelationKind},
+    survey::{Depth, Document, RelationKind, RowPolicy},
 };
 use nix::{
     errno::Errno,
@@ -115,6 +115,8 @@ pub enum Answer {
         databases: Vec<String>,
         /// Who the sessions were there.
         user: String,
+        /// The labels hidden from the agent whose values are found wherever they stand.
+        found_anywhere: Vec<String>,
     },
     /// Done as asked.
     Done {
@@ -185,18 +187,34 @@ pub struct ColumnStatus {
     pub relation: String,
     /// What that is.
     pub kind: RelationKind,
-    /// Whether everybody may read all of the relation.
+    /// Whether everybody may read some of the relation.
     pub public: bool,
+    /// The policies of the relation, if its rows are secured.
+    pub secured: Option<Vec<RowPolicy>>,
     /// The column.
     pub column: String,
+    /// Of which type of documents it is, if of one.
+    pub document: Option<Document>,
     /// The labels that it bears.
     pub labels: Vec<LabelStatus>,
-    /// Whether the agent may not see it.
-    pub hidden: bool,
+    /// What the agent may see of it.
+    pub sight: Sight,
     /// How many of its values were looked at.
     pub sampled: u32,
     /// In how many of them each detector found something.
     pub found: Vec<(String, u32)>,
+}
+
+/// What an agent may see of a column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sight {
+    /// All.
+    All,
+    /// Its documents, without what stands at these places, written as in labels.toml.
+    Without(Vec<String>),
+    /// Nothing.
+    Nothing,
 }
 
 /// A label that a column bears.

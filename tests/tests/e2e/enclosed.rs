@@ -97,6 +97,35 @@ fn a_shape_passes_within_its_ceiling_alone() {
     stage.finish();
 }
 
+/// Who is not told how many rows there are is told so neither by what keeps to a ceiling, nor by what breaks it.
+#[test]
+fn a_ceiling_does_not_tell_what_is_not_counted() {
+    let labels =
+        "[label.secret]\ncolumns = [\"public.notes.body\"]\nmask = \"redact\"\ncounts = \"hidden\"\n";
+    let stage = Stage::with(|setup| setup.labels(labels));
+    let sql = "DELETE FROM notes WHERE id >= 9 AND id < 10;\nDELETE FROM notes WHERE id >= 7 AND id < 9;\n\
+               DELETE FROM notes WHERE id >= 1 AND id < 7;\nSELECT 'after', 1;\n";
+    let words = stage.installation.psql_words(&["-f", "-"]);
+    let job = Job::start(stage.installation.captured("release-bot", &words), sql);
+    let first = stage.installation.open_approval("id >= ?");
+    stage.says("bob", &["approve", &first, "--shape", "--rows", "2"]).succeeded();
+    let finished = job.finish(PATIENCE);
+    let text = finished.text();
+    assert_eq!(text.matches("DELETE 0").count(), 2, "{finished}");
+    assert!(
+        text.contains("it comes to other rows than was approved") && text.contains("after|1"),
+        "{finished}"
+    );
+    for told in ["DELETE 1", "DELETE 2", "DELETE 6", " rows,", "6 rows", "at most 2"] {
+        assert!(!text.contains(told), "{told} is told: {finished}");
+    }
+    assert_eq!(stage.notes(), "1,2,3,4,5,6");
+    let records = stage.installation.ended("'after'");
+    let told = records.with("DELETE FROM notes");
+    assert!(told.iter().any(|one| one.at("/outcome/rows") == 2), "the record has it: {:#?}", records.brief());
+    stage.finish();
+}
+
 /// What waits already is let go by an approval of its shape.
 #[test]
 fn what_waits_is_let_go_by_its_shape() {

@@ -245,10 +245,40 @@ fn values_in_which_nothing_is_found_are_shown_whatever_their_type() {
     for way in ["psycopg-binary", "asyncpg"] {
         let finished = each(&installation, way, &statements);
         for (place, (kind, ..)) in OPEN.iter().enumerate() {
-            let begins = format!("{place} rows:");
+            let begins = format!("{{\"case\": {place}, \"step\": 0, \"ended\": \"answered\"");
             let line = finished.stdout.lines().find(|line| line.starts_with(&begins)).unwrap_or_default();
-            assert!(!line.is_empty() && !line.contains("None,)"), "{way}: {kind}: {line:?}");
+            assert!(!line.is_empty() && !line.contains("None,)"), "{way}: {kind}: {line:?}\n{finished}");
         }
+    }
+    installation.finish();
+}
+
+/// asyncpg asks the catalogue what types are made of, in a recursive query of its own.
+#[test]
+fn a_driver_that_asks_for_types_reads_values_of_them() {
+    let (bed, installation) = stage();
+    let wanted = [
+        ("pair", "<Record a='abc' n=17>"),
+        ("nest", "<Record p=<Record a='abc' n=17> l=['d'] r=<Range [1, 7)>>"),
+        ("mood", "'calm'"),
+        ("int4range", "<Range [1, 7)>"),
+    ];
+    let column = |kind: &str| OPEN.iter().position(|(of, ..)| *of == kind).expect("a column");
+    let statements = wanted.map(|(kind, _)| format!("SELECT c{} FROM open", column(kind)));
+    let more = ["SELECT c FROM more", "SELECT x FROM more", "SELECT l FROM more"];
+    bed.admin(
+        "orders",
+        "SET ROLE app; CREATE TABLE more (c pair[], x xml, l longs); INSERT INTO more VALUES \
+         (ARRAY[ROW('abc', 17)]::pair[], '<a>b</a>', longs(1, 7))",
+    );
+    let statements: Vec<&str> = statements.iter().map(String::as_str).chain(more).collect();
+    let shown = wanted.map(|(_, shown)| shown);
+    let more = ["[<Record a='abc' n=17>]", "'<a>b</a>'", "<Range [1, 7)>"];
+    let finished = each(&installation, "asyncpg", &statements);
+    for (place, shown) in shown.iter().chain(&more).enumerate() {
+        let begins = format!("{{\"case\": {place}, \"step\": 0, \"ended\": \"answered\"");
+        let line = finished.stdout.lines().find(|line| line.starts_with(&begins)).unwrap_or_default();
+        assert!(line.contains(shown), "{shown}: {line:?}\n{finished}");
     }
     installation.finish();
 }

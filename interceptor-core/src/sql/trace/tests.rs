@@ -21,7 +21,7 @@ fn labels() -> Labels {
     .expect("labels")
 }
 
-/// A server with `customers(id, name, ssn, email)` and `notes(id, note)`, and any function that is asked for.
+/// A server with `customers(id, name, ssn, email)`, types, and `notes(id, note)`, and any function that is asked for.
 fn answer(asked: &Question) -> Answer {
     let relation = |name: &Name| {
         let columns: &[&str] = match name.name.as_str() {
@@ -29,6 +29,7 @@ fn answer(asked: &Question) -> Answer {
             "notes" => &["id", "note"],
             // Another table, and one that shows the rows of others.
             "kept" | "shown" => &["id", "ssn"],
+            "pg_type" => &["oid", "typname", "typelem"],
             _ => return Relation::Missing,
         };
         let labels = labels();
@@ -464,4 +465,20 @@ fn rows_of_others_come_into_a_table_by_permission_to_copy() {
         let (facts, _) = with_tokens_replaced(text);
         assert!(facts.effects.iter().any(|effect| effect.verb == Verb::LabelCopy), "{text}: {facts:?}");
     }
+}
+
+/// As drivers ask what types there are.
+#[test]
+fn what_reads_nothing_labelled_is_clean_however_it_is_written() {
+    let tree = |from: &str, up: &str, what: &str| {
+        format!(
+            "WITH RECURSIVE tree(id, up, depth) AS (SELECT t.oid, t.{up}, 0 FROM (SELECT * FROM {from}) AS t UNION ALL \
+             SELECT t.oid, t.{up}, tree.depth + 1 FROM {from} t, tree WHERE t.oid = tree.up) \
+             SELECT DISTINCT *, {what} FROM tree ORDER BY depth DESC"
+        )
+    };
+    assert_eq!(outputs(&tree("pg_type", "typelem", "up::regtype::text"), 4), "cccc");
+    assert_eq!(outputs(&tree("pg_type", "typelem", "own(up)"), 4), "hhhh");
+    assert_eq!(outputs(&tree("missing", "typelem", "up"), 4), "hhhh");
+    assert_eq!(outputs(&tree("customers", "ssn", "up"), 4), "hhhh");
 }

@@ -203,6 +203,7 @@ mod tests {
     use interceptor_core::survey::RelationKind;
 
     use super::*;
+    use crate::control::api::Sight;
 
     fn column(name: &str, sampled: u32, found: &[(&str, u32)]) -> ColumnStatus {
         ColumnStatus {
@@ -211,9 +212,11 @@ mod tests {
             relation: "t".to_owned(),
             kind: RelationKind::Table,
             public: false,
+            secured: None,
             column: name.to_owned(),
             labels: Vec::new(),
-            hidden: false,
+            document: None,
+            sight: Sight::All,
             sampled,
             found: found.iter().map(|(word, times)| ((*word).to_owned(), *times)).collect(),
         }

@@ -97,6 +97,8 @@ pub(super) struct Seen {
     pub(super) databases: Vec<String>,
     /// Who the sessions were there.
     pub(super) user: String,
+    /// The labels hidden from the agent whose values are found wherever they stand.
+    pub(super) found_anywhere: Vec<String>,
 }
 
 fn survey(places: &Places, place: Place, (depth, errand): (Depth, Errand)) -> Result<Seen, Failure> {
@@ -105,7 +107,9 @@ fn survey(places: &Places, place: Place, (depth, errand): (Depth, Errand)) -> Re
     let mut columns = Vec::new();
     let answer = api::ask_for_many(&places.control_socket(), request, |column| columns.push(column));
     match answer.map_err(|error| Failure::of(&error))? {
-        Answer::Surveyed { databases, user } => Ok(Seen { columns, databases, user }),
+        Answer::Surveyed { databases, user, found_anywhere } => {
+            Ok(Seen { columns, databases, user, found_anywhere })
+        }
         Answer::Failed { text } => Err(Failure::no(text)),
         Answer::Status(_) | Answer::Runs { .. } | Answer::Columns { .. } | Answer::Done { .. } => {
             Err(Failure::host("the daemon answered another question than was asked: restart it"))

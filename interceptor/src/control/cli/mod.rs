@@ -9,6 +9,7 @@ mod doctor;
 mod init;
 mod label_grants;
 mod label_scan;
+mod label_views;
 mod labels;
 mod ocsf;
 mod output;
