@@ -326,8 +326,10 @@ fn crowd(at_once: u64, seconds: u64) {
     let all = 2 * (each + in_a_row);
     assert_eq!(says.next().expect("a count").expect("a line"), all.to_string());
     server.wait().expect("the server ends");
+    // A run that ends before all of its goodbyes were read leaves some ends that nobody saw.
     let ended = |records: &Records| {
-        let passes = records.agents().filter(|one| one.phase() == "pass" && one.status() == "completed");
+        let has_ended = |status: &str| matches!(status, "completed" | "unknown");
+        let passes = records.agents().filter(|one| one.phase() == "pass" && has_ended(one.status()));
         u64::try_from(passes.count()).expect("a count")
     };
     let records = installation.records_once("all ends", |records| ended(records) == all);

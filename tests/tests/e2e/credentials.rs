@@ -136,14 +136,16 @@ fn nobody_dumps_core() {
     process::run(agent).failed().says("(1 row)");
     assert_eq!(dumps_in(folder.path()), Vec::<std::path::PathBuf>::new(), "the agent left a core dump");
     for role in ["keeper", "proxy"] {
-        // The end of one is the end of both, and the helper starts them anew.
-        let found = || installation.roles().into_iter().find(|(found, _)| found == role);
-        wait_until(role, PATIENCE, || found().is_some());
-        let (_, pid) = found().expect("just seen");
+        let pair = installation.roles();
+        let (_, pid) = pair.iter().find(|(found, _)| found == role).expect("it serves");
         let place = fs::read_link(format!("/proc/{pid}/cwd")).expect("a live process");
         let before = dumps_in(&place);
-        abort(pid);
-        wait_until("its end", PATIENCE, || found().is_none_or(|(_, now)| now != pid));
+        abort(*pid);
+        // The end of one is the end of both, and the helper starts them anew.
+        wait_until("another pair", PATIENCE, || {
+            let now = installation.roles();
+            now.len() == pair.len() && pair.iter().all(|old| old.0 == "helper" || !now.contains(old))
+        });
         assert_eq!(dumps_in(&place), before, "the {role} left a core dump");
     }
     installation.finish();
