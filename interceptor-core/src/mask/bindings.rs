@@ -648,17 +648,22 @@ mod tests {
     #[test]
     fn what_is_copied_into_a_parent_is_bound_in_its_parts() {
         let bindings = none();
+        let to = notes();
+        bindings.copied(&labels(LABELS), &carried(to), RecordId(7)).expect("it is followed");
+        let part = seen(20_006, "public", "notes_1", &[(1, "note"), (2, "id")]);
+        look(&bindings, &Seen { kin: vec![20_005, 20_006], ..part });
+        assert!(bears(&bindings, 20_006, 1) && !bears(&bindings, 20_006, 2));
+    }
+
+    /// A column of a table.
+    fn notes() -> Destination {
         let object = Object {
             database: "d".to_owned(),
             schema: "public".to_owned(),
             name: "notes".to_owned(),
             oid: Some(20_005),
         };
-        let to = Destination::Relation { database: Some(5), object, columns: vec![(3, "note".to_owned())] };
-        bindings.copied(&labels(LABELS), &carried(to), RecordId(7)).expect("it is followed");
-        let part = seen(20_006, "public", "notes_1", &[(1, "note"), (2, "id")]);
-        look(&bindings, &Seen { kin: vec![20_005, 20_006], ..part });
-        assert!(bears(&bindings, 20_006, 1) && !bears(&bindings, 20_006, 2));
+        Destination::Relation { database: Some(5), object, columns: vec![(3, "note".to_owned())] }
     }
 
     fn carried(to: Destination) -> [Carried; 1] {
@@ -668,13 +673,7 @@ mod tests {
     #[test]
     fn copies_are_bound_until_they_are_forgotten() {
         let bindings = none();
-        let object = Object {
-            database: "d".to_owned(),
-            schema: "public".to_owned(),
-            name: "notes".to_owned(),
-            oid: Some(20_005),
-        };
-        let to = Destination::Relation { database: Some(5), object, columns: vec![(3, "note".to_owned())] };
+        let to = notes();
         let before = bindings.copies();
         bindings.copied(&labels(LABELS), &carried(to.clone()), RecordId(7)).expect("it is followed");
         assert!(bears(&bindings, 20_005, 3) && !bears(&bindings, 20_005, 1));

@@ -61,7 +61,6 @@ fn what_the_two_parsers_do_not_agree_on_is_unknown() {
 }
 
 #[test]
-#[ignore = "as above"]
 fn a_second_opinion_that_cannot_be_had_is_no_daemon() {
     let bed = Bed::start();
     let installation = Setup::of(&bed).settings("second-opinion = \"/usr/lib/nowhere\"").write();
