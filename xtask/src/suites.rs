@@ -21,6 +21,9 @@ pub(crate) struct Arguments {
     /// With TLS on both legs
     #[arg(long)]
     tls: bool,
+    /// With somebody who approves of every transaction a moment after it was asked for
+    #[arg(long, conflicts_with = "tls")]
+    approved: bool,
     /// Only this test of each, as its suite names it
     #[arg(long = "test", value_name = "NAME")]
     tests: Vec<String>,
@@ -43,6 +46,8 @@ struct Source {
 const PLAIN: &str = "plain";
 /// With TLS on both legs.
 const TLS: &str = "tls";
+/// With a person who approves of every transaction.
+const APPROVED: &str = "approved";
 
 enum Origin {
     /// A package of Python's, whose source distribution has the tests.
@@ -78,7 +83,7 @@ const SOURCES: &[Source] = &[
             files: &["test"],
         },
         distribution: &["python3-venv"],
-        variants: &[PLAIN, TLS],
+        variants: &[PLAIN, TLS, APPROVED],
     },
     Source {
         name: "asyncpg",
@@ -89,13 +94,13 @@ const SOURCES: &[Source] = &[
             files: &["tests"],
         },
         distribution: &["python3-venv"],
-        variants: &[PLAIN, TLS],
+        variants: &[PLAIN, TLS, APPROVED],
     },
     Source {
         name: "psycopg2",
         origin: Origin::Python { package: "psycopg2==2.9.13", built: true, with: &[], files: &["tests"] },
         distribution: &["python3-venv", "libpq-dev", "python3-dev", "gcc"],
-        variants: &[PLAIN, TLS],
+        variants: &[PLAIN, TLS, APPROVED],
     },
     Source {
         name: "tokio-postgres",
@@ -115,7 +120,7 @@ const SOURCES: &[Source] = &[
             ],
         },
         distribution: &[],
-        variants: &[PLAIN],
+        variants: &[PLAIN, APPROVED],
     },
     Source {
         name: "sqlalchemy",
@@ -126,7 +131,7 @@ const SOURCES: &[Source] = &[
             files: &["test", "pyproject.toml", "setup.cfg"],
         },
         distribution: &["python3-venv"],
-        variants: &[PLAIN, TLS],
+        variants: &[PLAIN, TLS, APPROVED],
     },
 ];
 
@@ -143,7 +148,7 @@ type Run = (&'static Source, &'static str);
 
 /// Runs the suites that are named; all when none is.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let Arguments { tls, tests, names } = arguments;
+    let Arguments { tls, approved, tests, names } = arguments;
     let known = || SOURCES.iter().map(|source| source.name).collect::<Vec<_>>().join(", ");
     for name in names {
         ensure!(
@@ -153,7 +158,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         );
     }
     let wanted = |source: &&Source| names.is_empty() || names.iter().any(|name| name == source.name);
-    let variant = if *tls { TLS } else { PLAIN };
+    let variant = match (tls, approved) {
+        (true, _) => TLS,
+        (false, true) => APPROVED,
+        (false, false) => PLAIN,
+    };
     setup::base()?;
     // As `cargo xtask test` builds it, so that neither builds it anew for the other.
     succeed(cargo()?.args(["build", "--workspace", "--all-targets"]))?;

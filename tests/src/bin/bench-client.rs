@@ -1,5 +1,5 @@
 //! What the bench asks that pgbench cannot: `bench-client HOST PORT rows SQL`, `... leaks-text SQL`, `... leaks-binary
-//! SQL`, `... idle COUNT FILE`, `... flood SECONDS`. It speaks the protocol in clear and asks for nothing that it can leave out, so that what is measured is the other
+//! SQL`, `... copy-in TABLE ROWS`, `... idle COUNT FILE`, `... flood SECONDS`. It speaks the protocol in clear and asks for nothing that it can leave out, so that what is measured is the other
 //! side.
 
 use std::{
@@ -32,10 +32,13 @@ fn perform(arguments: &[String]) -> Result<()> {
         [host, port, "leaks-binary", sql] => {
             leaks(&mut Session::open(host, port)?, |session| session.query_binary(sql))
         }
+        [host, port, "copy-in", table, rows] => {
+            copy_in(&mut Session::open(host, port)?, table, rows.parse()?)
+        }
         [host, port, "idle", count, file] => idle(host, port, count.parse()?, Path::new(file)),
         [host, port, "flood", seconds] => flood(host, port, Duration::from_secs(seconds.parse()?)),
         _ => bail!(
-            "usage: bench-client HOST PORT rows SQL | leaks-text SQL | leaks-binary SQL | idle COUNT FILE | flood SECONDS"
+            "usage: bench-client HOST PORT rows SQL | leaks-text SQL | leaks-binary SQL | copy-in TABLE ROWS | idle COUNT FILE | flood SECONDS"
         ),
     }
 }
@@ -54,6 +57,29 @@ fn leaks(session: &mut Session, ask: impl FnOnce(&mut Session) -> Result<()>) ->
     let mut leaked = 0_usize;
     let (rows, _) = session.until_ready_each(|body| leaked += marks(body))?;
     println!("{rows} rows, {leaked} leaked");
+    Ok(())
+}
+
+/// Empties a table such as pgbench's accounts and copies rows into it, in pieces as large as clients send them; prints as
+/// [`rows`] does.
+fn copy_in(session: &mut Session, table: &str, count: u64) -> Result<()> {
+    const PIECE: usize = 8192;
+    session.ask(&format!("TRUNCATE {table}"))?;
+    let mut bytes = 0;
+    let begun = Instant::now();
+    session.query(&format!("COPY {table} FROM STDIN"))?;
+    let mut piece = Vec::with_capacity(2 * PIECE);
+    for row in 1..=count {
+        writeln!(piece, "{row}\t1\t0\t{:<84}", "")?;
+        if piece.len() >= PIECE || row == count {
+            bytes += piece.len();
+            session.send(&[(b'd', &piece)])?;
+            piece.clear();
+        }
+    }
+    session.send(&[(b'c', b"")])?;
+    session.until_ready()?;
+    println!("{count} rows, {bytes} bytes, {} seconds", begun.elapsed().as_secs_f64());
     Ok(())
 }
 

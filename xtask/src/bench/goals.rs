@@ -84,6 +84,13 @@ pub(crate) const GOALS: &[Goal] = &[
         BOUNCER,
     ),
     goal(
+        "100 000 rows, of which the first are recorded: rate, of the relay's",
+        [0.7, 0.85],
+        3,
+        |m, _| m.ratio("large", "100 000 rows", "rate", ["rows", "relay"]),
+        None,
+    ),
+    goal(
         "10 000 000 rows: the proxy's growth, MiB",
         [16.0, 4.0],
         1,

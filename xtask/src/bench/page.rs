@@ -8,7 +8,15 @@ use super::{Report, goals, measured::Measured, plot, table};
 
 const TASK: &str = "written by `cargo xtask bench --page`";
 
-/// Parts that get a table of their own, with its heading.
+/// Parts that are rates of every target, with their headings.
+const RATES: &[(&str, &str)] = &[
+    ("throughput", "Short statements, everything on one core"),
+    ("throughput-free", "Short statements, wherever the kernel puts everybody"),
+    ("loads", "Other loads, everything on one core"),
+    ("tls", "Short statements with TLS on both legs, everything on one core"),
+];
+
+/// Other parts, with their headings.
 const TABLES: &[(&str, &str)] = &[
     ("large", "Large results"),
     ("connects", "New sessions"),
@@ -29,9 +37,11 @@ pub(crate) fn text(report: &Report) -> String {
         text += &format!("- {name}: {}\n", fact.as_str().unwrap_or_default());
     }
     text += &format!("\n### Goals\n\n{}", goals::table(goals::GOALS, measured, "audit", "pgbouncer"));
-    let throughput = table::throughput(measured);
-    if !throughput.is_empty() {
-        text += &format!("\n### Short statements, everything on one core\n{throughput}");
+    for (part, heading) in RATES {
+        let tables = table::rates(measured, part);
+        if !tables.is_empty() {
+            text += &format!("\n### {heading}\n{tables}");
+        }
     }
     for (part, heading) in TABLES {
         let table = table::plain(measured, part);

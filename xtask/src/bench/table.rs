@@ -7,17 +7,16 @@ use super::measured::{Measured, Middle};
 /// What every rate and every processor time is divided by.
 const BASE: &str = "relay";
 
-/// Short statements: a table for each load, a row for each target.
-pub(crate) fn throughput(measured: &Measured) -> String {
-    const PART: &str = "throughput";
+/// What `part` measured as rates: a table for each load, a row for each target.
+pub(crate) fn rates(measured: &Measured, part: &str) -> String {
     let mut text = String::new();
-    let targets = measured.names(PART, |one| &one.target);
-    for load in measured.names(PART, |one| &one.load) {
+    let targets = measured.names(part, |one| &one.target);
+    for load in measured.names(part, |one| &one.load) {
         let _ = writeln!(text, "\n**{load}**\n");
         let mut rows = vec![
             [
                 "by way of",
-                "tx/s",
+                "1/s",
                 "of direct",
                 "of relay",
                 "proxy us/tx",
@@ -29,11 +28,14 @@ pub(crate) fn throughput(measured: &Measured) -> String {
             .map(str::to_owned),
         ];
         for target in &targets {
-            let middle = |quantity| measured.middle(PART, load, target, quantity);
-            let ratio = |quantity, to| measured.ratio(PART, load, quantity, [target, to]);
+            let middle = |quantity| measured.middle(part, load, target, quantity);
+            let ratio = |quantity, to| measured.ratio(part, load, quantity, [target, to]);
             rows.push([
                 (*target).to_owned(),
-                number(middle("rate"), 0),
+                number(
+                    middle("rate"),
+                    middle("rate").map_or(0, |rate| if rate.median < 100.0 { 2 } else { 0 }),
+                ),
                 number(ratio("rate", "direct"), 3),
                 with_spread(ratio("rate", BASE), 3),
                 number(middle("processor proxy"), 1),

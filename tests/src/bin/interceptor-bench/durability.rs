@@ -12,7 +12,7 @@ use crate::{
     Extent, interrupt,
     measured::{Measured, Place},
     pgbench::{Amount, Load, Mode, SELECT},
-    stage::{Layout, Stage},
+    stage::{Layout, Stage, Transport},
 };
 
 /// Statements of a pipeline.
@@ -20,7 +20,7 @@ const DEPTH: usize = 50;
 
 /// From the first statement until the disk has everything.
 pub(crate) fn part(extent: Extent, measured: &mut Measured) -> Result<()> {
-    let mut stage = Stage::start(Layout::Free)?;
+    let mut stage = Stage::start(Layout::Free, Transport::Clear)?;
     let single = stage.file("select.sql", SELECT);
     let mut text = "\\startpipeline\n".to_owned();
     for _ in 0..DEPTH {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{
     Extent,
     measured::{Measured, Place},
-    stage::{Layout, Stage},
+    stage::{Layout, Stage, Transport},
 };
 
 /// Where the kernel is told to keep that clock: for the whole host, and so only meanwhile.
@@ -17,7 +17,7 @@ const CLOCK: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// Connects in a row through each way, and looks at what the programs did meanwhile.
 pub(crate) fn part(extent: Extent, measured: &mut Measured) -> Result<()> {
-    let mut stage = Stage::start(Layout::OneCore)?;
+    let mut stage = Stage::start(Layout::OneCore, Transport::Clear)?;
     let _clock = Clock::start()?;
     let rounds = match extent {
         Extent::Usual => 5,

@@ -6,7 +6,7 @@ use interceptor_tests::places;
 use crate::{
     Extent, interrupt,
     measured::{Measured, Place},
-    stage::{Layout, Stage, Target},
+    stage::{Layout, Stage, Target, Transport},
     usage::{Memory, Watched},
 };
 
@@ -20,7 +20,7 @@ const MANY_ROWS: &str = "SELECT n, n, n FROM generate_series(1, 10000000) AS n";
 
 /// The rate of the one, the memory that the other takes.
 pub(crate) fn part(extent: Extent, measured: &mut Measured) -> Result<()> {
-    let mut stage = Stage::start(Layout::OneCore)?;
+    let mut stage = Stage::start(Layout::OneCore, Transport::Clear)?;
     let rounds = match extent {
         Extent::Usual => 9,
         Extent::Full => 21,
@@ -39,9 +39,18 @@ pub(crate) fn part(extent: Extent, measured: &mut Measured) -> Result<()> {
     }
     let growing: &[&str] = match extent {
         Extent::Usual => &["relay", "audit"],
-        Extent::Full => {
-            &["direct", "relay", "pgbouncer", "haproxy", "envoy", "pass", "metadata", "audit", "power"]
-        }
+        Extent::Full => &[
+            "direct",
+            "relay",
+            "pgbouncer",
+            "haproxy",
+            "envoy",
+            "pass",
+            "metadata",
+            "audit",
+            "rows",
+            "power",
+        ],
     };
     for name in growing {
         let target = stage.target(name)?;

@@ -9,17 +9,17 @@ use crate::{
     Extent,
     measured::{Measured, Place},
     pgbench::{Amount, Load, Mode, SELECT},
-    stage::{Layout, Stage},
+    stage::{Layout, Stage, Transport},
 };
 
 /// Two clients with a thousand transactions a second between them.
 pub(crate) fn part(extent: Extent, measured: &mut Measured) -> Result<()> {
-    let mut stage = Stage::start(Layout::Free)?;
+    let mut stage = Stage::start(Layout::Free, Transport::Clear)?;
     let script = stage.file("select.sql", SELECT);
     let log = Log::new()?;
     let (rounds, seconds) = match extent {
         Extent::Usual => (5, 2),
-        Extent::Full => (11, 5),
+        Extent::Full => (7, 4),
     };
     for round in 0..rounds {
         for target in 0..stage.targets.len() {

@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use crate::{
     Extent, interrupt,
     measured::{Measured, Place},
-    stage::{self, Layout},
+    stage::{self, Layout, Transport},
 };
 
 /// `run -- true` as the first thing that a daemon does after its start, then many times, and `true` by itself.
@@ -22,7 +22,7 @@ pub(crate) fn part(extent: Extent, measured: &mut Measured) -> Result<()> {
         Extent::Full => (11, 11),
     };
     for _ in 0..starts {
-        let product = stage::installation(&bed).start();
+        let product = stage::installation(&bed, Transport::Clear).start();
         for run in 0..=runs {
             let load = if run == 0 { "run -- true, fresh daemon" } else { "run -- true" };
             let place = Place { part: "launch", load, target: "audit" };

@@ -13,6 +13,7 @@ mod interrupt;
 mod large;
 mod latency;
 mod launch;
+mod loads;
 mod masking;
 mod measured;
 mod neighbour;
@@ -21,6 +22,7 @@ mod pgbench;
 mod rivals;
 mod stage;
 mod throughput;
+mod tls;
 mod usage;
 
 use std::process::ExitCode;
@@ -61,11 +63,13 @@ const PARTS: &[(&str, Part)] = &[
     ("launch", launch::part),
     ("neighbour", neighbour::part),
     ("masking", masking::part),
+    ("loads", loads::part),
+    ("tls", tls::part),
     ("throughput-free", |extent, measured| throughput::part(Layout::Free, extent, measured)),
 ];
 
 /// Parts that only `--full` runs, unless they are asked for by name.
-const ONLY_FULL: &[&str] = &["throughput-free", "masking"];
+const ONLY_FULL: &[&str] = &["throughput-free", "masking", "loads", "tls"];
 
 /// How much of each part is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

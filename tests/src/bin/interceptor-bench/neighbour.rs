@@ -11,13 +11,13 @@ use crate::{
     latency::{self, Log},
     measured::{Measured, Place},
     pgbench::{Amount, Load, Mode, SELECT},
-    stage::{Layout, Stage},
+    stage::{Layout, Stage, Transport},
 };
 
 /// Latency at a fixed rate, alone and beside the attack; through the relay, which defends nobody, and through ours,
 /// where the attacker is another run.
 pub(crate) fn part(extent: Extent, measured: &mut Measured) -> Result<()> {
-    let mut stage = Stage::start(Layout::Free)?;
+    let mut stage = Stage::start(Layout::Free, Transport::Clear)?;
     let script = stage.file("select.sql", SELECT);
     let log = Log::new()?;
     let mut rude = [

@@ -10,14 +10,14 @@ use crate::{
     driver::Driver,
     measured::{Measured, Place},
     pgbench::{Amount, Load, Mode, SELECT, read},
-    stage::{self, Client, Layout, Target},
+    stage::{self, Client, Layout, Target, Transport},
 };
 
 /// Starts and removes the product in each round.
 pub(crate) fn part(extent: Extent, measured: &mut Measured) -> Result<()> {
     Layout::OneCore.enter()?;
     let bed = stage::bed();
-    let bare = stage::installation(&bed).write();
+    let bare = stage::installation(&bed, Transport::Clear).write();
     let script = bare.script("select.sql", SELECT);
     let mut driver = Driver::outside(&bare)?;
     let direct = Target {
@@ -25,6 +25,7 @@ pub(crate) fn part(extent: Extent, measured: &mut Measured) -> Result<()> {
         client: Client::Outside,
         host: "127.0.0.1",
         port: bed.port(),
+        transport: Transport::Clear,
         watched: Vec::new(),
     };
     let rounds = match extent {
@@ -33,7 +34,7 @@ pub(crate) fn part(extent: Extent, measured: &mut Measured) -> Result<()> {
     };
     for round in 0..=rounds {
         for with in [false, true] {
-            let product = with.then(|| stage::installation(&bed).start());
+            let product = with.then(|| stage::installation(&bed, Transport::Clear).start());
             let name = if with { "with the product" } else { "without" };
             let mut add = |load, value| {
                 // The first round only warms up.

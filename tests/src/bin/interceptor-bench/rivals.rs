@@ -4,41 +4,61 @@
 use std::{
     fs,
     net::TcpStream,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
 use anyhow::{Context, Result};
-use interceptor_tests::{Job, bed::free_port, places, process::wait_until};
+use interceptor_tests::{Job, bed::free_port, certificates::Authority, places, process::wait_until};
+
+use crate::stage::Transport;
 
 /// A rival that runs.
 pub(crate) struct Rival {
     pub(crate) name: &'static str,
     pub(crate) port: u16,
     pub(crate) job: Job,
-    _folder: tempfile::TempDir,
+    folders: Vec<tempfile::TempDir>,
 }
 
 /// Starts all of them before the server at `upstream`.
-pub(crate) fn start(upstream: u16) -> Result<Vec<Rival>> {
-    Ok(vec![pgbouncer(upstream)?, haproxy(upstream)?, envoy(upstream)?])
+pub(crate) fn start(upstream: u16, transport: Transport) -> Result<Vec<Rival>> {
+    Ok(vec![pgbouncer(upstream, transport)?, haproxy(upstream)?, envoy(upstream)?])
 }
 
-fn pgbouncer(upstream: u16) -> Result<Rival> {
+/// Where TLS is spoken it reads what is in it, and so ends it on both sides.
+fn pgbouncer(upstream: u16, transport: Transport) -> Result<Rival> {
     let port = free_port();
+    let shown = places::scratch("pgbouncer-tls");
+    fs::set_permissions(shown.path(), fs::Permissions::from_mode(0o755))?;
+    let (certificate, key) = (shown.path().join("certificate.pem"), shown.path().join("key.pem"));
+    let leaf = Authority::new("bench").leaf(&["localhost"]);
+    fs::write(&certificate, leaf.certificate)?;
+    fs::write(&key, leaf.key)?;
+    let (certificate, key) = (certificate.display(), key.display());
+    let tls = match transport {
+        Transport::Clear => String::new(),
+        Transport::Tls => format!(
+            "client_tls_sslmode = require\nclient_tls_cert_file = {certificate}\nclient_tls_key_file = {key}\n\
+             server_tls_sslmode = require\n"
+        ),
+    };
     let settings = format!(
         "[databases]\norders = host=127.0.0.1 port={upstream} dbname=orders user=app\n\
          [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
          pool_mode = session\ndefault_pool_size = 1100\nmax_client_conn = 1200\nserver_idle_timeout = 5\n\
-         log_connections = 0\nlog_disconnections = 0\n"
+         log_connections = 0\nlog_disconnections = 0\n{tls}"
     );
     // It refuses to be root.
-    serve("pgbouncer", port, &settings, |file| {
+    let mut rival = serve("pgbouncer", port, &settings, |file| {
         let mut command = from_package("pgbouncer")?;
         command.args(["-q", "-u", "nobody"]).arg(file);
         Ok(command)
-    })
+    })?;
+    rival.folders.push(shown);
+    Ok(rival)
 }
 
 fn haproxy(upstream: u16) -> Result<Rival> {
@@ -95,7 +115,7 @@ fn serve(
         !job.is_running() || TcpStream::connect(("127.0.0.1", port)).is_ok()
     });
     anyhow::ensure!(job.is_running(), "{name} does not run: {}", job.finish(Duration::from_secs(1)));
-    Ok(Rival { name, port, job, _folder: folder })
+    Ok(Rival { name, port, job, folders: vec![folder] })
 }
 
 /// A program of a package that was unpacked, not installed.

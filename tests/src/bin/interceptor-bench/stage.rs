@@ -52,6 +52,25 @@ fn is_core(name: &str) -> bool {
     name.strip_prefix("cpu").is_some_and(|number| number.parse::<usize>().is_ok())
 }
 
+/// What lies on the wire, on both sides of whatever stands between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    /// The protocol as it is.
+    Clear,
+    /// TLS, ended by whoever reads the protocol, and carried on by whoever copies bytes.
+    Tls,
+}
+
+impl Transport {
+    /// libpq's words for it. Roots that are not there are not asked: who ends TLS is another one each time.
+    fn mode(self) -> &'static str {
+        match self {
+            Self::Clear => "disable",
+            Self::Tls => "require sslrootcert=/none",
+        }
+    }
+}
+
 /// Which client goes there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Client {
@@ -70,6 +89,7 @@ pub(crate) struct Target {
     pub(crate) client: Client,
     pub(crate) host: &'static str,
     pub(crate) port: u16,
+    pub(crate) transport: Transport,
     /// What stands between, by its parts.
     pub(crate) watched: Vec<Watched>,
 }
@@ -77,7 +97,8 @@ pub(crate) struct Target {
 impl Target {
     /// What libpq needs to go there.
     pub(crate) fn connection(&self) -> String {
-        format!("host={} port={} dbname=orders user={USER} sslmode=disable", self.host, self.port)
+        let Self { host, port, transport, .. } = self;
+        format!("host={host} port={port} dbname=orders user={USER} sslmode={}", transport.mode())
     }
 }
 
@@ -117,26 +138,27 @@ permit (principal, action == Action::"pass", resource == Resource::"opaque");
 
 impl Stage {
     /// Starts it all in `layout`.
-    pub(crate) fn start(layout: Layout) -> Result<Self> {
+    pub(crate) fn start(layout: Layout, transport: Transport) -> Result<Self> {
         layout.enter()?;
         let bed = bed();
         let relay_port = bed::free_port();
         let relay = beside("raw-relay", &[&relay_port.to_string(), &bed.port().to_string()]);
-        let rivals = rivals::start(bed.port())?;
-        let ours = installation(&bed).start();
-        let durable = installation(&bed).settings("durability = \"power\"").start();
+        let rivals = rivals::start(bed.port(), transport)?;
+        let ours = installation(&bed, transport).start();
+        let durable = installation(&bed, transport).settings("durability = \"power\"").start();
         let outside = Driver::outside(&ours)?;
         let captured = Driver::captured(&ours, ours.work())?;
         let captured_durable = Driver::captured(&durable, ours.work())?;
         let beside = |name, port, pid: Option<u32>| {
             let watched = pid.map(|pid| Watched { role: "proxy".to_owned(), pid }).into_iter().collect();
-            Target { name, client: Client::Outside, host: "127.0.0.1", port, watched }
+            Target { name, client: Client::Outside, host: "127.0.0.1", port, transport, watched }
         };
         let within = |name, host, client, installation| Target {
             name,
             client,
             host,
             port: 5432,
+            transport,
             watched: daemon(installation),
         };
         let mut targets =
@@ -146,6 +168,7 @@ impl Stage {
             within("pass", "opaque.internal", Client::Captured, &ours),
             within("metadata", "metadata.internal", Client::Captured, &ours),
             within("audit", bed::HOST, Client::Captured, &ours),
+            within("rows", "rows.internal", Client::Captured, &ours),
             within("power", bed::HOST, Client::CapturedDurable, &durable),
         ]);
         let (_relay, _rivals, _bed) = (relay, rivals, bed);
@@ -204,25 +227,39 @@ pub(crate) fn bed() -> RunningBed {
         "orders",
         "SET ROLE app; CREATE TABLE pgbench_accounts (aid int PRIMARY KEY, bid int, abalance int, filler char(84));\
          INSERT INTO pgbench_accounts SELECT n, 1, 0, '' FROM generate_series(1, 100000) AS n;\
-         ANALYZE pgbench_accounts",
+         CREATE TABLE pgbench_tellers (tid int PRIMARY KEY, tbalance int) WITH (fillfactor = 10);\
+         INSERT INTO pgbench_tellers SELECT n, 0 FROM generate_series(1, 10) AS n;\
+         CREATE TABLE pgbench_history (tid int, aid int, delta int, mtime timestamp);\
+         CREATE UNLOGGED TABLE copied (LIKE pgbench_accounts);\
+         ANALYZE pgbench_accounts, pgbench_tellers",
     );
     bed
 }
 
-/// The product before `bed`, by three resources: looked at and recorded as by default, recorded without literals and
-/// bind values, and passed unseen.
-pub(crate) fn installation(bed: &RunningBed) -> Setup {
+/// Of the answers at `rows` the first rows are recorded; that needs a word that what is labelled there was looked at.
+const LABELS: &str = "[label.none]\nresources = [\"rows\"]\ncolumns = [\"public.nothing.here\"]\nmask = \"redact\"\n\n\
+                      [reviewed]\nrows = { by = \"alice\", on = \"2026-11-26\" }\n";
+
+/// The product before `bed`, by four resources: looked at and recorded as by default, with the rows that come back as
+/// well, without literals and bind values, and passed unseen.
+pub(crate) fn installation(bed: &RunningBed, transport: Transport) -> Setup {
     let upstream = format!("upstream = \"127.0.0.1:{}\"\ndial = \"host\"\nports = [5432]\n", bed.port());
+    let tls = match transport {
+        Transport::Clear => "{ plaintext = \"TLS is not what is measured\" }".to_owned(),
+        Transport::Tls => format!("{{ roots = {:?}, server_name = {:?} }}", bed.roots(), bed::HOST),
+    };
     let inspected = |name: &str, host: &str, record: &str| {
         format!(
             "[resource.{name}]\nprotocol = \"postgres\"\nenv = \"bench\"\nhosts = [{host:?}]\nrecord = {record:?}\n\
-             {upstream}tls = {{ plaintext = \"TLS is not what is measured\" }}\n\n\
+             {upstream}tls = {tls}\n\n\
              [[resource.{name}.credential]]\nuser = \"{USER}\"\nminimum = \"none\"\n"
         )
     };
     Setup::empty()
         .resource(&inspected("orders", bed::HOST, "binds"))
         .resource(&inspected("metadata", "metadata.internal", "metadata"))
+        .resource(&inspected("rows", "rows.internal", "rows"))
+        .labels(LABELS)
         .resource(&format!("[resource.opaque]\nhosts = [\"opaque.internal\"]\n{upstream}"))
         .policy("10-bench.cedar", POLICY)
         .settings("run-quota-mib = 1048576")

@@ -8,7 +8,7 @@ use crate::{
     Extent,
     measured::{Measured, Place},
     pgbench::{Amount, Load, Mode, SELECT},
-    stage::{Layout, Stage},
+    stage::{Layout, Stage, Transport},
     usage,
 };
 
@@ -34,7 +34,7 @@ const FULL: &[(Mode, usize)] = &[
 
 /// Every load, the targets in turn in each round.
 pub(crate) fn part(layout: Layout, extent: Extent, measured: &mut Measured) -> Result<()> {
-    let mut stage = Stage::start(layout)?;
+    let mut stage = Stage::start(layout, Transport::Clear)?;
     let script = stage.file("select.sql", SELECT);
     let part = match layout {
         Layout::OneCore => "throughput",
@@ -42,7 +42,7 @@ pub(crate) fn part(layout: Layout, extent: Extent, measured: &mut Measured) -> R
     };
     let (loads, rounds) = match extent {
         Extent::Usual => (USUAL, 7),
-        Extent::Full => (FULL, 11),
+        Extent::Full => (FULL, 7),
     };
     for &(mode, clients) in loads {
         let load = Load { script: &script, mode, clients, amount: Amount::For(ROUND), more: "" };

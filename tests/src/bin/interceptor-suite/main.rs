@@ -1,7 +1,7 @@
 //! A driver's own test suite, direct and captured, each against a server of its own: the same tests must fail, and
 //! each statement in the captured server's log must have its record.
 //!
-//! `interceptor-suite NAME FOLDER plain|tls [TEST...]`: FOLDER is where `cargo xtask suites` put the suite. The captured half is
+//! `interceptor-suite NAME FOLDER plain|tls|approved [TEST...]`: FOLDER is where `cargo xtask suites` put the suite. The captured half is
 //! done twice, as an installation begins: observed, where the record tells which texts nobody understands, then with
 //! policy in force and these texts permitted one by one. Tests that end differently are tried once more, without the
 //! others, on both sides.
@@ -13,6 +13,7 @@
 )]
 
 mod account;
+mod approver;
 mod interrupt;
 mod side;
 mod suite;
@@ -45,10 +46,10 @@ fn main() -> ExitCode {
 
 fn perform(arguments: &[&str]) -> Result<bool> {
     let [name, folder, variant, only @ ..] = arguments else {
-        bail!("usage: interceptor-suite NAME FOLDER plain|tls [TEST...]")
+        bail!("usage: interceptor-suite NAME FOLDER plain|tls|approved [TEST...]")
     };
     let suite = suite::find(name).context("no such suite")?;
-    let variant = Variant::parse(variant).context("the variants are plain and tls")?;
+    let variant = Variant::parse(variant).context("the variants are plain, tls and approved")?;
     let title = format!("{name}, {}", variant.name());
     if variant == Variant::Tls && suite.tls == Tls::Never {
         println!("{title}: left out, its tests cannot be told to use TLS");

@@ -17,6 +17,7 @@ use interceptor_tests::{
 use nix::{sys::signal::Signal, unistd::User};
 
 use crate::{
+    approver::{self, Approver},
     interrupt,
     suite::{self, Address, Runner, Suite, Tls, Variant},
     tally::Tally,
@@ -46,6 +47,10 @@ pub(crate) enum Capture<'a> {
 }
 
 impl Capture<'_> {
+    fn is_some(self) -> bool {
+        !matches!(self, Self::None)
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::None => "direct",
@@ -64,6 +69,7 @@ pub(crate) struct Side {
     work: tempfile::TempDir,
     bed: RunningBed,
     installation: Option<Installation>,
+    approver: Option<Approver>,
 }
 
 impl Side {
@@ -89,11 +95,17 @@ impl Side {
         for (database, sql) in suite.prepare {
             bed.admin(database, sql);
         }
+        let mut approver = (variant == Variant::Approved && capture.is_some()).then(Approver::new);
         let installation = match capture {
             Capture::None => None,
-            Capture::Observed => Some(install(suite, &bed, variant, "observe", "")),
-            Capture::Enforced(unread) => Some(install(suite, &bed, variant, "enforce", &permits(unread))),
+            Capture::Observed => Some(install(suite, &bed, variant, ("observe", ""), approver.as_ref())),
+            Capture::Enforced(unread) => {
+                Some(install(suite, &bed, variant, ("enforce", &permits(unread)), approver.as_ref()))
+            }
         };
+        if let (Some(approver), Some(installation)) = (&mut approver, &installation) {
+            approver.begin(installation);
+        }
         let work = places::scratch("suite");
         for file in suite.files.iter().map(|file| folder.join(file)) {
             process::run(process::command(&[
@@ -110,7 +122,16 @@ impl Side {
         let own = format!("{}:{}", user.uid, user.gid);
         process::run(process::command(&["chown", "-R", &own, &work.path().display().to_string()]))
             .succeeded();
-        Self { suite, variant, name: capture.name(), folder: folder.to_owned(), work, bed, installation }
+        Self {
+            suite,
+            variant,
+            name: capture.name(),
+            folder: folder.to_owned(),
+            work,
+            bed,
+            installation,
+            approver,
+        }
     }
 
     /// Runs the tests of these names; all when there is none.
@@ -155,7 +176,7 @@ impl Side {
         );
         if self.suite.tls == Tls::Told {
             let mode = match self.variant {
-                Variant::Plain => "disable",
+                Variant::Plain | Variant::Approved => "disable",
                 Variant::Tls => "require",
             };
             words.push(format!("PGSSLMODE={mode}"));
@@ -216,9 +237,14 @@ impl Side {
     /// Ends everything, checks the record, and gives what the server logged.
     pub(crate) fn finish(mut self) -> String {
         self.bed.stop(Signal::SIGINT);
+        let attended = self.approver.as_mut().is_none_or(Approver::is_there);
         if let Some(installation) = self.installation {
             installation.finish();
         }
+        if let Some(approver) = self.approver {
+            approver.end();
+        }
+        assert!(attended, "the approver had left before the tests ended");
         self.bed.log()
     }
 }
@@ -227,9 +253,16 @@ fn user() -> User {
     User::from_name(&agent_user()).ok().flatten().expect("the agents' user")
 }
 
-fn install(suite: &Suite, bed: &RunningBed, variant: Variant, mode: &str, permits: &str) -> Installation {
+/// The product in this mode, with these rules for what cannot be read, and with the approver, where there is one.
+fn install(
+    suite: &Suite,
+    bed: &RunningBed,
+    variant: Variant,
+    (mode, permits): (&str, &str),
+    approver: Option<&Approver>,
+) -> Installation {
     let tls = match variant {
-        Variant::Plain => "{ plaintext = \"a server of the test's own\" }".to_owned(),
+        Variant::Plain | Variant::Approved => "{ plaintext = \"a server of the test's own\" }".to_owned(),
         Variant::Tls => format!("{{ roots = {:?}, server_name = \"{HOST}\" }}", bed.roots()),
     };
     // Where the tests insist on a port of this host's, that is where they are met, and let in without a proof.
@@ -243,7 +276,15 @@ fn install(suite: &Suite, bed: &RunningBed, variant: Variant, mode: &str, permit
          [[resource.suite.credential]]\nuser = \"postgres\"\n{proof}\n",
         bed.port()
     );
-    Setup::empty()
+    let setup = match approver {
+        None => Setup::empty(),
+        Some(approver) => Setup::empty()
+            .resource(&format!("approvers = [{:?}]\n", approver::GROUP))
+            .people(&approver.people())
+            .policy("30-hold.cedar", &approver::rule())
+            .settings("local-approval = \"on\""),
+    };
+    setup
         .agent("[agent.suite]\nowner = \"alice\"\n")
         .resource(&resource)
         .credential("suite", bed.secret())

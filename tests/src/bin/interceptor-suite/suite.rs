@@ -2,24 +2,27 @@
 
 use std::path::Path;
 
-/// Whether the client speaks TLS to us, and we to the server.
+/// What lies between client and server, beside the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Variant {
-    /// Neither.
+    /// Nothing.
     Plain,
-    /// Both.
+    /// TLS on both legs.
     Tls,
+    /// A person, who approves of every transaction a moment after it was asked for.
+    Approved,
 }
 
 impl Variant {
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        [Self::Plain, Self::Tls].into_iter().find(|variant| variant.name() == name)
+        [Self::Plain, Self::Tls, Self::Approved].into_iter().find(|variant| variant.name() == name)
     }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
             Self::Tls => "tls",
+            Self::Approved => "approved",
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     interrupt,
     large::{client, seconds},
     measured::{Measured, Place},
-    stage::{self, Layout},
+    stage::{self, Layout, Transport},
     usage::{Memory, Watched},
 };
 
@@ -70,7 +70,7 @@ pub(super) fn part(corpora: &Corpora, extent: Extent, measured: &mut Measured) -
     tables(&bed, corpora);
     let port = bed::free_port();
     let relay = stage::beside("raw-relay", &[&port.to_string(), &bed.port().to_string()]);
-    let ours = stage::installation(&bed).labels(&labels(corpora)).start();
+    let ours = stage::installation(&bed, Transport::Clear).labels(&labels(corpora)).start();
     let mut outside = Driver::outside(&ours)?;
     let mut captured = Driver::captured(&ours, ours.work())?;
     let watched = stage::daemon(&ours);
