@@ -1,6 +1,6 @@
 //! Memory at rest, and what each session adds to it that is open and does nothing.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use interceptor_tests::places;
@@ -30,8 +30,7 @@ pub(crate) fn part(_: Extent, measured: &mut Measured) -> Result<()> {
             measured.add(place, &format!("memory {}", watched.role), "MiB", mebibytes);
         }
     }
-    let folder = places::scratch("idle");
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;
+    let folder = stage.folder("idle")?;
     for target in 0..stage.targets.len() {
         let known = stage.targets.get(target).context("no such target")?;
         let (name, client, watched) = (known.name, known.client, known.watched.clone());

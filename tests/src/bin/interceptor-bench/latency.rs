@@ -1,9 +1,8 @@
 //! Latency at a fixed rate, wherever the kernel puts everybody: what a person sees.
 
-use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use interceptor_tests::places;
 
 use crate::{
     Extent,
@@ -16,7 +15,7 @@ use crate::{
 pub(crate) fn part(extent: Extent, measured: &mut Measured) -> Result<()> {
     let mut stage = Stage::start(Layout::Free, Transport::Clear)?;
     let script = stage.file("select.sql", SELECT);
-    let log = Log::new()?;
+    let log = Log::new(&stage)?;
     let (rounds, seconds) = match extent {
         Extent::Usual => (5, 2),
         Extent::Full => (7, 4),
@@ -51,11 +50,9 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// An empty folder.
-    pub(crate) fn new() -> Result<Self> {
-        let folder = places::scratch("latency");
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;
-        Ok(Self { folder })
+    /// An empty folder of the stage's.
+    pub(crate) fn new(stage: &Stage) -> Result<Self> {
+        Ok(Self { folder: stage.folder("latency")? })
     }
 
     /// What its logs will be known by, and the options that make them.

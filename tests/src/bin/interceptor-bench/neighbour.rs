@@ -19,7 +19,7 @@ use crate::{
 pub(crate) fn part(extent: Extent, measured: &mut Measured) -> Result<()> {
     let mut stage = Stage::start(Layout::Free, Transport::Clear)?;
     let script = stage.file("select.sql", SELECT);
-    let log = Log::new()?;
+    let log = Log::new(&stage)?;
     let mut rude = [
         ("relay", Driver::outside(&stage.ours)?),
         ("audit", Driver::captured(&stage.ours, stage.ours.work())?),

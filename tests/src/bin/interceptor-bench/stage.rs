@@ -1,6 +1,10 @@
 //! What is measured against what: one database, and every way to it.
 
-use std::process::Command;
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 use interceptor_tests::{Bed, Installation, Job, RunningBed, Setup, bed, places};
@@ -8,6 +12,7 @@ use nix::{
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,
 };
+use tempfile::TempDir;
 
 use crate::{
     driver::Driver,
@@ -34,7 +39,7 @@ impl Layout {
         match self {
             Self::OneCore => set.set(0)?,
             Self::Free => {
-                for core in 0..std::fs::read_dir("/sys/devices/system/cpu")?
+                for core in 0..fs::read_dir("/sys/devices/system/cpu")?
                     .flatten()
                     .filter(|entry| is_core(&entry.file_name().to_string_lossy()))
                     .count()
@@ -204,6 +209,14 @@ impl Stage {
     /// A file that the clients of every target can read.
     pub(crate) fn file(&self, name: &str, text: &str) -> String {
         self.ours.script(name, text)
+    }
+
+    /// A folder that the clients of every target can write.
+    pub(crate) fn folder(&self, stem: &str) -> Result<TempDir> {
+        // What lies in the host's temporary folder is not seen in a run, but for where it was started.
+        let folder = TempDir::with_prefix_in(stem, self.ours.work())?;
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o777))?;
+        Ok(folder)
     }
 
     /// Ends it all in good order, and sees that the record is whole.
