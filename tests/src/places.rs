@@ -64,6 +64,13 @@ pub fn node_modules() -> PathBuf {
     path
 }
 
+/// The folder `node_modules` with Prisma, made by `cargo xtask setup`.
+pub fn prisma() -> PathBuf {
+    let path = target().join("clients/prisma/node_modules");
+    assert!(path.exists(), "{} is missing: run `cargo xtask setup`", path.display());
+    path
+}
+
 /// The folder of an OpenSSH server that is not installed, made by `cargo xtask setup`.
 pub fn sshd() -> PathBuf {
     let path = target().join("clients/sshd");

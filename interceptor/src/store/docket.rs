@@ -159,6 +159,9 @@ impl Moment {
 /// How an exchange ended, where it has: what the record says.
 pub type OutcomeOf<'a> = dyn Fn(RecordId) -> Result<Option<OutcomeStatus>, StoreError> + 'a;
 
+/// Of many requests at once it is not asked what came of each, which may take a look at the record's newest end.
+const NOT_ASKED: &OutcomeOf<'static> = &|_| Ok(None);
+
 /// The docket.
 #[derive(Debug)]
 pub struct Docket(Connection);
@@ -310,7 +313,7 @@ impl Books<'_> {
         let ids: Vec<String> = ids.collect::<Result<_, _>>()?;
         let mut similar = Vec::new();
         for id in ids.iter().filter_map(|id| id.parse().ok()) {
-            let other = self.find(id)?.map(|kept| kept.standing);
+            let other = self.read(id, NOT_ASKED)?.map(|kept| kept.standing);
             if let Some(other) = other.filter(|other| other.card.is_like(&standing.card)) {
                 similar.push(Standing { card: other.card.head(HEAD), ..other });
             }
@@ -328,7 +331,7 @@ impl Books<'_> {
         let ids: Vec<String> = ids.collect::<Result<_, _>>()?;
         let mut all = Vec::new();
         let mut room = LIST;
-        for kept in ids.iter().filter_map(|id| id.parse().ok()).map(|id| self.find(id)) {
+        for kept in ids.iter().filter_map(|id| id.parse().ok()).map(|id| self.read(id, NOT_ASKED)) {
             let Some(kept) = kept? else { continue };
             let short = Standing { card: kept.standing.card.head(HEAD), ..kept.standing };
             match room.checked_sub(serde_json::to_vec(&short)?.len()) {
@@ -419,6 +422,10 @@ impl Books<'_> {
     }
 
     fn find(&self, id: ApprovalId) -> Result<Option<Kept>, StoreError> {
+        self.read(id, self.outcome)
+    }
+
+    fn read(&self, id: ApprovalId, outcome: &OutcomeOf<'_>) -> Result<Option<Kept>, StoreError> {
         let sql = "SELECT card, opened, closes, boot, closes_boot, state, why, record, digest, shape FROM request WHERE id = ?";
         let found = self.work.query_row(sql, [id.to_string()], Raw::read).optional()?;
         let Some(raw) = found else { return Ok(None) };
@@ -434,7 +441,7 @@ impl Books<'_> {
             && now.since_boot < raw.closes_boot;
         let state = match (raw.state.as_str(), raw.record) {
             // What came of it is told for as long as it could have been used.
-            ("used", Some(record)) if alive => State::Used { record, outcome: (self.outcome)(record)? },
+            ("used", Some(record)) if alive => State::Used { record, outcome: outcome(record)? },
             ("denied", _) if alive => State::Denied,
             ("void", _) => State::Void { why: raw.why.unwrap_or_default() },
             ("open", _) if alive => State::Open,

@@ -105,6 +105,24 @@ fn a_long_list_is_cut_to_what_fits_a_message() {
     assert!(serde_json::to_vec(&all).unwrap().len() < crate::channel::LIMIT);
 }
 
+/// To list much must not be to read much of the record: everybody who asks waits meanwhile.
+#[test]
+fn a_list_does_not_ask_what_came_of_each() {
+    let mut desk = Desk::new();
+    for digest in ["x", "y"] {
+        let id = desk.file(digest).id;
+        desk.decide(id, "bob", YES);
+        standing(desk.use_up(id, digest, 1));
+    }
+    let last = desk.file("z").id;
+    let Desk { docket, now, .. } = &mut desk;
+    let mut listed = |question| docket.answer(question, now, &|_| panic!("it was asked")).unwrap();
+    let Answer::All(all) = listed(Question::List) else { panic!("no list") };
+    assert_eq!(all.len(), 3);
+    let Answer::Shown(shown) = listed(Question::Show(last)) else { panic!("no card") };
+    assert_eq!(shown.similar.len(), 2);
+}
+
 #[test]
 fn the_same_wish_is_one_request_until_it_is_over() {
     let mut desk = Desk::new();

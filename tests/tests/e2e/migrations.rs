@@ -1,9 +1,11 @@
 //! Migration tools under the policy that is written for them.
 
-use interceptor_tests::{Bed, Setup, installation::orders, places};
+use interceptor_tests::{
+    Bed, Installation, Job, RunningBed, Setup, installation::orders, places, process::PATIENCE,
+};
 
-#[test]
-fn alembic() {
+/// A bed behind the policy for migrations, with the tool's agent.
+fn stage() -> (RunningBed, Installation) {
     let bed = Bed::start();
     let installation = Setup::empty()
         .agent("[agent.migrator]\nowner = \"alice\"\n")
@@ -12,6 +14,23 @@ fn alembic() {
         .policy("10-migrations.cedar", include_str!("../../../policies/migrations/10-migrations.cedar"))
         .policy("20-guardrails.cedar", include_str!("../../../policies/migrations/20-guardrails.cedar"))
         .start();
+    (bed, installation)
+}
+
+/// The invoices have so many columns and rows, and nobody was granted anything.
+fn left(bed: &RunningBed, installation: Installation, columns: &str, grant: &str) {
+    let all = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'invoices'";
+    assert_eq!(bed.admin("orders", all), columns);
+    assert_eq!(bed.admin("orders", "SELECT count(*) FROM invoices"), "3");
+    let granted = "SELECT count(*) FROM information_schema.role_table_grants WHERE table_name = 'invoices' AND grantee = 'PUBLIC'";
+    assert_eq!(bed.admin("orders", granted), "0");
+    assert_eq!(installation.ended(grant).one(grant).status(), "refused");
+    installation.finish();
+}
+
+#[test]
+fn alembic() {
+    let (bed, installation) = stage();
     let script = installation.script("alembic_run.py", include_str!("../clients/alembic_run.py"));
     let python = places::python().display().to_string();
     let finished = installation.run("migrator", &[&python, &script]).succeeded();
@@ -20,9 +39,32 @@ fn alembic() {
     }
     assert!(finished.stdout.contains("Roles and grants are changed by people"), "{finished}");
     // The refused migration took its first half with it.
-    let columns = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'invoices'";
-    assert_eq!(bed.admin("orders", columns), "4");
-    let records = installation.ended("GRANT ALL ON invoices");
-    assert_eq!(records.one("GRANT ALL ON invoices").status(), "refused");
-    installation.finish();
+    left(&bed, installation, "4", "GRANT ALL ON invoices");
+}
+
+#[test]
+fn rails() {
+    let (bed, installation) = stage();
+    let script = installation.script("rails_run.rb", include_str!("../clients/rails_run.rb"));
+    let finished = installation.run("migrator", &["/usr/bin/ruby", &script]).succeeded();
+    for line in ["up: 2", "back: 1", "again: 2", "refused: 42501", "at: 2, rows: 3, columns: 6"] {
+        assert!(finished.stdout.contains(line), "no {line:?} in {finished}");
+    }
+    assert!(finished.stdout.contains("Roles and grants are changed by people"), "{finished}");
+    left(&bed, installation, "6", "GRANT ALL ON invoices");
+}
+
+#[test]
+fn prisma() {
+    let (bed, installation) = stage();
+    let script = installation.script("prisma_run.cjs", include_str!("../clients/prisma_run.cjs"));
+    let mut command = installation.captured("migrator", &["node", &script]);
+    command.env("NODE_MODULES", places::prisma());
+    let finished = Job::start(command, "").finish(PATIENCE).succeeded();
+    for line in ["baseline: 0", "deployed: 0", "again: 0 true", "status: 0 true", "refused: 1"] {
+        assert!(finished.stdout.contains(line), "no {line:?} in {finished}");
+    }
+    assert!(finished.stdout.contains("Roles and grants are changed by people"), "{finished}");
+    // Its adapter sends a migration statement by statement, without a transaction: what stood before is done.
+    left(&bed, installation, "5", "GRANT ALL ON");
 }

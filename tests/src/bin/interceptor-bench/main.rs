@@ -69,7 +69,10 @@ const PARTS: &[(&str, Part)] = &[
 ];
 
 /// Parts that only `--full` runs, unless they are asked for by name.
-const ONLY_FULL: &[&str] = &["throughput-free", "masking", "loads", "tls"];
+const ONLY_FULL: &[&str] = &["throughput-free", "loads", "tls"];
+
+/// The part that is a bench of its own, and is always asked for by name.
+const APART: &str = "masking";
 
 /// How much of each part is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +96,8 @@ fn perform(arguments: &[String], measured: &mut Measured) -> Result<()> {
         bail!("there is no part {unknown}; there are: {}", known.join(", "));
     }
     for (name, measure) in PARTS {
-        let usual = names.is_empty() && (extent == Extent::Full || !ONLY_FULL.contains(name));
+        let whole = names.is_empty() && *name != APART;
+        let usual = whole && (extent == Extent::Full || !ONLY_FULL.contains(name));
         if usual || names.contains(name) {
             eprintln!("{name}");
             measure(extent, measured)?;

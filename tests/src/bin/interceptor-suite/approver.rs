@@ -69,9 +69,12 @@ impl Approver {
         self.session = Some(Job::start(self.logins.session(NAME, &["sh", "-c", &line]), ""));
     }
 
-    /// Whether they still watch.
-    pub(crate) fn is_there(&mut self) -> bool {
-        self.session.as_mut().is_some_and(Job::is_running)
+    /// Panics if they have left before anybody told them to.
+    pub(crate) fn check(&mut self) {
+        let session = self.session.take_if(|session| !session.is_running());
+        if let Some(left) = session {
+            panic!("the approver left before the tests ended: {}", left.finish(PATIENCE));
+        }
     }
 
     /// Waits until they have left, which they do when the daemon has ended.
