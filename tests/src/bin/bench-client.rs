@@ -1,4 +1,4 @@
-//! What the bench asks that pgbench cannot: `bench-client HOST PORT rows SQL`, `... leaks-text SQL`, `... leaks-binary
+//! What the bench asks that pgbench cannot: `bench-client HOST PORT rows SQL`, `... rows-again SQL`, `... leaks-text SQL`, `... leaks-binary
 //! SQL`, `... copy-in TABLE ROWS`, `... idle COUNT FILE`, `... flood SECONDS`. It speaks the protocol in clear and asks for nothing that it can leave out, so that what is measured is the other
 //! side.
 
@@ -26,6 +26,11 @@ fn perform(arguments: &[String]) -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         [host, port, "rows", sql] => rows(&mut Session::open(host, port)?, sql),
+        [host, port, "rows-again", sql] => {
+            let mut session = Session::open(host, port)?;
+            session.ask(sql)?;
+            rows(&mut session, sql)
+        }
         [host, port, "leaks-text", sql] => {
             leaks(&mut Session::open(host, port)?, |session| session.query(sql))
         }
@@ -38,7 +43,7 @@ fn perform(arguments: &[String]) -> Result<()> {
         [host, port, "idle", count, file] => idle(host, port, count.parse()?, Path::new(file)),
         [host, port, "flood", seconds] => flood(host, port, Duration::from_secs(seconds.parse()?)),
         _ => bail!(
-            "usage: bench-client HOST PORT rows SQL | leaks-text SQL | leaks-binary SQL | copy-in TABLE ROWS | idle COUNT FILE | flood SECONDS"
+            "usage: bench-client HOST PORT rows SQL | rows-again SQL | leaks-text SQL | leaks-binary SQL | copy-in TABLE ROWS | idle COUNT FILE | flood SECONDS"
         ),
     }
 }
