@@ -60,7 +60,8 @@ fn prisma() {
     let script = installation.script("prisma_run.cjs", include_str!("../clients/prisma_run.cjs"));
     let mut command = installation.captured("migrator", &["node", &script]);
     command.env("NODE_MODULES", places::prisma());
-    let finished = Job::start(command, "").finish(PATIENCE).succeeded();
+    // It starts a large program five times.
+    let finished = Job::start(command, "").finish(3 * PATIENCE).succeeded();
     for line in ["baseline: 0", "deployed: 0", "again: 0 true", "status: 0 true", "refused: 1"] {
         assert!(finished.stdout.contains(line), "no {line:?} in {finished}");
     }
