@@ -27,7 +27,7 @@ use interceptor_tests::Records;
 use crate::{
     account::Account,
     side::{Capture, Side},
-    suite::{Suite, Tls, Variant},
+    suite::{Declared, Suite, Tls, Variant},
     tally::{Difference, Tally},
 };
 
@@ -60,9 +60,9 @@ fn perform(arguments: &[&str]) -> Result<bool> {
     let expected = direct.run(only);
     direct.finish();
     ensure!(!expected.is_empty(), "{title}: no test was run: is that the name of one?");
-    let (observed, records) = Report::of(Capture::Observed, only, &expected, &start);
+    let (observed, records) = Report::of((suite, variant), Capture::Observed, only, &expected, &start);
     let unread = account::unread(&records);
-    let (enforced, _) = Report::of(Capture::Enforced(&unread), only, &expected, &start);
+    let (enforced, _) = Report::of((suite, variant), Capture::Enforced(&unread), only, &expected, &start);
     println!("\n{title}: {} texts that cannot be read were permitted one by one", unread.len());
     println!(
         "  {:<9} {:>6} {:>6} {:>7} {:>8} {:>9}",
@@ -72,7 +72,7 @@ fn perform(arguments: &[&str]) -> Result<bool> {
     let reports = [observed, enforced];
     reports.iter().for_each(Report::row);
     // Each is explained, the good ones behind a bad one too.
-    let bad = reports.iter().filter(|report| !report.explain(suite, only)).count();
+    let bad = reports.iter().filter(|report| !report.explain(only)).count();
     Ok(bad == 0)
 }
 
@@ -80,6 +80,10 @@ fn perform(arguments: &[&str]) -> Result<bool> {
 struct Report {
     name: &'static str,
     tally: Tally,
+    /// Tests that are to end differently, and why.
+    by_design: Declared,
+    /// Tests that may, and why.
+    held: Declared,
     /// Tests that ended differently twice, once of it with no others but such before them.
     still: Vec<Difference>,
     /// Only the first time.
@@ -90,6 +94,7 @@ struct Report {
 impl Report {
     /// Runs the tests behind `capture`, and those that end differently once more, on servers that nothing was done to.
     fn of(
+        (suite, variant): (&'static Suite, Variant),
         capture: Capture<'_>,
         only: &[&str],
         expected: &Tally,
@@ -112,7 +117,18 @@ impl Report {
             still = again(Capture::None).differences(&again(capture));
             settled.retain(|difference| still.iter().all(|other| other.name != difference.name));
         }
-        (Self { name: capture.name(), tally, still, settled, account }, records)
+        (
+            Self {
+                name: capture.name(),
+                tally,
+                by_design: suite.by_design,
+                held: suite.held(variant, capture),
+                still,
+                settled,
+                account,
+            },
+            records,
+        )
     }
 
     fn row(&self) {
@@ -121,13 +137,13 @@ impl Report {
     }
 
     /// Says what differs; gives whether just that does which is meant to.
-    fn explain(&self, suite: &Suite, only: &[&str]) -> bool {
-        let Self { name, still, settled, account, .. } = self;
+    fn explain(&self, only: &[&str]) -> bool {
+        let Self { name, by_design, held, still, settled, account, .. } = self;
         for difference in settled {
             println!("  {name}: {difference}; the same when tried again");
         }
         let mut good = account.agrees();
-        let declared = |test: &str| suite.by_design.iter().find(|(declared, _)| *declared == test);
+        let declared = |test: &str| by_design.iter().chain(*held).find(|(declared, _)| *declared == test);
         for difference in still {
             match declared(&difference.name) {
                 Some((_, why)) => println!("  {name}: {difference}, by design: {why}"),
@@ -137,7 +153,7 @@ impl Report {
                 }
             }
         }
-        for (test, _) in suite.by_design.iter().filter(|(test, _)| only.is_empty() || only.contains(test)) {
+        for (test, _) in by_design.iter().filter(|(test, _)| only.is_empty() || only.contains(test)) {
             if still.iter().all(|difference| difference.name != *test) {
                 println!("  {name}: DECLARED to differ by design, and does not: {test}");
                 good = false;
