@@ -377,7 +377,7 @@ pub enum State {
     Used {
         /// The record of the exchange.
         record: RecordId,
-        /// How that ended, if it has.
+        /// How that ended, if it has. A list of many does not ask, and says nothing of it.
         outcome: Option<OutcomeStatus>,
     },
 }

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::{
     Extent,
-    measured::{Measured, Place},
-    pgbench::{Amount, Load, Mode, SELECT},
+    measured::Measured,
+    pgbench::{Amount, Load, Mode, SELECT, file},
     stage::{Layout, Stage, Transport},
-    usage,
 };
 
 /// Connects, asks one simple query, and ends, over and over.
@@ -24,17 +23,9 @@ pub(crate) fn part(extent: Extent, measured: &mut Measured) -> Result<()> {
     };
     for round in 0..=rounds {
         for target in 0..stage.targets.len() {
-            let (done, used) = usage::spent(&mut stage, target, |stage| load.run(stage, target))?;
-            let known = stage.targets.get(target).context("no such target")?;
-            let place = Place { part: "connects", load: "a session for each query", target: known.name };
             // The first round only warms up.
-            if round > 0 {
-                measured.add(place, "rate", "1/s", done.rate);
-                for (role, used) in used {
-                    let each = used.as_secs_f64() * 1e6 / done.transactions as f64;
-                    measured.add(place, &format!("processor {role}"), "us", each);
-                }
-            }
+            let kept = (round > 0).then_some(&mut *measured);
+            file(&load, (&mut stage, target), ("connects", "a session for each query"), kept)?;
         }
     }
     stage.finish();

@@ -9,9 +9,8 @@ use crate::{
     Extent,
     large::{client, seconds},
     measured::{Measured, Place},
-    pgbench::{Amount, Load, Mode},
+    pgbench::{Amount, Load, Mode, file},
     stage::{Layout, Stage, Transport},
-    usage,
 };
 
 const PART: &str = "loads";
@@ -36,22 +35,13 @@ pub(crate) fn part(_: Extent, measured: &mut Measured) -> Result<()> {
         for target in 0..stage.targets.len() {
             let known = stage.targets.get(target).context("no such target")?;
             let (name, host, port, kind) = (known.name, known.host, known.port, known.client);
-            let mut add = |load: &str, quantity: &str, unit: &'static str, value: f64| {
-                // The first round only warms up.
-                if round > 0 {
-                    measured.add(Place { part: PART, load, target: name }, quantity, unit, value);
-                }
-            };
+            // The first round only warms up.
+            let mut kept = (round > 0).then_some(&mut *measured);
             for clients in [1, 8] {
                 let load = format!("TPC-B, {clients} {}", if clients == 1 { "client" } else { "clients" });
                 let amount = Amount::For(Duration::from_secs(1));
                 let call = Load { script: &script, mode: Mode::Simple, clients, amount, more: "" };
-                let (done, used) = usage::spent(&mut stage, target, |stage| call.run(stage, target))?;
-                add(&load, "rate", "tx/s", done.rate);
-                for (role, used) in used {
-                    let each = used.as_secs_f64() * 1e6 / done.transactions as f64;
-                    add(&load, &format!("processor {role}"), "us/tx", each);
-                }
+                file(&call, (&mut stage, target), (PART, &load), kept.as_deref_mut())?;
             }
             let copied_in = {
                 let program = places::interceptor().with_file_name("bench-client");
@@ -66,7 +56,14 @@ pub(crate) fn part(_: Extent, measured: &mut Measured) -> Result<()> {
                 ),
             ] {
                 let said = stage.client(kind).tell(&line)?;
-                add(load, "rate", "1/s", 1.0 / seconds(&said)?);
+                if let Some(measured) = &mut kept {
+                    measured.add(
+                        Place { part: PART, load, target: name },
+                        "rate",
+                        "1/s",
+                        1.0 / seconds(&said)?,
+                    );
+                }
             }
         }
     }

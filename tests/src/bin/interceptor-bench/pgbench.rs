@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::stage::{Stage, Target};
+use crate::{
+    measured::{Measured, Place},
+    stage::{Stage, Target},
+    usage,
+};
 
 /// The statement of pgbench's `-S`, by itself: pgbench's own questions before it are no part of the load.
 pub(crate) const SELECT: &str =
@@ -78,6 +82,26 @@ impl Load<'_> {
         ensure!(done.transactions > 0, "`{line}` got nothing done:\n{text}");
         Ok(done)
     }
+}
+
+/// Runs a load against the target with that number, and files its rate and the processor time that each part took for a
+/// transaction; files nothing of a round that only warms up.
+pub(crate) fn file(
+    load: &Load<'_>,
+    (stage, target): (&mut Stage, usize),
+    (part, name): (&'static str, &str),
+    measured: Option<&mut Measured>,
+) -> Result<()> {
+    let (done, used) = usage::spent(stage, target, |stage| load.run(stage, target))?;
+    let target = stage.targets.get(target).context("no such target")?.name;
+    let Some(measured) = measured else { return Ok(()) };
+    let place = Place { part, load: name, target };
+    measured.add(place, "rate", "1/s", done.rate);
+    for (role, used) in used {
+        let each = used.as_secs_f64() * 1e6 / done.transactions as f64;
+        measured.add(place, &format!("processor {role}"), "us", each);
+    }
+    Ok(())
 }
 
 /// Reads pgbench's report.

@@ -3,14 +3,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::{
     Extent,
-    measured::{Measured, Place},
-    pgbench::{Amount, Load, Mode, SELECT},
+    measured::Measured,
+    pgbench::{Amount, Load, Mode, SELECT, file},
     stage::{Layout, Stage, Transport},
-    usage,
 };
 
 /// The targets in turn.
@@ -27,17 +26,9 @@ pub(crate) fn part(_: Extent, measured: &mut Measured) -> Result<()> {
         let call = Load { script: &script, mode, clients, amount, more: "" };
         for round in 0..=ROUNDS {
             for target in 0..stage.targets.len() {
-                let (done, used) = usage::spent(&mut stage, target, |stage| call.run(stage, target))?;
-                let known = stage.targets.get(target).context("no such target")?;
-                let place = Place { part: "tls", load, target: known.name };
                 // The first round only warms up.
-                if round > 0 {
-                    measured.add(place, "rate", "tx/s", done.rate);
-                    for (role, used) in used {
-                        let each = used.as_secs_f64() * 1e6 / done.transactions as f64;
-                        measured.add(place, &format!("processor {role}"), "us/tx", each);
-                    }
-                }
+                let kept = (round > 0).then_some(&mut *measured);
+                file(&call, (&mut stage, target), ("tls", load), kept)?;
             }
         }
     }
