@@ -8,6 +8,7 @@
 
 pub mod approval;
 pub mod break_glass;
+pub mod catalogue;
 pub mod enclosure;
 pub mod estimate;
 pub mod inventory;

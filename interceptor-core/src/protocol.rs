@@ -4,17 +4,12 @@
 //! a client's bytes except as [`Step::Pass`] (nothing to judge; its protocol's README lists what) or inside a
 //! [`Held`]. It must never know policy, records or sockets.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{fmt, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 
 use crate::{
+    catalogue::{Catalogue, Ended},
     enclosure::Terms,
     estimate::Estimating,
     mask::{Hiding, Labelled, Mask, Tokens},
@@ -80,6 +75,8 @@ pub enum Step {
     /// Record this exchange of the gate's own, send it upstream, and go on with **the upstream's** side until the
     /// decoder gives a step for the client's again. The client is held meanwhile.
     Enquire(Held),
+    /// Another session is asking what is needed here: ask again when it has its answer, or when that takes long.
+    Await(Ended),
     /// Forward the upstream's bytes to the client; exchanges in `done` have ended.
     Answer {
         /// What the client gets; may be empty.
@@ -196,38 +193,6 @@ pub struct Stopped {
     pub client: Bytes,
     /// How the exchange ended, where it is told of one.
     pub done: Option<Done>,
-}
-
-/// How far a resource's catalogue has come: a number that all its sessions share. It moves on when one of them may
-/// have changed what names mean to the others, and with the time, for changes made around us. What a decoder has
-/// learned of the catalogue it may keep for as long as the number stays.
-pub struct Epoch {
-    changes: AtomicU64,
-    time: Box<dyn Fn() -> u64 + Send + Sync>,
-}
-
-impl Epoch {
-    /// A new one, which also moves on whenever `time` does; that must never go back.
-    pub fn new(time: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
-        Self { changes: AtomicU64::new(0), time: Box::new(time) }
-    }
-
-    /// The number now.
-    pub fn now(&self) -> u64 {
-        // Neither part goes back, so that the sum stays only while both do.
-        self.changes.load(Ordering::Acquire).wrapping_add((self.time)())
-    }
-
-    /// The catalogue may have changed.
-    pub fn advance(&self) {
-        self.changes.fetch_add(1, Ordering::AcqRel);
-    }
-}
-
-impl fmt::Debug for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Epoch").field(&self.now()).finish()
-    }
 }
 
 /// Decodes one connection's both directions.
@@ -391,9 +356,9 @@ pub trait Protocol: Send + Sync {
     fn default_port(&self) -> u16;
     /// The ALPN names that its TLS uses, both ways.
     fn alpn(&self) -> &'static [&'static [u8]];
-    /// A decoder for a new connection to a resource whose catalogue is at `epoch`, and whose data is labelled so, of a run
-    /// with these tokens.
-    fn open(&self, epoch: Arc<Epoch>, labelled: Labelled, tokens: Tokens) -> Box<dyn Decoder>;
+    /// A decoder for a new connection to a resource that has this catalogue, and whose data is labelled so, of a run with
+    /// these tokens.
+    fn open(&self, catalogue: Arc<Catalogue>, labelled: Labelled, tokens: Tokens) -> Box<dyn Decoder>;
     /// A log-in as `principal`, for what the client asked in `opening`.
     fn login(&self, principal: &Principal, opening: &Opening, tls: UpstreamTls) -> Box<dyn Login>;
     /// A client that asks for approval of `text` in `database`; none where the protocol has nothing to wait with.

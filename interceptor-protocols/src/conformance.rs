@@ -13,9 +13,10 @@ use std::sync::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
+    catalogue::{Catalogue, PARTS},
     model::{ExchangeDigest, RecordId},
     permit::{Committed, Denial, Held, Judgement, Permit, Records},
-    protocol::{CancelKey, DecodeError, Decoder, Epoch, Greeting, Protocol, Side, Step},
+    protocol::{CancelKey, DecodeError, Decoder, Greeting, Protocol, Side, Step},
 };
 use proptest::prelude::*;
 
@@ -82,10 +83,10 @@ struct Seen {
     closed: bool,
 }
 
-/// An epoch in which nothing that is learned can be kept, as when the transcripts were made.
-fn moving() -> Arc<Epoch> {
+/// A catalogue of which nothing that is learned can be kept, as when the transcripts were made.
+fn moving() -> Arc<Catalogue> {
     let reads = AtomicU64::new(0);
-    Arc::new(Epoch::new(move || reads.fetch_add(1, Ordering::Relaxed)))
+    Arc::new(Catalogue::new(move || reads.fetch_add(PARTS, Ordering::Relaxed)))
 }
 
 struct Session {
@@ -186,6 +187,7 @@ impl Session {
                 self.seen.to_client.put_slice(&bytes);
                 self.seen.done.extend(done.iter().map(|done| format!("{done:?}")));
             }
+            Step::Await(_) => panic!("it waits for another session although there is none"),
             Step::Pause { .. } | Step::Exceeds { .. } => panic!("it pauses although there is no limit"),
             Step::Close(bytes) => {
                 self.seen.of_client.put_slice(&bytes);

@@ -16,9 +16,10 @@ use std::{
 
 use bytes::BytesMut;
 use interceptor_core::{
+    catalogue::Catalogue,
     model::{Action, ExchangeDigest, OutcomeStatus, Principal, RecordId},
     permit::{Committed, Denial, Held, Judgement, Permit, Records},
-    protocol::{Challenge, Decoder, Done, Epoch, Login, LoginStep, Opening, Proof, Side, Step, UpstreamTls},
+    protocol::{Challenge, Decoder, Done, Login, LoginStep, Opening, Proof, Side, Step, UpstreamTls},
 };
 
 #[path = "real_server/copy.rs"]
@@ -99,10 +100,10 @@ fn log_in(opening: &Opening, upstream: &mut TcpStream) -> (interceptor_core::pro
 }
 
 /// One connection from its first byte to its end.
-fn serve(mut client: TcpStream, server: u16, epoch: Arc<Epoch>, log: &Mutex<Log>) {
+fn serve(mut client: TcpStream, server: u16, catalogue: Arc<Catalogue>, log: &Mutex<Log>) {
     let protocol = interceptor_protocols::find("postgres").unwrap();
     let mut decoder: Box<dyn Decoder> = protocol.open(
-        epoch,
+        catalogue,
         interceptor_core::mask::Labelled::nothing("r"),
         interceptor_core::mask::Tokens::default(),
     );
@@ -339,12 +340,12 @@ fn listen(port: u16, server: u16) -> (u16, Arc<Mutex<Log>>) {
     let port = listener.local_addr().unwrap().port();
     let log = Arc::new(Mutex::new(Log::default()));
     let shared = log.clone();
-    let epoch = Arc::new(Epoch::new(|| 0));
+    let catalogue = Arc::new(Catalogue::new(|| 0));
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let (stream, epoch, log) = (stream.unwrap(), epoch.clone(), shared.clone());
+            let (stream, catalogue, log) = (stream.unwrap(), catalogue.clone(), shared.clone());
             stream.set_nodelay(true).unwrap();
-            thread::spawn(move || serve(stream, server, epoch, &log));
+            thread::spawn(move || serve(stream, server, catalogue, &log));
         }
     });
     (port, log)

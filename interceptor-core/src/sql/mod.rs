@@ -8,6 +8,7 @@
 //! Nothing here talks to a server or knows the wire protocol.
 
 mod analyze;
+mod answers;
 mod builtin;
 mod change;
 mod compared;
@@ -40,6 +41,7 @@ use std::{
 };
 
 pub use analyze::{analyze, writes_once};
+pub use answers::{Answers, Moment};
 pub use change::{Change, change};
 pub use compared::{Compared, literal};
 pub use facts::{batch_facts, executed, facts, needs_answer, question, shifts_names};
@@ -213,6 +215,13 @@ impl Question {
     /// Whether nothing is asked for.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether it asks for all that the other asks for.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.relations.is_superset(&other.relations)
+            && self.functions.is_superset(&other.functions)
+            && self.numbers.is_superset(&other.numbers)
     }
 }
 

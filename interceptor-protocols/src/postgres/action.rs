@@ -11,14 +11,13 @@ use std::{
 use interceptor_core::{
     mask::{Comparison, Labels, Provenance},
     model::{Action, BindValue, Phase, SessionChange, StatementFacts, StatementKind, Target, Unknown, Verb},
-    sql::{Answer, Meaning, Question, Reference, Relation, Statement},
+    sql::{Answer, Meaning, Moment, Question, Reference, Relation, Statement},
 };
 
 use super::{
     bind::Given,
     described::Described,
     facts,
-    known::Moment,
     names::{Names, Weighed},
     queue::Place,
     turn::{self, Turn, is_plain},

@@ -17,6 +17,7 @@ use super::{
     decode::PostgresDecoder,
     enclose::Form,
     known::Known,
+    need::Sources,
     own::Ends,
     queue::Kind,
     work,
@@ -201,6 +202,7 @@ impl PostgresDecoder {
     /// What was asked is read and looked up anew.
     pub(super) fn look_again(&mut self, asked: Asked) {
         self.known = Known::default();
+        self.sources = Sources::Own;
         self.work = work::read_again(asked.frame);
     }
 }

@@ -26,7 +26,7 @@ use super::{
     frame::{self, Fields, MAX_BIND, MAX_CALL, MAX_SMALL, MAX_TEXT, Malformed},
     large::LargeBind,
     names::Found,
-    need::{Age, Need, Wanted},
+    need::{Age, Need, Sources, Wanted},
     part::{Part, Way},
     queue::{Entry, Kind},
     refuse,
@@ -107,6 +107,7 @@ impl PostgresDecoder {
     }
 
     fn next(&mut self, input: &mut BytesMut) -> Result<Step, DecodeError> {
+        self.sources = Sources::All;
         if let Some(step) = self.part(input)? {
             return Ok(step);
         }

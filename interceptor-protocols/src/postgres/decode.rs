@@ -7,10 +7,12 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     Terms,
+    catalogue::Catalogue,
     mask::{Bindings, Hiding, Labelled, Labels, Mask, Tokens},
     model::{RecordId, Spent},
     permit::{Denial, Notice},
-    protocol::{CancelKey, DecodeError, Decoder, Epoch, Greeting, Side, Step, Stopped},
+    protocol::{CancelKey, DecodeError, Decoder, Greeting, Side, Step, Stopped},
+    sql::Moment,
 };
 
 use super::{
@@ -20,8 +22,9 @@ use super::{
     enclose::Enclosing,
     frame::Writer,
     image::Nesting,
-    known::{Known, Moment},
+    known::Known,
     meter::Meter,
+    need::{Sources, View},
     part::Part,
     queue::{Changes, Planned, Queue},
     refuse,
@@ -84,6 +87,10 @@ pub(super) struct PostgresDecoder {
     pub(super) turns: Turns,
     /// What look-ups have brought.
     pub(super) known: Known,
+    /// As whom it asks, where that is known.
+    pub(super) view: Option<View>,
+    /// From whom what is judged now may have what it needs.
+    pub(super) sources: Sources,
     /// The stretch in which a message was refused: the server passes over the rest of it for sure.
     pub(super) refused_in: Option<u64>,
     /// What the session has set, and whether it can be kept waiting.
@@ -116,9 +123,9 @@ pub(super) struct PostgresDecoder {
 }
 
 impl PostgresDecoder {
-    /// A decoder for a new connection to a resource whose catalogue is at `epoch`, and whose data is labelled so, of a run
-    /// with these tokens.
-    pub(super) fn new(epoch: Arc<Epoch>, labelled: Labelled, tokens: Tokens) -> Self {
+    /// A decoder for a new connection to a resource that has this catalogue, and whose data is labelled so, of a run with
+    /// these tokens.
+    pub(super) fn new(catalogue: Arc<Catalogue>, labelled: Labelled, tokens: Tokens) -> Self {
         let Labelled { labels, bindings } = labelled;
         Self {
             state: State::Start,
@@ -140,8 +147,10 @@ impl PostgresDecoder {
             ops: 0,
             segment_op: 0,
             segment: 0,
-            turns: Turns::new(epoch),
+            turns: Turns::new(catalogue),
             known: Known::default(),
+            view: None,
+            sources: Sources::default(),
             refused_in: None,
             state_of_session: StateOfSession::default(),
             unreadable: None,
@@ -247,9 +256,9 @@ impl PostgresDecoder {
     pub(super) fn moment(&self) -> Moment {
         Moment {
             changes: self.turns.changes(),
-            segment: self.segment,
+            segment: Some(self.segment),
             copies: self.copies,
-            epoch: Some(self.turns.epoch()),
+            stage: Some(self.turns.catalogue().stage()),
         }
     }
 

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
     Terms,
+    catalogue::Catalogue,
     mask::{Labelled, Mask, Tokens},
     model::{Action, ExchangeDigest, Spent},
     permit::{Denial, Held},
-    protocol::{CancelKey, DecodeError, Decoder, Done, Epoch, Greeting, Side, Step},
+    protocol::{CancelKey, DecodeError, Decoder, Done, Greeting, Side, Step},
 };
 
 use super::{copy::FLUSH, decode::PostgresDecoder, frame};
@@ -25,7 +26,7 @@ fn denial() -> Denial {
 
 fn opened() -> PostgresDecoder {
     let mut decoder =
-        PostgresDecoder::new(Arc::new(Epoch::new(|| 0)), Labelled::nothing("r"), Tokens::default());
+        PostgresDecoder::new(Arc::new(Catalogue::new(|| 0)), Labelled::nothing("r"), Tokens::default());
     let greeting = Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None };
     let key = CancelKey { process: 1, secret: Bytes::from_static(b"four") };
     let _ = decoder.opened(&greeting, &key);
@@ -173,7 +174,8 @@ fn broken() -> PostgresDecoder {
 /// after it has failed to.
 pub fn fuzz_client(data: &[u8]) {
     let whole = data.len().max(1);
-    let mut new = PostgresDecoder::new(Arc::new(Epoch::new(|| 0)), Labelled::nothing("r"), Tokens::default());
+    let mut new =
+        PostgresDecoder::new(Arc::new(Catalogue::new(|| 0)), Labelled::nothing("r"), Tokens::default());
     drive(&mut new, Side::Client, data, whole, Permitted::EverySecond);
     drive(&mut opened(), Side::Client, data, whole, Permitted::All);
     drive(&mut copying(), Side::Client, data, whole, Permitted::All);

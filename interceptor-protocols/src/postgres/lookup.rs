@@ -1,5 +1,5 @@
-//! The gate's own question to the catalogue, on the session's own connection: what the names in a statement mean to
-//! this role with this search path, now.
+//! The gate's own questions to the catalogue, on the session's own connection: as whom it asks, and what the names in a
+//! statement mean to this role with this search path, now.
 //!
 //! Promise: every name in it is qualified, so that a hostile `search_path` cannot turn it; names travel as bind
 //! values, never as text; it uses a statement and portal of its own, so that the client's unnamed ones live on.
@@ -35,11 +35,17 @@ const NO_NUMBER: &str = "the catalogue gave no number for a function or a type";
 
 /// The text of the look-up. What views, policies, defaults, checks and indexes name and run is taken from their stored
 /// trees, which, unlike `pg_depend`, name the system's own as well.
-pub(super) const TEXT: &str = include_str!("lookup.sql");
+pub(super) static TEXT: LazyLock<String> =
+    LazyLock::new(|| include_str!("lookup.sql").replacen(SCOPE, include_str!("scope.sql").trim_end(), 1));
+/// Where [`TEXT`] tells of the session itself.
+const SCOPE: &str = "/* scope */";
 
 /// The same with the columns of the relations, where the resource's data has labels.
 static TEXT_WITH_COLUMNS: LazyLock<String> =
     LazyLock::new(|| TEXT.replacen(LIMIT, &format!("{}{LIMIT}", include_str!("columns.sql")), 1));
+/// As whom the session asks, alone.
+static TEXT_OF_SCOPE: LazyLock<String> =
+    LazyLock::new(|| format!("/* interceptor: as whom this session asks */\n{}", include_str!("scope.sql")));
 /// The last line of [`TEXT`].
 const LIMIT: &str = "LIMIT 8192";
 
@@ -50,14 +56,23 @@ pub(super) struct Request {
     pub(super) action: Action,
 }
 
+/// The messages of look-up `number` that asks as whom the session asks.
+pub(super) fn scope_request(number: u64, ends: Ends) -> Request {
+    sending(number, &TEXT_OF_SCOPE, Vec::new(), ends)
+}
+
 /// The messages of look-up `number`, with the columns of its relations where there are `labels`.
 pub(super) fn request(number: u64, question: &Question, ends: Ends, labels: &Labels) -> Request {
-    let text = if labels.is_empty() { TEXT } else { TEXT_WITH_COLUMNS.as_str() };
+    let text = if labels.is_empty() { &TEXT } else { &TEXT_WITH_COLUMNS };
     let relations = array(question.relations.iter().map(|name| Some(written(name))));
     let schemas = array(question.functions.iter().map(|name| name.schema.clone()));
     let functions = array(question.functions.iter().map(|name| Some(name.name.clone())));
     let numbers = array(question.numbers.iter().map(|number| Some(number.to_string())));
-    let values = [relations, schemas, functions, numbers];
+    sending(number, text, vec![relations, schemas, functions, numbers], ends)
+}
+
+/// The messages of a look-up with these values for [`PARAMETERS`], from the first on.
+fn sending(number: u64, text: &'static str, values: Vec<String>, ends: Ends) -> Request {
     let parameters = values.iter().zip(PARAMETERS).map(|(value, (oid, _))| Parameter {
         oid,
         format: 0,
@@ -138,6 +153,9 @@ pub(super) struct Settings {
     pub(super) client_encoding: String,
     pub(super) standard_strings: String,
     pub(super) isolation: String,
+    /// When the server was started, the search path as it is set, and the number of the role; none where the session has
+    /// temporary objects, which nobody else sees.
+    pub(super) viewer: Option<(String, String, u32)>,
 }
 
 /// Gathers the rows of an answer.
@@ -192,7 +210,7 @@ impl Reader {
             return Err("the catalogue's answer is too long".to_owned());
         }
         let mut answer = Answer::default();
-        let mut settings = None;
+        let (mut settings, mut viewer) = (None, None);
         let mut besides = Besides::default();
         let relations: Vec<&Name> = question.relations.iter().collect();
         let functions: Vec<&Name> = question.functions.iter().collect();
@@ -205,6 +223,7 @@ impl Reader {
             let [what, place, schema, name, oid, number, more] = row;
             match what.as_str() {
                 "s" => settings = Some(session(row, &mut answer)?),
+                "w" => viewer = viewer_of(row),
                 "p" => answer.search_path.push(schema.clone()),
                 "r" => relation(row, &relations, &mut answer)?,
                 "v" | "h" | "m" | "l" | "c" => other(row, &relations, &mut answer)?,
@@ -227,7 +246,7 @@ impl Reader {
         }
         let settings = settings.ok_or("the catalogue did not answer")?;
         answer.besides = Arc::new(besides);
-        Ok((answer, settings))
+        Ok((answer, Settings { viewer, ..settings }))
     }
 }
 
@@ -263,7 +282,14 @@ fn session(row: &Row, answer: &mut Answer) -> Result<Settings, String> {
         client_encoding: encoding.clone(),
         standard_strings: strings.clone(),
         isolation: isolation.clone(),
+        viewer: None,
     })
+}
+
+fn viewer_of(row: &Row) -> Option<(String, String, u32)> {
+    let [_, _, server, setting, role, temporary, _] = row;
+    let role = role.parse().ok().filter(|_| temporary == "0" && !server.is_empty())?;
+    Some((server.clone(), setting.clone(), role))
 }
 
 fn asked<'a>(place: &str, names: &[&'a Name]) -> Result<&'a Name, String> {

@@ -145,16 +145,7 @@ runs(n, at, oid) AS (
 called(n, s, t) AS (
   SELECT o.n, o.s, o.t FROM ROWS FROM (pg_catalog.unnest($2::pg_catalog.text[]),
     pg_catalog.unnest($3::pg_catalog.text[])) WITH ORDINALITY AS o(s, t, n))
-SELECT 's'::pg_catalog.text, (SELECT d.oid::pg_catalog.text FROM pg_catalog.pg_database d
-    WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()), pg_catalog.current_database()::pg_catalog.text,
-  current_user::pg_catalog.text,
-  pg_catalog.current_setting('client_encoding'::pg_catalog.text),
-    pg_catalog.current_setting('standard_conforming_strings'::pg_catalog.text),
-  pg_catalog.current_setting('transaction_isolation'::pg_catalog.text)
-UNION ALL
-SELECT 'p'::pg_catalog.text, o.n::pg_catalog.text, o.t::pg_catalog.text, ''::pg_catalog.text, ''::pg_catalog.text,
-  ''::pg_catalog.text, ''::pg_catalog.text
-FROM pg_catalog.unnest(pg_catalog.current_schemas(true)) WITH ORDINALITY AS o(t, n)
+/* scope */
 UNION ALL
 SELECT 'r'::pg_catalog.text, r.n::pg_catalog.text, s.nspname::pg_catalog.text, c.relname::pg_catalog.text,
   c.oid::pg_catalog.text, c.relkind::pg_catalog.text,

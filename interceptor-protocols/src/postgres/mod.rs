@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use interceptor_core::{
+    catalogue::Catalogue,
     estimate::Estimating,
     mask::{Labelled, Tokens},
     model::{Action, Principal},
     permit::Circumstances,
-    protocol::{Asker, CancelKey, Decoder, Epoch, Login, Opening, Protocol, UpstreamTls},
+    protocol::{Asker, CancelKey, Decoder, Login, Opening, Protocol, UpstreamTls},
     survey::{Depth, Survey},
     undo::{Pack, Restore},
 };
@@ -85,8 +86,8 @@ impl Protocol for Postgres {
         &[b"postgresql"]
     }
 
-    fn open(&self, epoch: Arc<Epoch>, labelled: Labelled, tokens: Tokens) -> Box<dyn Decoder> {
-        Box::new(decode::PostgresDecoder::new(epoch, labelled, tokens))
+    fn open(&self, catalogue: Arc<Catalogue>, labelled: Labelled, tokens: Tokens) -> Box<dyn Decoder> {
+        Box::new(decode::PostgresDecoder::new(catalogue, labelled, tokens))
     }
 
     fn login(&self, principal: &Principal, opening: &Opening, tls: UpstreamTls) -> Box<dyn Login> {

@@ -4,15 +4,15 @@ use bytes::Bytes;
 use interceptor_core::{
     model::OutcomeStatus,
     protocol::{DecodeError, Done},
-    sql::Answer,
+    sql::{Answer, Moment, Question},
 };
 
 use super::{
     decode::PostgresDecoder,
     frame::Head,
     image::Nesting,
-    known::Moment,
-    own::{Ends, Errand, Failed, Gate},
+    need::Told,
+    own::{Ends, Errand, Failed, Gate, Sought},
     queue::{Bounds, Changes, Entry, Kind, Place},
     recorded::ended,
     refuse,
@@ -246,18 +246,31 @@ impl PostgresDecoder {
                 }
                 self.learn(asked, Err(format!("its names could not be looked up: {message}")));
             }
-            (Errand::Names { question, reader, mut asked }, None) => {
-                let answer = reader.finish(&question).map(|(answer, settings)| {
+            (Errand::Names { sought, reader, mut asked, _asking }, None) => {
+                let empty = Question::default();
+                let question = match &sought {
+                    Sought::Names(question) => question,
+                    Sought::Viewer => &empty,
+                };
+                let answer = reader.finish(question).map(|(answer, settings)| {
                     self.note_setting("client_encoding", &settings.client_encoding);
                     self.note_setting("standard_conforming_strings", &settings.standard_strings);
                     self.turns.prove(asked.changes);
                     let own_snapshot = ends == Ends::Sync && self.status == b'I';
                     if !own_snapshot && settings.isolation != READ_COMMITTED {
-                        asked.epoch = None;
+                        asked.stage = None;
                     }
+                    let told = match &sought {
+                        Sought::Names(_) => Told::Names(&answer),
+                        Sought::Viewer => Told::Viewer(&answer),
+                    };
+                    self.learn_view(asked, settings, told);
                     answer
                 });
-                self.learn(asked, answer);
+                match (sought, answer) {
+                    (Sought::Viewer, Ok(_)) => self.enquiring = false,
+                    (Sought::Viewer | Sought::Names(_), answer) => self.learn(asked, answer),
+                }
             }
         }
         Fate::Swallow

@@ -6,13 +6,16 @@
 use std::borrow::Cow;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use interceptor_core::{protocol::DecodeError, sql::Question};
+use interceptor_core::{
+    catalogue::Asking,
+    protocol::DecodeError,
+    sql::{Moment, Question},
+};
 
 use super::{
     enclose::Part,
     frame::{Writer, put_text, put_value},
     image::Rows,
-    known::Moment,
     lookup::Reader,
     upstream::unexpected,
 };
@@ -51,15 +54,26 @@ pub(super) struct Failed {
 /// What it is for.
 #[derive(Debug)]
 pub(super) enum Errand {
-    /// What names mean.
+    /// A look-up.
     Names {
-        question: Question,
+        sought: Sought,
         reader: Reader,
         /// When it was asked.
         asked: Moment,
+        /// Others wait for it.
+        _asking: Option<Asking>,
     },
     /// Around an exchange of the client's.
     Enclosing(Part, Rows),
+}
+
+/// What a look-up is for.
+#[derive(Debug)]
+pub(super) enum Sought {
+    /// What names mean.
+    Names(Question),
+    /// As whom the session asks.
+    Viewer,
 }
 
 impl Errand {

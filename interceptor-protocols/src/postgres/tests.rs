@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
+    catalogue::Catalogue,
     model::{Action, OutcomeStatus, Phase, Principal, RecordId, Target, Verb},
     permit::{Denial, Held},
     protocol::{
-        CancelKey, Challenge, DecodeError, Decoder, Done, Epoch, Greeting, Inspection, LoginStep, Opening,
-        Proof, Protocol, Refusal, Side, Step, UpstreamTls,
+        CancelKey, Challenge, DecodeError, Decoder, Done, Greeting, Inspection, LoginStep, Opening, Proof,
+        Protocol, Refusal, Side, Step, UpstreamTls,
     },
 };
 
@@ -24,9 +25,9 @@ use super::{Postgres, decode::PostgresDecoder, frame::Writer, frame::put_text, f
 
 mod copy;
 
-/// An epoch that only changes move on.
-fn still() -> Arc<Epoch> {
-    Arc::new(Epoch::new(|| 0))
+/// A catalogue that only changes move on.
+fn still() -> Arc<Catalogue> {
+    Arc::new(Catalogue::new(|| 0))
 }
 
 fn message(tag: u8, body: impl FnOnce(&mut BytesMut)) -> Bytes {

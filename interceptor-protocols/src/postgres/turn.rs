@@ -8,8 +8,8 @@
 use std::sync::Arc;
 
 use interceptor_core::{
+    catalogue::Catalogue,
     model::{Action, Effect, StatementFacts, Target, Verb},
-    protocol::Epoch,
     sql::TransactionVerb,
 };
 
@@ -171,22 +171,22 @@ pub(super) struct Turns {
     undecided: Turn,
     /// An explicit transaction is certainly under way, so that the end of a stretch of messages ends nothing.
     block: bool,
-    epoch: Arc<Epoch>,
+    catalogue: Arc<Catalogue>,
 }
 
 impl Turns {
-    /// Nothing has changed yet at a resource whose catalogue is at `epoch`.
-    pub(super) fn new(epoch: Arc<Epoch>) -> Self {
-        Self { changes: 0, proven: 0, undecided: Turn::Nothing, block: false, epoch }
+    /// Nothing has changed yet at a resource that has this catalogue.
+    pub(super) fn new(catalogue: Arc<Catalogue>) -> Self {
+        Self { changes: 0, proven: 0, undecided: Turn::Nothing, block: false, catalogue }
     }
 
     pub(super) fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// How far others' changes have come.
-    pub(super) fn epoch(&self) -> u64 {
-        self.epoch.now()
+    /// What is shared with the resource's other sessions.
+    pub(super) fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.catalogue
     }
 
     /// What the transaction under way has turned.
@@ -213,7 +213,7 @@ impl Turns {
         self.undecided = self.undecided.max(turn);
         self.block = false;
         if turn == Turn::Catalogue {
-            self.epoch.advance();
+            self.catalogue.advance();
         }
     }
 
@@ -241,7 +241,7 @@ impl Turns {
     /// What was turned may have become visible to others.
     fn publish(&self) {
         if self.undecided == Turn::Catalogue {
-            self.epoch.advance();
+            self.catalogue.advance();
         }
     }
 }
@@ -265,24 +265,25 @@ mod tests {
 
     #[test]
     fn the_end_of_a_transaction_that_turned_something_is_a_change() {
-        let epoch = Arc::new(Epoch::new(|| 0));
-        let mut turns = Turns::new(epoch.clone());
+        let catalogue = Arc::new(Catalogue::new(|| 0));
+        let seen = || catalogue.stage().changes;
+        let mut turns = Turns::new(catalogue.clone());
         turns.stretch_ended();
-        assert_eq!((turns.changes(), epoch.now()), (0, 0), "nothing was turned");
+        assert_eq!((turns.changes(), seen()), (0, 0), "nothing was turned");
         turns.sent(Turn::Catalogue);
         turns.stretch_ended();
-        assert_eq!((turns.changes(), epoch.now()), (2, 1));
+        assert_eq!((turns.changes(), seen()), (2, 1));
         turns.answered();
         turns.settled(b'T');
-        assert_eq!(epoch.now(), 2, "it may be visible");
+        assert_eq!(seen(), 2, "it may be visible");
         turns.stretch_ended();
         assert_eq!(turns.changes(), 2, "the transaction goes on");
         turns.sent(turns.undecided());
         turns.answered();
         turns.settled(b'I');
-        assert_eq!((turns.changes(), epoch.now(), turns.undecided()), (3, 4, Turn::Nothing));
+        assert_eq!((turns.changes(), seen(), turns.undecided()), (3, 4, Turn::Nothing));
         turns.sent(Turn::Catalogue);
         drop(turns);
-        assert_eq!(epoch.now(), 6, "a connection that ends in between publishes too");
+        assert_eq!(seen(), 6, "a connection that ends in between publishes too");
     }
 }

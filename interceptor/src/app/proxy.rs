@@ -43,7 +43,7 @@ use crate::{
     opinion,
     places::Places,
     proxy::{
-        Epochs, Flood, Listeners, Origins, Proxy, Runs, Seats, Workers,
+        Catalogues, Flood, Listeners, Origins, Proxy, Runs, Seats, Workers,
         dial::Dialler,
         registry::{Ending, Registry},
     },
@@ -246,7 +246,7 @@ impl Daemon {
             origins,
             client_tls: Terminator::new(Arc::new(keeper.clone())),
             dialler: Dialler::new(keeper.clone()),
-            epochs: Epochs::default(),
+            catalogues: Catalogues::default(),
             registry: Arc::new(Registry::default()),
             runs: Runs::default(),
             flood: Flood::default(),

@@ -14,10 +14,7 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
-use interceptor_core::{
-    Side, Step,
-    protocol::{Epoch, Greeting},
-};
+use interceptor_core::{Side, Step, catalogue::Catalogue, protocol::Greeting};
 use tokio::net::TcpStream;
 
 use super::{
@@ -95,7 +92,7 @@ fn relay(drive: impl FnOnce(std::net::TcpStream, std::net::TcpStream) + Send + '
     let driver = thread::spawn(move || drive(client, upstream));
     let end = runtime.block_on(async {
         let mut decoder = interceptor_protocols::find("postgres").unwrap().open(
-            Arc::new(Epoch::new(|| 0)),
+            Arc::new(Catalogue::new(|| 0)),
             interceptor_core::mask::Labelled::nothing("r"),
             interceptor_core::mask::Tokens::default(),
         );

@@ -7,11 +7,11 @@
 mod absent;
 mod ahead;
 mod budget;
+mod catalogues;
 #[cfg(test)]
 mod cost_tests;
 pub mod destination;
 pub mod dial;
-mod epochs;
 mod estimate;
 mod flood;
 mod leg;
@@ -47,7 +47,7 @@ use interceptor_core::{
 };
 
 pub use ahead::{NotAsked, ask};
-pub use epochs::Epochs;
+pub use catalogues::Catalogues;
 pub use flood::Flood;
 pub use listen::{Listeners, serve};
 pub use origin::Origins;
@@ -75,8 +75,8 @@ pub struct Proxy {
     pub client_tls: Terminator,
     /// The way upstream.
     pub dialler: Dialler,
-    /// How far each resource's catalogue has come.
-    pub epochs: Epochs,
+    /// What the sessions to a resource share of its catalogue.
+    pub catalogues: Catalogues,
     /// Open sessions.
     pub registry: Arc<Registry>,
     /// Live runs.

@@ -43,6 +43,8 @@ const LONGEST: usize = 32 * 1024 * 1024;
 const STEPS: usize = 64;
 /// A batch of more statements than this is judged in the run's turn.
 const BATCH: usize = 16;
+/// How long a session waits for what another one asks.
+const OTHERS_LOOK_UP: Duration = Duration::from_millis(250);
 /// How long a peer may take to accept the last bytes for it.
 const LAST_BYTES: Duration = Duration::from_secs(5);
 
@@ -358,6 +360,11 @@ impl Relay<'_> {
                 Step::Hold => return Ok(()),
                 Step::Ask(held) => (held, Author::Agent),
                 Step::Enquire(held) => (held, Author::Gate),
+                Step::Await(ended) => {
+                    // Too long, and this session asks itself.
+                    let _ = tokio::time::timeout(OTHERS_LOOK_UP, ended).await;
+                    continue;
+                }
                 Step::Pass(bytes) => {
                     upstream.out.push(bytes);
                     continue;
@@ -451,7 +458,12 @@ impl Relay<'_> {
                     let reason = denial.message.clone();
                     self.cut(decoder, client, wheel, (denial, reason));
                 }
-                Step::Ask(_) | Step::Enquire(_) | Step::StartTls(_) | Step::Open(_) | Step::Cancel(_) => {
+                Step::Ask(_)
+                | Step::Enquire(_)
+                | Step::Await(_)
+                | Step::StartTls(_)
+                | Step::Open(_)
+                | Step::Cancel(_) => {
                     return Err(End::Internal("a client's step from the upstream's side"));
                 }
             }

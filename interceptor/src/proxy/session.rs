@@ -108,7 +108,7 @@ impl Caller<'_> {
         };
         let labelled = Labelled { labels: labels.clone(), bindings };
         let tokens = self.proxy.gate.tokens(&labels, self.connection.run.id);
-        let mut decoder = self.protocol.open(self.proxy.epochs.of(self.resource), labelled, tokens);
+        let mut decoder = self.protocol.open(self.proxy.catalogues.of(self.resource), labelled, tokens);
         let mut input = BytesMut::new();
         // Boxed, here and below: what opening a session takes is given back before it is idle.
         let start = Box::pin(self.start(decoder.as_mut(), client, &mut input));
@@ -165,6 +165,7 @@ impl Caller<'_> {
                 | Step::Pass(_)
                 | Step::Ask(_)
                 | Step::Enquire(_)
+                | Step::Await(_)
                 | Step::Answer { .. }
                 | Step::Pause { .. }
                 | Step::Exceeds { .. } => {

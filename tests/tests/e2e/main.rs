@@ -40,6 +40,7 @@ mod rude_wire;
 mod second_opinion;
 mod support;
 mod tokens;
+mod told;
 mod tools;
 mod undo;
 mod unread;
