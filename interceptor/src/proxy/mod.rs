@@ -30,6 +30,7 @@ mod session;
 pub mod stream;
 mod survey;
 mod turns;
+mod wheel;
 mod workers;
 
 use std::{

@@ -5,19 +5,11 @@
 //! reading cannot stall the other direction; both directions have bounded buffers, and a full one stops the
 //! reading that would fill it. An exchange at the gate stops the client's decoding only.
 
-use std::{
-    future::poll_fn,
-    io,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{future::poll_fn, io, pin::pin, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use futures::future::BoxFuture;
 use interceptor_core::{
-    Decoder, Denial, Gate, Held, Notice, Side, Step, Verdict,
+    Decoder, Denial, Gate, Held, Side, Step, Verdict,
     enclosure::exceeded,
     model::Author,
     protocol::{CancelKey, DecodeError, Done},
@@ -26,12 +18,13 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::{
     absent::Absent,
-    budget::{Budget, Cancelling},
+    budget::Budget,
     leg::{FULL, Leg},
-    patient::{Bedside, Patient},
+    patient::Patient,
     registry::{Cancels, Ending, Told},
     stream::Stream,
-    turns::{Room, Turn},
+    turns::Turn,
+    wheel::{Event, Judging, Wheel},
 };
 use crate::gate::Ledger;
 
@@ -43,8 +36,6 @@ const LONGEST: usize = 32 * 1024 * 1024;
 const STEPS: usize = 64;
 /// A batch of more statements than this is judged in the run's turn.
 const BATCH: usize = 16;
-/// How long a session waits for what another one asks.
-const OTHERS_LOOK_UP: Duration = Duration::from_millis(250);
 /// How long a peer may take to accept the last bytes for it.
 const LAST_BYTES: Duration = Duration::from_secs(5);
 
@@ -85,172 +76,6 @@ pub(super) struct Relay<'a> {
     pub turn: &'a Turn,
     /// What the session may have sent back to it.
     pub budget: Budget,
-}
-
-/// What is at the gate.
-struct Judging {
-    author: Author,
-    bedside: Bedside,
-    verdict: BoxFuture<'static, (Held, Verdict)>,
-}
-
-/// What the relay waited for.
-enum Event {
-    /// The operator, a new policy or the daemon's own end.
-    Told(Ending),
-    /// A verdict.
-    Judged(Author, Held, Verdict),
-    /// Something to tell a client that waits.
-    Notice(Notice),
-    /// Bytes came, or went where that lets others come.
-    Moved,
-    /// There is room for a large message.
-    Room(Room),
-    /// A socket failed.
-    Failed(Side, io::Error),
-}
-
-/// Where the client's decoding stands.
-#[derive(Default)]
-struct Wheel {
-    judging: Option<Judging>,
-    /// A look-up has been sent and the client is held until its answer is decoded.
-    enquiring: bool,
-    /// The decoder has taken all that it can from the client's input and wants more of it.
-    thirsty: bool,
-    /// It was only stopped so that others get a turn.
-    more: bool,
-    /// Others have had it.
-    gave_way: bool,
-    /// The daemon stops: the session ends as soon as nothing is under way in it.
-    leaving: bool,
-    /// An answer was cut short, and the upstream is asked to stop. What the client sends next must not be what it stops.
-    cancelling: Option<Cancelling>,
-    /// Leave to hold a message of more than [`FULL`] bytes.
-    room: Option<Room>,
-    /// Waits for that.
-    waiting: Option<BoxFuture<'static, Room>>,
-}
-
-impl Wheel {
-    /// Whether the client's bytes would have a place.
-    fn takes(&self, client: &Leg, upstream: &Leg) -> bool {
-        client.open
-            && !upstream.out.is_full()
-            && (client.input.len() < FULL || (self.thirsty && self.room.is_some()))
-    }
-
-    /// Whether the client's next message may be decoded.
-    fn waits_for_nothing(&self) -> bool {
-        self.judging.is_none() && self.cancelling.is_none()
-    }
-
-    fn wants_room(&self, client: &Leg) -> bool {
-        client.open && self.thirsty && self.room.is_none() && client.input.len() >= FULL
-    }
-
-    /// Waits for whichever comes first. Nothing is lost by waiting again.
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        told: Pin<&mut impl Future<Output = Ending>>,
-        (client, upstream): (&mut Leg, &mut Leg),
-        turn: &Turn,
-    ) -> Poll<Event> {
-        if !self.leaving
-            && let Poll::Ready(ending) = told.poll(cx)
-        {
-            return Poll::Ready(Event::Told(ending));
-        }
-        // Before the verdict: nothing is done for a client that has left.
-        if self.judging.is_some()
-            && self.takes(client, upstream)
-            && let Poll::Ready(event) = receive(cx, Side::Client, client)
-        {
-            return Poll::Ready(event);
-        }
-        if let Some(judging) = &mut self.judging
-            && let Poll::Ready(Some(notice)) = judging.bedside.notices.poll_recv(cx)
-        {
-            return Poll::Ready(Event::Notice(notice));
-        }
-        if let Some(judging) = &mut self.judging
-            && let Poll::Ready((held, verdict)) = judging.verdict.as_mut().poll(cx)
-        {
-            let author = judging.author;
-            self.judging = None;
-            return Poll::Ready(Event::Judged(author, held, verdict));
-        }
-        if let Some(cancelling) = &mut self.cancelling
-            && cancelling.as_mut().poll(cx).is_ready()
-        {
-            self.cancelling = None;
-            return Poll::Ready(Event::Moved);
-        }
-        if let Poll::Ready(event) = send(cx, client, upstream) {
-            return Poll::Ready(event);
-        }
-        if upstream.open
-            && !client.out.is_full()
-            && let Poll::Ready(event) = receive(cx, Side::Upstream, upstream)
-        {
-            return Poll::Ready(event);
-        }
-        if self.wants_room(client) {
-            let waiting = self.waiting.get_or_insert_with(|| turn.room());
-            if let Poll::Ready(room) = waiting.as_mut().poll(cx) {
-                self.waiting = None;
-                return Poll::Ready(Event::Room(room));
-            }
-        } else {
-            self.waiting = None;
-        }
-        if self.takes(client, upstream)
-            && let Poll::Ready(event) = receive(cx, Side::Client, client)
-        {
-            return Poll::Ready(event);
-        }
-        if self.more && std::mem::replace(&mut self.gave_way, true) {
-            return Poll::Ready(Event::Moved);
-        }
-        if self.more {
-            cx.waker().wake_by_ref();
-        }
-        Poll::Pending
-    }
-}
-
-/// Reads once from a peer.
-fn receive(cx: &mut Context<'_>, side: Side, leg: &mut Leg) -> Poll<Event> {
-    leg.poll_read(cx).map(|read| match read {
-        Ok(0) => {
-            leg.open = false;
-            Event::Moved
-        }
-        Ok(_) => Event::Moved,
-        Err(error) => Event::Failed(side, error),
-    })
-}
-
-/// Sends what waits for either peer. Ready where that is news to the wheel: a peer failed, or something that stood
-/// still may go on.
-fn send(cx: &mut Context<'_>, client: &mut Leg, upstream: &mut Leg) -> Poll<Event> {
-    let stood = [client.out.is_full(), upstream.out.is_full()];
-    let ending = !client.open || !upstream.open;
-    let wanted = client.out.wants() || upstream.out.wants();
-    if let Poll::Ready(Err(_)) = upstream.poll_send(cx) {
-        // It has closed; why is in what it sent before, which is read to its end.
-        upstream.out.give_up();
-        return Poll::Ready(Event::Moved);
-    }
-    if let Poll::Ready(Err(error)) = client.poll_send(cx) {
-        return Poll::Ready(Event::Failed(Side::Client, error));
-    }
-    let done = wanted && !client.out.wants() && !upstream.out.wants();
-    if (ending && done) || stood != [client.out.is_full(), upstream.out.is_full()] {
-        return Poll::Ready(Event::Moved);
-    }
-    Poll::Pending
 }
 
 impl Relay<'_> {
@@ -361,9 +186,8 @@ impl Relay<'_> {
                 Step::Ask(held) => (held, Author::Agent),
                 Step::Enquire(held) => (held, Author::Gate),
                 Step::Await(ended) => {
-                    // Too long, and this session asks itself.
-                    let _ = tokio::time::timeout(OTHERS_LOOK_UP, ended).await;
-                    continue;
+                    wheel.awaits(ended);
+                    return Ok(());
                 }
                 Step::Pass(bytes) => {
                     upstream.out.push(bytes);

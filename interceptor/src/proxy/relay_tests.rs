@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use interceptor_core::{
-    Client, Terms,
+    Client, Notice, Terms,
     model::{OutcomeStatus, RecordId, Spent},
     protocol::{Done, Greeting, Refusal, Stopped},
 };
@@ -21,7 +22,10 @@ use crate::{
         Durability, SessionGate, Subject,
         tests::{Bed, Guess, held, session},
     },
-    proxy::registry::{OpenSession, Registered, Registry},
+    proxy::{
+        budget::Cancelling,
+        registry::{OpenSession, Registered, Registry},
+    },
 };
 
 const SOON: Duration = Duration::from_secs(5);
