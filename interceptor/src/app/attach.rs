@@ -40,19 +40,23 @@ struct Named {
     /// the hierarchy's root.
     #[arg(long, value_name = "PATH")]
     cgroup: Option<PathBuf>,
+    /// A container, by the id that its runtime lists it by: its cgroup is captured where it is.
+    #[arg(long, value_name = "ID")]
+    container: Option<String>,
 }
 
 impl Named {
     fn target(&self) -> Option<Target> {
         let process = self.pid.map(Target::Process);
-        process.or_else(|| self.cgroup.clone().map(Target::Cgroup))
+        let cgroup = self.cgroup.clone().map(Target::Cgroup);
+        process.or(cgroup).or_else(|| self.container.clone().map(Target::Container))
     }
 }
 
 /// Captures, or says what capturing would do.
 pub fn run(places: &Places, root: Option<&Path>, arguments: &Arguments) -> ExitCode {
     let Some(target) = arguments.target.target() else {
-        eprintln!("interceptor attach: say what to capture: `--pid` or `--cgroup`");
+        eprintln!("interceptor attach: say what to capture: `--pid`, `--cgroup` or `--container`");
         return ExitCode::from(2);
     };
     if arguments.plan {

@@ -119,7 +119,7 @@ impl Tree {
 
     /// Whether a process is in a cgroup or below it; one that is gone is not.
     pub fn holds(&self, directory: &Path, pid: u32) -> bool {
-        let name = name_of_process(&pid.to_string());
+        let name = Self::cgroup_of(&pid.to_string());
         name.is_ok_and(|name| self.directory(&name).starts_with(directory))
     }
 
@@ -188,9 +188,15 @@ impl Tree {
         let _ = fs::remove_dir(self.slice());
     }
 
+    /// The cgroup of a process, from the hierarchy's root.
+    pub fn cgroup_of(pid: &str) -> io::Result<String> {
+        let cgroups = fs::read_to_string(Path::new("/proc").join(pid).join("cgroup"))?;
+        Ok(cgroups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned())
+    }
+
     /// Whether process `pid` is captured, by any installation: in its slice, or in a cgroup that it captures in its place.
     pub fn is_captured(pid: &str) -> io::Result<bool> {
-        let name = name_of_process(pid)?;
+        let name = Self::cgroup_of(pid)?;
         if name.split('/').any(is_slice) {
             return Ok(true);
         }
@@ -210,12 +216,6 @@ impl Tree {
         }
         Ok(false)
     }
-}
-
-/// The cgroup of a process, from the hierarchy's root.
-fn name_of_process(pid: &str) -> io::Result<String> {
-    let cgroups = fs::read_to_string(Path::new("/proc").join(pid).join("cgroup"))?;
-    Ok(cgroups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned())
 }
 
 /// Where the whole hierarchy is mounted.

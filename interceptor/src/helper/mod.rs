@@ -35,6 +35,7 @@ use interceptor_core::model::RunId;
 use nix::unistd::geteuid;
 
 pub use confine::{Confined, confine};
+pub(crate) use executable::start_ticks;
 pub use ground::{Accounts, GroundError};
 pub use listeners::{Listeners, cpus};
 pub use roles::{Roles, keeper_channel, proxy_channel};

@@ -159,7 +159,7 @@ fn accepted(run: RunId) -> FromProxy {
 /// What a proxy that was taken over may ask of the helper, about what is not its own; what it gets.
 fn attack(channel: &Channel<FromProxy, ToProxy>) -> String {
     let run = RunId::from_random(u64::MAX);
-    let start_time = |pid| executable::start_ticks(pid).unwrap_or_default() * executable::TICK_NS;
+    let start_time = |pid| start_ticks(pid).unwrap_or_default() * executable::TICK_NS;
     let helper = nix::unistd::getppid().as_raw().cast_unsigned();
     let (of_helper, of_first) = (start_time(helper), start_time(1));
     for message in [

@@ -7,6 +7,7 @@
 //! capabilities that lead around) is a refusal that names the process. A cgroup can be captured in its place instead
 //! (`in_place.rs`).
 
+mod container;
 mod in_place;
 mod sockets;
 mod tree;
@@ -79,6 +80,8 @@ pub enum Target {
     Process(u32),
     /// A cgroup, as somebody names it: it is captured in its place.
     Cgroup(PathBuf),
+    /// A container, by its runtime's id: its cgroup is captured in its place.
+    Container(String),
 }
 
 /// Says what attaching would do, and does nothing.
@@ -88,6 +91,7 @@ pub fn plan(places: &Places, target: &Target) -> Result<Plan, LaunchError> {
     match target {
         Target::Process(pid) => planned(&tree::of(&cgroups, *pid, None)?).map(|(plan, _)| plan),
         Target::Cgroup(path) => in_place::plan(&cgroups, path),
+        Target::Container(id) => in_place::plan(&cgroups, &container::find(&cgroups, id)?),
     }
 }
 
@@ -98,6 +102,7 @@ pub fn attach(options: &Options, target: &Target) -> Result<Attached, LaunchErro
     match target {
         Target::Process(pid) => attach_process(options, &cgroups, *pid),
         Target::Cgroup(path) => in_place::attach(options, &cgroups, path),
+        Target::Container(id) => in_place::attach(options, &cgroups, &container::find(&cgroups, id)?),
     }
 }
 
