@@ -25,6 +25,8 @@ use super::{super::syscalls, tree::Process};
 pub(super) struct Held {
     /// The inodes of TCP and UDP sockets.
     pub(super) internet: BTreeSet<u64>,
+    /// The kernel's numbers of the network namespaces that those are in.
+    pub(super) networks: BTreeSet<u64>,
     /// How many Unix sockets there are.
     pub(super) unix: usize,
     /// What cannot be captured.
@@ -67,6 +69,7 @@ pub(super) fn held_by(processes: &[Process]) -> io::Result<Held> {
                 (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_TCP)
                 | (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_UDP) => {
                     held.internet.insert(inode);
+                    held.networks.insert(syscalls::namespace_cookie(copy.as_fd())?);
                 }
                 (libc::AF_UNIX, ..) => held.unix += 1,
                 (libc::AF_NETLINK, ..) => {}
@@ -84,7 +87,7 @@ fn inode_of(target: &str) -> Option<u64> {
     target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// Resets every socket of `held` in a network namespace.
+/// Resets every socket of `held` in a network namespace, in which all of them must be: none of another would be found.
 pub(super) fn sweep(network: &File, held: &Held) -> io::Result<Swept> {
     let network = network.try_clone()?;
     let opened = thread::spawn(move || -> io::Result<OwnedFd> {
@@ -96,6 +99,12 @@ pub(super) fn sweep(network: &File, held: &Held) -> io::Result<Swept> {
         Ok(diag)
     });
     let diag = opened.join().unwrap_or_else(|_| Err(io::Error::other("the thread ended early")))?;
+    let network = syscalls::namespace_cookie(diag.as_fd())?;
+    if held.networks.iter().any(|other| *other != network) {
+        return Err(io::Error::other(
+            "some are of another network namespace: close them, or end their process",
+        ));
+    }
     let found = all(diag.as_fd(), &held.internet)?;
     for socket in found.values() {
         destroy(diag.as_fd(), socket)?;
@@ -226,5 +235,7 @@ mod tests {
         assert_eq!(sweep(&network, &held).expect("sweep"), Swept { reset: 3, left: 0 });
         assert!(client.read(&mut [0]).is_err());
         assert!(datagrams.send(b"x").is_err());
+        held.networks.insert(1);
+        assert!(sweep(&network, &held).is_err(), "what cannot be found is not said to be reset");
     }
 }
