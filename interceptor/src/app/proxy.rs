@@ -324,6 +324,7 @@ impl Daemon {
                 }
                 ToProxy::Ended { run, how } => self.ended(run, how.text()),
                 ToProxy::Left { run, processes } => self.left(run, &processes),
+                ToProxy::Brought { run, text } => self.brought(run, text),
                 ToProxy::Executable { ticket, found } => {
                     if let (Some(process), Some(found)) = (self.tickets.take(ticket), found) {
                         self.proxy.origins.identified(process, found.path, found.digest);
@@ -429,6 +430,13 @@ impl Daemon {
         if let Some(live) = self.proxy.runs.find(run) {
             let text = format!("moved out of its cgroup, and not captured any more: process {processes}");
             self.proxy.event(Some((run, &live.agent.name)), EventKind::Released, text);
+        }
+    }
+
+    /// Records what a process had from before that was moved into a captured cgroup.
+    fn brought(&self, run: RunId, text: String) {
+        if let Some(live) = self.proxy.runs.find(run) {
+            self.proxy.event(Some((run, &live.agent.name)), EventKind::Kernel, text);
         }
     }
 

@@ -3,7 +3,11 @@
 //! Promises: such a run stays captured, daemon or not, until root lets go of it or its cgroup is removed; nothing in it is
 //! killed or moved by its end; what a launcher began and did not finish is undone.
 
-use std::{fs, io, path::Path, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use interceptor_core::model::{Run, RunId};
 
@@ -11,12 +15,12 @@ use super::{
     Foreign,
     cgroup::Tree,
     described::{self, Described, Progress},
-    in_place::{self, InPlace, LOOK, Seen, Watch},
+    in_place::{self, InPlace, LOOK, Moves, Watch},
     listeners::Listeners,
     messages::{Ended, LaunchAnswer, ToProxy},
     supervisor::{Event, Reply, Served, Stage, Supervisor, answer},
 };
-use crate::telemetry;
+use crate::{launch::attach, telemetry};
 
 impl Supervisor {
     /// Whether a run's cgroup is somebody else's.
@@ -40,30 +44,36 @@ impl Supervisor {
         self.capture.enclose(run.id, &directory)
     }
 
-    pub(super) fn watch_in_place(&self, run: &Run) -> io::Result<()> {
-        let (events, tree, run, directory) =
-            (self.events.clone(), self.tree.clone(), run.id, self.tree.directory(&run.cgroup));
-        let mut watch = Watch::begin(directory)?;
+    /// Watches a captured cgroup from here on. What is in it and is not among those that `watch` has seen was moved in, or born
+    /// there.
+    pub(super) fn watch_in_place(&self, run: RunId, mut watch: Watch) {
+        let (events, tree) = (self.events.clone(), self.tree.clone());
         tokio::spawn(async move {
             loop {
-                let event = match watch.look(&tree) {
-                    Seen::Gone => {
-                        let _ = events.send(Event::RunEnded(run, Ended::Cgroup)).await;
+                tokio::time::sleep(LOOK).await;
+                let Ok(Moves { come, left }) = watch.look(&tree) else {
+                    let _ = events.send(Event::RunEnded(run, Ended::Cgroup)).await;
+                    return;
+                };
+                let inside = if come.is_empty() { BTreeSet::new() } else { watch.numbers() };
+                let rid = tokio::task::spawn_blocking(move || rid_of_brought(&come, &inside)).await;
+                let said = (!left.is_empty()).then_some(Event::Left(run, left));
+                let reset = rid.unwrap_or_default().into_iter().map(|text| Event::Brought(run, text));
+                for event in said.into_iter().chain(reset) {
+                    if events.send(event).await.is_err() {
                         return;
                     }
-                    Seen::Left(processes) if processes.is_empty() => None,
-                    Seen::Left(processes) => Some(Event::Left(run, processes)),
-                };
-                // After it was let go of, there is nobody to hear it.
-                if let Some(event) = event
-                    && events.send(event).await.is_err()
-                {
-                    return;
                 }
-                tokio::time::sleep(LOOK).await;
             }
         });
-        Ok(())
+    }
+
+    /// Tells everybody that a process has brought connections along.
+    pub(super) fn report_brought(&self, run: RunId, text: String) {
+        if self.runs.contains_key(&run) {
+            tracing::warn!(%run, "{text}");
+            self.tell(ToProxy::Brought { run, text }, Vec::new());
+        }
     }
 
     /// Tells everybody that processes are not captured any more: only root can have moved them.
@@ -71,11 +81,7 @@ impl Supervisor {
         if !self.runs.contains_key(&run) {
             return;
         }
-        let named = processes.iter().map(|pid| {
-            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            format!("{pid} ({})", name.trim())
-        });
-        let processes = named.collect::<Vec<_>>().join(", ");
+        let processes = processes.iter().map(|pid| named(*pid)).collect::<Vec<_>>().join(", ");
         tracing::error!(
             %run,
             "moved out of a captured cgroup by somebody, and not captured any more: process {processes}"
@@ -183,7 +189,8 @@ impl Supervisor {
         self.capture.enclose(described.run.id, &directory)?;
         self.register(&described.run, ports, &listeners)?;
         Described { ports, ..described.clone() }.write(&self.places)?;
-        self.watch_in_place(&described.run)?;
+        // What was moved in while no daemon was there is seen at its first look.
+        self.watch_in_place(described.run.id, Watch::begin(directory)?);
         Ok(Served { run: described.run, ports, listeners })
     }
 
@@ -191,4 +198,27 @@ impl Supervisor {
     pub(super) fn has_cgroups_in_place(&self) -> bool {
         Described::all(&self.places).iter().any(|described| self.is_in_place(&described.run))
     }
+}
+
+/// Resets what processes have brought along that came into a captured cgroup, whose number and those below it are `inside`; says
+/// what there is to say.
+fn rid_of_brought(come: &[u32], inside: &BTreeSet<u64>) -> Vec<String> {
+    let said =
+        come.iter().filter_map(|pid| match attach::reset_brought(*pid, |number| inside.contains(&number)) {
+            Ok(0) => None,
+            Ok(count) => {
+                Some(format!("process {} was moved in: {count} sockets from before were reset", named(*pid)))
+            }
+            Err(error) => Some(format!(
+                "process {} was moved in, and its sockets from before may still be open: {error}",
+                named(*pid)
+            )),
+        });
+    said.collect()
+}
+
+/// A process, for people.
+fn named(pid: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    format!("{pid} ({})", name.trim())
 }

@@ -6,7 +6,7 @@
 //! kills, moves or removes what is in it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Component, Path, PathBuf},
@@ -206,14 +206,18 @@ pub(super) fn unmark(directory: &Path) -> io::Result<()> {
     syscalls::remove_attribute(directory, MARK)
 }
 
-/// What happened to a captured cgroup since it was last looked at.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Seen {
-    /// These processes live, and are not in it any more.
-    Left(Vec<u32>),
-    /// It is gone, with whatever name it had.
-    Gone,
+/// Who moved into a captured cgroup, and who out of it, since it was last looked at.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Moves {
+    /// These were not in it: born there since, or moved in.
+    pub(super) come: Vec<u32>,
+    /// These live, and are not in it any more.
+    pub(super) left: Vec<u32>,
 }
+
+/// The cgroup is gone, with whatever name it had.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Gone;
 
 /// A captured cgroup, with its processes by their numbers and start times.
 #[derive(Debug)]
@@ -231,9 +235,9 @@ impl Watch {
     }
 
     /// Looks once.
-    pub(super) fn look(&mut self, tree: &Tree) -> Seen {
+    pub(super) fn look(&mut self, tree: &Tree) -> Result<Moves, Gone> {
         if !self.is_there() {
-            return Seen::Gone;
+            return Err(Gone);
         }
         let start_of = |pid: u32| self.members.get(&pid).copied().or_else(|| start_ticks(pid));
         let now: BTreeMap<u32, u64> = Tree::processes(&self.directory)
@@ -247,14 +251,34 @@ impl Watch {
                 && start_ticks(**pid) == Some(**start)
         });
         let left = left.map(|(pid, _)| *pid).collect();
+        let is_new = |pid: &&u32| !self.members.contains_key(pid);
+        let come = now.keys().filter(is_new).copied().collect();
         self.members = now;
         // Where it went while it was looked at, nobody has left it.
-        if self.is_there() { Seen::Left(left) } else { Seen::Gone }
+        if self.is_there() { Ok(Moves { come, left }) } else { Err(Gone) }
+    }
+
+    /// The numbers of the cgroup and of those below it.
+    pub(super) fn numbers(&self) -> BTreeSet<u64> {
+        let mut found = BTreeSet::from([self.number]);
+        number_below(&self.directory, &mut found);
+        found
     }
 
     /// A cgroup that is made anew has another number, whatever its name.
     fn is_there(&self) -> bool {
         fs::metadata(&self.directory).is_ok_and(|data| data.ino() == self.number)
+    }
+}
+
+fn number_below(folder: &Path, found: &mut BTreeSet<u64>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if let Ok(data) = entry.metadata()
+            && data.is_dir()
+        {
+            found.insert(data.ino());
+            number_below(&entry.path(), found);
+        }
     }
 }
 
@@ -320,16 +344,20 @@ mod tests {
     fn who_leaves_is_seen_and_so_is_the_end() {
         let stage = Stage::set("in-place-watched");
         let mut watch = Watch::begin(stage.directory.clone()).expect("it is there");
-        assert_eq!(watch.look(&stage.tree), Seen::Left(Vec::new()));
+        let pid = stage.child.id();
+        let nothing = || Ok(Moves::default());
+        assert_eq!(watch.look(&stage.tree), Ok(Moves { come: vec![pid], left: Vec::new() }));
+        assert_eq!(watch.look(&stage.tree), nothing());
         stage.put(&stage.directory);
-        assert_eq!(watch.look(&stage.tree), Seen::Left(Vec::new()), "it is in there still");
+        assert_eq!(watch.look(&stage.tree), nothing(), "it is in there still");
         stage.put(stage.tree.root());
-        assert_eq!(watch.look(&stage.tree), Seen::Left(vec![stage.child.id()]));
-        assert_eq!(watch.look(&stage.tree), Seen::Left(Vec::new()), "it is told once");
+        assert_eq!(watch.look(&stage.tree), Ok(Moves { come: Vec::new(), left: vec![pid] }));
+        assert_eq!(watch.look(&stage.tree), nothing(), "it is told once");
+        assert_eq!(watch.numbers().len(), 2);
         fs::remove_dir(stage.directory.join("below")).expect("it is empty");
         fs::remove_dir(&stage.directory).expect("it is empty");
         fs::create_dir(&stage.directory).expect("another of the same name");
-        assert_eq!(watch.look(&stage.tree), Seen::Gone);
+        assert_eq!(watch.look(&stage.tree), Err(Gone));
     }
 
     #[test]

@@ -228,6 +228,13 @@ pub enum ToProxy {
         /// Which, as text.
         processes: String,
     },
+    /// A process was moved into a run's cgroup, and had sockets from before.
+    Brought {
+        /// The run.
+        run: RunId,
+        /// What became of them.
+        text: String,
+    },
     /// The answer to [`FromProxy::Executable`].
     Executable {
         /// The question's number.

@@ -14,6 +14,7 @@ use super::{
     Foreign, RunNetwork,
     cgroup::Tree,
     described::{self, Described, Progress},
+    in_place::Watch,
     listeners::Listeners,
     messages::{Ended, LaunchAnswer, LaunchFacts, Network, Ports, ToProxy},
     supervisor::{Event, REMOVAL, Reply, Served, Stage, Supervisor, answer},
@@ -134,7 +135,11 @@ impl Supervisor {
 
     fn watch(&self, run: &Run, init: OwnedFd) -> io::Result<()> {
         if self.is_in_place(run) {
-            return self.watch_in_place(run);
+            let mut watch = Watch::begin(self.tree.directory(&run.cgroup))?;
+            // The launcher sees to those that are in it.
+            let _ = watch.look(&self.tree);
+            self.watch_in_place(run.id, watch);
+            return Ok(());
         }
         let (events, directory) = (self.events.clone(), self.tree.directory(&run.cgroup));
         let (run, guarantee) = (run.id, run.guarantee);

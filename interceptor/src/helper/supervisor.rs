@@ -49,6 +49,8 @@ pub(super) enum Event {
     RunEnded(RunId, Ended),
     /// These processes were moved out of a captured cgroup.
     Left(RunId, Vec<u32>),
+    /// A process was moved into a captured cgroup and had sockets from before; what became of them.
+    Brought(RunId, String),
 }
 
 pub(super) type Reply = tokio::sync::oneshot::Sender<Answered>;
@@ -215,6 +217,7 @@ impl Supervisor {
             Event::Asked(Asked::Abandoned(run)) => self.abandon(run),
             Event::RunEnded(run, how) => self.end_run(run, how, "the run ended before it was served"),
             Event::Left(run, processes) => self.report_left(run, &processes),
+            Event::Brought(run, text) => self.report_brought(run, text),
         }
     }
 

@@ -112,6 +112,10 @@ fn a_cgroup_is_captured_where_it_is_and_let_go_again() {
     assert!(said.ends_with("Error"), "who is moved in is captured: {said}");
     assert_eq!(later.say("unused", LONG), "PermissionError");
     assert_eq!(later.say("query", LONG), "100");
+    let audit = || installation.interceptor(&["audit", "tail", "--all"]).text();
+    let brought = format!("process {} (python3) was moved in: ", later.pid());
+    wait_until("what it brought to be reset", PATIENCE, || audit().contains(&brought));
+    assert!(later.say("before", LONG).ends_with("Error"), "a connection that it brought is gone");
 
     let worker = cgroup.join("worker");
     let inner = worker.to_str().expect("a plain path");
@@ -131,7 +135,7 @@ fn a_cgroup_is_captured_where_it_is_and_let_go_again() {
     assert_eq!(agent.say("dial", LONG), "S", "it is as free as before");
     assert_eq!(later.say("dial", LONG), "S");
     wait_until("the run's end", PATIENCE, || installation.runs().is_empty());
-    let audit = installation.interceptor(&["audit", "tail", "--all"]).text();
+    let audit = audit();
     assert!(audit.contains("the test is over") && audit.contains("is not captured any more"), "{audit}");
     // And once more, since nothing of the first time remains.
     let run = attach(&installation, &cgroup);
@@ -195,7 +199,14 @@ fn a_captured_cgroup_is_taken_over() {
         assert!(said.ends_with("Error"), "with the daemon gone everything is refused: {said}");
     }
     put(&other, &leaks::cgroup_root());
+    // Seen by no daemon.
+    let mut later = self::agent(&installation, &bed, NOBODY);
+    put(&later, &cgroup.0);
     installation.start();
+    let audit = || installation.interceptor(&["audit", "tail", "--all"]).text();
+    let brought = format!("process {} (python3) was moved in: ", later.pid());
+    wait_until("what it brought to be reset", PATIENCE, || audit().contains(&brought));
+    assert!(later.say("before", LONG).ends_with("Error"), "a connection that it brought is gone");
     put(&other, &empty.0);
     for one in [&mut agent, &mut other] {
         assert_eq!(one.say("query", LONG), "100");
@@ -205,7 +216,7 @@ fn a_captured_cgroup_is_taken_over() {
         installation.interceptor(&["detach", &run, "--reason", "the test is over"]).succeeded();
     }
     assert_eq!(agent.say("dial", LONG), "S");
-    drop((agent, other, cgroup, empty));
+    drop((agent, other, later, cgroup, empty));
     installation.finish();
 }
 

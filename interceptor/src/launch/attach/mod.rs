@@ -30,6 +30,7 @@ use nix::{
 };
 
 pub use self::in_place::detach;
+pub(crate) use self::sockets::reset_brought;
 use self::{
     sockets::{Held, Swept},
     tree::Process,

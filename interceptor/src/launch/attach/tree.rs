@@ -141,7 +141,7 @@ pub(super) fn in_cgroup(cgroup: &InPlace) -> Result<Vec<Process>, LaunchError> {
     Ok(found)
 }
 
-fn is_gone(error: &io::Error) -> bool {
+pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound) || error.raw_os_error() == Some(libc::ESRCH)
 }
 
@@ -161,7 +161,7 @@ fn parents() -> io::Result<BTreeMap<u32, u32>> {
     Ok(parents)
 }
 
-fn read(pid: u32) -> io::Result<Process> {
+pub(super) fn read(pid: u32) -> io::Result<Process> {
     let folder = Path::new("/proc").join(pid.to_string());
     let status = fs::read_to_string(folder.join("status"))?;
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
