@@ -12,12 +12,13 @@ use interceptor_tests::{
     Bed, Installation, RunningBed, Setup, Talker,
     installation::remove_cgroup,
     leaks, places,
-    process::{PATIENCE, run, wait_until},
+    process::{PATIENCE, run as run_command, wait_until},
 };
 use serde_json::json;
 
 const AGENT: &str = include_str!("../clients/attached.py");
 const CONTAINED: &str = include_str!("../clients/contained.py");
+const UNMARK: &str = include_str!("../clients/unmark.py");
 const LONG: Duration = Duration::from_secs(30);
 const NOBODY: &[&str] = &["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"];
 
@@ -180,6 +181,34 @@ fn what_leaves_a_captured_cgroup_is_recorded_and_so_is_its_end() {
     installation.finish();
 }
 
+/// Whoever a captured cgroup is delegated to cannot take its mark away, nor in a user namespace of their own: by the mark others
+/// know that it is captured.
+#[test]
+fn the_mark_of_a_captured_cgroup_stays() {
+    let bed = Bed::start();
+    let installation = Setup::of(&bed).start();
+    let cgroup = Cgroup::make(&installation, "delegated");
+    for path in [cgroup.0.clone(), cgroup.0.join("cgroup.procs"), cgroup.0.join("cgroup.subtree_control")] {
+        chown(path, Some(65534), Some(65534)).expect("given away");
+    }
+    let agent = agent(&installation, &bed, NOBODY);
+    put(&agent, &cgroup.0);
+    let run = attach(&installation, &cgroup.0);
+    let script = installation.script("unmark.py", UNMARK);
+    let own_view = &["unshare", "--user", "--map-root-user", "--cgroup", "--mount"];
+    for (apart, said) in [(&[][..], "possible at 1 places"), (own_view, "possible at 2 places")] {
+        let words = [NOBODY, apart, &["/usr/bin/python3", &script, cgroup.name()]].concat();
+        let inside = format!("echo $$ > {}/cgroup.procs; exec setpriv {}", cgroup.name(), words.join(" "));
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &inside]).current_dir("/");
+        run_command(command).succeeded().says(said);
+    }
+    installation.interceptor(&["attach", "--cgroup", cgroup.name()]).failed().says(&run);
+    installation.interceptor(&["detach", &run, "--reason", "the test is over"]).succeeded();
+    drop((agent, cgroup));
+    installation.finish();
+}
+
 /// It outlives the daemon, refused, and is served by the next, even where nobody was in it meanwhile.
 #[test]
 fn a_captured_cgroup_is_taken_over() {
@@ -312,7 +341,7 @@ fn a_container_is_captured_where_it_is() {
     assert_eq!(container.say("query"), "100", "what policy permits goes through, from its network");
     let mut joined = Command::new(places::tool("runc"));
     joined.args(["exec", "--user", "65534", &id, "/usr/bin/python3", &script, "query"]);
-    let joined = run(joined).succeeded();
+    let joined = run_command(joined).succeeded();
     assert_eq!(joined.stdout.trim(), "100", "who joins it is captured");
     let runs = installation.runs();
     assert_eq!((runs.len(), &runs[0]["guarantee"]), (1, &json!("enforced")));
