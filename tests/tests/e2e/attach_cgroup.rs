@@ -209,6 +209,35 @@ fn the_mark_of_a_captured_cgroup_stays() {
     installation.finish();
 }
 
+/// Nobody commands from within a captured cgroup, not even root; from any other cgroup root does.
+#[test]
+fn nobody_commands_from_within() {
+    let bed = Bed::start();
+    let installation = Setup::of(&bed).start();
+    let (free, cgroup) = (Cgroup::make(&installation, "free"), Cgroup::make(&installation, "held"));
+    let agent = agent(&installation, &bed, NOBODY);
+    put(&agent, &cgroup.0);
+    let run = attach(&installation, &cgroup.0);
+    let root = installation.root().to_str().expect("a plain path");
+    let program = places::interceptor();
+    let program = program.to_str().expect("a plain path");
+    let command_from = |cgroup: &Cgroup, words: &str| {
+        let inside =
+            format!("echo $$ > {}/cgroup.procs; exec {program} --root {root} {words}", cgroup.name());
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &inside]);
+        run_command(command)
+    };
+    let detach = format!("detach {run} --reason mine");
+    for words in ["ps", "status", &detach, "run --user nobody -- true", "attach --pid 2"] {
+        command_from(&cgroup, words).failed().says("captured");
+    }
+    command_from(&free, "ps").succeeded().says(&run);
+    command_from(&free, &detach).succeeded();
+    drop((agent, free, cgroup));
+    installation.finish();
+}
+
 /// It outlives the daemon, refused, and is served by the next, even where nobody was in it meanwhile.
 #[test]
 fn a_captured_cgroup_is_taken_over() {

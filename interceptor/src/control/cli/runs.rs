@@ -57,6 +57,8 @@ pub(super) fn list(places: &Places, printer: &Printer) -> Result<ExitCode, Failu
     let runs = match ask(places, Request::Runs) {
         Ok(Answer::Runs { runs }) => runs,
         Ok(other) => return finish(printer, other),
+        // It says nothing of the daemon that nobody may ask it from within a run.
+        Err(failure) if Tree::is_captured("self").is_ok_and(|captured| captured) => return Err(failure),
         Err(failure) => return orphans(places, printer).ok_or(failure)?,
     };
     if printer.is_json() {
