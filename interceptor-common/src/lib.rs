@@ -14,10 +14,10 @@ pub mod setting;
 pub use counter::Counter;
 pub use event::{ARGUMENT_BYTES, EventHead, EventKind, ExecEvent, PATH_BYTES, ProcessKey, ProcessValue};
 pub use flow::{Flow, Form, TupleKey};
-pub use setting::{Config, Offsets, RunConfig};
+pub use setting::{Config, Offsets, RUN_LEVELS, RunConfig};
 
 /// Which layout this is. Kernel programs and maps of another version are never mixed with ours.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// The family of an IPv4 address (`AF_INET`).
 pub const FAMILY_V4: u32 = 2;

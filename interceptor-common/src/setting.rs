@@ -1,5 +1,9 @@
 //! What user space tells the kernel side.
 
+/// At how many depths of the cgroup tree there can be runs at once: that of the slice's children, and those of cgroups that
+/// are captured where they are. Each costs every connect of the host a look-up.
+pub const RUN_LEVELS: usize = 5;
+
 /// One installation's settings.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -8,10 +12,10 @@ pub struct Config {
     pub abi: u32,
     /// [`Config::ENFORCE`] or [`Config::DENY_ALL`]; anything else is read as the latter.
     pub mode: u32,
-    /// The depth of a run's cgroup below the cgroup2 root.
-    pub run_level: u32,
     /// How old the heartbeat may be, in milliseconds.
     pub heartbeat_limit_ms: u32,
+    /// The depths below the cgroup2 root at which there may be runs, in any order; 0 is a place that is free.
+    pub run_levels: [u32; RUN_LEVELS],
 }
 
 impl Config {
@@ -21,7 +25,7 @@ impl Config {
     pub const DENY_ALL: u32 = 2;
 }
 
-const _: () = assert!(size_of::<Config>() == 16);
+const _: () = assert!(size_of::<Config>() == 32);
 
 /// One run's settings.
 #[repr(C)]

@@ -11,11 +11,23 @@ const CONNECTION_REFUSED: i32 = -111;
 /// The run that the caller is in, whatever the state of the daemon.
 #[inline(always)]
 pub fn run_of_caller() -> Option<&'static RunConfig> {
-    let config = CONFIG.get(0)?;
     // SAFETY: no pointers.
-    let cgroup = unsafe { bpf_get_current_ancestor_cgroup_id(config.run_level as i32) };
-    // SAFETY: user space writes an entry once, before the run begins, and removes it after its end.
-    unsafe { RUNS.get(&cgroup) }
+    run_above(|level| unsafe { bpf_get_current_ancestor_cgroup_id(level) })
+}
+
+/// The run among the cgroups that `ancestor` finds at the depths where there are runs. No run is below another.
+#[inline(always)]
+pub fn run_above(ancestor: impl Fn(i32) -> u64) -> Option<&'static RunConfig> {
+    let config = CONFIG.get(0)?;
+    for level in &config.run_levels {
+        // SAFETY: user space writes an entry once, before the run begins, and removes it after its end.
+        if *level != 0
+            && let Some(run) = unsafe { RUNS.get(&ancestor(*level as i32)) }
+        {
+            return Some(run);
+        }
+    }
+    None
 }
 
 /// The run that the caller is in, if its connections can be served now.

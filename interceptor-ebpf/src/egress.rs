@@ -15,8 +15,8 @@ use interceptor_common::{Counter, PROTOCOL_TCP, PROTOCOL_UDP, RunConfig};
 
 use crate::{
     address::{is_own_v4, is_own_v6},
+    admission::run_above,
     context::load,
-    maps::{CONFIG, RUNS},
     report::count,
 };
 
@@ -79,11 +79,8 @@ fn is_carried(protocol: u8) -> bool {
 
 #[inline(always)]
 fn run_of(ctx: &SkBuffContext) -> Option<&'static RunConfig> {
-    let config = CONFIG.get(0)?;
     // SAFETY: the context that the kernel gave us.
-    let cgroup = unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, config.run_level as i32) };
-    // SAFETY: see `admission`.
-    unsafe { RUNS.get(&cgroup) }
+    run_above(|level| unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) })
 }
 
 #[inline(always)]

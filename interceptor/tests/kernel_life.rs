@@ -8,6 +8,7 @@ use std::{
         fd::AsFd,
         unix::fs::{MetadataExt, PermissionsExt},
     },
+    path::PathBuf,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -15,6 +16,7 @@ use std::{
 use interceptor::kernel::{
     Attachment, Counter, EventReader, KernelError, KernelEvent, Occurrence, ProcessRef, cgroup, diag, probe,
 };
+use interceptor_core::model::RunId;
 use kernel_support::{Stage, apart};
 use nix::sched::{CloneFlags, setns};
 
@@ -229,6 +231,61 @@ fn removal_is_refused_while_a_run_lives_and_leaves_nothing() {
     drop(stage);
     assert!(!places.pins().exists());
     assert!(!cgroup::slice(&places).expect("slice").exists());
+}
+
+/// A cgroup beside the slice, deeper than runs lie there, which is removed again.
+struct Beside(PathBuf);
+
+impl Beside {
+    fn new() -> Self {
+        let name = format!("kernel-beside-{}", std::process::id());
+        let path = cgroup::root().expect("cgroup2").join(name);
+        std::fs::create_dir_all(path.join("one/two/three")).expect("a cgroup");
+        Self(path)
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = cgroup::remove(&self.0);
+    }
+}
+
+#[test]
+fn a_cgroup_beside_the_slice_is_captured_over_restarts_until_it_is_released() {
+    let beside = Beside::new();
+    let mut stage = Stage::new();
+    let attachment = stage.attachment.take().expect("attachment");
+    let (own, deep) = (stage.cgroup.clone(), beside.0.join("one/two/three"));
+    let run = RunId::from_random(cgroup::id(&deep).expect("id") * 7919);
+    attachment.enclose(run, &deep).expect("enclosed");
+    stage.cgroup.clone_from(&deep);
+    assert_eq!(stage.act("connect 203.0.113.7:1").says(), "error 1", "no run is registered there");
+    stage.settings.run = run;
+    attachment.register_run(cgroup::id(&deep).expect("id"), stage.settings).expect("register");
+    let (first, second) = (stage.run, run);
+    let mut attachment = Some(attachment);
+    for _ in ["before a restart", "after it"] {
+        for (cgroup, run) in [(&own, first), (&deep, second)] {
+            stage.cgroup.clone_from(cgroup);
+            stage.run = run;
+            let playing = stage.act("connect 203.0.113.7:5432");
+            drop(stage.accept_for(&stage.namespace.tcp4, "203.0.113.7:5432"));
+            drop(playing.says());
+        }
+        if let Some(before) = attachment.take() {
+            drop(before);
+            drop(Attachment::establish(&stage.places).expect("a restart"));
+        }
+    }
+    assert!(matches!(Attachment::teardown(&stage.places), Err(KernelError::Enclosed(of)) if of == run));
+
+    let attachment = Attachment::establish(&stage.places).expect("a restart");
+    attachment.enclose(run, &deep).expect("taken over");
+    attachment.release(run, &deep).expect("released");
+    stage.cgroup = deep;
+    assert_eq!(stage.act("connect 203.0.113.7:5432").says(), "error 101", "as if nothing had been");
+    stage.cgroup = own;
 }
 
 #[test]

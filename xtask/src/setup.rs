@@ -123,7 +123,7 @@ pub(crate) fn clients() -> Result<()> {
     if find("npm").is_none() {
         missing.push("npm");
     }
-    for program in ["strace", "chromium-headless-shell"] {
+    for program in ["strace", "chromium-headless-shell", "runc"] {
         if find(program).is_none() {
             missing.push(program);
         }

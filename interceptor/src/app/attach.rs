@@ -1,6 +1,9 @@
 //! `interceptor attach`: the launcher, for processes that are there already.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Args;
 use interceptor_core::model::{AgentName, Mode};
@@ -8,7 +11,7 @@ use interceptor_core::model::{AgentName, Mode};
 use crate::{
     launch::{
         self, LaunchError, Options, Trust,
-        attach::{self, Attached, Plan},
+        attach::{self, Attached, Plan, Target},
     },
     places::Places,
 };
@@ -16,9 +19,8 @@ use crate::{
 /// Arguments of `attach`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The process; all that descend from it are captured with it.
-    #[arg(long, value_name = "PID")]
-    pid: u32,
+    #[command(flatten)]
+    target: Named,
     /// The agent that this is; without it, the hints of `agents.toml` decide.
     #[arg(long, value_name = "NAME")]
     agent: Option<AgentName>,
@@ -27,10 +29,38 @@ pub struct Arguments {
     plan: bool,
 }
 
+/// What is captured.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Named {
+    /// A process; all that descend from it are captured with it, and moved into a cgroup of the interceptor's.
+    #[arg(long, value_name = "PID")]
+    pid: Option<u32>,
+    /// A cgroup, captured where it is with whatever runs in it now and later; a folder below the cgroup2 mount, or a name from
+    /// the hierarchy's root.
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<PathBuf>,
+    /// A container, by the id that its runtime lists it by: its cgroup is captured where it is.
+    #[arg(long, value_name = "ID")]
+    container: Option<String>,
+}
+
+impl Named {
+    fn target(&self) -> Option<Target> {
+        let process = self.pid.map(Target::Process);
+        let cgroup = self.cgroup.clone().map(Target::Cgroup);
+        process.or(cgroup).or_else(|| self.container.clone().map(Target::Container))
+    }
+}
+
 /// Captures, or says what capturing would do.
 pub fn run(places: &Places, root: Option<&Path>, arguments: &Arguments) -> ExitCode {
+    let Some(target) = arguments.target.target() else {
+        eprintln!("interceptor attach: say what to capture: `--pid`, `--cgroup` or `--container`");
+        return ExitCode::from(2);
+    };
     if arguments.plan {
-        return told(attach::plan(places, arguments.pid).map(|plan| {
+        return told(attach::plan(places, &target).map(|plan| {
             print(&plan);
             plan.obstacles.is_empty()
         }));
@@ -46,7 +76,7 @@ pub fn run(places: &Places, root: Option<&Path>, arguments: &Arguments) -> ExitC
         daemon: super::own_arguments(root, ["daemon", "--announce"]),
         trust: |_, _| Trust::default(),
     };
-    told(attach::attach(&options, arguments.pid).map(|Attached { run, agent, plan }| {
+    told(attach::attach(&options, &target).map(|Attached { run, agent, plan }| {
         println!("attached run {run} of agent {agent}");
         print(&plan);
         println!("TLS clients must trust the interceptor: `interceptor ca print`");

@@ -10,6 +10,7 @@ use std::{
 };
 
 use clap::Args;
+use interceptor_core::model::RunId;
 
 use crate::{
     config::Settings,
@@ -100,6 +101,14 @@ impl Capture for Kernel {
 
     fn forget(&self, cgroup: &Path) -> Result<(), Foreign> {
         Ok(self.attachment.forget_run(cgroup::id(cgroup)?)?)
+    }
+
+    fn enclose(&self, run: RunId, cgroup: &Path) -> Result<(), Foreign> {
+        Ok(self.attachment.enclose(run, cgroup)?)
+    }
+
+    fn release(&self, run: RunId, cgroup: &Path) -> Result<(), Foreign> {
+        Ok(self.attachment.release(run, cgroup)?)
     }
 
     fn descriptors(&self) -> Result<Vec<OwnedFd>, Foreign> {

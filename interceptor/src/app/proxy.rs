@@ -322,7 +322,9 @@ impl Daemon {
                         }
                     }
                 }
-                ToProxy::Ended { run } => self.ended(run),
+                ToProxy::Ended { run, how } => self.ended(run, how.text()),
+                ToProxy::Left { run, processes } => self.left(run, &processes),
+                ToProxy::Brought { run, text } => self.brought(run, text),
                 ToProxy::Executable { ticket, found } => {
                     if let (Some(process), Some(found)) = (self.tickets.take(ticket), found) {
                         self.proxy.origins.identified(process, found.path, found.digest);
@@ -405,7 +407,7 @@ impl Daemon {
         Ok(())
     }
 
-    fn ended(&self, run: RunId) {
+    fn ended(&self, run: RunId, how: &str) {
         self.proxy.registry.end_run(run, &Ending::Killed);
         let events = self.proxy.origins.catch_up();
         self.proxy.record(events);
@@ -416,11 +418,26 @@ impl Daemon {
                 let text = format!("{missed} more events of the kernel side's were left out");
                 self.proxy.event(Some((run, &live.agent.name)), EventKind::Kernel, text);
             }
-            self.proxy.event(Some((run, &live.agent.name)), EventKind::RunEnded, "its last process is gone");
+            self.proxy.event(Some((run, &live.agent.name)), EventKind::RunEnded, how);
         }
         self.proxy.origins.end_run(run);
         self.proxy.gate.producer().forget_run(run);
         self.proxy.gate.tallies().forget(run);
+    }
+
+    /// Records that processes were moved out of a captured cgroup.
+    fn left(&self, run: RunId, processes: &str) {
+        if let Some(live) = self.proxy.runs.find(run) {
+            let text = format!("moved out of its cgroup, and not captured any more: process {processes}");
+            self.proxy.event(Some((run, &live.agent.name)), EventKind::Released, text);
+        }
+    }
+
+    /// Records what a process had from before that was moved into a captured cgroup.
+    fn brought(&self, run: RunId, text: String) {
+        if let Some(live) = self.proxy.runs.find(run) {
+            self.proxy.event(Some((run, &live.agent.name)), EventKind::Kernel, text);
+        }
     }
 
     async fn drain(&self) {

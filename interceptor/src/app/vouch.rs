@@ -36,7 +36,7 @@ impl Daemon {
         };
         if !live.claims.contains_key(helper::CGROUP_BEFORE) {
             return failed(format!(
-                "run {run} was launched as agent {}: only a log-in session that was captured by `interceptor attach` can be a \
+                "run {run} is agent {}'s: only a log-in session that was captured by `interceptor attach --pid` can be a \
                  person's",
                 live.agent.name
             ));

@@ -304,6 +304,10 @@ pub fn ask_for_many(
             error => ControlError::Unreachable(at, error.into()),
         }
     };
+    // For the message only: the daemon would hang up.
+    if Tree::is_captured("self").is_ok_and(|captured| captured) {
+        return Err(ControlError::Captured);
+    }
     let address = UnixAddr::new(path).map_err(down)?;
     let descriptor =
         socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(down)?;

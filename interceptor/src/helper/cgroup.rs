@@ -13,6 +13,7 @@ use std::{
 use interceptor_core::model::RunId;
 use nix::libc;
 
+use super::in_place;
 use crate::places::Places;
 
 /// Why the cgroup tree cannot be used.
@@ -56,10 +57,7 @@ pub struct Tree {
 impl Tree {
     /// Finds the hierarchy in this process's mounts.
     pub fn find(places: &Places) -> Result<Self, CgroupError> {
-        let path = Path::new("/proc/self/mountinfo");
-        let mounts = fs::read_to_string(path).map_err(failed("could not read", path))?;
-        let root = mounts.lines().find_map(cgroup2_mount).ok_or(CgroupError::NotMounted)?;
-        Ok(Self { root, slice: places.slice(), daemon: places.daemon_cgroup() })
+        Ok(Self { root: mounted()?, slice: places.slice(), daemon: places.daemon_cgroup() })
     }
 
     /// Where the hierarchy is mounted.
@@ -114,39 +112,51 @@ impl Tree {
         name.split('/').any(|part| is_slice(part) || part == self.daemon)
     }
 
-    /// The processes in the run's cgroup and below it.
-    pub fn processes(&self, run: RunId) -> Vec<u32> {
+    /// The directory of a cgroup that is named from the hierarchy's root.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        self.root.join(name.trim_start_matches('/'))
+    }
+
+    /// Whether a process is in a cgroup or below it; one that is gone is not.
+    pub fn holds(&self, directory: &Path, pid: u32) -> bool {
+        let name = Self::cgroup_of(&pid.to_string());
+        name.is_ok_and(|name| self.directory(&name).starts_with(directory))
+    }
+
+    /// The processes in a cgroup and below it.
+    pub fn processes(directory: &Path) -> Vec<u32> {
         let mut found = Vec::new();
-        collect(&self.directory_of(run), &mut found);
+        collect(directory, &mut found);
         found
     }
 
-    /// Whether any process is in the run's cgroup or below it.
-    pub fn is_populated(&self, run: RunId) -> bool {
-        is_populated(&self.directory_of(run))
+    /// Whether any process is in a cgroup or below it.
+    pub fn is_populated(directory: &Path) -> bool {
+        fs::read_to_string(directory.join("cgroup.events"))
+            .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
     }
 
-    /// Kills everything in a run's cgroup and below it.
-    pub fn kill(&self, run: RunId) -> Result<(), CgroupError> {
-        let path = self.directory_of(run).join("cgroup.kill");
+    /// Kills everything in a cgroup and below it.
+    pub fn kill(directory: &Path) -> Result<(), CgroupError> {
+        let path = directory.join("cgroup.kill");
         fs::write(&path, "1").map_err(failed("could not kill by", &path))
     }
 
-    /// Lets nothing in a run's cgroup or below it go on, until it is thawed. It can still be killed.
-    pub fn freeze(&self, run: RunId) -> Result<(), CgroupError> {
-        let path = self.directory_of(run).join("cgroup.freeze");
+    /// Lets nothing in a cgroup or below it go on, until it is thawed. It can still be killed.
+    pub fn freeze(directory: &Path) -> Result<(), CgroupError> {
+        let path = directory.join("cgroup.freeze");
         fs::write(&path, "1").map_err(failed("could not freeze by", &path))
     }
 
-    /// Lets a frozen run go on.
-    pub fn thaw(&self, run: RunId) -> Result<(), CgroupError> {
-        let path = self.directory_of(run).join("cgroup.freeze");
+    /// Lets a frozen cgroup go on.
+    pub fn thaw(directory: &Path) -> Result<(), CgroupError> {
+        let path = directory.join("cgroup.freeze");
         fs::write(&path, "0").map_err(failed("could not thaw by", &path))
     }
 
-    /// Whether a run is frozen, or is about to be.
-    pub fn is_frozen(&self, run: RunId) -> bool {
-        let path = self.directory_of(run).join("cgroup.freeze");
+    /// Whether a cgroup is frozen, or is about to be.
+    pub fn is_frozen(directory: &Path) -> bool {
+        let path = directory.join("cgroup.freeze");
         fs::read_to_string(path).is_ok_and(|frozen| frozen.trim() == "1")
     }
 
@@ -157,7 +167,7 @@ impl Tree {
             return Ok(());
         }
         let begun = Instant::now();
-        self.kill(run)?;
+        Self::kill(&path)?;
         loop {
             match remove_tree(&path) {
                 Ok(()) => return Ok(()),
@@ -178,12 +188,41 @@ impl Tree {
         let _ = fs::remove_dir(self.slice());
     }
 
-    /// Whether process `pid` is in the slice of any installation, that is, captured.
-    pub fn is_captured(pid: &str) -> io::Result<bool> {
+    /// The cgroup of a process, from the hierarchy's root.
+    pub fn cgroup_of(pid: &str) -> io::Result<String> {
         let cgroups = fs::read_to_string(Path::new("/proc").join(pid).join("cgroup"))?;
-        let name = cgroups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
-        Ok(name.split('/').any(is_slice))
+        Ok(cgroups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned())
     }
+
+    /// Whether process `pid` is captured, by any installation: in its slice, or in a cgroup that it captures in its place.
+    pub fn is_captured(pid: &str) -> io::Result<bool> {
+        let name = Self::cgroup_of(pid)?;
+        if name.split('/').any(is_slice) {
+            return Ok(true);
+        }
+        if name == "/" {
+            return Ok(false);
+        }
+        let root = mounted().map_err(io::Error::other)?;
+        let directory = root.join(name.trim_start_matches('/'));
+        for folder in directory.ancestors().take_while(|folder| **folder != root) {
+            match in_place::marked(folder) {
+                Ok(None) => {}
+                Ok(Some(_)) => return Ok(true),
+                // Removed under the process's feet, which has ended.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Where the whole hierarchy is mounted.
+fn mounted() -> Result<PathBuf, CgroupError> {
+    let path = Path::new("/proc/self/mountinfo");
+    let mounts = fs::read_to_string(path).map_err(failed("could not read", path))?;
+    mounts.lines().find_map(cgroup2_mount).ok_or(CgroupError::NotMounted)
 }
 
 fn is_slice(part: &str) -> bool {
@@ -207,11 +246,6 @@ fn make(path: &Path) -> Result<(), CgroupError> {
         }
         _ => Ok(()),
     }
-}
-
-fn is_populated(path: &Path) -> bool {
-    fs::read_to_string(path.join("cgroup.events"))
-        .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
 }
 
 /// Removes a cgroup and those that its processes made below it: depth first, directories only.

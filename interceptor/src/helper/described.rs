@@ -3,11 +3,7 @@
 //! The folder is root's and gone after a reboot, as are the runs. A description is believed only as far as the
 //! kernel confirms it: the process, its start time and its cgroup.
 
-use std::{
-    fs, io,
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, os::unix::fs::OpenOptionsExt, path::PathBuf};
 
 use interceptor_core::model::{Run, RunId};
 use serde::{Deserialize, Serialize};
@@ -27,6 +23,19 @@ pub(super) struct Described {
     pub(super) init_start: u64,
     /// The ports of its listeners.
     pub(super) ports: Ports,
+    /// How far its capture has come.
+    #[serde(default)]
+    pub(super) progress: Progress,
+}
+
+/// How far the capture of a run has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Progress {
+    /// It stays when its launcher is gone.
+    #[default]
+    Settled,
+    /// Its cgroup is captured in its place, and its launcher has not said that this holds.
+    Tried,
 }
 
 impl Described {
@@ -34,7 +43,7 @@ impl Described {
     pub(super) fn new(run: Run, init: u32, ports: Ports) -> io::Result<Self> {
         let init_start =
             start_ticks(init).ok_or_else(|| io::Error::other("the run's first process is gone"))?;
-        Ok(Self { run, init, init_start, ports })
+        Ok(Self { run, init, init_start, ports, progress: Progress::Settled })
     }
 
     /// Writes it, whole or not at all.
@@ -46,6 +55,11 @@ impl Described {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
         io::Write::write_all(&mut file, &text)?;
         fs::rename(unfinished, path)
+    }
+
+    /// That of one run.
+    pub(super) fn find(places: &Places, run: RunId) -> Option<Self> {
+        Self::all(places).into_iter().find(|described| described.run.id == run)
     }
 
     /// All that are there; what cannot be read describes nothing.
@@ -60,17 +74,9 @@ impl Described {
 
     /// Whether its first process is still that process, and in its cgroup.
     pub(super) fn is_alive(&self, tree: &Tree) -> bool {
-        start_ticks(self.init) == Some(self.init_start) && is_in(tree, self.init, self.run.id)
+        start_ticks(self.init) == Some(self.init_start)
+            && tree.holds(&tree.directory(&self.run.cgroup), self.init)
     }
-}
-
-/// Whether a process is in a run's cgroup or below it.
-pub(super) fn is_in(tree: &Tree, pid: u32, run: RunId) -> bool {
-    let expected = tree.name_of(run);
-    fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("cgroup")).is_ok_and(|cgroups| {
-        let name = cgroups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
-        name.strip_prefix(&expected).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
 }
 
 /// Removes a run's description.

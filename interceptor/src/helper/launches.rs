@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
     cgroup::Tree,
-    messages::{LaunchAnswer, LaunchFacts, LaunchRequest, VERSION},
+    messages::{LaunchAnswer, LaunchFacts, LaunchRequest, Network, VERSION},
     supervisor::Event,
 };
 use crate::{
@@ -35,7 +35,11 @@ pub(super) enum Asked {
     Begin(LaunchFacts, oneshot::Sender<Answered>),
     /// Serve this run: its network namespace and its first process.
     Namespaces(RunId, OwnedFd, OwnedFd, oneshot::Sender<Answered>),
-    /// The launcher went away before the run was served.
+    /// This run, whose cgroup is captured in its place, holds.
+    Settled(RunId, oneshot::Sender<Answered>),
+    /// Let go of a cgroup that is captured in its place.
+    Detach(RunId, oneshot::Sender<Answered>),
+    /// The launcher went away before the run was served, or before it was said to hold.
     Abandoned(RunId),
 }
 
@@ -84,15 +88,23 @@ async fn serve(socket: OwnedFd, events: &mpsc::Sender<Event>) -> Result<(), supe
     }
     let facts = match launcher.receive().await? {
         (LaunchRequest::Begin { version: VERSION, facts }, _) => *facts,
-        (LaunchRequest::Begin { version, .. }, _) => {
+        (LaunchRequest::Detach { version: VERSION, run }, _) => {
+            let (answer, _) = ask(events, |reply| Asked::Detach(run, reply)).await?;
+            launcher.send(&answer, &[]).await?;
+            return Ok(());
+        }
+        (LaunchRequest::Begin { version, .. } | LaunchRequest::Detach { version, .. }, _) => {
             let text = format!(
                 "this program speaks version {version}, the running daemon {VERSION}: restart the daemon"
             );
             launcher.send(&LaunchAnswer::Refused { text }, &[]).await?;
             return Ok(());
         }
-        (LaunchRequest::Namespaces, _) => return Err("a launcher spoke out of turn".into()),
+        (LaunchRequest::Namespaces | LaunchRequest::Settled, _) => {
+            return Err("a launcher spoke out of turn".into());
+        }
     };
+    let network = facts.network.clone();
     let (answer, cgroup) = ask(events, |reply| Asked::Begin(facts, reply)).await?;
     let run = match &answer {
         LaunchAnswer::Begun { run, .. } => *run,
@@ -101,7 +113,7 @@ async fn serve(socket: OwnedFd, events: &mpsc::Sender<Event>) -> Result<(), supe
             return Ok(());
         }
     };
-    match finish(&launcher, run, answer, cgroup, events).await {
+    match finish(&launcher, run, &network, (answer, cgroup), events).await {
         Ok(true) => Ok(()),
         done => {
             let _ = events.send(Event::Asked(Asked::Abandoned(run))).await;
@@ -110,12 +122,12 @@ async fn serve(socket: OwnedFd, events: &mpsc::Sender<Event>) -> Result<(), supe
     }
 }
 
-/// From the run's beginning to its being served; says whether it is.
+/// From the run's beginning to its being served, or holding; says whether it does.
 async fn finish(
     launcher: &Launcher,
     run: RunId,
-    begun: LaunchAnswer,
-    cgroup: Option<PathBuf>,
+    network: &Network,
+    (begun, cgroup): Answered,
     events: &mpsc::Sender<Event>,
 ) -> Result<bool, super::Foreign> {
     let directory = File::open(cgroup.ok_or("a run without a cgroup")?)?;
@@ -128,7 +140,15 @@ async fn finish(
         .map_err(|wrong| format!("a launcher sent {} descriptors instead of 2", wrong.len()))?;
     let (answer, _) = ask(events, |reply| Asked::Namespaces(run, namespace, init, reply)).await?;
     launcher.send(&answer, &[]).await?;
-    Ok(answer == LaunchAnswer::Ready)
+    if answer != LaunchAnswer::Ready || !matches!(network, Network::InPlace { .. }) {
+        return Ok(answer == LaunchAnswer::Ready);
+    }
+    let (LaunchRequest::Settled, _) = launcher.receive().await? else {
+        return Err("a launcher spoke out of turn".into());
+    };
+    let (answer, _) = ask(events, |reply| Asked::Settled(run, reply)).await?;
+    launcher.send(&answer, &[]).await?;
+    Ok(answer == LaunchAnswer::Settled)
 }
 
 async fn ask(

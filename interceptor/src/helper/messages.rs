@@ -13,7 +13,7 @@ use interceptor_core::model::{AgentIdentity, AgentName, ExecutableDigest, Guaran
 use serde::{Deserialize, Serialize};
 
 /// The version of these messages; both sides of the launch socket must have the same.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The longest command line that is told, in bytes; what is longer is cut.
 pub const COMMAND_LIMIT: usize = 16 * 1024;
@@ -47,6 +47,11 @@ pub enum Network {
         /// From the hierarchy's root.
         cgroup_before: String,
     },
+    /// That of processes which were there before, in a cgroup that is captured where it is.
+    InPlace {
+        /// The cgroup, from the hierarchy's root.
+        cgroup: String,
+    },
 }
 
 impl Network {
@@ -54,7 +59,7 @@ impl Network {
     pub fn guarantee(&self) -> Guarantee {
         match self {
             Self::Own => Guarantee::Structural,
-            Self::Shared { .. } => Guarantee::Enforced,
+            Self::Shared { .. } | Self::InPlace { .. } => Guarantee::Enforced,
         }
     }
 }
@@ -88,7 +93,7 @@ pub struct LaunchFacts {
     pub secrets: Vec<String>,
 }
 
-/// From `interceptor run` to the helper.
+/// From a launcher to the helper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum LaunchRequest {
@@ -101,9 +106,19 @@ pub enum LaunchRequest {
     },
     /// The namespaces stand. Carries the network namespace and a pidfd of the run's first process, in this order.
     Namespaces,
+    /// A cgroup that is captured where it is has been tried, and rid of what was there before: it stays captured. Without this
+    /// word it is let go of when the launcher is gone.
+    Settled,
+    /// Let go of a cgroup that is captured where it is. The first message, or none.
+    Detach {
+        /// [`VERSION`].
+        version: u32,
+        /// The run.
+        run: RunId,
+    },
 }
 
-/// From the helper to `interceptor run`.
+/// From the helper to a launcher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum LaunchAnswer {
@@ -120,6 +135,10 @@ pub enum LaunchAnswer {
     },
     /// Listeners stand, the kernel knows the run, the proxy serves it.
     Ready,
+    /// It is captured from now on, whatever becomes of the launcher.
+    Settled,
+    /// It is captured no more.
+    Detached,
     /// It may not be run, or not now.
     Refused {
         /// Why and what to do, in one line.
@@ -195,10 +214,26 @@ pub enum ToProxy {
         /// Their ports.
         ports: Ports,
     },
-    /// The run's last process is gone.
+    /// The run is over.
     Ended {
         /// The run.
         run: RunId,
+        /// Why.
+        how: Ended,
+    },
+    /// Processes of a run's cgroup were moved out of it, and are not captured any more.
+    Left {
+        /// The run.
+        run: RunId,
+        /// Which, as text.
+        processes: String,
+    },
+    /// A process was moved into a run's cgroup, and had sockets from before.
+    Brought {
+        /// The run.
+        run: RunId,
+        /// What became of them.
+        text: String,
     },
     /// The answer to [`FromProxy::Executable`].
     Executable {
@@ -216,6 +251,29 @@ pub enum ToProxy {
     },
     /// Finish what is under way and end.
     Drain,
+}
+
+/// Why a run is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Ended {
+    /// Its last process is gone, or was never there.
+    Processes,
+    /// The cgroup that was captured where it was has been removed, or something took its mark away.
+    Cgroup,
+    /// The cgroup that was captured where it was has been let go of.
+    Detached,
+}
+
+impl Ended {
+    /// In words, for the record.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Processes => "its last process is gone",
+            Self::Cgroup => "its cgroup is gone: one that is made anew by that name is not captured",
+            Self::Detached => "its cgroup is not captured any more",
+        }
+    }
 }
 
 /// A process's executable.

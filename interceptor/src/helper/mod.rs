@@ -7,8 +7,10 @@
 pub mod cgroup;
 mod confine;
 mod described;
+mod enclosed;
 mod executable;
 mod ground;
+pub mod in_place;
 mod launches;
 mod listeners;
 pub mod messages;
@@ -33,10 +35,11 @@ use interceptor_core::model::RunId;
 use nix::unistd::geteuid;
 
 pub use confine::{Confined, confine};
+pub(crate) use executable::start_ticks;
 pub use ground::{Accounts, GroundError};
 pub use listeners::{Listeners, cpus};
 pub use roles::{Roles, keeper_channel, proxy_channel};
-pub use runs::{CGROUP_BEFORE, cgroup_before};
+pub use runs::{CGROUP_BEFORE, Captured, captured, directory_of, live};
 
 use self::{cgroup::Tree, messages::Ports, roles::Handed, supervisor::Supervisor};
 use crate::{launch, places::Places};
@@ -67,6 +70,11 @@ pub trait Capture: Send + Sync {
     fn register(&self, cgroup: &Path, network: RunNetwork) -> Result<(), Foreign>;
     /// Forgets it, before its cgroup is removed.
     fn forget(&self, cgroup: &Path) -> Result<(), Foreign>;
+    /// Puts itself in force on a cgroup that is not below the slice, before the run is registered, and again when a new
+    /// daemon takes it over.
+    fn enclose(&self, run: RunId, cgroup: &Path) -> Result<(), Foreign>;
+    /// Forgets such a run and leaves its cgroup, which may be gone.
+    fn release(&self, run: RunId, cgroup: &Path) -> Result<(), Foreign>;
     /// Maps that the proxy works with, in the kernel side's order.
     fn descriptors(&self) -> Result<Vec<OwnedFd>, Foreign>;
     /// Removes what no process can ask for any more; called every few seconds.

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -11,9 +12,11 @@ use interceptor_core::model::{AgentIdentity, Guarantee, Run, RunId};
 
 use super::{
     Foreign, RunNetwork,
-    described::{self, Described},
+    cgroup::Tree,
+    described::{self, Described, Progress},
+    in_place::Watch,
     listeners::Listeners,
-    messages::{LaunchAnswer, LaunchFacts, Network, Ports, ToProxy},
+    messages::{Ended, LaunchAnswer, LaunchFacts, Network, Ports, ToProxy},
     supervisor::{Event, REMOVAL, Reply, Served, Stage, Supervisor, answer},
 };
 use crate::{
@@ -76,7 +79,7 @@ impl Supervisor {
         };
         let made = (|| -> Result<Served, Foreign> {
             let pid = process_of(&init)?;
-            if !described::is_in(&self.tree, pid, id) {
+            if !self.tree.holds(&self.tree.directory(&run.cgroup), pid) {
                 return Err("the run's first process is not in the run's cgroup".into());
             }
             let (ports, listeners) = match run.guarantee {
@@ -86,9 +89,15 @@ impl Supervisor {
                 }
                 Guarantee::Enforced | Guarantee::Observed => Listeners::make_shared(namespace.as_fd())?,
             };
+            let mut described = Described::new(run.clone(), pid, ports)?;
+            if self.is_in_place(&run) {
+                described.progress = Progress::Tried;
+                described.write(&self.places)?;
+                self.enclose(&run)?;
+            }
             self.register(&run, ports, &listeners)?;
-            Described::new(run.clone(), pid, ports)?.write(&self.places)?;
-            self.watch(&run, init);
+            described.write(&self.places)?;
+            self.watch(&run, init)?;
             Ok(Served { run, ports, listeners })
         })();
         let served = match made {
@@ -102,7 +111,7 @@ impl Supervisor {
         Ok(())
     }
 
-    fn register(&self, run: &Run, ports: Ports, listeners: &Listeners) -> Result<(), Foreign> {
+    pub(super) fn register(&self, run: &Run, ports: Ports, listeners: &Listeners) -> Result<(), Foreign> {
         let network = RunNetwork {
             run: run.id,
             ports,
@@ -110,7 +119,7 @@ impl Supervisor {
             own: (run.guarantee == Guarantee::Structural)
                 .then(|| (ADDRESS_V4, listeners.v6.is_some().then_some(ADDRESS_V6))),
         };
-        self.capture.register(&self.tree.directory_of(run.id), network)
+        self.capture.register(&self.tree.directory(&run.cgroup), network)
     }
 
     /// Gives a run's listeners to the proxy that there is; without one, the next will get them.
@@ -124,8 +133,15 @@ impl Supervisor {
         Ok(())
     }
 
-    fn watch(&self, run: &Run, init: OwnedFd) {
-        let (events, tree) = (self.events.clone(), self.tree.clone());
+    fn watch(&self, run: &Run, init: OwnedFd) -> io::Result<()> {
+        if self.is_in_place(run) {
+            let mut watch = Watch::begin(self.tree.directory(&run.cgroup))?;
+            // The launcher sees to those that are in it.
+            let _ = watch.look(&self.tree);
+            self.watch_in_place(run.id, watch);
+            return Ok(());
+        }
+        let (events, directory) = (self.events.clone(), self.tree.directory(&run.cgroup));
         let (run, guarantee) = (run.id, run.guarantee);
         tokio::spawn(async move {
             if guarantee == Guarantee::Structural {
@@ -135,28 +151,50 @@ impl Supervisor {
                 }
             } else {
                 // Attached processes may outlive the first, or be taken out again.
-                while tree.is_populated(run) {
+                while Tree::is_populated(&directory) {
                     tokio::time::sleep(LEFT).await;
                 }
             }
-            let _ = events.send(Event::RunEnded(run)).await;
+            let _ = events.send(Event::RunEnded(run, Ended::Processes)).await;
         });
+        Ok(())
     }
 
-    /// Forgets a run, whatever stage it is in, and kills what is left of it. A launcher that still waits is
-    /// told why.
-    pub(super) fn end_run(&mut self, run: RunId, why: &str) {
+    /// The cgroup of a run, from the hierarchy's root; where it will be, when it has none yet.
+    pub(super) fn cgroup_of(&self, run: RunId, stage: &Stage) -> String {
+        match stage {
+            Stage::Requested { .. } => self.tree.name_of(run),
+            Stage::Begun { run } => run.cgroup.clone(),
+            Stage::Starting { served, .. } | Stage::Served(served) => served.run.cgroup.clone(),
+        }
+    }
+
+    /// The directory of that cgroup.
+    pub(super) fn directory_of(&self, run: RunId, stage: &Stage) -> PathBuf {
+        self.tree.directory(&self.cgroup_of(run, stage))
+    }
+
+    /// Forgets a run, whatever stage it is in, and kills what is left of it, but in a cgroup that is captured in its place,
+    /// which is let go of. A launcher that still waits is told why.
+    pub(super) fn end_run(&mut self, run: RunId, how: Ended, why: &str) {
         let Some(stage) = self.runs.remove(&run) else { return };
+        let cgroup = self.cgroup_of(run, &stage);
         if let Stage::Requested { reply, .. } | Stage::Starting { reply, .. } = stage {
             answer(reply, LaunchAnswer::Refused { text: why.to_owned() });
         }
-        self.discard(run);
-        self.tell(ToProxy::Ended { run }, Vec::new());
+        self.discard(run, &cgroup);
+        self.tell(ToProxy::Ended { run, how }, Vec::new());
     }
 
-    pub(super) fn discard(&self, run: RunId) {
+    pub(super) fn discard(&self, run: RunId, cgroup: &str) {
+        let directory = self.tree.directory(cgroup);
+        if cgroup != self.tree.name_of(run) {
+            if let Err(error) = self.release(run, &directory) {
+                tracing::error!(%run, %error, "a cgroup could not be let go of: it stays captured");
+            }
+            return;
+        }
         described::forget(&self.places, run);
-        let directory = self.tree.directory_of(run);
         if !directory.exists() {
             return;
         }
@@ -175,7 +213,11 @@ impl Supervisor {
     pub(super) fn adopt(&mut self) {
         let mut left = self.tree.runs();
         for described in Described::all(&self.places) {
-            let run = described.run.id;
+            let (run, cgroup) = (described.run.id, described.run.cgroup.clone());
+            if self.is_in_place(&described.run) {
+                self.adopt_in_place(described);
+                continue;
+            }
             left.retain(|other| *other != run);
             match self.take_over(described) {
                 Ok(served) => {
@@ -184,16 +226,17 @@ impl Supervisor {
                 }
                 Err(error) => {
                     tracing::warn!(%run, %error, "a run of an earlier daemon is ended");
-                    self.discard(run);
+                    self.discard(run, &cgroup);
                 }
             }
         }
-        left.into_iter().for_each(|run| self.discard(run));
+        left.into_iter().for_each(|run| self.discard(run, &self.tree.name_of(run)));
     }
 
     fn take_over(&self, described: Described) -> Result<Served, Foreign> {
         let attached = described.run.guarantee != Guarantee::Structural;
-        let first = match self.tree.processes(described.run.id).first() {
+        let directory = self.tree.directory(&described.run.cgroup);
+        let first = match Tree::processes(&directory).first() {
             Some(first) if attached => *first,
             _ => described.init,
         };
@@ -201,11 +244,8 @@ impl Supervisor {
         let init = syscalls::pidfd_open(nix::unistd::Pid::from_raw(pid))?;
         let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
         // Asked after both were opened: they belong to this process, then.
-        let alive = if attached {
-            described::is_in(&self.tree, first, described.run.id)
-        } else {
-            described.is_alive(&self.tree)
-        };
+        let alive =
+            if attached { self.tree.holds(&directory, first) } else { described.is_alive(&self.tree) };
         if !alive {
             return Err("its first process is gone".into());
         }
@@ -217,7 +257,7 @@ impl Supervisor {
         };
         self.register(&run, ports, &listeners)?;
         Described::new(run.clone(), first, ports)?.write(&self.places)?;
-        self.watch(&run, init);
+        self.watch(&run, init)?;
         Ok(Served { run, ports, listeners })
     }
 
@@ -236,10 +276,14 @@ impl Supervisor {
     pub(super) fn accept(&mut self, id: RunId, facts: LaunchFacts, accepted: Accepted, reply: Reply) {
         let Accepted { agent, mut claims, keeps, authority } = accepted;
         claims.extend(own_claims(&facts));
+        let cgroup = match &facts.network {
+            Network::Own | Network::Shared { .. } => self.tree.name_of(id),
+            Network::InPlace { cgroup } => cgroup.clone(),
+        };
         let run = Run {
             id,
             agent: agent.clone(),
-            cgroup: self.tree.name_of(id),
+            cgroup,
             guarantee: facts.network.guarantee(),
             mode: facts.mode,
             claims,
@@ -249,14 +293,20 @@ impl Supervisor {
             let text = format!("the kernel side is not in force: {}", telemetry::chain(error.as_ref()));
             return answer(reply, LaunchAnswer::Refused { text });
         }
-        match self.tree.create(id) {
+        let made = match &facts.network {
+            Network::Own | Network::Shared { .. } => self.tree.create(id).map_err(Foreign::from),
+            Network::InPlace { cgroup } => self.find_in_place(cgroup),
+        };
+        match made {
             Ok(cgroup) => {
                 self.runs.insert(id, Stage::Begun { run });
                 let begun = LaunchAnswer::Begun { run: id, agent, keeps, authority };
                 // A launcher that is gone is reported as having abandoned the run.
                 let _ = reply.send((begun, Some(cgroup)));
             }
-            Err(error) => answer(reply, LaunchAnswer::Refused { text: error.to_string() }),
+            Err(error) => {
+                answer(reply, LaunchAnswer::Refused { text: telemetry::chain(error.as_ref()) });
+            }
         }
     }
 }
@@ -274,11 +324,41 @@ fn own_claims(facts: &LaunchFacts) -> BTreeMap<String, String> {
     claims
 }
 
-/// The cgroup that a run's processes were in before they were attached, from the hierarchy's root; nothing for a run
-/// that was launched, or is not there.
-pub fn cgroup_before(places: &Places, run: RunId) -> Option<String> {
-    let found = Described::all(places).into_iter().find(|described| described.run.id == run)?;
-    found.run.claims.get(CGROUP_BEFORE).cloned()
+/// How a run's processes came to be captured, where they were there before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Captured {
+    /// They were moved into a cgroup of ours.
+    Moved {
+        /// Where they were before, from the hierarchy's root.
+        cgroup_before: String,
+    },
+    /// Their cgroup is captured in its place.
+    InPlace,
+}
+
+/// How the processes of a run came to be captured; nothing for a run that was launched, or is not there.
+pub fn captured(places: &Places, tree: &Tree, run: RunId) -> Option<Captured> {
+    let Described { run, .. } = Described::find(places, run)?;
+    if run.cgroup != tree.name_of(run.id) {
+        return Some(Captured::InPlace);
+    }
+    let cgroup_before = run.claims.get(CGROUP_BEFORE).cloned()?;
+    Some(Captured::Moved { cgroup_before })
+}
+
+/// The directory of a run's cgroup.
+pub fn directory_of(places: &Places, tree: &Tree, run: RunId) -> PathBuf {
+    match Described::find(places, run) {
+        Some(Described { run, .. }) => tree.directory(&run.cgroup),
+        None => tree.directory_of(run),
+    }
+}
+
+/// The runs that have processes, whether or not a daemon serves them.
+pub fn live(places: &Places, tree: &Tree) -> Vec<RunId> {
+    let described = Described::all(places).into_iter().map(|described| described.run.id);
+    let known: BTreeSet<RunId> = tree.runs().into_iter().chain(described).collect();
+    known.into_iter().filter(|run| Tree::is_populated(&directory_of(places, tree, *run))).collect()
 }
 
 /// The process behind a pidfd, in this pid namespace.

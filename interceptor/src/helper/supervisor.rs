@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    path::Path,
     process::Child,
     sync::Arc,
     time::{Duration, Instant},
@@ -26,7 +27,7 @@ use super::{
     ground::{self, Accounts},
     launches::{self, Answered, Asked},
     listeners::Listeners,
-    messages::{FromProxy, LaunchAnswer, LaunchFacts, Ports, ToProxy},
+    messages::{Ended, FromProxy, LaunchAnswer, LaunchFacts, Ports, ToProxy},
     proxy_link::ProxyLink,
     roles::{self, Handed, Pair, Roles},
     runs::Accepted,
@@ -44,8 +45,12 @@ pub(super) enum Event {
     Gone(u64, &'static str, String),
     /// A launcher asks.
     Asked(Asked),
-    /// A run's first process is gone.
-    RunEnded(RunId),
+    /// A run is over.
+    RunEnded(RunId, Ended),
+    /// These processes were moved out of a captured cgroup.
+    Left(RunId, Vec<u32>),
+    /// A process was moved into a captured cgroup and had sockets from before; what became of them.
+    Brought(RunId, String),
 }
 
 pub(super) type Reply = tokio::sync::oneshot::Sender<Answered>;
@@ -204,11 +209,15 @@ impl Supervisor {
                 if let Err((reply, error)) = self.start_run(run, namespace, init, reply) {
                     tracing::warn!(%run, %error, "a run could not be started");
                     answer(reply, LaunchAnswer::Refused { text: error.to_string() });
-                    self.end_run(run, "it could not be started");
+                    self.end_run(run, Ended::Processes, "it could not be started");
                 }
             }
-            Event::Asked(Asked::Abandoned(run)) => self.end_run(run, "its launcher went away"),
-            Event::RunEnded(run) => self.end_run(run, "the run ended before it was served"),
+            Event::Asked(Asked::Settled(run, reply)) => self.settle(run, reply),
+            Event::Asked(Asked::Detach(run, reply)) => self.detach(run, reply),
+            Event::Asked(Asked::Abandoned(run)) => self.abandon(run),
+            Event::RunEnded(run, how) => self.end_run(run, how, "the run ended before it was served"),
+            Event::Left(run, processes) => self.report_left(run, &processes),
+            Event::Brought(run, text) => self.report_brought(run, text),
         }
     }
 
@@ -222,7 +231,9 @@ impl Supervisor {
             }
             FromProxy::Refused { run, text } => match self.take_requested(run) {
                 Some(Stage::Requested { reply, .. }) => answer(reply, LaunchAnswer::Refused { text }),
-                _ if matches!(self.runs.get(&run), Some(Stage::Starting { .. })) => self.end_run(run, &text),
+                _ if matches!(self.runs.get(&run), Some(Stage::Starting { .. })) => {
+                    self.end_run(run, Ended::Processes, &text);
+                }
                 // A run from before the proxy was started again: it stays, refused everything.
                 _ => tracing::error!(%run, text, "the proxy cannot serve a run"),
             },
@@ -241,10 +252,10 @@ impl Supervisor {
         }
     }
 
-    fn carry_out(&self, run: RunId, what: fn(&Tree, RunId) -> Result<(), CgroupError>) {
-        let failure = match self.runs.contains_key(&run) {
-            true => what(&self.tree, run).err().map(|error| error.to_string()),
-            false => Some("there is no such run".to_owned()),
+    fn carry_out(&self, run: RunId, what: fn(&Path) -> Result<(), CgroupError>) {
+        let failure = match self.runs.get(&run) {
+            Some(stage) => what(&self.directory_of(run, stage)).err().map(|error| error.to_string()),
+            None => Some("there is no such run".to_owned()),
         };
         self.tell(ToProxy::Carried { run, failure }, Vec::new());
     }
@@ -340,11 +351,12 @@ impl Supervisor {
         }
         let waiting = std::mem::take(&mut self.runs);
         for (run, stage) in waiting {
+            let cgroup = self.cgroup_of(run, &stage);
             match stage {
                 Stage::Requested { reply, .. } | Stage::Starting { reply, .. } => {
                     let text = "the daemon's proxy ended: try once more in a moment".to_owned();
                     answer(reply, LaunchAnswer::Refused { text });
-                    self.discard(run);
+                    self.discard(run, &cgroup);
                 }
                 stage @ (Stage::Begun { .. } | Stage::Served(_)) => drop(self.runs.insert(run, stage)),
             }
@@ -363,6 +375,7 @@ impl Supervisor {
                 tracing::error!("the kernel side is not in force: {}", telemetry::chain(error.as_ref()));
             }
             self.capture.sweep();
+            self.adopt_late();
         }
         let late: Vec<RunId> = self
             .runs
@@ -375,7 +388,11 @@ impl Supervisor {
             .collect();
         for run in late {
             tracing::error!(%run, "the proxy did not answer in time");
-            self.end_run(run, "the daemon's proxy does not answer: see `interceptor status`");
+            self.end_run(
+                run,
+                Ended::Processes,
+                "the daemon's proxy does not answer: see `interceptor status`",
+            );
         }
     }
 
@@ -409,8 +426,8 @@ impl Supervisor {
             roles::end(pair.keeper);
         }
         let _ = ground::remove_socket(&self.places.control_socket());
-        let populated = self.tree.runs().into_iter().any(|run| self.tree.is_populated(run));
-        if populated {
+        let is_populated = |run: RunId| Tree::is_populated(&self.tree.directory_of(run));
+        if self.tree.runs().into_iter().any(is_populated) || self.has_cgroups_in_place() {
             tracing::info!("captured processes remain: they are refused everything until the daemon is back");
             return;
         }

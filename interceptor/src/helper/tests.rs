@@ -58,6 +58,13 @@ impl Capture for NoKernel {
         assert!(cgroup.is_dir());
         self.note("forget")
     }
+    fn enclose(&self, _: RunId, cgroup: &Path) -> Result<(), Foreign> {
+        assert!(cgroup.is_dir());
+        self.note("enclose")
+    }
+    fn release(&self, _: RunId, _: &Path) -> Result<(), Foreign> {
+        self.note("release")
+    }
     fn descriptors(&self) -> Result<Vec<OwnedFd>, Foreign> {
         Ok(vec![File::open("/dev/null")?.into()])
     }
@@ -152,7 +159,7 @@ fn accepted(run: RunId) -> FromProxy {
 /// What a proxy that was taken over may ask of the helper, about what is not its own; what it gets.
 fn attack(channel: &Channel<FromProxy, ToProxy>) -> String {
     let run = RunId::from_random(u64::MAX);
-    let start_time = |pid| executable::start_ticks(pid).unwrap_or_default() * executable::TICK_NS;
+    let start_time = |pid| start_ticks(pid).unwrap_or_default() * executable::TICK_NS;
     let helper = nix::unistd::getppid().as_raw().cast_unsigned();
     let (of_helper, of_first) = (start_time(helper), start_time(1));
     for message in [
@@ -271,6 +278,10 @@ fn launcher(places: &Places) -> Launcher {
 }
 
 fn begin(launcher: &Launcher, executable: &str) -> (LaunchAnswer, Vec<OwnedFd>) {
+    begin_in(launcher, executable, Network::Own)
+}
+
+fn begin_in(launcher: &Launcher, executable: &str, network: Network) -> (LaunchAnswer, Vec<OwnedFd>) {
     let facts = LaunchFacts {
         agent: None,
         mode: Mode::Enforce,
@@ -281,7 +292,7 @@ fn begin(launcher: &Launcher, executable: &str) -> (LaunchAnswer, Vec<OwnedFd>) 
         launcher_user: None,
         uid: 65_534,
         capabilities: Vec::new(),
-        network: Network::Own,
+        network,
         secrets: Vec::new(),
     };
     launcher.send(&LaunchRequest::Begin { version: VERSION, facts: Box::new(facts) }, &[]).expect("send");
@@ -363,7 +374,7 @@ fn a_run_is_served_until_its_first_process_ends() {
     let port = sleeper.ports.tcp;
     assert!(sleeper.inside(move || TcpListener::bind(("127.0.0.1", port)).is_err()));
     let (id, tree) = (sleeper.id, daemon.tree());
-    assert!(tree.is_populated(id));
+    assert!(Tree::is_populated(&tree.directory_of(id)));
     drop(sleeper);
     until("the run's cgroup goes", || !tree.directory_of(id).exists());
     assert_eq!(fs::read_dir(daemon.places().runs()).expect("runs").count(), 0);
@@ -498,6 +509,55 @@ fn refusals_and_abandoned_launches_leave_nothing() {
     sleep.kill().expect("kill");
     sleep.wait().expect("wait");
     until("all cgroups go", || tree.runs().is_empty());
+}
+
+/// A cgroup that is captured in its place is let go of when its launcher does not say that all is well, and stays when it
+/// does.
+#[test]
+fn a_cgroup_in_its_place_is_captured_only_once_it_is_settled() {
+    let daemon = Daemon::start();
+    let directory = daemon.tree().root().join(format!("helper-in-place-{}", std::process::id()));
+    fs::create_dir(&directory).expect("a cgroup");
+    let mut sleep = Command::new("/bin/sleep").arg("1000").spawn().expect("sleep");
+    fs::write(directory.join("cgroup.procs"), sleep.id().to_string()).expect("moved");
+    let captured = || Tree::is_captured(&sleep.id().to_string()).expect("it lives");
+    let capture = || {
+        let launcher = launcher(&daemon.places());
+        let name = format!("/{}", directory.file_name().and_then(|name| name.to_str()).expect("a name"));
+        let (answer, _) = begin_in(&launcher, "/bin/sleep", Network::InPlace { cgroup: name });
+        let LaunchAnswer::Begun { run, .. } = answer else { panic!("{answer:?}") };
+        assert!(!captured());
+        let namespace = File::open("/proc/self/ns/net").expect("namespace");
+        let pidfd = syscalls::pidfd_open(pid(sleep.id())).expect("pidfd");
+        launcher.send(&LaunchRequest::Namespaces, &[namespace.as_fd(), pidfd.as_fd()]).expect("send");
+        assert_eq!(launcher.receive().expect("receive").0, LaunchAnswer::Ready);
+        assert!(captured());
+        (launcher, run)
+    };
+    let (abandoned, _) = capture();
+    fs::write(directory.join("cgroup.freeze"), "1").expect("frozen");
+    drop(abandoned);
+    until("it is let go of", || !captured());
+    assert!(!Tree::is_frozen(&directory));
+
+    let (settled, run) = capture();
+    settled.send(&LaunchRequest::Settled, &[]).expect("send");
+    assert_eq!(settled.receive().expect("receive").0, LaunchAnswer::Settled);
+    drop(settled);
+    let detached = |run| {
+        let launcher = launcher(&daemon.places());
+        launcher.send(&LaunchRequest::Detach { version: VERSION, run }, &[]).expect("send");
+        launcher.receive().expect("receive").0
+    };
+    assert!(matches!(detached(RunId::from_random(7)), LaunchAnswer::Refused { .. }));
+    assert!(captured());
+    assert_eq!(detached(run), LaunchAnswer::Detached);
+    assert!(!captured() && sleep.try_wait().expect("wait").is_none());
+    assert_eq!(daemon.kernel_log().matches("enclose").count(), 2);
+    assert_eq!(daemon.kernel_log().matches("release").count(), 2);
+    sleep.kill().expect("kill");
+    sleep.wait().expect("wait");
+    until("the cgroup goes", || fs::remove_dir(&directory).is_ok());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! One installation's programs, links and maps: what the root helper holds.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     fs::{self, File},
     path::{Path, PathBuf},
@@ -13,7 +14,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData},
 };
 use interceptor_common::{
-    ABI_VERSION, Config, Flow, ProcessKey, ProcessValue, RunConfig, TupleKey,
+    ABI_VERSION, Config, Flow, ProcessKey, ProcessValue, RUN_LEVELS, RunConfig, TupleKey,
     names::{self, CGROUP_PROGRAMS, GUARD_PROGRAMS, TRACEPOINT_PROGRAMS},
 };
 use interceptor_core::model::RunId;
@@ -42,6 +43,8 @@ pub struct Attachment {
     processes: HashMap<MapData, ProcessKey, ProcessValue>,
     proxy: KernelMaps,
     held: Mutex<Held>,
+    enclosed: Mutex<BTreeMap<RunId, Enclosed>>,
+    levels: Mutex<[u32; RUN_LEVELS]>,
     log: Mutex<Option<KernelLog>>,
 }
 
@@ -49,6 +52,14 @@ pub struct Attachment {
 struct Held {
     /// The number of the slice that they are attached to.
     slice: u64,
+    _links: Vec<load::Pinned>,
+    /// The programs, for cgroups that are not below the slice.
+    object: Option<Ebpf>,
+}
+
+/// Programs in force on a cgroup that is not below the slice.
+struct Enclosed {
+    level: u32,
     _links: Vec<load::Pinned>,
 }
 
@@ -64,7 +75,7 @@ impl Attachment {
         let mut object = load::object(&pins.maps())?;
         let attachment = Self::open(slice, pins, KernelLog::of(&mut object)?)?;
         attachment.write_config(Config::ENFORCE)?;
-        attachment.put_in_force(&mut object)?;
+        attachment.put_in_force(object)?;
         let mut known = CGROUP_PROGRAMS.to_vec();
         known.extend(GUARD_PROGRAMS);
         known.extend(TRACEPOINT_PROGRAMS.iter().map(|(name, _)| *name));
@@ -72,13 +83,11 @@ impl Attachment {
         Ok(attachment)
     }
 
-    fn put_in_force(&self, object: &mut Ebpf) -> Result<(), KernelError> {
+    fn put_in_force(&self, mut object: Ebpf) -> Result<(), KernelError> {
         // From here to the end of pinning, both the new programs and any old ones are in force.
-        let links = load::attach_all(object, &self.slice, &cgroup::root()?)?;
-        let folder = self.pins.links();
-        let links = links.into_iter().map(|(name, link)| replace_pin(&folder, name, link));
-        *lock(&self.held) =
-            Held { slice: cgroup::id(&self.slice)?, _links: links.collect::<Result<_, _>>()? };
+        let links = load::attach_all(&mut object, &self.slice, &cgroup::root()?)?;
+        let links = replace_pins(&self.pins.links(), links)?;
+        *lock(&self.held) = Held { slice: cgroup::id(&self.slice)?, _links: links, object: Some(object) };
         Ok(())
     }
 
@@ -96,8 +105,63 @@ impl Attachment {
         fs::symlink_metadata(&config).map_err(KernelError::place("look at", &config))?;
         let mut object = load::object(&self.pins.maps())?;
         *lock(&self.log) = Some(KernelLog::of(&mut object)?);
-        self.put_in_force(&mut object)?;
+        self.put_in_force(object)?;
         Ok(true)
+    }
+
+    /// Puts the programs in force on a cgroup that is not below the slice, or fresh ones in place of those of an earlier
+    /// daemon. What is in it is refused everything until its run is registered.
+    pub fn enclose(&self, run: RunId, cgroup: &Path) -> Result<(), KernelError> {
+        let level = cgroup::level(cgroup)?;
+        let mut levels = lock(&self.levels);
+        if !levels.contains(&level) {
+            let free = levels.iter_mut().find(|place| **place == 0);
+            *free.ok_or_else(|| KernelError::Depths { path: cgroup.into(), level })? = level;
+        }
+        drop(levels);
+        self.write_levels()?;
+        let folder = self.pins.ensure_links_of(run)?;
+        let mut held = lock(&self.held);
+        let object = held.object.as_mut().ok_or_else(|| KernelError::Refused {
+            what: "a cgroup".to_owned(),
+            source: "its programs are not in force".into(),
+        })?;
+        let links = replace_pins(&folder, load::attach_to(object, cgroup)?)?;
+        drop(held);
+        lock(&self.enclosed).insert(run, Enclosed { level, _links: links });
+        Ok(())
+    }
+
+    /// Takes the programs off a cgroup that is not below the slice and forgets its run. The cgroup may be gone.
+    pub fn release(&self, run: RunId, cgroup: &Path) -> Result<(), KernelError> {
+        for (known, _) in self.runs().into_iter().filter(|(_, known)| *known == run) {
+            self.forget_run(known)?;
+        }
+        let mut enclosed = lock(&self.enclosed);
+        enclosed.remove(&run);
+        pins::remove_tree(&self.pins.links_of(run))?;
+        let level = cgroup::level(cgroup)?;
+        let is_used = level == self.slice_level()? || enclosed.values().any(|other| other.level == level);
+        if !is_used {
+            lock(&self.levels).iter_mut().filter(|place| **place == level).for_each(|place| *place = 0);
+        }
+        drop(enclosed);
+        self.write_levels()
+    }
+
+    /// The runs whose cgroups are not below the slice and have programs in force, or had them while the cgroup was there.
+    pub fn enclosed(&self) -> Result<Vec<RunId>, KernelError> {
+        self.pins.enclosed()
+    }
+
+    fn write_levels(&self) -> Result<(), KernelError> {
+        let mode = lock(&self.config).get(&0, 0).map_or(Config::DENY_ALL, |config| config.mode);
+        self.write_config(mode)
+    }
+
+    /// The depth of the slice's children.
+    fn slice_level(&self) -> Result<u32, KernelError> {
+        Ok(cgroup::level(&self.slice)? + 1)
     }
 
     fn open(slice: PathBuf, pins: Pins, log: KernelLog) -> Result<Self, KernelError> {
@@ -105,15 +169,26 @@ impl Attachment {
         let unfit = |name: &'static str| KernelError::refused(format!("map {name}"));
         let hash = |name| pinned(&folder, name).map(Map::HashMap);
         let config = Map::Array(pinned(&folder, names::CONFIG)?);
+        let config: Array<MapData, Config> = config.try_into().map_err(unfit(names::CONFIG))?;
+        // Those of an earlier daemon stay until its runs are taken over or released.
+        let mut levels = match config.get(&0, 0) {
+            Ok(before) if before.abi == ABI_VERSION => before.run_levels,
+            _ => [0; RUN_LEVELS],
+        };
+        if let Some(first) = levels.first_mut() {
+            *first = cgroup::level(&slice)? + 1;
+        }
         Ok(Self {
-            config: Mutex::new(config.try_into().map_err(unfit(names::CONFIG))?),
+            config: Mutex::new(config),
             runs: Mutex::new(hash(names::RUNS)?.try_into().map_err(unfit(names::RUNS))?),
             flows: Mutex::new(hash(names::FLOWS)?.try_into().map_err(unfit(names::FLOWS))?),
             tuples: Mutex::new(hash(names::TUPLES)?.try_into().map_err(unfit(names::TUPLES))?),
             usage: Mutex::new(hash(names::USAGE)?.try_into().map_err(unfit(names::USAGE))?),
             processes: hash(names::PROCESSES)?.try_into().map_err(unfit(names::PROCESSES))?,
             proxy: KernelMaps::from_pins(&folder)?,
-            held: Mutex::new(Held { slice: 0, _links: Vec::new() }),
+            held: Mutex::new(Held { slice: 0, _links: Vec::new(), object: None }),
+            enclosed: Mutex::default(),
+            levels: Mutex::new(levels),
             log: Mutex::new(Some(log)),
             slice,
             pins,
@@ -145,8 +220,8 @@ impl Attachment {
         let config = Config {
             abi: ABI_VERSION,
             mode,
-            run_level: cgroup::level(&self.slice)? + 1,
             heartbeat_limit_ms: u32::try_from(HEARTBEAT_LIMIT.as_millis()).unwrap_or(0),
+            run_levels: *lock(&self.levels),
         };
         lock(&self.config).set(0, config, 0).map_err(KernelError::refused("the settings"))
     }
@@ -225,6 +300,9 @@ impl Attachment {
         if slice.exists() && cgroup::is_populated(&slice)? {
             return Err(KernelError::Populated(slice));
         }
+        if let Some(run) = Pins::of(places).enclosed()?.first() {
+            return Err(KernelError::Enclosed(*run));
+        }
         // The cgroup goes first: with it gone there is nothing left to capture.
         cgroup::remove(&slice)?;
         Pins::of(places).remove()
@@ -235,6 +313,13 @@ impl fmt::Debug for Attachment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Attachment").field("slice", &self.slice).finish_non_exhaustive()
     }
+}
+
+fn replace_pins(
+    folder: &Path,
+    links: Vec<(&'static str, load::Link)>,
+) -> Result<Vec<load::Pinned>, KernelError> {
+    links.into_iter().map(|(name, link)| replace_pin(folder, name, link)).collect()
 }
 
 /// Pins under another name and renames: the old link is released only when the new one is in its place.

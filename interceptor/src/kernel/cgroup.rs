@@ -37,7 +37,7 @@ pub fn id(path: &Path) -> Result<u64, KernelError> {
     fs::metadata(path).map(|data| data.ino()).map_err(KernelError::place("look at", path))
 }
 
-/// How deep a cgroup lies below the root.
+/// How deep a cgroup lies below the root, by its path: it may be gone.
 pub(super) fn level(path: &Path) -> Result<u32, KernelError> {
     let depth = path.strip_prefix(root()?).map_or(0, |below| below.components().count());
     Ok(u32::try_from(depth).unwrap_or(u32::MAX))

@@ -101,16 +101,30 @@ pub(super) fn attach_all(
     let traced = TRACEPOINT_PROGRAMS.iter().map(|(name, point)| (*name, Some(*point), &slice));
     let mut links = Vec::new();
     for (name, tracepoint, cgroup) in captured.chain(guards).chain(traced) {
-        let program = object.program_mut(name).ok_or_else(|| KernelError::Refused {
-            what: format!("program {name}"),
-            source: "the object does not have it: rebuild it with `cargo xtask build-ebpf`".into(),
-        })?;
-        verify(program, tracepoint, &types).map_err(KernelError::refused(format!("program {name}")))?;
-        let link = attach(program, cgroup)
-            .map_err(|source| KernelError::Refused { what: format!("a link for {name}"), source })?;
-        links.push((name, link));
+        verify(program_of(object, name)?, tracepoint, &types)
+            .map_err(KernelError::refused(format!("program {name}")))?;
+        links.push((name, linked(object, name, cgroup)?));
     }
     Ok(links)
+}
+
+/// Attaches the programs that are chosen by a socket's cgroup to one that is not below the slice. They have been loaded by
+/// [`attach_all`].
+pub(super) fn attach_to(object: &mut Ebpf, cgroup: &Path) -> Result<Vec<(&'static str, Link)>, KernelError> {
+    let cgroup = File::open(cgroup).map_err(KernelError::place("open", cgroup))?;
+    CGROUP_PROGRAMS.iter().map(|name| Ok((*name, linked(object, name, &cgroup)?))).collect()
+}
+
+fn linked(object: &mut Ebpf, name: &str, cgroup: &File) -> Result<Link, KernelError> {
+    attach(program_of(object, name)?, cgroup)
+        .map_err(|source| KernelError::Refused { what: format!("a link for {name}"), source })
+}
+
+fn program_of<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, KernelError> {
+    object.program_mut(name).ok_or_else(|| KernelError::Refused {
+        what: format!("program {name}"),
+        source: "the object does not have it: rebuild it with `cargo xtask build-ebpf`".into(),
+    })
 }
 
 /// The other attach modes are refused for links; the kernel then lets programs of other owners run as well.

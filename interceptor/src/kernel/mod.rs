@@ -19,6 +19,9 @@ mod sys;
 
 use std::{io, path::PathBuf};
 
+use interceptor_common::RUN_LEVELS;
+use interceptor_core::model::RunId;
+
 pub use abi::{Flow, ProcessRef, RunAddresses, RunSettings};
 pub use attachment::{Attachment, HEARTBEAT_LIMIT};
 pub use events::{EventReader, KernelEvent, Occurrence};
@@ -71,6 +74,21 @@ pub enum KernelError {
     /// Processes are still captured.
     #[error("{} still has processes: end the runs first", .0.display())]
     Populated(PathBuf),
+    /// A cgroup is captured where it is.
+    #[error("run {0} is a cgroup that is captured where it is: `interceptor detach {0}` first")]
+    Enclosed(RunId),
+    /// Runs would be at more depths of the tree than the kernel side looks at.
+    #[error(
+        "{} lies {level} deep, and runs at {RUN_LEVELS} other depths are captured already: detach one, or name a cgroup \
+         at a depth where one is",
+        path.display()
+    )]
+    Depths {
+        /// The cgroup.
+        path: PathBuf,
+        /// Its depth.
+        level: u32,
+    },
 }
 
 impl KernelError {

@@ -1,6 +1,8 @@
 //! The folder on bpffs that keeps links and maps alive when nobody of ours is.
 //!
-//! Layout: `links/NAME`, and `maps-vN/NAME` for ABI version N, so that maps of two versions never meet.
+//! Layout: `links/NAME`, `links/RUN/NAME` for a run whose cgroup is not below the slice, and `maps-vN/NAME` for ABI version
+//! N, so that maps of two versions never meet. A version that does not know such runs cannot remove a folder among the links,
+//! and does not start: what it cannot keep captured it does not let go.
 
 use std::{
     fs, io,
@@ -9,6 +11,7 @@ use std::{
 };
 
 use interceptor_common::ABI_VERSION;
+use interceptor_core::model::RunId;
 use nix::{
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
@@ -45,11 +48,29 @@ impl Pins {
         self.folder.join("links")
     }
 
+    /// The links of a run whose cgroup is not below the slice.
+    pub(super) fn links_of(&self, run: RunId) -> PathBuf {
+        self.links().join(run.to_string())
+    }
+
+    /// Makes that folder.
+    pub(super) fn ensure_links_of(&self, run: RunId) -> Result<PathBuf, KernelError> {
+        let folder = self.links_of(run);
+        ensure_private(&folder)?;
+        Ok(folder)
+    }
+
+    /// The runs that have such a folder.
+    pub(super) fn enclosed(&self) -> Result<Vec<RunId>, KernelError> {
+        let paths = list(&self.links())?;
+        Ok(paths.iter().filter_map(|path| path.file_name()?.to_str()?.parse().ok()).collect())
+    }
+
     pub(super) fn maps(&self) -> PathBuf {
         self.folder.join(format!("maps-v{ABI_VERSION}"))
     }
 
-    /// Removes the maps of other versions and links that this version does not have.
+    /// Removes the maps of other versions and links that this version does not have; those of runs stay.
     pub(super) fn remove_strangers(&self, links: &[&str]) -> Result<(), KernelError> {
         for path in list(&self.folder)? {
             if path != self.links() && path != self.maps() {
@@ -57,8 +78,8 @@ impl Pins {
             }
         }
         for path in list(&self.links())? {
-            let known =
-                path.file_name().and_then(|name| name.to_str()).is_some_and(|name| links.contains(&name));
+            let name = path.file_name().and_then(|name| name.to_str());
+            let known = name.is_some_and(|name| links.contains(&name) || name.parse::<RunId>().is_ok());
             if !known {
                 fs::remove_file(&path).map_err(KernelError::place("remove", path))?;
             }

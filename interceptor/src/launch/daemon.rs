@@ -20,7 +20,7 @@ use nix::{
 };
 
 use super::{Helper, LaunchError, Options, step, syscalls};
-use crate::channel::Channel;
+use crate::{channel::Channel, places::Places};
 
 /// How long a daemon may take to serve once it is ready, and to answer a request.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,6 +44,12 @@ pub(super) fn connect_or_start(options: &Options) -> Result<Helper, LaunchError>
         std::thread::sleep(Duration::from_millis(20));
     }
     Err(LaunchError::Daemon(failed.unwrap_or_else(|| format!("nobody answers at {}", path.display()))))
+}
+
+/// A channel to the helper that runs.
+pub(super) fn find(places: &Places) -> Result<Helper, LaunchError> {
+    let path = places.launch_socket();
+    try_connect(&path)?.ok_or_else(|| LaunchError::Daemon(format!("nobody answers at {}", path.display())))
 }
 
 /// Nothing, when nobody listens there.

@@ -1,11 +1,12 @@
 //! The system calls that have no safe wrapper among our libraries: the only `unsafe` of the launcher and helper.
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     fs::File,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
-    os::unix::process::CommandExt,
+    os::unix::{ffi::OsStrExt, process::CommandExt},
+    path::Path,
     process::Command,
 };
 
@@ -225,6 +226,38 @@ pub(crate) fn take_standard_input() -> io::Result<OwnedFd> {
     let taken = io::stdin().as_fd().try_clone_to_owned()?;
     place(File::open("/dev/null")?.as_fd(), 0)?;
     Ok(taken)
+}
+
+/// An extended attribute of a file, as text; nothing where it has none.
+pub(crate) fn attribute(path: &Path, name: &CStr) -> io::Result<Option<String>> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut value = [0_u8; 256];
+    // SAFETY: both names end in NUL, and the value is as long as said.
+    let length =
+        unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    let Ok(length) = usize::try_from(length) else {
+        let error = io::Error::last_os_error();
+        return if error.raw_os_error() == Some(libc::ENODATA) { Ok(None) } else { Err(error) };
+    };
+    let value = value.get(..length).unwrap_or_default();
+    Ok(Some(String::from_utf8_lossy(value).into_owned()))
+}
+
+/// Sets an extended attribute that a file does not have.
+pub(crate) fn set_attribute(path: &Path, name: &CStr, value: &str) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let (text, length) = (value.as_ptr().cast(), value.len());
+    // SAFETY: both names end in NUL, and the value is as long as said.
+    let done = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), text, length, libc::XATTR_CREATE) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Removes an extended attribute of a file.
+pub(crate) fn remove_attribute(path: &Path, name: &CStr) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: both names end in NUL.
+    let done = unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The cookie by which the kernel side knows the network namespace of `socket`.

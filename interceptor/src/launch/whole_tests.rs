@@ -75,6 +75,14 @@ impl Capture for Kernel {
         Ok(self.attachment.forget_run(cgroup::id(path)?)?)
     }
 
+    fn enclose(&self, run: RunId, path: &Path) -> Result<(), Foreign> {
+        Ok(self.attachment.enclose(run, path)?)
+    }
+
+    fn release(&self, run: RunId, path: &Path) -> Result<(), Foreign> {
+        Ok(self.attachment.release(run, path)?)
+    }
+
     fn descriptors(&self) -> Result<Vec<OwnedFd>, Foreign> {
         Ok(self.attachment.proxy_maps().descriptors()?)
     }

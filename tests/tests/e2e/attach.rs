@@ -87,8 +87,21 @@ fn what_could_go_around_is_not_attached() {
     command.args(NOBODY).args(["/usr/bin/python3", "-c", script]);
     let other = Talker::start(command);
     installation.interceptor(&["attach", "--pid", &other.pid().to_string()]).failed().says("family 40");
-    assert!(installation.runs().is_empty());
     drop(other);
+    // A connection of another network than the process is in.
+    let script = format!(
+        "exec 5<>/dev/tcp/127.0.0.1/{}; exec unshare --net setpriv {} sh -c 'echo ready; read line'",
+        bed.port(),
+        NOBODY.join(" ")
+    );
+    let mut command = installation.outside(Path::new("/bin/bash"));
+    command.args(["-c", &script]);
+    let apart = Talker::start(command);
+    let pid = apart.pid().to_string();
+    installation.interceptor(&["attach", "--pid", &pid]).failed().says("another network namespace");
+    let end = || installation.runs().is_empty();
+    wait_until("the end of what was begun", PATIENCE, end);
+    drop(apart);
     installation.finish();
 }
 

@@ -10,6 +10,7 @@ mod agent_sdk;
 mod approvals;
 mod approvers;
 mod attach;
+mod attach_cgroup;
 mod bound;
 mod break_glass;
 mod budget;

@@ -77,7 +77,7 @@ fn the_same_query_is_masked_for_an_agent_and_clear_for_a_person() {
     stage
         .says("bob", &[&["vouch", launched.as_str(), "--for", "5m"][..], &work].concat())
         .failed()
-        .says("was launched as agent release-bot");
+        .says("is agent release-bot's");
     installation.interceptor(&["kill", &launched]).succeeded();
     asleep.finish(PATIENCE);
     // It is for a while.

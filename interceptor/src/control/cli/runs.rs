@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     control::api::{self, Answer, ControlError, Request, RunStatus, Status},
-    helper::{self, cgroup::Tree},
+    helper::{self, Captured, cgroup::Tree},
+    launch,
     places::Places,
     store,
 };
@@ -56,6 +57,8 @@ pub(super) fn list(places: &Places, printer: &Printer) -> Result<ExitCode, Failu
     let runs = match ask(places, Request::Runs) {
         Ok(Answer::Runs { runs }) => runs,
         Ok(other) => return finish(printer, other),
+        // It says nothing of the daemon that nobody may ask it from within a run.
+        Err(failure) if Tree::is_captured("self").is_ok_and(|captured| captured) => return Err(failure),
         Err(failure) => return orphans(places, printer).ok_or(failure)?,
     };
     if printer.is_json() {
@@ -66,7 +69,9 @@ pub(super) fn list(places: &Places, printer: &Printer) -> Result<ExitCode, Failu
         return Ok(ExitCode::SUCCESS);
     }
     let tree = Tree::find(places).ok();
-    let is_frozen = |run: RunId| tree.as_ref().is_some_and(|tree| tree.is_frozen(run));
+    let is_frozen = |run: RunId| {
+        tree.as_ref().is_some_and(|tree| Tree::is_frozen(&helper::directory_of(places, tree, run)))
+    };
     let rows = runs.iter().map(|run| row(run, is_frozen(run.run))).collect();
     printer.table(&["run", "agent", "guarantee", "since", "sessions", "state", "command"], rows)?;
     Ok(ExitCode::SUCCESS)
@@ -94,7 +99,7 @@ fn row(run: &RunStatus, frozen: bool) -> Vec<(String, Tone)> {
 /// What `ps` can say with the daemon dead: which runs still have processes. All they can do is be killed.
 fn orphans(places: &Places, printer: &Printer) -> Option<Result<ExitCode, Failure>> {
     let tree = Tree::find(places).ok()?;
-    let runs: Vec<RunId> = tree.runs().into_iter().filter(|run| tree.is_populated(*run)).collect();
+    let runs: Vec<RunId> = helper::live(places, &tree);
     if runs.is_empty() {
         return None;
     }
@@ -207,10 +212,11 @@ pub(super) fn kill(places: &Places, printer: &Printer, options: &Kill) -> Result
         // With the daemon dead the kernel can still do it.
         Err(failure) => {
             let tree = Tree::find(places).map_err(|error| Failure::of(&error))?;
-            if !tree.is_populated(options.run) {
+            let directory = helper::directory_of(places, &tree, options.run);
+            if !Tree::is_populated(&directory) {
                 return Err(failure);
             }
-            tree.kill(options.run).map_err(|error| Failure::of(&error))?;
+            Tree::kill(&directory).map_err(|error| Failure::of(&error))?;
             finish(printer, Answer::Done { text: format!("killed run {} without the daemon", options.run) })
         }
     }
@@ -222,35 +228,45 @@ pub(super) fn detach(places: &Places, printer: &Printer, options: Detach) -> Res
     if reason.trim().is_empty() {
         return Err(Failure::usage("--reason must say why: it is recorded"));
     }
-    let before = helper::cgroup_before(places, run).ok_or_else(|| {
+    let tree = Tree::find(places).map_err(|error| Failure::of(&error))?;
+    let captured = helper::captured(places, &tree, run).ok_or_else(|| {
         Failure::no(format!(
             "run {run} was not attached: it ends with its command, or by `interceptor kill {run}`"
         ))
     })?;
-    let tree = Tree::find(places).map_err(|error| Failure::of(&error))?;
     let answer = ask(places, Request::Detach { run, reason })?;
     if matches!(answer, Answer::Done { .. }) {
-        // Their own cgroup may be gone by now; the root never is.
-        let own = tree.root().join(before.trim_start_matches('/')).join("cgroup.procs");
-        let fallback = tree.root().join("cgroup.procs");
-        loop {
-            let processes = tree.processes(run);
-            if processes.is_empty() {
-                break;
-            }
-            for pid in processes {
-                let moved =
-                    fs::write(&own, pid.to_string()).or_else(|_| fs::write(&fallback, pid.to_string()));
-                match moved {
-                    Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
-                        return Err(Failure::host(format!("process {pid} could not be moved: {error}")));
-                    }
-                    _ => {}
-                }
+        match captured {
+            Captured::Moved { cgroup_before } => move_back(places, &tree, run, &cgroup_before)?,
+            Captured::InPlace => {
+                launch::attach::detach(places, run).map_err(|error| Failure::host(launch::chain(&error)))?;
             }
         }
     }
     finish(printer, answer)
+}
+
+/// Takes every process of a run out of it.
+fn move_back(places: &Places, tree: &Tree, run: RunId, before: &str) -> Result<(), Failure> {
+    // Their own cgroup may be gone by now; the root never is.
+    let own = tree.directory(before).join("cgroup.procs");
+    let fallback = tree.root().join("cgroup.procs");
+    let directory = helper::directory_of(places, tree, run);
+    loop {
+        let processes = Tree::processes(&directory);
+        if processes.is_empty() {
+            return Ok(());
+        }
+        for pid in processes {
+            let moved = fs::write(&own, pid.to_string()).or_else(|_| fs::write(&fallback, pid.to_string()));
+            match moved {
+                Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+                    return Err(Failure::host(format!("process {pid} could not be moved: {error}")));
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
 /// `interceptor release`
@@ -265,7 +281,7 @@ pub(super) fn release(places: &Places, printer: &Printer, options: Release) -> R
     let request = Request::Release { run: options.run, reason: options.reason, seconds };
     match ask(places, request) {
         Ok(answer) => finish(printer, answer),
-        Err(_) if Tree::find(places).is_ok_and(|tree| tree.is_populated(options.run)) => {
+        Err(_) if Tree::find(places).is_ok_and(|tree| helper::live(places, &tree).contains(&options.run)) => {
             Err(Failure::host(format!(
                 "the daemon is dead, and without it nothing is relayed: run {run} can only be killed, \
                  `interceptor kill {run}`",

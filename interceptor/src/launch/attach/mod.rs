@@ -4,8 +4,11 @@
 //! the kernel side chooses its programs by a socket's cgroup, which never changes; the daemon serves the run in the
 //! network namespace that the processes are in; a probe from within the cgroup shows that capture holds; only then do
 //! they go on. Whatever fails before puts them back as they were. What cannot be captured so (other kinds of sockets,
-//! capabilities that lead around) is a refusal that names the process.
+//! capabilities that lead around) is a refusal that names the process. A cgroup can be captured in its place instead
+//! (`in_place.rs`).
 
+mod container;
+mod in_place;
 mod sockets;
 mod tree;
 
@@ -26,6 +29,8 @@ use nix::{
     unistd::{self, Pid},
 };
 
+pub use self::in_place::detach;
+pub(crate) use self::sockets::reset_brought;
 use self::{
     sockets::{Held, Swept},
     tree::Process,
@@ -69,37 +74,54 @@ pub struct Attached {
     pub plan: Plan,
 }
 
-/// Says what attaching to the tree of process `pid` would do, and does nothing.
-pub fn plan(places: &Places, pid: u32) -> Result<Plan, LaunchError> {
-    preflight::may_launch()?;
-    let processes = tree::of(&Tree::find(places).map_err(unfit)?, pid, None)?;
-    planned(&processes).map(|(plan, _)| plan)
+/// What to attach to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A process, with all that descend from it: they are moved.
+    Process(u32),
+    /// A cgroup, as somebody names it: it is captured in its place.
+    Cgroup(PathBuf),
+    /// A container, by its runtime's id: its cgroup is captured in its place.
+    Container(String),
 }
 
-/// Captures process `pid` and all that descend from it. `options.command` and the like are not looked at: the
-/// processes are what they are.
-pub fn attach(options: &Options, pid: u32) -> Result<Attached, LaunchError> {
+/// Says what attaching would do, and does nothing.
+pub fn plan(places: &Places, target: &Target) -> Result<Plan, LaunchError> {
+    preflight::may_launch()?;
+    let cgroups = Tree::find(places).map_err(unfit)?;
+    match target {
+        Target::Process(pid) => planned(&tree::of(&cgroups, *pid, None)?).map(|(plan, _)| plan),
+        Target::Cgroup(path) => in_place::plan(&cgroups, path),
+        Target::Container(id) => in_place::plan(&cgroups, &container::find(&cgroups, id)?),
+    }
+}
+
+/// Captures what runs already. `options.command` and the like are not looked at: the processes are what they are.
+pub fn attach(options: &Options, target: &Target) -> Result<Attached, LaunchError> {
     preflight::may_launch()?;
     let cgroups = Tree::find(&options.places).map_err(unfit)?;
-    let processes = tree::of(&cgroups, pid, None)?;
+    match target {
+        Target::Process(pid) => attach_process(options, &cgroups, *pid),
+        Target::Cgroup(path) => in_place::attach(options, &cgroups, path),
+        Target::Container(id) => in_place::attach(options, &cgroups, &container::find(&cgroups, id)?),
+    }
+}
+
+fn attach_process(options: &Options, cgroups: &Tree, pid: u32) -> Result<Attached, LaunchError> {
+    let processes = tree::of(cgroups, pid, None)?;
     let (plan, _) = planned(&processes)?;
     refuse(&plan)?;
     let first = processes.first().ok_or(LaunchError::NoProcess(pid))?;
     let helper = daemon::connect_or_start(options)?;
-    let begun = begin(options, first, &helper)?;
+    let before = Network::Shared { cgroup_before: first.cgroup.clone() };
+    let begun = begin(options, first, before, &helper)?;
     // Declared after the channel: whatever fails, they are put back before the daemon hears of it.
     let mut moved = Moved::prepare(&cgroups.directory_of(begun.run))?;
-    moved.take(&cgroups, pid)?;
+    moved.take(cgroups, pid)?;
     let (plan, held) = planned(&moved.processes)?;
     refuse(&plan)?;
     let network = File::open(format!("/proc/{pid}/ns/net")).map_err(step("open the network namespace"))?;
-    let Swept { left, .. } =
-        sockets::sweep(&network, &held).map_err(step("reset the sockets from before"))?;
-    if left > 0 {
-        return Err(LaunchError::Obstacle(format!(
-            "{left} sockets from before could not be reset; this kernel needs CONFIG_INET_DIAG_DESTROY"
-        )));
-    }
+    reset(&network, &held)?;
     let first = syscalls::pidfd_open(Pid::from_raw(pid.cast_signed())).map_err(step("hold the process"))?;
     match asked(&helper, &LaunchRequest::Namespaces, &[network.as_fd(), first.as_fd()])? {
         (LaunchAnswer::Ready, _) => {}
@@ -134,7 +156,22 @@ fn refuse(plan: &Plan) -> Result<(), LaunchError> {
     }
 }
 
-fn begin(options: &Options, first: &Process, helper: &Helper) -> Result<Begun, LaunchError> {
+/// Resets what the processes have from before.
+fn reset(network: &File, held: &Held) -> Result<(), LaunchError> {
+    match sockets::sweep(network, held).map_err(step("reset the sockets from before"))? {
+        Swept { left: 0, .. } => Ok(()),
+        Swept { left, .. } => Err(LaunchError::Obstacle(format!(
+            "{left} sockets from before could not be reset; this kernel needs CONFIG_INET_DIAG_DESTROY"
+        ))),
+    }
+}
+
+fn begin(
+    options: &Options,
+    first: &Process,
+    network: Network,
+    helper: &Helper,
+) -> Result<Begun, LaunchError> {
     let (launcher, launcher_user) = preflight::launcher();
     let command: Vec<std::ffi::OsString> = first.command.iter().map(Into::into).collect();
     let facts = LaunchFacts {
@@ -147,7 +184,7 @@ fn begin(options: &Options, first: &Process, helper: &Helper) -> Result<Begun, L
         launcher_user,
         uid: first.uid,
         capabilities: Vec::new(),
-        network: Network::Shared { cgroup_before: first.cgroup.clone() },
+        network,
         // Its environment is what it is, and nobody replaces anything in it.
         secrets: Vec::new(),
     };
@@ -172,7 +209,6 @@ impl Moved {
     /// Moves the tree of `pid`, until nothing of it is outside, and waits until all of it stands still.
     fn take(&mut self, cgroups: &Tree, pid: u32) -> Result<(), LaunchError> {
         cgroups.root().clone_into(&mut self.root);
-        let begun = Instant::now();
         loop {
             // What was moved cannot fork any more; what was not may have.
             let known = |one: &Process| self.processes.iter().any(|moved| moved.pid == one.pid);
@@ -190,14 +226,7 @@ impl Moved {
                 }
             }
         }
-        while !is_frozen(&self.folder) {
-            if begun.elapsed() > FREEZE {
-                let late = io::Error::from(io::ErrorKind::TimedOut);
-                return Err(step("stop the processes: one is busy in the kernel")(late));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
+        await_frozen(&self.folder)
     }
 
     /// Lets them go on, captured.
@@ -220,9 +249,23 @@ impl Drop for Moved {
     }
 }
 
-fn is_frozen(folder: &Path) -> bool {
+/// Whether everything in a cgroup has come to stand still.
+fn stands_still(folder: &Path) -> bool {
     fs::read_to_string(folder.join("cgroup.events"))
         .is_ok_and(|events| events.lines().any(|line| line == "frozen 1"))
+}
+
+/// Waits until everything in a cgroup that is being frozen stands still.
+fn await_frozen(folder: &Path) -> Result<(), LaunchError> {
+    let begun = Instant::now();
+    while !stands_still(folder) {
+        if begun.elapsed() > FREEZE {
+            let late = io::Error::from(io::ErrorKind::TimedOut);
+            return Err(step("stop the processes: one is busy in the kernel")(late));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 fn thaw(folder: &Path) -> io::Result<()> {
@@ -284,7 +327,7 @@ mod tests {
         let before = cgroup_of(child.id());
         let mut moved = Moved::prepare(&folder).expect("a frozen cgroup");
         moved.take(&cgroups, child.id()).expect("the tree is moved");
-        assert!(cgroup_of(child.id()).contains(&run.to_string()) && is_frozen(&moved.folder));
+        assert!(cgroup_of(child.id()).contains(&run.to_string()) && stands_still(&moved.folder));
         // As when a later step fails.
         drop(moved);
         assert_eq!(cgroup_of(child.id()), before);

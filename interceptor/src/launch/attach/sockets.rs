@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    thread,
+    slice, thread,
 };
 
 use nix::{
@@ -18,13 +18,18 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{super::syscalls, tree::Process};
+use super::{
+    super::syscalls,
+    tree::{self, Process},
+};
 
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     /// The inodes of TCP and UDP sockets.
     pub(super) internet: BTreeSet<u64>,
+    /// The kernel's numbers of the network namespaces that those are in.
+    pub(super) networks: BTreeSet<u64>,
     /// How many Unix sockets there are.
     pub(super) unix: usize,
     /// What cannot be captured.
@@ -67,6 +72,7 @@ pub(super) fn held_by(processes: &[Process]) -> io::Result<Held> {
                 (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_TCP)
                 | (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_UDP) => {
                     held.internet.insert(inode);
+                    held.networks.insert(syscalls::namespace_cookie(copy.as_fd())?);
                 }
                 (libc::AF_UNIX, ..) => held.unix += 1,
                 (libc::AF_NETLINK, ..) => {}
@@ -84,8 +90,32 @@ fn inode_of(target: &str) -> Option<u64> {
     target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// Resets every socket of `held` in a network namespace.
+/// Resets every socket of `held` in a network namespace, in which all of them must be: none of another would be found.
 pub(super) fn sweep(network: &File, held: &Held) -> io::Result<Swept> {
+    sweep_where(network, held, |_| true)
+}
+
+/// Resets the sockets that a process has brought along into a captured cgroup: those that were not made in it, as `is_inside`
+/// knows by the number of a socket's cgroup. Says how many there were.
+pub(crate) fn reset_brought(pid: u32, is_inside: impl Fn(u64) -> bool) -> io::Result<usize> {
+    let process = match tree::read(pid) {
+        // It has ended, and its sockets with it.
+        Err(error) if tree::is_gone(&error) => return Ok(0),
+        process => process?,
+    };
+    let held = held_by(slice::from_ref(&process))?;
+    if held.internet.is_empty() {
+        return Ok(0);
+    }
+    let network = File::open(format!("/proc/{pid}/ns/net"))?;
+    let is_brought = |socket: &Named| socket.cgroup.is_none_or(|cgroup| !is_inside(cgroup));
+    match sweep_where(&network, &held, is_brought)? {
+        Swept { reset, left: 0 } => Ok(reset),
+        Swept { left, .. } => Err(io::Error::other(format!("{left} could not be reset"))),
+    }
+}
+
+fn sweep_where(network: &File, held: &Held, goes: impl Fn(&Named) -> bool) -> io::Result<Swept> {
     let network = network.try_clone()?;
     let opened = thread::spawn(move || -> io::Result<OwnedFd> {
         // Only this thread changes over, and it ends here.
@@ -96,11 +126,21 @@ pub(super) fn sweep(network: &File, held: &Held) -> io::Result<Swept> {
         Ok(diag)
     });
     let diag = opened.join().unwrap_or_else(|_| Err(io::Error::other("the thread ended early")))?;
-    let found = all(diag.as_fd(), &held.internet)?;
-    for socket in found.values() {
+    let network = syscalls::namespace_cookie(diag.as_fd())?;
+    if held.networks.iter().any(|other| *other != network) {
+        return Err(io::Error::other(
+            "some are of another network namespace: close them, or end their process",
+        ));
+    }
+    let those = || -> io::Result<Vec<Named>> {
+        let found = all(diag.as_fd(), &held.internet)?;
+        Ok(found.into_values().filter(|socket| goes(socket)).collect())
+    };
+    let found = those()?;
+    for socket in &found {
         destroy(diag.as_fd(), socket)?;
     }
-    let left = all(diag.as_fd(), &held.internet)?.len();
+    let left = those()?.len();
     Ok(Swept { reset: found.len().saturating_sub(left), left })
 }
 
@@ -110,6 +150,8 @@ struct Named {
     protocol: u8,
     /// `struct inet_diag_sockid`
     id: [u8; 48],
+    /// The number of the cgroup that it was made in, where the kernel says so.
+    cgroup: Option<u64>,
 }
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -118,6 +160,10 @@ const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
 const DUMP: u16 = REQUEST | libc::NLM_F_DUMP as u16;
 const ACKNOWLEDGED: u16 = REQUEST | libc::NLM_F_ACK as u16;
 const HEADER: usize = 16;
+/// The length of `struct inet_diag_msg`; attributes follow.
+const MESSAGE: usize = 72;
+/// `INET_DIAG_CGROUP_ID`
+const CGROUP_ID: u16 = 21;
 /// All of TCP's states but TIME_WAIT, SYN_RECV's half-open requests and CLOSE: those belong to nobody any more.
 const STATES: u32 = !(1 << 6 | 1 << 12);
 
@@ -127,7 +173,7 @@ fn all(diag: BorrowedFd<'_>, inodes: &BTreeSet<u64>) -> io::Result<BTreeMap<u64,
     for family in [libc::AF_INET, libc::AF_INET6] {
         for protocol in [libc::IPPROTO_TCP, libc::IPPROTO_UDP] {
             let (family, protocol) = (family as u8, protocol as u8);
-            let any = Named { family, protocol, id: [0; 48] };
+            let any = Named { family, protocol, id: [0; 48], cgroup: None };
             send(diag.as_raw_fd(), &request(SOCK_DIAG_BY_FAMILY, DUMP, &any), MsgFlags::empty())?;
             read_dump(diag, protocol, inodes, &mut found)?;
         }
@@ -160,7 +206,8 @@ fn read_dump(
             if let (Some(family), Some(inode), Some(id)) = (message.first(), word(message, 68), id)
                 && inodes.contains(&inode.into())
             {
-                found.insert(inode.into(), Named { family: *family, protocol, id });
+                let cgroup = attribute(message.get(MESSAGE..).unwrap_or_default(), CGROUP_ID);
+                found.insert(inode.into(), Named { family: *family, protocol, id, cgroup });
             }
             rest = rest.get(size.max(HEADER).next_multiple_of(4)..).unwrap_or_default();
         }
@@ -192,6 +239,18 @@ fn request(kind: u16, flags: u16, socket: &Named) -> Vec<u8> {
     bytes
 }
 
+/// A number of eight bytes among netlink's attributes.
+fn attribute(mut rest: &[u8], wanted: u16) -> Option<u64> {
+    while let (Some(size), Some(kind)) = (half(rest, 0), half(rest, 2)) {
+        let size = usize::from(size);
+        if kind == wanted {
+            return rest.get(4..size)?.try_into().ok().map(u64::from_ne_bytes);
+        }
+        rest = rest.get(size.max(4).next_multiple_of(4)..)?;
+    }
+    None
+}
+
 fn half(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
 }
@@ -203,11 +262,14 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use std::{
-        io::Read,
+        io::{Read, Write},
         net::{TcpListener, TcpStream, UdpSocket},
+        os::unix::fs::MetadataExt,
+        process::Command,
     };
 
     use super::*;
+    use crate::{helper::cgroup::Tree, places::Places};
 
     fn inode(socket: impl AsFd) -> u64 {
         nix::sys::stat::fstat(socket).expect("own socket").st_ino
@@ -226,5 +288,27 @@ mod tests {
         assert_eq!(sweep(&network, &held).expect("sweep"), Swept { reset: 3, left: 0 });
         assert!(client.read(&mut [0]).is_err());
         assert!(datagrams.send(b"x").is_err());
+        held.networks.insert(1);
+        assert!(sweep(&network, &held).is_err(), "what cannot be found is not said to be reset");
+    }
+
+    #[test]
+    fn only_what_was_brought_along_is_reset() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("own listener");
+        let (mut server, _) = listener.accept().expect("own client");
+        let input = OwnedFd::from(client.try_clone().expect("own socket"));
+        let mut holder = Command::new("/bin/sleep").arg("60").stdin(input).spawn().expect("sleep");
+        let tree = Tree::find(&Places::system()).expect("cgroup2");
+        let own = tree.directory(&Tree::cgroup_of("self").expect("this process's"));
+        let own = fs::metadata(own).expect("a cgroup").ino();
+        assert_eq!(reset_brought(holder.id(), |cgroup| cgroup == own).expect("a look"), 0);
+        server.write_all(b"x").expect("it is there");
+        client.read_exact(&mut [0]).expect("so is its other end");
+        assert_eq!(reset_brought(holder.id(), |cgroup| cgroup != own).expect("a reset"), 1);
+        assert!(client.read(&mut [0]).is_err());
+        holder.kill().expect("kill");
+        holder.wait().expect("wait");
+        assert_eq!(reset_brought(holder.id(), |_| false).expect("nobody"), 0);
     }
 }

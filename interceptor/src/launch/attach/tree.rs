@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 use nix::libc;
 
 use super::super::{LaunchError, step};
-use crate::helper::cgroup::Tree;
+use crate::helper::{cgroup::Tree, in_place::InPlace};
 
 /// One process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,18 +98,50 @@ pub(super) fn of(cgroups: &Tree, pid: u32, own: Option<&Path>) -> Result<Vec<Pro
     let is_own = |process: &Process| {
         own.is_some_and(|own| cgroups.root().join(process.cgroup.trim_start_matches('/')) == own)
     };
-    let ours = found.iter().find(|process| cgroups.is_ours(&process.cgroup) && !is_own(process));
-    match ours {
-        Some(process) => Err(LaunchError::Obstacle(format!(
-            "process {} ({}) is captured already, or one of the daemon's own",
-            process.pid,
-            process.name()
-        ))),
-        None => Ok(found),
+    for process in found.iter().filter(|process| !is_own(process)) {
+        let captured = match Tree::is_captured(&process.pid.to_string()) {
+            Err(error) if is_gone(&error) => false,
+            captured => captured.map_err(step("look at a process's cgroup"))?,
+        };
+        if captured || cgroups.is_ours(&process.cgroup) {
+            return Err(LaunchError::Obstacle(format!(
+                "process {} ({}) is captured already, or one of the daemon's own",
+                process.pid,
+                process.name()
+            )));
+        }
     }
+    Ok(found)
 }
 
-fn is_gone(error: &io::Error) -> bool {
+/// The processes in a cgroup that is to be captured in its place, and below it. Refused for one in which the first process of
+/// the host is, or who called us, or nobody, since what is captured is judged by what runs in it.
+pub(super) fn in_cgroup(cgroup: &InPlace) -> Result<Vec<Process>, LaunchError> {
+    let mut found = Vec::new();
+    for pid in Tree::processes(cgroup.directory()) {
+        if pid == 1 || pid == std::process::id() {
+            return Err(LaunchError::Obstacle(format!(
+                "{} has the host's first process, or the one that this command comes from: name a cgroup below it",
+                cgroup.directory().display()
+            )));
+        }
+        match read(pid) {
+            Ok(process) => found.push(process),
+            // It has ended meanwhile.
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(step("look at a process")(error)),
+        }
+    }
+    if found.is_empty() {
+        return Err(LaunchError::Obstacle(format!(
+            "{} has no process that could say what is captured: start the first one in it",
+            cgroup.directory().display()
+        )));
+    }
+    Ok(found)
+}
+
+pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound) || error.raw_os_error() == Some(libc::ESRCH)
 }
 
@@ -129,7 +161,7 @@ fn parents() -> io::Result<BTreeMap<u32, u32>> {
     Ok(parents)
 }
 
-fn read(pid: u32) -> io::Result<Process> {
+pub(super) fn read(pid: u32) -> io::Result<Process> {
     let folder = Path::new("/proc").join(pid.to_string());
     let status = fs::read_to_string(folder.join("status"))?;
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);

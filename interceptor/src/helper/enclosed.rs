@@ -1,0 +1,224 @@
+//! Runs whose cgroup is captured in its place, from the helper's side: taken, watched, taken over, let go of.
+//!
+//! Promises: such a run stays captured, daemon or not, until root lets go of it or its cgroup is removed; nothing in it is
+//! killed or moved by its end; what a launcher began and did not finish is undone.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use interceptor_core::model::{Run, RunId};
+
+use super::{
+    Foreign,
+    cgroup::Tree,
+    described::{self, Described, Progress},
+    in_place::{self, InPlace, LOOK, Moves, Watch},
+    listeners::Listeners,
+    messages::{Ended, LaunchAnswer, ToProxy},
+    supervisor::{Event, Reply, Served, Stage, Supervisor, answer},
+};
+use crate::{launch::attach, telemetry};
+
+impl Supervisor {
+    /// Whether a run's cgroup is somebody else's.
+    pub(super) fn is_in_place(&self, run: &Run) -> bool {
+        run.cgroup != self.tree.name_of(run.id)
+    }
+
+    /// The folder of a cgroup that may be captured in its place.
+    pub(super) fn find_in_place(&self, cgroup: &str) -> Result<PathBuf, Foreign> {
+        let found = InPlace::find(&self.tree, Path::new(cgroup))?;
+        match found.name() == cgroup {
+            true => Ok(found.directory().to_owned()),
+            false => Err(format!("{cgroup} is not the name of a cgroup from the hierarchy's root").into()),
+        }
+    }
+
+    /// Captures a run's cgroup. It is refused everything until the run is registered.
+    pub(super) fn enclose(&self, run: &Run) -> Result<(), Foreign> {
+        let directory = self.find_in_place(&run.cgroup)?;
+        in_place::mark(&directory, run.id)?;
+        self.capture.enclose(run.id, &directory)
+    }
+
+    /// Watches a captured cgroup from here on. What is in it and is not among those that `watch` has seen was moved in, or born
+    /// there.
+    pub(super) fn watch_in_place(&self, run: RunId, mut watch: Watch) {
+        let (events, tree) = (self.events.clone(), self.tree.clone());
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                let Ok(Moves { come, left }) = watch.look(&tree) else {
+                    let _ = events.send(Event::RunEnded(run, Ended::Cgroup)).await;
+                    return;
+                };
+                let inside = if come.is_empty() { BTreeSet::new() } else { watch.numbers() };
+                let rid = tokio::task::spawn_blocking(move || rid_of_brought(&come, &inside)).await;
+                let said = (!left.is_empty()).then_some(Event::Left(run, left));
+                let reset = rid.unwrap_or_default().into_iter().map(|text| Event::Brought(run, text));
+                for event in said.into_iter().chain(reset) {
+                    if events.send(event).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Tells everybody that a process has brought connections along.
+    pub(super) fn report_brought(&self, run: RunId, text: String) {
+        if self.runs.contains_key(&run) {
+            tracing::warn!(%run, "{text}");
+            self.tell(ToProxy::Brought { run, text }, Vec::new());
+        }
+    }
+
+    /// Tells everybody that processes are not captured any more: only root can have moved them.
+    pub(super) fn report_left(&self, run: RunId, processes: &[u32]) {
+        if !self.runs.contains_key(&run) {
+            return;
+        }
+        let processes = processes.iter().map(|pid| named(*pid)).collect::<Vec<_>>().join(", ");
+        tracing::error!(
+            %run,
+            "moved out of a captured cgroup by somebody, and not captured any more: process {processes}"
+        );
+        self.tell(ToProxy::Left { run, processes }, Vec::new());
+    }
+
+    /// From here on it stays captured, whatever becomes of its launcher.
+    pub(super) fn settle(&mut self, run: RunId, reply: Reply) {
+        let settled = match (self.runs.get(&run), Described::find(&self.places, run)) {
+            (Some(Stage::Served(_)), Some(described)) => {
+                Described { progress: Progress::Settled, ..described }.write(&self.places)
+            }
+            _ => Err(io::Error::other("the run is over already")),
+        };
+        match settled {
+            Ok(()) => answer(reply, LaunchAnswer::Settled),
+            Err(error) => {
+                answer(reply, LaunchAnswer::Refused { text: format!("it does not stay captured: {error}") });
+            }
+        }
+    }
+
+    /// Ends a run whose launcher went away before it had said that all is well.
+    pub(super) fn abandon(&mut self, run: RunId) {
+        let is_in_place =
+            self.runs.get(&run).is_some_and(|stage| self.cgroup_of(run, stage) != self.tree.name_of(run));
+        let how = if is_in_place { Ended::Detached } else { Ended::Processes };
+        self.end_run(run, how, "its launcher went away");
+    }
+
+    /// Lets go of a cgroup as it is.
+    pub(super) fn detach(&mut self, run: RunId, reply: Reply) {
+        let cgroup = match Described::find(&self.places, run) {
+            Some(described) if self.is_in_place(&described.run) => described.run.cgroup,
+            _ => {
+                let text = format!("run {run} is no cgroup that is captured where it is");
+                return answer(reply, LaunchAnswer::Refused { text });
+            }
+        };
+        match self.release(run, &self.tree.directory(&cgroup)) {
+            Ok(()) => {
+                self.runs.remove(&run);
+                self.tell(ToProxy::Ended { run, how: Ended::Detached }, Vec::new());
+                answer(reply, LaunchAnswer::Detached);
+            }
+            Err(error) => {
+                let text = format!("it stays captured: {}", telemetry::chain(error.as_ref()));
+                answer(reply, LaunchAnswer::Refused { text });
+            }
+        }
+    }
+
+    /// Takes a run's cgroup out of capture and touches nothing in it. The cgroup may be gone, and another have its name.
+    pub(super) fn release(&self, run: RunId, directory: &Path) -> Result<(), Foreign> {
+        self.capture.release(run, directory)?;
+        if in_place::is_marked_as(directory, run) {
+            // A launcher that was killed half-way, or the gate, may have frozen it.
+            Tree::thaw(directory)?;
+            in_place::unmark(directory)?;
+        }
+        described::forget(&self.places, run);
+        Ok(())
+    }
+
+    /// Takes over a cgroup that an earlier daemon captured. What cannot be served stays captured, is refused everything, and is
+    /// tried again; only what is gone, or was never settled, is let go of.
+    pub(super) fn adopt_in_place(&mut self, described: Described) {
+        let (run, cgroup) = (described.run.id, described.run.cgroup.clone());
+        let is_there = in_place::is_marked_as(&self.tree.directory(&cgroup), run);
+        if !is_there || described.progress == Progress::Tried {
+            let why = if is_there { "its launcher never finished" } else { "its cgroup is gone" };
+            tracing::error!(%run, cgroup, "a cgroup of an earlier daemon's is not captured any more: {why}");
+            return self.discard(run, &cgroup);
+        }
+        match self.take_over_in_place(described) {
+            Ok(served) => {
+                tracing::info!(%run, cgroup, "took over a captured cgroup");
+                if let Err(error) = self.hand_out(&served) {
+                    tracing::error!(%run, %error, "a run could not be handed to the proxy");
+                }
+                self.runs.insert(run, Stage::Served(served));
+            }
+            Err(error) => {
+                tracing::error!(%run, cgroup, %error, "a captured cgroup cannot be served: it is refused everything");
+            }
+        }
+    }
+
+    /// Tries those again that could not be served.
+    pub(super) fn adopt_late(&mut self) {
+        for described in Described::all(&self.places) {
+            if self.is_in_place(&described.run) && !self.runs.contains_key(&described.run.id) {
+                self.adopt_in_place(described);
+            }
+        }
+    }
+
+    fn take_over_in_place(&self, described: Described) -> Result<Served, Foreign> {
+        let directory = self.tree.directory(&described.run.cgroup);
+        let first = Tree::processes(&directory).first().map_or("self".to_owned(), u32::to_string);
+        // An empty one is served where the daemon is: what comes from another network is refused.
+        let namespace = fs::File::open(format!("/proc/{first}/ns/net"))?;
+        let (ports, listeners) = Listeners::make_shared(std::os::fd::AsFd::as_fd(&namespace))?;
+        self.capture.enclose(described.run.id, &directory)?;
+        self.register(&described.run, ports, &listeners)?;
+        Described { ports, ..described.clone() }.write(&self.places)?;
+        // What was moved in while no daemon was there is seen at its first look.
+        self.watch_in_place(described.run.id, Watch::begin(directory)?);
+        Ok(Served { run: described.run, ports, listeners })
+    }
+
+    /// Whether cgroups are captured in their places, for which the kernel side has to stay in force.
+    pub(super) fn has_cgroups_in_place(&self) -> bool {
+        Described::all(&self.places).iter().any(|described| self.is_in_place(&described.run))
+    }
+}
+
+/// Resets what processes have brought along that came into a captured cgroup, whose number and those below it are `inside`; says
+/// what there is to say.
+fn rid_of_brought(come: &[u32], inside: &BTreeSet<u64>) -> Vec<String> {
+    let said =
+        come.iter().filter_map(|pid| match attach::reset_brought(*pid, |number| inside.contains(&number)) {
+            Ok(0) => None,
+            Ok(count) => {
+                Some(format!("process {} was moved in: {count} sockets from before were reset", named(*pid)))
+            }
+            Err(error) => Some(format!(
+                "process {} was moved in, and its sockets from before may still be open: {error}",
+                named(*pid)
+            )),
+        });
+    said.collect()
+}
+
+/// A process, for people.
+fn named(pid: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    format!("{pid} ({})", name.trim())
+}
