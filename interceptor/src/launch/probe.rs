@@ -4,7 +4,8 @@
 use std::{
     io::{self, Read},
     net::{SocketAddr, TcpStream, UdpSocket},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use interceptor_core::model::RunId;
@@ -29,6 +30,10 @@ pub(crate) enum ProbeError {
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the kernel side may go on refusing because the proxy has not shown lately that it lives, as on a machine that is
+/// busy: a little longer than it is believed.
+const STALLED: Duration = Duration::from_secs(3);
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// Tries what has to work.
 pub(crate) fn reaches_proxy(run: RunId, v6: bool) -> Result<(), ProbeError> {
@@ -38,7 +43,15 @@ pub(crate) fn reaches_proxy(run: RunId, v6: bool) -> Result<(), ProbeError> {
 
 fn answered(run: RunId, to: SocketAddr) -> Result<(), ProbeError> {
     let unreached = |error| ProbeError::NotRedirected(to, error);
-    let stream = TcpStream::connect_timeout(&to, PATIENCE).map_err(unreached)?;
+    let begun = Instant::now();
+    let stream = loop {
+        match TcpStream::connect_timeout(&to, PATIENCE) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && begun.elapsed() < STALLED => {
+                thread::sleep(AGAIN);
+            }
+            done => break done.map_err(unreached)?,
+        }
+    };
     let peer = stream.peer_addr().map_err(unreached)?;
     if peer != to {
         return Err(ProbeError::WrongPeer(to, peer));
