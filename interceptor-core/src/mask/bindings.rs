@@ -207,7 +207,7 @@ pub struct Seen<'a> {
 #[derive(Debug)]
 pub struct Bindings {
     state: RwLock<State>,
-    /// Counts what columns came to bear besides by their names.
+    /// Counts what columns came to bear besides by their names, and what was forgotten of that.
     copies: AtomicU64,
 }
 
@@ -277,7 +277,7 @@ impl Bindings {
         matches!(*self.read(), State::Known(_))
     }
 
-    /// Moves on whenever a column comes to bear what its name does not tell.
+    /// Moves on whenever a column comes to bear what its name does not tell, or bears it no more.
     pub fn copies(&self) -> u64 {
         self.copies.load(Ordering::Acquire)
     }
@@ -369,6 +369,8 @@ impl Bindings {
             Change::Bound(Binding { called, .. }) | Change::Called { called, .. } => !what.is(called),
             Change::Awaits(awaited) => !what.is_to_be(awaited),
         });
+        // What was told of the columns before is asked anew.
+        self.copies.fetch_add(1, Ordering::AcqRel);
     }
 
     // A panic elsewhere leaves it whole enough: what is bound is only added to.
@@ -681,6 +683,9 @@ mod tests {
         assert_eq!(bindings.news().changes.len(), 1);
         bindings.copied(&labels(LABELS), &carried(to), RecordId(8)).expect("it is followed");
         assert_eq!(bindings.keeping(), Keeping::Done, "the second copy tells nothing new");
+        let before = bindings.copies();
+        bindings.forget(&Which::parse("public.notes").expect("a relation"));
+        assert!(bindings.copies() > before, "answers from before tell of it still");
     }
 
     #[test]

@@ -136,6 +136,9 @@ fn nobody_dumps_core() {
     process::run(agent).failed().says("(1 row)");
     assert_eq!(dumps_in(folder.path()), Vec::<std::path::PathBuf>::new(), "the agent left a core dump");
     for role in ["keeper", "proxy"] {
+        // One that was started just now bears its parent's name for a moment.
+        let is_there = |role: &str| installation.roles().iter().any(|(found, _)| found == role);
+        wait_until("both", PATIENCE, || is_there("keeper") && is_there("proxy"));
         let pair = installation.roles();
         let (_, pid) = pair.iter().find(|(found, _)| found == role).expect("it serves");
         let place = fs::read_link(format!("/proc/{pid}/cwd")).expect("a live process");
