@@ -166,9 +166,14 @@ impl PostgresDecoder {
         view.viewer.clone().filter(|_| self.turns.undecided() == Turn::Nothing)
     }
 
-    /// Whether what was asked then should be asked for again, before it holds no more and everybody has to wait.
+    /// Whether what was asked then should be asked for again, before it holds no more and everybody has to wait. Not where
+    /// that was tried just now, in vain.
     fn should_renew(&self, asked: Moment) -> bool {
-        asked.is_ending(self.moment()) && self.is_outside() && self.viewer().is_some()
+        let now = self.moment();
+        asked.is_ending(now)
+            && self.is_outside()
+            && self.viewer().is_some()
+            && self.known.failure(now).is_none()
     }
 
     /// What this session or another knows of `question`, or how to come by what another does. None where this session

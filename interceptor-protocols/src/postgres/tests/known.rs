@@ -492,3 +492,18 @@ fn before_an_answer_holds_no_more_one_session_asks_again() {
     parts.store(2 * PARTS - 1, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(other.asks_as("SELECT * FROM t", APP, "public"), [Seen::Names, Seen::Judged]);
 }
+
+#[test]
+fn what_holds_still_is_used_where_it_could_not_be_asked_again() {
+    let parts = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let time = parts.clone();
+    let time = move || time.load(std::sync::atomic::Ordering::Relaxed);
+    let mut talk = Talk::new(Arc::new(Catalogue::new(time)));
+    talk.asks_as("SELECT * FROM t", APP, "public");
+    parts.store(PARTS - 1, std::sync::atomic::Ordering::Relaxed);
+    let (seen, number) = talk.goes_on(Some("SELECT * FROM t"));
+    assert_eq!(seen, Seen::Names);
+    talk.hears(number, &[error("53200"), ready(b'I')].concat());
+    let held = asked(&mut talk.decoder, b"");
+    assert_eq!(why(&held.actions()[0]), "", "it is known what it does");
+}
