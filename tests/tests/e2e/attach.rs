@@ -4,14 +4,14 @@ use std::{path::Path, process::Command, time::Duration};
 
 use interceptor_tests::{
     Bed, Installation, RunningBed, Setup, Talker, places,
-    process::{PATIENCE, wait_until},
+    process::{Finished, PATIENCE, wait_until},
 };
 
 const AGENT: &str = include_str!("../clients/attached.py");
-const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(30);
 
 /// An agent that nobody has captured yet, with what `setpriv` is told besides.
-fn agent(installation: &Installation, bed: &RunningBed, rights: &[&str]) -> Talker {
+pub(crate) fn agent(installation: &Installation, bed: &RunningBed, rights: &[&str]) -> Talker {
     let script = installation.script("attached.py", AGENT);
     let mut command: Command = installation.outside(&places::tool("setpriv"));
     command.args(rights).args(["/usr/bin/python3", &script, &bed.port().to_string()]);
@@ -19,7 +19,28 @@ fn agent(installation: &Installation, bed: &RunningBed, rights: &[&str]) -> Talk
     Talker::start(command)
 }
 
-const NOBODY: &[&str] = &["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"];
+pub(crate) const NOBODY: &[&str] =
+    &["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"];
+
+/// The run that `attach` says it began.
+pub(crate) fn run_of(attached: &Finished) -> String {
+    let run = attached.stdout.split_whitespace().find(|word| word.len() == 11 && word.starts_with('r'));
+    run.expect("a run").to_owned()
+}
+
+/// Whatever a process had before it was attached leads nowhere, nor does anything new but by way of the proxy.
+pub(crate) fn has_lost_what_it_had(agent: &mut Talker) {
+    for (word, why) in [
+        ("before", "a connection from before is reset"),
+        ("dial", "the database's own port is no resource"),
+        ("datagrams", "a socket from before sends nothing"),
+        ("datagram", "and a new one neither"),
+    ] {
+        let said = agent.say(word, LONG);
+        assert!(said.ends_with("Error") || said == "closed", "{why}: {said}");
+    }
+    assert_eq!(agent.say("unused", LONG), "PermissionError", "a socket from before connects to nothing");
+}
 
 #[test]
 fn a_process_is_captured_as_it_runs_and_let_go_again() {
@@ -35,18 +56,8 @@ fn a_process_is_captured_as_it_runs_and_let_go_again() {
     assert_eq!(agent.say("dial", LONG), "S", "a plan changes nothing");
 
     let attached = installation.interceptor(&["attach", "--pid", &pid, "--agent", "release-bot"]).succeeded();
-    let run = attached.stdout.split_whitespace().find(|word| word.len() == 11 && word.starts_with('r'));
-    let run = run.expect("a run").to_owned();
-    for (word, why) in [
-        ("before", "a connection from before is reset"),
-        ("dial", "the database's own port is no resource"),
-        ("datagrams", "a socket from before sends nothing"),
-        ("datagram", "and a new one neither"),
-    ] {
-        let said = agent.say(word, LONG);
-        assert!(said.ends_with("Error") || said == "closed", "{why}: {said}");
-    }
-    assert_eq!(agent.say("unused", LONG), "PermissionError", "a socket from before connects to nothing");
+    let run = run_of(&attached);
+    has_lost_what_it_had(&mut agent);
     assert_eq!(agent.say("query", LONG), "100", "what policy permits goes through");
     let records = installation.ended("SELECT count(*) FROM users");
     assert_eq!(records.one("SELECT count(*) FROM users").at("/request/guarantee"), "enforced");

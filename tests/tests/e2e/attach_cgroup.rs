@@ -9,18 +9,17 @@ use std::{
 };
 
 use interceptor_tests::{
-    Bed, Installation, RunningBed, Setup, Talker,
+    Bed, Installation, Setup, Talker,
     installation::remove_cgroup,
     leaks, places,
     process::{PATIENCE, run as run_command, wait_until},
 };
 use serde_json::json;
 
-const AGENT: &str = include_str!("../clients/attached.py");
+use crate::attach::{LONG, NOBODY, agent, has_lost_what_it_had, run_of};
+
 const CONTAINED: &str = include_str!("../clients/contained.py");
 const UNMARK: &str = include_str!("../clients/unmark.py");
-const LONG: Duration = Duration::from_secs(30);
-const NOBODY: &[&str] = &["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"];
 
 /// A cgroup of somebody else's.
 struct Cgroup(PathBuf);
@@ -49,14 +48,6 @@ impl Drop for Cgroup {
     }
 }
 
-fn agent(installation: &Installation, bed: &RunningBed, rights: &[&str]) -> Talker {
-    let script = installation.script("attached.py", AGENT);
-    let mut command: Command = installation.outside(&places::tool("setpriv"));
-    command.args(rights).args(["/usr/bin/python3", &script, &bed.port().to_string()]);
-    command.env("HOME", "/").current_dir("/");
-    Talker::start(command)
-}
-
 fn put(process: &Talker, cgroup: &Path) {
     fs::write(cgroup.join("cgroup.procs"), process.pid().to_string()).expect("moved");
 }
@@ -69,8 +60,7 @@ fn attach(installation: &Installation, cgroup: &Path) -> String {
     let path = cgroup.to_str().expect("a plain path");
     let words = ["attach", "--cgroup", path, "--agent", "release-bot"];
     let attached = installation.interceptor(&words).succeeded();
-    let run = attached.stdout.split_whitespace().find(|word| word.len() == 11 && word.starts_with('r'));
-    run.expect("a run").to_owned()
+    run_of(&attached)
 }
 
 #[test]
@@ -93,16 +83,7 @@ fn a_cgroup_is_captured_where_it_is_and_let_go_again() {
 
     let run = attach(&installation, &cgroup);
     assert_eq!(cgroup_of(&agent), whereabouts, "nobody is moved");
-    for (word, why) in [
-        ("before", "a connection from before is reset"),
-        ("dial", "the database's own port is no resource"),
-        ("datagrams", "a socket from before sends nothing"),
-        ("datagram", "and a new one neither"),
-    ] {
-        let said = agent.say(word, LONG);
-        assert!(said.ends_with("Error") || said == "closed", "{why}: {said}");
-    }
-    assert_eq!(agent.say("unused", LONG), "PermissionError", "a socket from before connects to nothing");
+    has_lost_what_it_had(&mut agent);
     assert_eq!(agent.say("query", LONG), "100", "what policy permits goes through, from a child of it");
     let records = installation.ended("SELECT count(*) FROM users");
     assert_eq!(records.one("SELECT count(*) FROM users").at("/request/guarantee"), "enforced");

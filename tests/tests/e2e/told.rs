@@ -65,6 +65,6 @@ fn of_many_sessions_that_ask_at_once_not_all_ask_the_server() {
     let finished = installation.run("release-bot", &["sh", "-c", &script]).succeeded();
     assert_eq!(finished.stdout.matches("71").count(), MANY, "{finished}");
     let (names, viewers) = asked(&bed);
-    assert!(names < MANY / 2 && viewers >= MANY / 2, "{names} asked for names, {viewers} who they are");
+    assert!(names < MANY && viewers >= MANY / 2, "{names} asked for names, {viewers} who they are");
     installation.finish();
 }
