@@ -82,6 +82,9 @@ pub enum Waits {
     Never,
     /// A transaction is under way, which would keep its locks.
     InTransaction,
+    /// What was sent before it has no answer yet, so that nobody knows whether a transaction is under way. One comes by
+    /// itself: it is asked again then.
+    Behind,
     /// The client asked to be told at once.
     AskedNotTo,
     /// The session only asks ahead: whatever is said of it, nothing is carried out.
@@ -306,8 +309,9 @@ pub trait Client: Send + Sync {
 #[derive(Debug)]
 #[must_use]
 pub enum Verdict {
-    /// It waited, and people have approved it. Meanwhile what is known of it may have changed: it is to be looked at
-    /// anew and asked once more.
+    /// It waited, and people have approved it; or it is to wait, and whether it can hangs on answers that are under way
+    /// ([`Waits::Behind`]), and nothing of it was recorded. Meanwhile what is known of it may have changed: it is to be
+    /// looked at anew and asked once more.
     Again,
     /// It may be sent within these terms, and nothing of it was recorded yet: it is to be enclosed in them and asked once
     /// more, or asked once more with the reason why it cannot be.

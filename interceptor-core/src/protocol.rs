@@ -210,8 +210,8 @@ pub trait Decoder: Send {
     /// The exchange of the last `Open`, `Ask` or `Enquire` was refused; after an `Enquire` the client's side goes on
     /// without the answer.
     fn refuse(&mut self, number: u64, denial: &Denial) -> Refusal;
-    /// What is known for the exchange of the last `Ask` may not hold any more: nothing was sent, and the next step of
-    /// the client's side asks the same exchange anew.
+    /// What is known for the exchange of the last `Ask` may not hold any more: nothing was sent, and a later step of
+    /// the client's side asks the same exchange anew, once it is behind nothing ([`Waits::Behind`](crate::permit::Waits)).
     fn again(&mut self, number: u64);
     /// The exchange of the last `Ask` may go within these terms: nothing was sent, and the next steps of the client's side
     /// enclose it and ask the same exchange anew, with what became of that.

@@ -120,8 +120,7 @@ const SOURCES: &[Source] = &[
             ],
         },
         distribution: &[],
-        // They run beside each other, and what is not kept waiting behind other statements hangs on the moment.
-        variants: &[PLAIN],
+        variants: &[PLAIN, APPROVED],
     },
     Source {
         name: "sqlalchemy",
@@ -132,8 +131,7 @@ const SOURCES: &[Source] = &[
             files: &["test", "pyproject.toml", "setup.cfg"],
         },
         distribution: &["python3-venv"],
-        // Its thousands of transactions are psycopg2's, whose own suite is asked for.
-        variants: &[PLAIN, TLS],
+        variants: &[PLAIN, TLS, APPROVED],
     },
 ];
 

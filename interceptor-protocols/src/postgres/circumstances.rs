@@ -183,24 +183,31 @@ impl PostgresDecoder {
         if self.state_of_session.manner == Manner::Asks && !matches!(what, What::Open | What::Gate(_)) {
             return Waits::OnlyAsks;
         }
-        let outside = self.status == b'I'
-            && match what {
-                What::Query { .. } | What::Function { .. } => self.is_settled(),
-                // What was parsed and bound before it in its stretch has done nothing yet.
-                What::Execute { .. } => {
-                    self.state_of_session.worked_in != Some(self.segment) && self.queue.only_prepares()
-                }
-                What::Open | What::Parse { .. } | What::Bind | What::Gate(_) => return Waits::Never,
-            };
-        match outside {
-            true if self.state_of_session.manner == Manner::Returns => Waits::AskedNotTo,
-            true => Waits::Here,
-            false => Waits::InTransaction,
+        // Whether nothing in its own stretch stands before it that has done anything.
+        let begins = match what {
+            What::Query { .. } | What::Function { .. } => !self.piping,
+            // What was parsed and bound before it in its stretch has done nothing yet.
+            What::Execute { .. } => self.state_of_session.worked_in != Some(self.segment),
+            What::Open | What::Parse { .. } | What::Bind | What::Gate(_) => return Waits::Never,
+        };
+        match (begins, self.status) {
+            (false, _) => Waits::InTransaction,
+            // Stretches before it have ended, so that the server answers them without another word.
+            (true, _) if !self.queue.only_prepares() => Waits::Behind,
+            (true, b'I') if self.state_of_session.manner == Manner::Returns => Waits::AskedNotTo,
+            (true, b'I') => Waits::Here,
+            (true, _) => Waits::InTransaction,
         }
+    }
+
+    /// Whether it looks at what was asked again only when the server has answered more.
+    pub(super) fn is_behind(&self) -> bool {
+        self.behind && !self.queue.only_prepares()
     }
 
     /// What was asked is read and looked up anew.
     pub(super) fn look_again(&mut self, asked: Asked) {
+        self.behind = self.waits(&asked.what) == Waits::Behind;
         self.known = Known::default();
         self.sources = Sources::Own;
         self.work = work::read_again(asked.frame);

@@ -45,7 +45,7 @@ impl PostgresDecoder {
         match self.state {
             State::Start => self.start(input),
             State::Opening | State::Leaving | State::Over => Ok(Step::Wait),
-            State::Session if self.asked.is_some() || self.enquiring => Ok(Step::Wait),
+            State::Session if self.asked.is_some() || self.enquiring || self.is_behind() => Ok(Step::Wait),
             State::Session => match (self.enclosing_step(), self.work.take()) {
                 (Some(step), work) => {
                     self.work = work;

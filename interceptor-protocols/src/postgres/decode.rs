@@ -59,6 +59,8 @@ pub(super) struct PostgresDecoder {
     pub(super) asked: Option<Asked>,
     /// Whether an exchange of our own is under way.
     pub(super) enquiring: bool,
+    /// Whether what is looked at again stands behind what has no answer yet ([`Waits::Behind`](interceptor_core::permit::Waits)).
+    pub(super) behind: bool,
     /// Whether there may be a savepoint in the transaction under way.
     pub(super) nesting: Nesting,
     /// What is being enclosed.
@@ -134,6 +136,7 @@ impl PostgresDecoder {
             work: None,
             asked: None,
             enquiring: false,
+            behind: false,
             nesting: Nesting::None,
             enclosing: None,
             queue: Queue::default(),

@@ -117,6 +117,9 @@ struct Hold<'a> {
 
 impl Hold<'_> {
     async fn judge(&self, judgements: Vec<Judgement>) -> Verdict {
+        if self.held.circumstances().waits == Waits::Behind {
+            return Verdict::Again;
+        }
         let filing = match self.filing() {
             Ok(filing) => filing,
             Err(why) => return self.refuse(judgements, self.wanted.failed(&why)).await,

@@ -404,6 +404,18 @@ impl Bed {
 const YES: Says = Says::Approve { uses: Uses::Once, seconds: 60 };
 
 #[tokio::test]
+async fn what_stands_behind_answers_under_way_is_put_off_and_nobody_is_asked() {
+    let bed = holding();
+    let (gate, client) = (bed.session(&session()), noting());
+    let circumstances = Circumstances { waits: Waits::Behind, ..Circumstances::default() };
+    let asked = held(1, &["no more"], "no more").under(circumstances);
+    let verdict = gate.judge(&asked, Author::Agent, &client).await;
+    assert!(matches!(verdict, Verdict::Again), "{verdict:?}");
+    assert!(bed.gate.approvals.list().await.unwrap().is_empty());
+    assert!(client.heard.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn enough_people_let_it_go_once_and_not_before() {
     let bed = holding();
     let (gate, client) = (bed.session(&session()), noting());

@@ -108,7 +108,7 @@ impl Wanted {
                     format!("not approved within {waited} s: approval {id} by {people} is still open");
                 self.denial(message, format!("Later, {later}"))
             }
-            Waits::InTransaction => self.denial(
+            Waits::InTransaction | Waits::Behind => self.denial(
                 format!(
                     "a statement in a transaction is not kept waiting: approval {id} by {people} is open"
                 ),

@@ -192,8 +192,13 @@ impl Side {
                 words.extend(all.map(|word| (*word).to_owned()));
             }
             Runner::Libtest => {
-                words
-                    .extend([self.folder.join("tests").display().to_string(), "--test-threads=2".to_owned()]);
+                // Sessions that ask for the same at once ask for one approval: where a person is asked, one test runs
+                // after the other.
+                let threads = if self.variant == Variant::Approved { 1 } else { 2 };
+                words.extend([
+                    self.folder.join("tests").display().to_string(),
+                    format!("--test-threads={threads}"),
+                ]);
                 words.extend((!only.is_empty()).then(|| "--exact".to_owned()));
             }
         }
