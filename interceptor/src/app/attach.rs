@@ -1,6 +1,7 @@
 //! `interceptor attach`: the launcher, for processes that are there already.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -11,7 +12,7 @@ use interceptor_core::model::{AgentName, Mode};
 use crate::{
     launch::{
         self, LaunchError, Options, Trust,
-        attach::{self, Attached, Plan, Target},
+        attach::{self, Attached, Created, Plan, Target},
     },
     places::Places,
 };
@@ -43,21 +44,34 @@ struct Named {
     /// A container, by the id that its runtime lists it by: its cgroup is captured where it is.
     #[arg(long, value_name = "ID")]
     container: Option<String>,
+    /// The container that its runtime is just making, as it says on standard input: this is its `createRuntime` hook. Captured
+    /// before its first program runs, or not made.
+    #[arg(long, conflicts_with = "plan")]
+    created: bool,
 }
 
 impl Named {
-    fn target(&self) -> Option<Target> {
+    fn target(&self) -> Result<Option<Target>, LaunchError> {
+        if self.created {
+            return Created::read(io::stdin()).map(|created| Some(Target::Created(created)));
+        }
         let process = self.pid.map(Target::Process);
         let cgroup = self.cgroup.clone().map(Target::Cgroup);
-        process.or(cgroup).or_else(|| self.container.clone().map(Target::Container))
+        Ok(process.or(cgroup).or_else(|| self.container.clone().map(Target::Container)))
     }
 }
 
 /// Captures, or says what capturing would do.
 pub fn run(places: &Places, root: Option<&Path>, arguments: &Arguments) -> ExitCode {
-    let Some(target) = arguments.target.target() else {
-        eprintln!("interceptor attach: say what to capture: `--pid`, `--cgroup` or `--container`");
-        return ExitCode::from(2);
+    let target = match arguments.target.target() {
+        Ok(Some(target)) => target,
+        Ok(None) => {
+            eprintln!(
+                "interceptor attach: say what to capture: `--pid`, `--cgroup`, `--container` or `--created`"
+            );
+            return ExitCode::from(2);
+        }
+        Err(error) => return told(Err(error)),
     };
     if arguments.plan {
         return told(attach::plan(places, &target).map(|plan| {

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{chown, symlink},
+    os::unix::fs::chown,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -14,15 +14,13 @@ use interceptor_tests::{
     leaks, places,
     process::{PATIENCE, run as run_command, wait_until},
 };
-use serde_json::json;
 
 use crate::attach::{LONG, NOBODY, agent, has_lost_what_it_had, run_of};
 
-const CONTAINED: &str = include_str!("../clients/contained.py");
 const UNMARK: &str = include_str!("../clients/unmark.py");
 
 /// A cgroup of somebody else's.
-struct Cgroup(PathBuf);
+pub(crate) struct Cgroup(pub(crate) PathBuf);
 
 impl Cgroup {
     fn make(installation: &Installation, name: &str) -> Self {
@@ -48,7 +46,7 @@ impl Drop for Cgroup {
     }
 }
 
-fn put(process: &Talker, cgroup: &Path) {
+pub(crate) fn put(process: &Talker, cgroup: &Path) {
     fs::write(cgroup.join("cgroup.procs"), process.pid().to_string()).expect("moved");
 }
 
@@ -256,144 +254,6 @@ fn a_captured_cgroup_is_taken_over() {
     }
     assert_eq!(agent.say("dial", LONG), "S");
     drop((agent, other, later, cgroup, empty));
-    installation.finish();
-}
-
-/// A container whose root is made of the host's folders, under a runtime that is told its cgroup.
-struct Container {
-    id: String,
-    talker: Option<Talker>,
-    _folder: tempfile::TempDir,
-}
-
-impl Container {
-    fn start(installation: &Installation, words: &[&str], uid: u32) -> Self {
-        let id = format!("{}-container", installation.mark());
-        let folder = tempfile::tempdir().expect("a folder");
-        let root = folder.path().join("rootfs");
-        for name in ["usr", "etc", "proc", "dev", "tmp"] {
-            fs::create_dir_all(root.join(name)).expect("a folder of its root");
-        }
-        for name in ["bin", "lib", "lib64"] {
-            symlink(format!("usr/{name}"), root.join(name)).expect("a link in its root");
-        }
-        let mut mounts = vec![json!({"destination": "/proc", "type": "proc", "source": "proc"})];
-        for name in [Path::new("/usr"), Path::new("/etc"), installation.work()] {
-            let options = json!(["rbind", "ro"]);
-            mounts.push(json!({"destination": name, "type": "bind", "source": name, "options": options}));
-        }
-        let namespaces: Vec<_> =
-            ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|kind| json!({ "type": kind })).to_vec();
-        let bundle = json!({
-            "ociVersion": "1.0.2",
-            "root": { "path": "rootfs" },
-            "process": {
-                "user": { "uid": uid, "gid": uid },
-                "args": words,
-                "env": ["PATH=/usr/bin", "HOME=/"],
-                "cwd": "/",
-                "noNewPrivileges": true,
-            },
-            "mounts": mounts,
-            "linux": { "namespaces": namespaces, "cgroupsPath": format!("/{id}") },
-        });
-        fs::write(folder.path().join("config.json"), bundle.to_string()).expect("a bundle");
-        let mut command = Command::new(places::tool("runc"));
-        command.args(["run", &id]).current_dir(folder.path());
-        Self { id, talker: Some(Talker::start(command)), _folder: folder }
-    }
-
-    fn say(&mut self, word: &str) -> String {
-        self.talker.as_mut().expect("it runs").say(word, LONG)
-    }
-
-    fn cgroup(&self) -> PathBuf {
-        leaks::cgroup_root().join(&self.id)
-    }
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        let runc = |words: &[&str]| {
-            let _ = Command::new(places::tool("runc")).args(words).arg(&self.id).output();
-        };
-        runc(&["delete", "--force"]);
-        drop(self.talker.take());
-        remove_cgroup(&self.cgroup());
-    }
-}
-
-/// A container is captured in its own network, by its id; what is started in it later is, too, and its end is the run's.
-#[test]
-fn a_container_is_captured_where_it_is() {
-    let bed = Bed::start();
-    let installation = Setup::of(&bed).start();
-    let script = installation.script("contained.py", CONTAINED);
-    let words = ["/usr/bin/python3", &script];
-    let privileged = Container::start(&installation, &words, 0);
-    let refusals = [
-        (vec!["attach", "--container", &privileged.id], "runs as root"),
-        (vec!["attach", "--container", "no-such-container"], "there is no container"),
-        (vec!["attach", "--container", "../etc"], "no container's id"),
-    ];
-    for (words, why) in refusals {
-        installation.interceptor(&words).failed().says(why);
-    }
-    drop(privileged);
-
-    let mut container = Container::start(&installation, &words, 65534);
-    let id = container.id.clone();
-    assert_eq!(container.say("dial"), "OSError", "its network leads nowhere");
-    installation.interceptor(&["attach", "--container", &id, "--plan"]).succeeded().says("contained.py");
-    let attached =
-        installation.interceptor(&["attach", "--container", &id, "--agent", "release-bot"]).succeeded();
-    assert!(attached.stdout.contains("attached run"), "{}", attached.stdout);
-    assert_eq!(container.say("query"), "100", "what policy permits goes through, from its network");
-    let mut joined = Command::new(places::tool("runc"));
-    joined.args(["exec", "--user", "65534", &id, "/usr/bin/python3", &script, "query"]);
-    let joined = run_command(joined).succeeded();
-    assert_eq!(joined.stdout.trim(), "100", "who joins it is captured");
-    let runs = installation.runs();
-    assert_eq!((runs.len(), &runs[0]["guarantee"]), (1, &json!("enforced")));
-    drop(container);
-    wait_until("the run's end", PATIENCE, || installation.runs().is_empty());
-    let audit = installation.interceptor(&["audit", "tail", "--all"]).text();
-    assert!(audit.contains("its cgroup is gone"), "{audit}");
-    installation.finish();
-}
-
-/// Another runtime's container is known by its cgroup's name, and only by all of it.
-#[test]
-fn a_container_is_found_by_its_cgroup() {
-    let bed = Bed::start();
-    let installation = Setup::of(&bed).start();
-    let id = format!("{}0123456789abcdef", installation.mark());
-    let cgroup = Cgroup(leaks::cgroup_root().join(format!("docker-{id}.scope")));
-    fs::create_dir(&cgroup.0).expect("a cgroup");
-    let script = installation.script("contained.py", CONTAINED);
-    let inside = format!("ip link set lo up && exec setpriv {} /usr/bin/python3 {script}", NOBODY.join(" "));
-    let mut apart = Command::new(places::tool("unshare"));
-    apart.args(["--net", "--pid", "--fork", "--kill-child", "sh", "-c", &inside]);
-    apart.env("HOME", "/").current_dir("/");
-    let mut container = Talker::start(apart);
-    let outer = container.pid();
-    let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).expect("it lives");
-    fs::write(cgroup.0.join("cgroup.procs"), children.trim()).expect("moved");
-    put(&container, &cgroup.0);
-    let refused = |id: &str, why: &str| {
-        installation.interceptor(&["attach", "--container", id]).failed().says(why);
-    };
-    refused(&id, "is one of the host's");
-    put(&container, &leaks::cgroup_root());
-    refused(&id[..8], "give the whole id");
-    refused(&id[..20], "give the whole id");
-    installation.interceptor(&["attach", "--container", &id, "--agent", "release-bot"]).succeeded();
-    assert_eq!(container.say("query", LONG), "100");
-    assert_ne!(container.say("dial", LONG), "OSError", "the interceptor answers there");
-    let run = installation.runs()[0]["run"].as_str().expect("a run").to_owned();
-    installation.interceptor(&["detach", &run, "--reason", "the test is over"]).succeeded();
-    assert_eq!(container.say("dial", LONG), "OSError", "its network leads nowhere again");
-    drop((container, cgroup));
     installation.finish();
 }
 

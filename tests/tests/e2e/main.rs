@@ -17,6 +17,7 @@ mod budget;
 mod bypass;
 mod chaos;
 mod clients;
+mod containers;
 mod corpus;
 mod cost;
 mod crash;

@@ -41,7 +41,13 @@ pub(super) fn find(cgroups: &Tree, id: &str) -> Result<PathBuf, LaunchError> {
         Some(directory) => directory,
         None => by_name(cgroups, id)?,
     };
-    for pid in Tree::processes(&directory) {
+    is_alone(&directory, id)?;
+    Ok(directory)
+}
+
+/// Refuses a cgroup that has processes of the host's in it.
+pub(super) fn is_alone(directory: &Path, id: &str) -> Result<(), LaunchError> {
+    for pid in Tree::processes(directory) {
         if is_of_the_host(pid)? {
             return Err(LaunchError::Obstacle(format!(
                 "{} is not container {id}'s alone: process {pid} in it is one of the host's; have its runtime make a cgroup for it",
@@ -49,7 +55,7 @@ pub(super) fn find(cgroups: &Tree, id: &str) -> Result<PathBuf, LaunchError> {
             )));
         }
     }
-    Ok(directory)
+    Ok(())
 }
 
 /// The cgroup of the first process that `runc` has started for it; nothing where `runc` does not know it.

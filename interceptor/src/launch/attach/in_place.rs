@@ -19,7 +19,9 @@ use super::{
         LaunchError, Options, asked, daemon, preflight, step,
         syscalls::{self, same_file},
     },
-    Attached, Plan, await_frozen, begin, planned, probe_from, refuse, reset, thaw,
+    Attached, Plan, await_frozen, begin,
+    created::Created,
+    planned, probe_from, refuse, reset, thaw,
     tree::{self, Process},
 };
 use crate::{
@@ -31,10 +33,27 @@ use crate::{
     places::Places,
 };
 
+/// What is in the cgroup.
+pub(super) enum Inhabitants {
+    /// Whatever runs in it.
+    Whoever,
+    /// The first process of a container that is being made, as it will be.
+    Created(Process),
+}
+
+impl Inhabitants {
+    fn look(&self, cgroup: &InPlace) -> Result<Vec<Process>, LaunchError> {
+        match self {
+            Self::Whoever => tree::in_cgroup(cgroup),
+            Self::Created(first) => Created::alone(cgroup, first),
+        }
+    }
+}
+
 /// Says what capturing the cgroup would do.
-pub(super) fn plan(cgroups: &Tree, path: &Path) -> Result<Plan, LaunchError> {
+pub(super) fn plan(cgroups: &Tree, path: &Path, who: &Inhabitants) -> Result<Plan, LaunchError> {
     let cgroup = InPlace::find(cgroups, path).map_err(unfit)?;
-    let processes = tree::in_cgroup(&cgroup)?;
+    let processes = who.look(&cgroup)?;
     let (mut plan, _) = planned(&processes)?;
     if let Err(error) = network_of(&processes) {
         plan.obstacles.push(super::super::chain(&error));
@@ -43,9 +62,14 @@ pub(super) fn plan(cgroups: &Tree, path: &Path) -> Result<Plan, LaunchError> {
 }
 
 /// Captures the cgroup.
-pub(super) fn attach(options: &Options, cgroups: &Tree, path: &Path) -> Result<Attached, LaunchError> {
+pub(super) fn attach(
+    options: &Options,
+    cgroups: &Tree,
+    path: &Path,
+    who: &Inhabitants,
+) -> Result<Attached, LaunchError> {
     let cgroup = InPlace::find(cgroups, path).map_err(unfit)?;
-    let processes = tree::in_cgroup(&cgroup)?;
+    let processes = who.look(&cgroup)?;
     refuse(&planned(&processes)?.0)?;
     let (network, first) = network_of(&processes)?;
     let handle =
@@ -60,7 +84,7 @@ pub(super) fn attach(options: &Options, cgroups: &Tree, path: &Path) -> Result<A
     probe_from(&begun, &network)?;
     // Declared after the channel: whatever fails, they go on before the daemon hears of it.
     let frozen = Frozen::freeze(cgroup.directory())?;
-    let processes = tree::in_cgroup(&cgroup)?;
+    let processes = who.look(&cgroup)?;
     let (plan, held) = planned(&processes)?;
     refuse(&plan)?;
     let (now, _) = network_of(&processes)?;

@@ -8,6 +8,7 @@
 //! (`in_place.rs`).
 
 mod container;
+mod created;
 mod in_place;
 mod sockets;
 mod tree;
@@ -29,9 +30,10 @@ use nix::{
     unistd::{self, Pid},
 };
 
-pub use self::in_place::detach;
 pub(crate) use self::sockets::reset_brought;
+pub use self::{created::Created, in_place::detach};
 use self::{
+    in_place::Inhabitants,
     sockets::{Held, Swept},
     tree::Process,
 };
@@ -83,16 +85,36 @@ pub enum Target {
     Cgroup(PathBuf),
     /// A container, by its runtime's id: its cgroup is captured in its place.
     Container(String),
+    /// A container that its runtime is just making: as [`Target::Container`], before anything of its own runs.
+    Created(Created),
+}
+
+/// The folder of the cgroup to capture, and who is in it.
+fn located(cgroups: &Tree, target: &Target) -> Result<Located, LaunchError> {
+    Ok(match target {
+        Target::Process(pid) => Located::Process(*pid),
+        Target::Cgroup(path) => Located::Cgroup(path.clone(), Inhabitants::Whoever),
+        Target::Container(id) => Located::Cgroup(container::find(cgroups, id)?, Inhabitants::Whoever),
+        Target::Created(created) => {
+            let (folder, first) = created.find(cgroups)?;
+            Located::Cgroup(folder, Inhabitants::Created(first))
+        }
+    })
+}
+
+/// Where a [`Target`] is.
+enum Located {
+    Process(u32),
+    Cgroup(PathBuf, Inhabitants),
 }
 
 /// Says what attaching would do, and does nothing.
 pub fn plan(places: &Places, target: &Target) -> Result<Plan, LaunchError> {
     preflight::may_launch()?;
     let cgroups = Tree::find(places).map_err(unfit)?;
-    match target {
-        Target::Process(pid) => planned(&tree::of(&cgroups, *pid, None)?).map(|(plan, _)| plan),
-        Target::Cgroup(path) => in_place::plan(&cgroups, path),
-        Target::Container(id) => in_place::plan(&cgroups, &container::find(&cgroups, id)?),
+    match located(&cgroups, target)? {
+        Located::Process(pid) => planned(&tree::of(&cgroups, pid, None)?).map(|(plan, _)| plan),
+        Located::Cgroup(folder, who) => in_place::plan(&cgroups, &folder, &who),
     }
 }
 
@@ -100,10 +122,9 @@ pub fn plan(places: &Places, target: &Target) -> Result<Plan, LaunchError> {
 pub fn attach(options: &Options, target: &Target) -> Result<Attached, LaunchError> {
     preflight::may_launch()?;
     let cgroups = Tree::find(&options.places).map_err(unfit)?;
-    match target {
-        Target::Process(pid) => attach_process(options, &cgroups, *pid),
-        Target::Cgroup(path) => in_place::attach(options, &cgroups, path),
-        Target::Container(id) => in_place::attach(options, &cgroups, &container::find(&cgroups, id)?),
+    match located(&cgroups, target)? {
+        Located::Process(pid) => attach_process(options, &cgroups, pid),
+        Located::Cgroup(folder, who) => in_place::attach(options, &cgroups, &folder, &who),
     }
 }
 

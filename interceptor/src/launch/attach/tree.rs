@@ -18,12 +18,12 @@ pub(super) struct Process {
     /// Its cgroup, from the hierarchy's root.
     pub(super) cgroup: String,
     /// Its permitted capabilities.
-    capabilities: u64,
+    pub(super) capabilities: u64,
 }
 
 /// Capabilities that lead around the kernel side, out of the cgroup, or to other capabilities, where nothing but their
 /// owner and mode keeps the host's files.
-const AROUND: &[(u8, &str)] = &[
+pub(super) const AROUND: &[(u8, &str)] = &[
     (0, "chown"),
     (1, "dac_override"),
     (2, "dac_read_search"),
