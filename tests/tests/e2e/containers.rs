@@ -240,3 +240,71 @@ fn a_container_is_captured_before_it_begins() {
     }
     installation.finish();
 }
+
+/// Podman is told of the hook by a file, and needs nothing else.
+#[test]
+fn podman_captures_whatever_it_starts() {
+    let bed = Bed::start();
+    let installation = Setup::of(&bed).start();
+    let script = installation.script("contained.py", CONTAINED);
+    let folder = tempfile::tempdir().expect("a folder");
+    let hooks = folder.path().join("hooks.d");
+    fs::create_dir(&hooks).expect("own folder");
+    let told = json!({
+        "version": "1.0.0", "hook": hook(&installation), "when": { "always": true }, "stages": ["createRuntime"],
+    });
+    fs::write(hooks.join("interceptor.json"), told.to_string()).expect("own folder");
+    let root = folder.path().join("rootfs");
+    for name in ["usr", "etc", "proc", "dev", "tmp", "sys"] {
+        fs::create_dir_all(root.join(name)).expect("a folder of its root");
+    }
+    for name in ["bin", "lib", "lib64"] {
+        symlink(format!("usr/{name}"), root.join(name)).expect("a link in its root");
+    }
+    let parent = Parent(format!("{}-podman", installation.mark()));
+    let run = |user: &str| {
+        let podman = places::podman();
+        let mut command = Command::new(podman.join("usr/bin/podman"));
+        for (option, path) in [("--root", "storage"), ("--runroot", "state"), ("--tmpdir", "tmp")] {
+            command.arg(option).arg(folder.path().join(path));
+        }
+        command.arg("--conmon").arg(podman.join("usr/bin/conmon"));
+        command.arg("--runtime").arg(places::tool("runc"));
+        command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none"]);
+        command.arg("--hooks-dir").arg(&hooks);
+        command.args(["run", "--rm", "--network", "none", "--security-opt", "seccomp=unconfined"]);
+        // What podman would have otherwise may be more than this process can give.
+        command.args(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]);
+        command.args([
+            "--cgroup-parent",
+            &format!("/{}", parent.0),
+            "--user",
+            user,
+            "--volume",
+            "/usr:/usr:ro",
+        ]);
+        command.arg("--volume").arg(format!("{0}:{0}:ro", installation.work().display()));
+        command.arg("--rootfs").arg(&root).args(["/usr/bin/python3", &script, "query"]);
+        let libraries = format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+        command.env("LD_LIBRARY_PATH", podman.join(libraries)).stdin(std::process::Stdio::null());
+        run_command(command)
+    };
+    let finished = run("65534").succeeded();
+    assert_eq!(finished.stdout.trim().lines().last(), Some("100"), "{finished}");
+    let records = installation.ended("SELECT count(*) FROM users");
+    assert_eq!(records.one("SELECT count(*) FROM users").at("/request/guarantee"), "enforced");
+    run("0").failed().says("runs as root");
+    drop(parent);
+    installation.finish();
+}
+
+/// A cgroup, by name, in every hierarchy of the host.
+struct Parent(String);
+
+impl Drop for Parent {
+    fn drop(&mut self) {
+        for (root, _) in leaks::hierarchies() {
+            remove_cgroup(&root.join(&self.0));
+        }
+    }
+}
