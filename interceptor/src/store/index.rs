@@ -5,10 +5,11 @@ use std::{
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use interceptor_core::model::{Entry, OutcomeRecord, RequestRecord, Target};
+use nix::time::ClockId;
 use rusqlite::{
     Connection, OptionalExtension, ToSql, Transaction, params,
     types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef},
@@ -360,7 +361,7 @@ fn follow(dir: &Path, rung: &Receiver<()>) {
     let mut index = None;
     while rung.recv().is_ok() {
         loop {
-            let began = Instant::now();
+            let began = worked();
             let advanced = match &mut index {
                 Some(index) => Index::advance(index, AT_ONCE),
                 None => Index::open(dir).and_then(|opened| index.insert(opened).advance(AT_ONCE)),
@@ -376,13 +377,20 @@ fn follow(dir: &Path, rung: &Receiver<()>) {
             }
             // The priority counts among the keeper's own threads at most: while there is work, this one takes little.
             match rung.try_recv() {
-                Ok(()) => thread::sleep(began.elapsed() * REST),
+                Ok(()) => thread::sleep(worked().saturating_sub(began) * REST),
                 Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => return,
             }
         }
         thread::sleep(LAG);
     }
+}
+
+/// How long this thread has had a processor. Not by the clock on the wall: on a busy host it waits for long to do little,
+/// and resting by that would leave it behind for good.
+fn worked() -> Duration {
+    // There is such a clock on every kernel that runs us; without it there is no rest.
+    nix::time::clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 /// From here on this thread runs when nothing else wants to.
