@@ -314,11 +314,25 @@ impl Installation {
     /// kernel has taken everything from it.
     #[track_caller]
     pub fn start(&mut self) {
+        self.start_as(self.command(&["daemon"]));
+    }
+
+    /// Starts the daemon with a bpffs of its own, in a mount namespace of its own.
+    #[track_caller]
+    pub fn start_apart(&mut self) {
+        let mut command = self.outside(&places::tool("unshare"));
+        command.args(["--mount", "sh", "-c", "mount -t bpf bpf /sys/fs/bpf && exec \"$@\"", "sh"]);
+        command.arg(places::interceptor()).arg("--root").arg(self.root.path()).arg("daemon");
+        self.start_as(command);
+    }
+
+    #[track_caller]
+    fn start_as(&mut self, command: Command) {
         if let Some(before) = self.daemon.take() {
             let finished = before.finish(Duration::from_secs(10));
             assert!(!finished.timed_out, "the daemon runs already: {finished}");
         }
-        let mut daemon = Job::start(self.command(&["daemon"]), "");
+        let mut daemon = Job::start(command, "");
         let mut answers = false;
         for _ in 0..600 {
             answers = self.interceptor(&["status"]).status.success();

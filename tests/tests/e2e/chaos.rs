@@ -275,6 +275,44 @@ fn removed_pins_end_closed() {
     installation.finish();
 }
 
+/// Whoever unmounts what the programs are pinned in takes nothing from them while the daemon lives, and the network from
+/// runs when it does not.
+#[test]
+fn an_unmounted_bpffs_ends_closed() {
+    let bed = Bed::start();
+    let mut installation = Setup::of(&bed).write();
+    installation.start_apart();
+    let busy = load(&installation, "busy");
+    moves_on(&bed);
+    let daemon = installation.daemon().expect("it runs").to_string();
+    let apart = |words: &[&str]| {
+        let mut command = Command::new(places::tool("nsenter"));
+        command.args(["--mount", "--target", &daemon]).args(words);
+        run(command)
+    };
+    let pins = installation.places().pins().display().to_string();
+    apart(&["ls", &pins]).succeeded();
+    apart(&["umount", "/sys/fs/bpf"]).succeeded();
+    apart(&["ls", &pins]).failed();
+    moves_on(&bed);
+    serves(&installation);
+    for (_, pid) in installation.roles() {
+        let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+    }
+    wait_until("the daemon to be gone", PATIENCE, || installation.roles().is_empty());
+    std::thread::sleep(Duration::from_millis(500));
+    let down = progress(&bed);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(progress(&bed), down, "rows were written without the programs");
+    busy.signal(Signal::SIGKILL);
+    busy.finish(PATIENCE);
+    installation.start();
+    serves(&installation);
+    accounts_agree(&bed, &installation);
+    proves_all(&installation);
+    installation.finish();
+}
+
 /// The slice is removed and made anew, as cleaning tools do: its programs are gone with it.
 #[test]
 fn a_slice_that_was_made_anew_captures() {
