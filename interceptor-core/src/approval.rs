@@ -164,7 +164,7 @@ impl What<'_> {
 /// A statement as people may see it: without passwords, and without literals and values where labelled data comes into it.
 fn shown(action: &Action, labels: &Labels) -> Action {
     if !labels.come_into(action) {
-        return Action { text: sql::redact(&action.text).into_owned(), ..action.clone() };
+        return Action { text: sql::redact(&action.text).into_owned().into(), ..action.clone() };
     }
     let hidden = |bind: &BindValue| BindValue {
         value: bind.value.as_ref().map(|_| HIDDEN.to_owned()),
@@ -172,7 +172,7 @@ fn shown(action: &Action, labels: &Labels) -> Action {
         ..bind.clone()
     };
     Action {
-        text: labels.words(sql::without_literals(&action.text)).into_owned(),
+        text: labels.words(sql::without_literals(&action.text)).into_owned().into(),
         binds: action.binds.iter().map(hidden).collect(),
         ..action.clone()
     }
@@ -280,7 +280,7 @@ impl Card {
     pub fn head(mut self, room: usize) -> Self {
         self.statements.truncate(1);
         for action in &mut self.statements {
-            action.text.truncate(action.text.floor_char_boundary(room));
+            action.text = action.text.split_at(action.text.floor_char_boundary(room)).0;
             action.binds.clear();
             let effects = action.facts.effects.iter().take(8).cloned().collect();
             action.facts = Arc::new(StatementFacts { effects, ..(*action.facts).clone() });
@@ -304,7 +304,7 @@ impl Card {
 
     /// The text of its statements, one after the other.
     pub fn text(&self) -> String {
-        let texts: Vec<&str> = self.statements.iter().map(|action| action.text.as_str()).collect();
+        let texts: Vec<&str> = self.statements.iter().map(|action| &*action.text).collect();
         texts.join("; ")
     }
 }

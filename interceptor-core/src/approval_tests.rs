@@ -33,7 +33,7 @@ fn action(text: &str, oid: u32) -> Action {
     };
     Action {
         phase: Phase::Query,
-        text: text.to_owned(),
+        text: text.into(),
         binds: vec![BindValue { r#type: "int4".to_owned(), value: Some("1".to_owned()), cut_from: None }],
         facts: Arc::new(StatementFacts::single(Verb::DataDelete, Target::Table(object))),
     }

@@ -16,14 +16,14 @@ use zeroize::Zeroizing;
 use crate::{
     enclosure::{Enclosure, Terms},
     mask::Mask,
-    model::{Action, Author, ExchangeDigest, RecordId},
+    model::{Action, Actions, Author, ExchangeDigest, RecordId},
 };
 
 /// An exchange whose bytes wait for a permit.
 #[derive(Debug)]
 pub struct Held {
     number: u64,
-    actions: Vec<Action>,
+    actions: Actions,
     bytes: Bytes,
     digest: ExchangeDigest,
     circumstances: Circumstances,
@@ -96,7 +96,8 @@ pub enum Waits {
 impl Held {
     /// Holds `bytes`, which do `actions` when they are sent. `number` is the decoder's own count, by which its
     /// [`Done`](crate::protocol::Done) names the exchange again.
-    pub fn new(number: u64, actions: Vec<Action>, bytes: Bytes) -> Self {
+    pub fn new(number: u64, actions: impl Into<Actions>, bytes: Bytes) -> Self {
+        let actions = actions.into();
         let digest = ExchangeDigest(Sha256::digest(&bytes).into());
         Self { number, actions, bytes, digest, circumstances: Circumstances::default(), sent: None }
     }
@@ -140,7 +141,7 @@ impl Held {
 
     /// The bytes, against the permit for just these, and what they do: for whoever judges it again while it is
     /// under way.
-    pub fn open(self, permit: Permit) -> Result<(Bytes, Vec<Action>), WrongPermit> {
+    pub fn open(self, permit: Permit) -> Result<(Bytes, Actions), WrongPermit> {
         let sent = self.sent.map_or(self.bytes, Clear::into_bytes);
         if permit.digest == self.digest { Ok((sent, self.actions)) } else { Err(WrongPermit) }
     }

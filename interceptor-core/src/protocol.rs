@@ -7,6 +7,7 @@
 use std::{fmt, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
 
 use crate::{
     catalogue::{Catalogue, Ended},
@@ -82,7 +83,7 @@ pub enum Step {
         /// What the client gets; may be empty.
         bytes: Bytes,
         /// Which exchanges ended, oldest first.
-        done: Vec<Done>,
+        done: Endings,
     },
     /// As much as [`Decoder::allow`] gave room for has passed of this exchange's answer, and more has come: judge it
     /// again, then call [`Decoder::allow`] or [`Decoder::stop`].
@@ -126,6 +127,9 @@ pub struct Done {
     /// The rows that it returned, where they are recorded.
     pub recorded: Option<RecordedRows>,
 }
+
+/// How some exchanges ended, oldest first. Nearly always it is one, which takes no memory of its own.
+pub type Endings = SmallVec<[Done; 1]>;
 
 /// A client's wish to open a session.
 #[derive(Debug)]

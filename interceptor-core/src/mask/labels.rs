@@ -277,7 +277,7 @@ impl Labels {
 
     fn texts<'a>(&self, action: &'a Action) -> impl Iterator<Item = &'a str> + use<'a> {
         let values = action.binds.iter().filter_map(|bind| bind.value.as_deref());
-        std::iter::once(action.text.as_str()).chain(values)
+        std::iter::once(&*action.text).chain(values)
     }
 
     /// The labels whose values stand in a text.

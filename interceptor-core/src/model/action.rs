@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::mask::{Carried, Provenance};
 
@@ -372,6 +374,12 @@ pub struct BindValue {
     pub cut_from: Option<u64>,
 }
 
+/// A text as it came: a part of the bytes that it came in, which live as long as it does, or its own.
+pub type Text = ByteString;
+
+/// The actions of an exchange. Nearly all have one, which takes no memory of its own.
+pub type Actions = SmallVec<[Action; 1]>;
+
 /// An exchange, or one statement of a batch, in protocol-neutral form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Action {
@@ -380,7 +388,7 @@ pub struct Action {
     /// The form it came in.
     pub phase: Phase,
     /// The exact text. Empty where the exchange has none.
-    pub text: String,
+    pub text: Text,
     /// Bind values, in order.
     pub binds: Vec<BindValue>,
 }

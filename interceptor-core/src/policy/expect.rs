@@ -281,8 +281,7 @@ impl Case {
             // Nothing judged would read as everything allowed.
             return Err("the text has no statement".to_owned());
         }
-        let action =
-            |facts| Action { phase, text: text.to_owned(), binds: Vec::new(), facts: Arc::new(facts) };
+        let action = |facts| Action { phase, text: text.into(), binds: Vec::new(), facts: Arc::new(facts) };
         Ok(facts.into_iter().map(action).collect())
     }
 }

@@ -96,7 +96,7 @@ pub(super) mod tests {
             principal: Principal { user: "u".into(), claimed_user: "c".into(), database: "app".into() },
             action: Action {
                 phase: Phase::Query,
-                text: "a text".to_owned(),
+                text: "a text".into(),
                 binds: Vec::new(),
                 facts: StatementFacts { effects, ..StatementFacts::single(Verb::DataRead, Target::Resource) }
                     .into(),

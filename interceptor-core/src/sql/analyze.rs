@@ -3,10 +3,11 @@
 
 use std::{ops::Range, sync::Arc};
 
+use smallvec::smallvec;
 use squawk_syntax::{SourceFile, SyntaxKind, SyntaxNode, ast::AstNode};
 
 use super::{
-    CopyStream, Lineage, Meaning, Reference, Statement, TransactionVerb,
+    CopyStream, Lineage, Meaning, Reference, Statement, Statements, TransactionVerb,
     guard::{Guarded, check},
     lexer::{Kind, Token},
     lineage::lineage,
@@ -66,11 +67,11 @@ impl Draft {
 /// assert_eq!(statements[1].effects[0].0, Verb::DataDelete);
 /// assert!(!statements[1].has_where);
 /// ```
-pub fn analyze(text: &str) -> Result<Vec<Statement>, Unknown> {
+pub fn analyze(text: &str) -> Result<Statements, Unknown> {
     let unread = |reason: String| Unknown(format!("the text cannot be read: {reason}"));
     let guarded = check(text).map_err(unread)?;
     if guarded.statements.is_empty() {
-        return Ok(vec![finish(0..text.len(), Draft::new(StatementKind::Empty))]);
+        return Ok(smallvec![finish(0..text.len(), Draft::new(StatementKind::Empty))]);
     }
     stacker::maybe_grow(STACK_LEFT, STACK_MADE, || {
         let nodes = parse(&guarded).map_err(unread)?;

@@ -55,6 +55,7 @@ pub use qualify::qualified;
 pub use readings::{AskedAlready, Readings};
 pub use redact::{redact, without_literals};
 pub use shape::{Shape, shape};
+use smallvec::SmallVec;
 pub use trace::{handed_on, replacing, trace};
 
 use crate::{
@@ -150,6 +151,9 @@ pub struct Statement {
     /// What it means, which other texts may mean as well.
     pub meaning: Arc<Meaning>,
 }
+
+/// The statements of a text. Nearly always it is one, which takes no memory of its own.
+pub type Statements = SmallVec<[Statement; 1]>;
 
 impl Meaning {
     /// Whether it is a COPY to the client of whatever columns a relation has.

@@ -10,8 +10,10 @@ use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
+use smallvec::smallvec;
+
 use super::{
-    Meaning, Name, Reference, SecondOpinion, Statement, analyze, compare,
+    Meaning, Name, Reference, SecondOpinion, Statement, Statements, analyze, compare,
     shape::{self, Key, Keys},
 };
 use crate::model::{StatementKind, Unknown};
@@ -48,10 +50,10 @@ impl Readings {
     }
 
     /// The same as [`analyze`], which is not asked where a text of this shape has been read.
-    pub fn analyze(&self, text: &str) -> Result<Vec<Statement>, Unknown> {
+    pub fn analyze(&self, text: &str) -> Result<Statements, Unknown> {
         let Some((key, range)) = shape::of(text, &self.keys) else { return self.read(text) };
         if let Some(meaning) = self.kept().find(key) {
-            return Ok(vec![Statement { range, meaning }]);
+            return Ok(smallvec![Statement { range, meaning }]);
         }
         let statements = self.read(text)?;
         if let [statement] = statements.as_slice()
@@ -62,7 +64,7 @@ impl Readings {
         Ok(statements)
     }
 
-    fn read(&self, text: &str) -> Result<Vec<Statement>, Unknown> {
+    fn read(&self, text: &str) -> Result<Statements, Unknown> {
         let statements = analyze(text)?;
         if let Some(second) = self.second.get() {
             let opinion = second.of(text).map_err(|why| Unknown(format!("no second opinion: {why}")))?;

@@ -10,9 +10,13 @@ use std::{
 
 use interceptor_core::{
     mask::{Comparison, Labels, Provenance},
-    model::{Action, BindValue, Phase, SessionChange, StatementFacts, StatementKind, Target, Unknown, Verb},
-    sql::{Answer, Meaning, Moment, Question, Reference, Relation, Statement},
+    model::{
+        Action, Actions, BindValue, Phase, SessionChange, StatementFacts, StatementKind, Target, Text,
+        Unknown, Verb,
+    },
+    sql::{Answer, Meaning, Moment, Question, Reference, Relation, Statement, Statements},
 };
+use smallvec::{SmallVec, smallvec};
 
 use super::{
     bind::Given,
@@ -30,13 +34,13 @@ const MAX_STATEMENTS: usize = 1000;
 /// A text and what is in it.
 #[derive(Debug)]
 pub(super) struct Reading {
-    pub(super) text: String,
-    pub(super) statements: Result<Vec<Statement>, Unknown>,
+    pub(super) text: Text,
+    pub(super) statements: Result<Statements, Unknown>,
 }
 
 impl Reading {
     /// Reads `text`.
-    pub(super) fn of(text: String) -> Self {
+    pub(super) fn of(text: Text) -> Self {
         let statements = facts::read(&text).and_then(|statements| {
             if statements.len() > MAX_STATEMENTS {
                 Err(Unknown(format!("more than {MAX_STATEMENTS} statements in one text")))
@@ -47,6 +51,11 @@ impl Reading {
         Self { text, statements }
     }
 
+    /// The same with a text of its own, for a session that keeps it: what it came in lives no longer than it must.
+    pub(super) fn kept(self) -> Self {
+        Self { text: Text::from(&*self.text), ..self }
+    }
+
     /// Whether it is one statement that changes rows.
     pub(super) fn is_change(&self) -> bool {
         let changes = |kind| matches!(kind, StatementKind::Update | StatementKind::Delete);
@@ -54,7 +63,7 @@ impl Reading {
     }
 
     /// A text that is not read, and why.
-    pub(super) fn unread(text: String, why: &str) -> Self {
+    pub(super) fn unread(text: Text, why: &str) -> Self {
         Self { text, statements: Err(Unknown(why.to_owned())) }
     }
 }
@@ -183,7 +192,7 @@ enum Made {
 /// The statements of a reading with what stands behind them.
 #[derive(Debug)]
 pub(super) struct Expansion<'a> {
-    pub(super) items: Vec<Expanded<'a>>,
+    pub(super) items: SmallVec<[Expanded<'a>; 1]>,
     /// Whether every name was certain.
     pub(super) firm: bool,
 }
@@ -258,7 +267,7 @@ impl Local {
     fn follow(&mut self, text: &str, statement: &Statement) {
         match &statement.session {
             Some(SessionChange::Prepared { name, text }) => {
-                self.prepared.insert(name.clone(), Some(Arc::new(Reading::of(text.clone()))));
+                self.prepared.insert(name.clone(), Some(Arc::new(Reading::of(text.as_str().into()))));
             }
             Some(SessionChange::Deallocated(Some(name))) => {
                 self.prepared.insert(name.clone(), None);
@@ -274,7 +283,7 @@ impl Local {
         {
             let declared = (statement.kind == StatementKind::Declare)
                 .then(|| text.get(statement.range.clone()).unwrap_or_default().to_owned());
-            self.cursors.insert(name, declared.map(|text| Arc::new(Reading::of(text))));
+            self.cursors.insert(name, declared.map(|text| Arc::new(Reading::of(text.into()))));
         }
     }
 }
@@ -325,20 +334,20 @@ pub(super) enum Basis {
 /// The actions of these statements. `undecided` is what the transaction under way has turned.
 pub(super) fn actions(
     phase: Phase,
-    text: &str,
+    text: &Text,
     items: &[Expanded<'_>],
     basis: &Basis,
     binds: &[BindValue],
     undecided: Turn,
     labels: &Labels,
-) -> Vec<Action> {
+) -> Actions {
     if items.is_empty() {
-        return unknown(phase, text, binds.to_vec(), "there is no statement in it");
+        return unknown(phase, text.clone(), binds.to_vec(), "there is no statement in it");
     }
     let mut known = match basis {
         Basis::Told(facts) => {
-            let (text, binds) = (bare(text).to_owned(), binds.to_vec());
-            return vec![Action { phase, text, binds, facts: facts.clone() }];
+            let (text, binds) = (text.slice_ref(bare(text)), binds.to_vec());
+            return smallvec![Action { phase, text, binds, facts: facts.clone() }];
         }
         Basis::Answer(answer, _) => Ok(answer),
         Basis::Nothing(why) => Err(why.as_str()),
@@ -370,7 +379,7 @@ pub(super) fn actions(
             let end = if count == items.len() { text.len() } else { item.statement.range.end };
             let own = text.get(begin..end).unwrap_or(text);
             begin = end;
-            Action { phase, text: bare(own).to_owned(), binds: binds.to_vec(), facts: Arc::new(facts) }
+            Action { phase, text: text.slice_ref(bare(own)), binds: binds.to_vec(), facts: Arc::new(facts) }
         })
         .collect()
 }
@@ -381,8 +390,8 @@ fn bare(text: &str) -> &str {
 }
 
 /// The one action of something that could not be understood.
-pub(super) fn unknown(phase: Phase, text: &str, binds: Vec<BindValue>, why: &str) -> Vec<Action> {
-    vec![Action { phase, text: text.to_owned(), binds, facts: Arc::new(StatementFacts::unknown(why)) }]
+pub(super) fn unknown(phase: Phase, text: Text, binds: Vec<BindValue>, why: &str) -> Actions {
+    smallvec![Action { phase, text, binds, facts: Arc::new(StatementFacts::unknown(why)) }]
 }
 
 fn item_facts(item: &Expanded<'_>, known: Result<&Answer, &str>, labels: &Labels) -> StatementFacts {
@@ -516,7 +525,7 @@ impl Expanded<'_> {
         let mut changes = Vec::new();
         match &self.statement.session {
             Some(SessionChange::Prepared { name, text }) => {
-                let reading = Arc::new(Reading::of(text.clone()));
+                let reading = Arc::new(Reading::of(text.as_str().into()));
                 changes.push(Change::Prepare(name.clone(), Prepared::new(reading, Vec::new(), None)));
             }
             Some(SessionChange::Deallocated(name)) => changes.push(Change::Deallocate(name.clone())),
@@ -526,7 +535,7 @@ impl Expanded<'_> {
         match (self.statement.kind, cursor(text, self.statement)) {
             (StatementKind::Declare, Some(name)) => {
                 let text = text.get(self.statement.range.clone()).unwrap_or_default();
-                let reading = Arc::new(Reading::of(text.to_owned()));
+                let reading = Arc::new(Reading::of(text.into()));
                 let provenance = facts.provenance.clone();
                 changes.push(Change::Declare(name, Cursor { reading, provenance }));
             }

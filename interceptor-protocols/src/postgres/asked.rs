@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use interceptor_core::{
     mask::{Mask, Provenance},
-    model::StatementFacts,
+    model::{StatementFacts, Text},
     permit::Denial,
     protocol::Refusal,
     sql::CopyStream,
@@ -18,7 +18,7 @@ use super::{
     decode::{PostgresDecoder, State},
     enclose::{All, Form},
     own::{Errand, Gate, PREFIX},
-    queue::{Bounds, Changes, Entry, Kind, Place},
+    queue::{Bounds, Changes, Entry, Kind, Place, Places},
     refuse,
     turn::Turn,
     veil::{Behind, Veil},
@@ -38,7 +38,7 @@ pub(super) struct Asked {
     /// The frame, to look at once more.
     pub(super) frame: Bytes,
     /// What sending it sets.
-    pub(super) sets: Vec<(String, String)>,
+    pub(super) sets: Vec<(String, Text)>,
     /// How it would be enclosed, where it can be.
     pub(super) form: Option<Form>,
     /// What is known of it, where it is one statement.
@@ -70,7 +70,7 @@ impl Asked {
 pub(super) enum What {
     Open,
     Query {
-        places: Vec<Place<Vec<Change>>>,
+        places: Places<Vec<Change>>,
         opaque: bool,
     },
     Function {
@@ -227,7 +227,7 @@ impl PostgresDecoder {
         let kind = match what {
             What::Query { .. } | What::Function { .. } => {
                 self.end_segment();
-                Kind::Query { places: Vec::new(), at: 0, failed: false, opaque: true }
+                Kind::Query { places: Places::new(), at: 0, failed: false, opaque: true }
             }
             What::Parse { .. } | What::Bind | What::Execute { .. } | What::Open | What::Gate(_) => {
                 self.piping = true;

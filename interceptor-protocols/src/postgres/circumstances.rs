@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use interceptor_core::{
-    model::{Action, Target, Verb},
+    model::{Action, Target, Text, Verb},
     permit::{Circumstances, Waits},
 };
 use sha2::{Digest, Sha256};
@@ -94,7 +94,7 @@ impl StateOfSession {
     }
 
     /// Something was sent that sets these.
-    pub(super) fn sent(&mut self, sets: Vec<(String, String)>) {
+    pub(super) fn sent(&mut self, sets: Vec<(String, Text)>) {
         for (name, text) in sets {
             self.set(name, &text);
         }
@@ -147,7 +147,7 @@ fn is_looked_up(target: &Target) -> bool {
 }
 
 /// What these statements set, each with its text.
-pub(super) fn sets(actions: &[Action]) -> Vec<(String, String)> {
+pub(super) fn sets(actions: &[Action]) -> Vec<(String, Text)> {
     let mut sets = Vec::new();
     for action in actions {
         for effect in &action.facts.effects {

@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
-    model::{Action, BindValue, Phase, StatementFacts},
+    model::{Action, Actions, BindValue, Phase, StatementFacts, Text},
     permit::{Clear, Held, Waits},
     protocol::{DecodeError, Inspection, Opening, Step},
     sql::Answer,
 };
+
+use smallvec::smallvec;
 
 use super::{
     action::{self, Basis, Change, Prepared, Reading},
@@ -28,7 +30,7 @@ use super::{
     names::Found,
     need::{Age, Need, Sources, Wanted},
     part::{Part, Way},
-    queue::{Entry, Kind},
+    queue::{Entry, Kind, Places},
     refuse,
     startup::{self, First},
     token::Frame,
@@ -249,14 +251,14 @@ impl PostgresDecoder {
             Need::Nothing(Basis::Nothing(why)) => (Arc::new(StatementFacts::unknown(why)), call.values(&[])),
         };
         let turn = turn::of_call(&facts);
-        let action = Action { phase: Phase::Execute, text: String::new(), binds, facts };
+        let action = Action { phase: Phase::Execute, text: Text::new(), binds, facts };
         let provenance = action.facts.provenance.clone();
-        self.ask(What::Function { provenance }, vec![action], frame, (turn, true))
+        self.ask(What::Function { provenance }, smallvec![action], frame, (turn, true))
     }
 
     fn judge_query(&mut self, work: Work) -> Result<Step, DecodeError> {
         let Work::Query { frame, reading } = work else { return Ok(Step::Wait) };
-        let opaque = What::Query { places: Vec::new(), opaque: true };
+        let opaque = What::Query { places: Places::new(), opaque: true };
         let statements = match (&self.unreadable, &reading.statements) {
             (Some(why), _) => {
                 let why = why.clone();
@@ -337,7 +339,14 @@ impl PostgresDecoder {
         };
         let Some(prepared) = found.value.filter(|_| found.firm) else {
             let why = "no prepared statement of that name is known on this session";
-            return Ok(self.ask_unknown(What::Bind, Phase::Execute, "", bind.values(&[]), why, frame));
+            return Ok(self.ask_unknown(
+                What::Bind,
+                Phase::Execute,
+                &Text::new(),
+                bind.values(&[]),
+                why,
+                frame,
+            ));
         };
         match self.bind_tokens(&bind, &prepared, &basis) {
             Ok((sent, replaced)) => {
@@ -381,7 +390,7 @@ impl PostgresDecoder {
         let found = self.names.statements.find(name, self.segment_op);
         let (text, statements) = match &found.value {
             Some(prepared) => {
-                (prepared.reading.text.as_str(), prepared.reading.statements.as_deref().unwrap_or_default())
+                (&*prepared.reading.text, prepared.reading.statements.as_deref().unwrap_or_default())
             }
             None => ("", [].as_slice()),
         };
@@ -400,7 +409,7 @@ impl PostgresDecoder {
             (Some(portal), _) => (portal.reading.clone(), portal.binds.clone(), portal.behind.clone()),
             (None, Some(cursor)) => (cursor.reading.clone(), Vec::new(), Behind::default()),
             (None, None) => (
-                Arc::new(Reading::unread(String::new(), "no portal of that name is known on this session")),
+                Arc::new(Reading::unread(Text::new(), "no portal of that name is known on this session")),
                 Vec::new(),
                 Behind::default(),
             ),
@@ -467,7 +476,7 @@ impl PostgresDecoder {
     fn ask(
         &mut self,
         what: What,
-        actions: Vec<Action>,
+        actions: Actions,
         frame: impl Into<Frame>,
         (turn, snapshot): (Turn, bool),
     ) -> Step {
@@ -510,11 +519,11 @@ impl PostgresDecoder {
         &mut self,
         what: What,
         phase: Phase,
-        text: &str,
+        text: &Text,
         binds: Vec<BindValue>,
         why: &str,
         frame: impl Into<Frame>,
     ) -> Step {
-        self.ask(what, action::unknown(phase, text, binds, why), frame, (Turn::Catalogue, false))
+        self.ask(what, action::unknown(phase, text.clone(), binds, why), frame, (Turn::Catalogue, false))
     }
 }

@@ -15,6 +15,8 @@ use interceptor_core::{
     sql::Moment,
 };
 
+use smallvec::smallvec;
+
 use super::{
     action::{Change, Session},
     asked::Asked,
@@ -186,41 +188,40 @@ impl PostgresDecoder {
     /// Plans a change of names by a message that is being sent.
     pub(super) fn plan(&mut self, change: Change) -> Changes {
         let op = self.op();
-        let planned = match change {
+        match change {
             Change::Prepare(name, prepared) => {
                 self.names.statements.plan(op, &name, Some(prepared));
-                vec![Planned::Statement(name)]
+                smallvec![(op, Planned::Statement(name))]
             }
             Change::Deallocate(Some(name)) => {
                 self.names.statements.plan(op, &name, None);
-                vec![Planned::Statement(name)]
+                smallvec![(op, Planned::Statement(name))]
             }
             Change::Deallocate(None) => {
                 self.names.statements.plan_clear(op);
-                vec![Planned::AllStatements]
+                smallvec![(op, Planned::AllStatements)]
             }
             Change::Bind(name, portal) => {
                 self.names.portals.plan(op, &name, Some(portal));
-                vec![Planned::Portal(name)]
+                smallvec![(op, Planned::Portal(name))]
             }
             Change::ClosePortal(name) => {
                 // A cursor is a portal too.
                 self.names.portals.plan(op, &name, None);
                 self.names.cursors.plan(op, &name, None);
-                vec![Planned::Portal(name.clone()), Planned::Cursor(name)]
+                smallvec![(op, Planned::Portal(name.clone())), (op, Planned::Cursor(name))]
             }
             Change::Declare(name, cursor) => {
                 self.names.cursors.plan(op, &name, Some(cursor));
-                vec![Planned::Cursor(name)]
+                smallvec![(op, Planned::Cursor(name))]
             }
             Change::Discard => {
                 self.names.statements.plan_clear(op);
                 self.names.portals.plan_clear(op);
                 self.names.cursors.plan_clear(op);
-                vec![Planned::AllStatements, Planned::AllPortals, Planned::AllCursors]
+                smallvec![(op, Planned::AllStatements), (op, Planned::AllPortals), (op, Planned::AllCursors)]
             }
-        };
-        planned.into_iter().map(|planned| (op, planned)).collect()
+        }
     }
 
     /// The server has carried these out, or never will.

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use interceptor_core::{
     Denial, Enclosed, Enclosure, Held, Terms,
     model::{Action, Effect, OutcomeStatus, Phase, RecordId, StatementFacts, StatementKind, Target, Verb},
-    protocol::{DecodeError, Done, Refusal, Step},
+    protocol::{DecodeError, Done, Endings, Refusal, Step},
 };
 
 use super::{
@@ -27,7 +27,7 @@ use super::{
     meter::changed,
     outcome::end,
     own::{self, Ends, Errand, Failed, Gate, Own},
-    queue::{Bounds, Changes, Entry, Kind},
+    queue::{Bounds, Changes, Entry, Kind, Places},
     refuse,
     upstream::{Fate, unexpected},
     work::{self, Work},
@@ -83,16 +83,16 @@ enum Stage {
 struct Weighed {
     /// What the client gets at the end: CommandComplete where it kept its terms, else an error.
     kept: Result<Bytes, Bytes>,
-    done: Vec<Done>,
+    done: Endings,
 }
 
 /// How a transaction of ours ends.
 #[derive(Debug)]
 enum Ending {
     /// What was done lasts: then the client gets these, and the exchange has ended so.
-    Commit(Bytes, Vec<Done>),
+    Commit(Bytes, Endings),
     /// It is taken back.
-    Rollback(Bytes, Vec<Done>),
+    Rollback(Bytes, Endings),
 }
 
 /// Which exchange of our own.
@@ -262,7 +262,7 @@ impl PostgresDecoder {
         let what = What::Gate(Box::new(Gate::new(ends, Errand::Enclosing(part, Rows::default()))));
         self.cancelled = None;
         self.asked = Some(Asked::quietly(number, what));
-        Step::Enquire(Held::new(number, vec![action], bytes))
+        Step::Enquire(Held::new(number, [action], bytes))
     }
 
     /// What is at the gate was permitted, by this record. Those of our own exchanges are nobody's to know.
@@ -306,7 +306,7 @@ impl PostgresDecoder {
         if !enclosing.is_bracketed() || self.status == b'I' {
             return None;
         }
-        enclosing.stage = Stage::End(Ending::Rollback(error.clone(), Vec::new()));
+        enclosing.stage = Stage::End(Ending::Rollback(error.clone(), Endings::new()));
         self.enclosing = Some(enclosing);
         Some(Refusal { client: Bytes::new(), upstream: Bytes::new() })
     }
@@ -333,7 +333,7 @@ impl PostgresDecoder {
         &mut self,
         part: Part,
         answer: Result<Rows, Failed>,
-        done: &mut Vec<Done>,
+        done: &mut Endings,
     ) -> Fate {
         self.enquiring = false;
         let Some(enclosing) = &mut self.enclosing else { return Fate::Swallow };
@@ -378,12 +378,7 @@ impl PostgresDecoder {
     }
 
     /// CommandComplete of what is enclosed.
-    pub(super) fn weigh(
-        &mut self,
-        head: Head,
-        body: &Bytes,
-        done: &mut Vec<Done>,
-    ) -> Result<Fate, DecodeError> {
+    pub(super) fn weigh(&mut self, head: Head, body: &[u8], done: &mut Endings) -> Result<Fate, DecodeError> {
         let Some(Enclosing { within, form, record, .. }) = &self.enclosing else {
             return Err(unexpected(head.tag));
         };
@@ -392,7 +387,7 @@ impl PostgresDecoder {
         // What the client gets of both hangs on whose answer it is: told before that is over.
         let (completed, uncounted) = (self.completed(body), self.is_uncounted());
         let is_query = matches!(self.queue.first().map(|entry| &entry.kind), Some(Kind::Query { .. }));
-        let mut ended = Vec::new();
+        let mut ended = Endings::new();
         if is_query {
             self.end_statement(head.tag, body, &mut ended)?;
         } else {
@@ -426,7 +421,7 @@ impl PostgresDecoder {
             (_, Some(error)) => {
                 done.extend(ended);
                 if is_query {
-                    self.has_weighed(Weighed { kept: Err(error), done: Vec::new() });
+                    self.has_weighed(Weighed { kept: Err(error), done: Endings::new() });
                 } else {
                     self.enclosing = None;
                     self.refused_in = Some(self.segment);
@@ -460,7 +455,7 @@ impl PostgresDecoder {
     }
 
     /// ReadyForQuery behind an enclosed Query, whose entry is at the front. None where it goes on as any other does.
-    pub(super) fn enclosed_is_ready(&mut self, done: &mut Vec<Done>) -> Result<Option<Fate>, DecodeError> {
+    pub(super) fn enclosed_is_ready(&mut self, done: &mut Endings) -> Result<Option<Fate>, DecodeError> {
         let Some(mut enclosing) = self.enclosing.take() else { return Ok(None) };
         let weighed = match enclosing.stage {
             Stage::Sent(weighed) => weighed,
@@ -471,7 +466,7 @@ impl PostgresDecoder {
                 return Ok(None);
             };
             self.close_front(done);
-            let kind = Kind::Query { places: Vec::new(), at: 0, failed: false, opaque: true };
+            let kind = Kind::Query { places: Places::new(), at: 0, failed: false, opaque: true };
             self.push_back(kind, error);
             self.meter.back = Some(refuse::failing_query(BROKEN));
             return Ok(Some(Fate::Swallow));
@@ -489,13 +484,13 @@ impl PostgresDecoder {
             }
             Some(Weighed { kept: Err(error), done }) => Ending::Rollback(error, done),
             // Its own error has been told.
-            None => Ending::Rollback(Bytes::new(), Vec::new()),
+            None => Ending::Rollback(Bytes::new(), Endings::new()),
         });
         self.enclosing = Some(enclosing);
         Ok(Some(Fate::Swallow))
     }
 
-    fn close_front(&mut self, done: &mut Vec<Done>) {
+    fn close_front(&mut self, done: &mut Endings) {
         if let Some(entry) = self.queue.pop() {
             self.close_query(entry, done);
         }
@@ -518,8 +513,7 @@ fn turning(text: &'static str) -> (Own<'static>, Action) {
         unknown: None,
         provenance: None,
     };
-    let action =
-        Action { phase: Phase::Execute, text: text.to_owned(), binds: Vec::new(), facts: facts.into() };
+    let action = Action { phase: Phase::Execute, text: text.into(), binds: Vec::new(), facts: facts.into() };
     (Own { text: text.into(), parameters: Vec::new() }, action)
 }
 
@@ -527,7 +521,7 @@ fn turning(text: &'static str) -> (Own<'static>, Action) {
 const BROKEN: &str = "interceptor: taken back, it broke its terms";
 
 /// The same ends, as failures.
-fn failing(ended: Vec<Done>, code: &str, why: &str) -> Vec<Done> {
+fn failing(ended: Endings, code: &str, why: &str) -> Endings {
     let fail = |done: Done| Done {
         rows: done.rows,
         recorded: done.recorded,

@@ -239,7 +239,7 @@ fn reading(text: String, binds: Vec<BindValue>, (kind, reads): (StatementKind, V
     let effects = reads.into_iter().map(|target| Effect { verb: Verb::DataRead, target }).collect();
     let facts =
         StatementFacts { kind, effects, has_where: true, has_limit: true, unknown: None, provenance: None };
-    Action { phase: Phase::Execute, text, binds, facts: Arc::new(facts) }
+    Action { phase: Phase::Execute, text: text.into(), binds, facts: Arc::new(facts) }
 }
 
 #[cfg(test)]

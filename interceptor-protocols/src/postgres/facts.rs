@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use interceptor_core::{
     mask::{Compared, LabelSet, Labels, Provenance},
     model::{Action, Effect, StatementFacts, StatementKind, Target, Unknown, Verb},
-    sql::{self, Answer, AskedAlready, Question, Readings, SecondOpinion, Statement},
+    sql::{self, Answer, AskedAlready, Question, Readings, SecondOpinion, Statement, Statements},
 };
 
 /// What texts of all sessions were read to mean.
@@ -18,7 +18,7 @@ pub fn ask_also(second: Box<dyn SecondOpinion>) -> Result<(), AskedAlready> {
 }
 
 /// Reads a text.
-pub(super) fn read(text: &str) -> Result<Vec<Statement>, Unknown> {
+pub(super) fn read(text: &str) -> Result<Statements, Unknown> {
     READINGS.analyze(text)
 }
 

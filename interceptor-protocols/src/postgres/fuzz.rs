@@ -8,9 +8,9 @@ use interceptor_core::{
     Terms,
     catalogue::Catalogue,
     mask::{Labelled, Mask, Tokens},
-    model::{Action, ExchangeDigest, Spent},
+    model::{Actions, ExchangeDigest, Spent},
     permit::{Denial, Held},
-    protocol::{CancelKey, DecodeError, Decoder, Done, Greeting, Side, Step},
+    protocol::{CancelKey, DecodeError, Decoder, Endings, Greeting, Side, Step},
 };
 
 use super::{copy::FLUSH, decode::PostgresDecoder, frame};
@@ -46,8 +46,8 @@ struct Seen {
     /// Sent on without a question, or to the client.
     passed: Vec<u8>,
     replied: Vec<u8>,
-    asked: Vec<(ExchangeDigest, Vec<Action>)>,
-    done: Vec<Done>,
+    asked: Vec<(ExchangeDigest, Actions)>,
+    done: Endings,
     /// Why it stopped, unless it only waits.
     end: Option<String>,
 }
@@ -75,7 +75,7 @@ fn drive(decoder: &mut PostgresDecoder, side: Side, data: &[u8], cut: usize, per
                 }
                 Ok(Step::Ask(held)) => {
                     let digest = held.digest();
-                    seen.asked.push((digest, held.actions().to_vec()));
+                    seen.asked.push((digest, held.actions().into()));
                     if permitted == Permitted::All || held.number() % 2 == 0 {
                         decoder.sent(held.number(), Mask::Nothing);
                     } else {
@@ -124,7 +124,7 @@ impl Seen {
     fn other(&mut self, decoder: &mut PostgresDecoder, step: Result<Step, DecodeError>) {
         match step {
             Ok(Step::Enquire(held)) => {
-                self.asked.push((held.digest(), held.actions().to_vec()));
+                self.asked.push((held.digest(), held.actions().into()));
                 decoder.sent(held.number(), Mask::Nothing);
             }
             Ok(Step::Reply(bytes)) => self.replied.put_slice(&bytes),

@@ -283,7 +283,7 @@ fn written(facts: &StatementFacts) -> Option<Object> {
 fn reading(text: &str, binds: Vec<BindValue>, effects: Vec<Effect>) -> Action {
     Action {
         phase: Phase::Execute,
-        text: text.to_owned(),
+        text: text.into(),
         binds,
         facts: StatementFacts {
             kind: StatementKind::Select,

@@ -87,7 +87,7 @@ fn sending(number: u64, text: &'static str, values: Vec<String>, ends: Ends) -> 
     });
     let action = Action {
         phase: Phase::Execute,
-        text: text.to_owned(),
+        text: text.into(),
         binds: told.collect(),
         facts: StatementFacts {
             kind: StatementKind::Select,

@@ -16,7 +16,7 @@ use super::{
     decode::PostgresDecoder,
     frame::Head,
     outcome::end,
-    queue::{Bounds, Entry, Kind},
+    queue::{Bounds, Entry, Kind, Places},
     recorded::ended,
     refuse,
     upstream::Fate,
@@ -192,8 +192,10 @@ impl PostgresDecoder {
                         "something was sent behind a statement whose answer was cut, in a transaction that has failed",
                     ));
                 }
-                let mut failing =
-                    Entry::new(Kind::Query { places: Vec::new(), at: 0, failed: false, opaque: true }, None);
+                let mut failing = Entry::new(
+                    Kind::Query { places: Places::new(), at: 0, failed: false, opaque: true },
+                    None,
+                );
                 // The client has its error already.
                 failing.replaced = Some(Bytes::new());
                 self.end_segment();

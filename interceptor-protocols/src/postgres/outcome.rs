@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use interceptor_core::{
     model::OutcomeStatus,
-    protocol::{DecodeError, Done},
+    protocol::{DecodeError, Done, Endings},
     sql::{Answer, Moment, Question},
 };
 
@@ -26,7 +26,7 @@ const QUERY_CANCELED: &str = "57014";
 
 impl PostgresDecoder {
     /// ParseComplete, BindComplete, CloseComplete.
-    pub(super) fn end_plain(&mut self, done: &mut Vec<Done>) {
+    pub(super) fn end_plain(&mut self, done: &mut Endings) {
         let Some(entry) = self.queue.pop() else { return };
         if let Some(exchange) = entry.exchange {
             done.push(end(exchange, 0, OutcomeStatus::Completed, entry.bytes));
@@ -36,7 +36,7 @@ impl PostgresDecoder {
         }
     }
 
-    pub(super) fn end_execute(&mut self, tag: u8, body: &Bytes, done: &mut Vec<Done>) {
+    pub(super) fn end_execute(&mut self, tag: u8, body: &[u8], done: &mut Endings) {
         let Some(mut entry) = self.queue.pop() else { return };
         if let Some(exchange) = entry.exchange {
             let rows = if tag == b's' { Some(entry.rows) } else { rows(body, entry.rows) };
@@ -52,8 +52,8 @@ impl PostgresDecoder {
     pub(super) fn end_statement(
         &mut self,
         tag: u8,
-        body: &Bytes,
-        done: &mut Vec<Done>,
+        body: &[u8],
+        done: &mut Endings,
     ) -> Result<(), DecodeError> {
         let mut settled = Changes::new();
         if let Some(entry) = self.queue.front()
@@ -89,12 +89,7 @@ impl PostgresDecoder {
         Ok(())
     }
 
-    pub(super) fn error(
-        &mut self,
-        head: Head,
-        body: Bytes,
-        done: &mut Vec<Done>,
-    ) -> Result<Fate, DecodeError> {
+    pub(super) fn error(&mut self, head: Head, body: Bytes, done: &mut Endings) -> Result<Fate, DecodeError> {
         let mut error = ErrorFields::read(body.clone());
         error.quotes = !self.labels.is_empty();
         if error.fatal {
@@ -154,7 +149,7 @@ impl PostgresDecoder {
         }
     }
 
-    pub(super) fn fail_query(&mut self, error: &ErrorFields, done: &mut Vec<Done>) {
+    pub(super) fn fail_query(&mut self, error: &ErrorFields, done: &mut Endings) {
         let mut changes = Changes::new();
         if let Some(entry) = self.queue.front() {
             let (first, count) = match &mut entry.kind {
@@ -190,7 +185,7 @@ impl PostgresDecoder {
         self.settle(changes, false);
     }
 
-    pub(super) fn fail_extended(&mut self, error: &ErrorFields, done: &mut Vec<Done>) {
+    pub(super) fn fail_extended(&mut self, error: &ErrorFields, done: &mut Endings) {
         self.skipping = true;
         if let Some(mut entry) = self.queue.pop() {
             self.pipeline_has_failed();
@@ -216,7 +211,7 @@ impl PostgresDecoder {
     }
 
     /// The exchange of our own at the front has ended.
-    pub(super) fn end_gate(&mut self, done: &mut Vec<Done>) -> Fate {
+    pub(super) fn end_gate(&mut self, done: &mut Endings) -> Fate {
         let Some(Entry { kind: Kind::Gate(gate), exchange, bytes, .. }) = self.queue.pop() else {
             return Fate::Swallow;
         };
@@ -281,7 +276,7 @@ impl PostgresDecoder {
         self.known.learn(asked, answer);
     }
 
-    pub(super) fn ready(&mut self, body: &Bytes, done: &mut Vec<Done>) -> Result<Fate, DecodeError> {
+    pub(super) fn ready(&mut self, body: &[u8], done: &mut Endings) -> Result<Fate, DecodeError> {
         let status = match body.first() {
             Some(status @ (b'I' | b'T' | b'E')) if body.len() == 1 => *status,
             _ => return Err(DecodeError::upstream("a malformed ReadyForQuery")),
@@ -329,7 +324,7 @@ impl PostgresDecoder {
         Ok(fate)
     }
 
-    fn query_is_ready(&mut self, done: &mut Vec<Done>) -> Fate {
+    fn query_is_ready(&mut self, done: &mut Endings) -> Fate {
         if let Some(entry) = self.queue.pop() {
             self.close_query(entry, done);
         }
@@ -337,7 +332,7 @@ impl PostgresDecoder {
     }
 
     /// A message that the server passed over.
-    pub(super) fn skip(&mut self, entry: Entry, done: &mut Vec<Done>) {
+    pub(super) fn skip(&mut self, entry: Entry, done: &mut Endings) {
         if let Some(exchange) = entry.exchange {
             let places = match &entry.kind {
                 Kind::Query { places, .. } => places.len().max(1),
@@ -349,7 +344,7 @@ impl PostgresDecoder {
     }
 
     /// ReadyForQuery after a simple query: whatever has not answered by now never will.
-    pub(super) fn close_query(&mut self, mut entry: Entry, done: &mut Vec<Done>) {
+    pub(super) fn close_query(&mut self, mut entry: Entry, done: &mut Endings) {
         let recorded = ended(&mut entry.gathered, None);
         if let (Some(exchange), Kind::Query { places, at, failed: false, opaque }) =
             (entry.exchange, &entry.kind)
@@ -380,7 +375,7 @@ fn changes_of(kind: Kind) -> Changes {
 }
 
 /// The number at the end of a command tag, else the rows seen.
-fn rows(body: &Bytes, seen: u64) -> Option<u64> {
+fn rows(body: &[u8], seen: u64) -> Option<u64> {
     let tag = body.strip_suffix(&[0]).unwrap_or(body);
     let number = std::str::from_utf8(tag).ok()?.rsplit(' ').next()?.parse().ok();
     number.or((seen > 0).then_some(seen))

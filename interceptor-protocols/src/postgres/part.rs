@@ -97,9 +97,10 @@ impl PostgresDecoder {
             given,
             described: described.clone(),
             behind: Behind {
-                described: vec![described, prepared.described.clone()],
+                described: [described, prepared.described.clone()].into(),
                 prepared_as: prepared.provenance.clone(),
-                formats: bind.formats.into(),
+                // None are as good as ever to share.
+                formats: if bind.formats.is_empty() { Arc::default() } else { bind.formats.into() },
             },
             replaced,
         };

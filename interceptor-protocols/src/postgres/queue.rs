@@ -6,6 +6,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use interceptor_core::{mask::Provenance, sql::CopyStream};
+use smallvec::SmallVec;
 
 use super::{
     copy::Copying,
@@ -53,8 +54,11 @@ pub(super) struct Place<C> {
     pub(super) provenance: Option<Arc<Provenance>>,
 }
 
-/// Changes of names, by the number of each.
-pub(super) type Changes = Vec<(u64, Planned)>;
+/// The statements of a Query. Nearly always it is one, which takes no memory of its own.
+pub(super) type Places<C> = SmallVec<[Place<C>; 1]>;
+
+/// Changes of names, by the number of each; of one message there is hardly ever more than one.
+pub(super) type Changes = SmallVec<[(u64, Planned); 1]>;
 
 /// A planned change: what is needed to settle it.
 #[derive(Debug)]
@@ -71,7 +75,7 @@ pub(super) enum Planned {
 #[derive(Debug)]
 pub(super) enum Kind {
     Query {
-        places: Vec<Place<Changes>>,
+        places: Places<Changes>,
         at: usize,
         failed: bool,
         /// The text could not be read: it may have any number of statements.

@@ -9,7 +9,9 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     Held,
-    model::{Action, Effect, OutcomeStatus, Phase, Principal, StatementFacts, StatementKind, Target, Verb},
+    model::{
+        Action, Actions, Effect, OutcomeStatus, Phase, Principal, StatementFacts, StatementKind, Target, Verb,
+    },
     protocol::{DecodeError, Done, Inspection, Opening},
     sql,
     undo::{Pack, Restore, RestoreStep, literal},
@@ -140,11 +142,11 @@ impl PostgresRestore {
         self.number = self.number.saturating_add(1);
         let action = |text: &String| Action {
             phase: Phase::Query,
-            text: sql::without_literals(text).into_owned(),
+            text: sql::without_literals(text).into_owned().into(),
             binds: Vec::new(),
             facts: sent.facts.clone(),
         };
-        let actions = sent.texts.iter().map(action).collect();
+        let actions: Actions = sent.texts.iter().map(action).collect();
         let mut out = Writer::default();
         out.message(b'Q', |out| put_text(out, &sent.texts.join(";\n")));
         let held = Held::new(self.number, actions, out.finish());

@@ -129,7 +129,7 @@ fn session(mut fields: Fields, version: u32) -> Result<Wish, DecodeError> {
     } else {
         (Phase::Connect, "", Inspection::Full)
     };
-    let action = Action { phase, text: text.to_owned(), binds: Vec::new(), facts: facts.into() };
+    let action = Action { phase, text: text.into(), binds: Vec::new(), facts: facts.into() };
     Ok(Wish { claimed, parameters, version, action, then })
 }
 

@@ -144,7 +144,7 @@ impl PostgresSurvey {
             provenance: None,
         };
         let action =
-            Action { phase: Phase::Query, text: text.to_owned(), binds: Vec::new(), facts: facts.into() };
+            Action { phase: Phase::Query, text: text.into(), binds: Vec::new(), facts: facts.into() };
         let mut out = Writer::default();
         out.message(b'Q', |out| put_text(out, text));
         Held::new(self.number, vec![action], out.finish())

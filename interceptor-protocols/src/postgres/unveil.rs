@@ -42,11 +42,11 @@ impl Entry {
 
 impl PostgresDecoder {
     /// The rows that follow in the answer to the Query at the front are described so.
-    pub(super) fn describe(&mut self, body: Bytes) -> Result<(), DecodeError> {
+    pub(super) fn describe(&mut self, body: &[u8]) -> Result<(), DecodeError> {
         if self.labels.is_empty() {
             return Ok(());
         }
-        let fields = described::read(body).map_err(|_| malformed(b'T'))?;
+        let fields = described::read(Bytes::copy_from_slice(body)).map_err(|_| malformed(b'T'))?;
         if let Some(Entry { kind: Kind::Query { places, at, .. }, veil, .. }) = self.queue.front() {
             let provenance = place(places, *at).and_then(|place| place.provenance.as_ref());
             let recording = self.recording.as_deref();
@@ -123,7 +123,7 @@ impl PostgresDecoder {
     }
 
     /// What is copied to the client begins: how its rows are written is known now.
-    pub(super) fn begin_copy(&mut self, body: Bytes) -> Result<(), DecodeError> {
+    pub(super) fn begin_copy(&mut self, body: &[u8]) -> Result<(), DecodeError> {
         if self.labels.is_empty() {
             return Ok(());
         }
@@ -140,7 +140,7 @@ impl PostgresDecoder {
         };
         entry
             .veil
-            .copies(body, writing, provenance.as_deref(), self.bindings.copies())
+            .copies(Bytes::copy_from_slice(body), writing, provenance.as_deref(), self.bindings.copies())
             .map_err(|_| malformed(b'H'))
     }
 
@@ -176,7 +176,7 @@ impl PostgresDecoder {
     }
 
     /// The message that the client gets instead of this one, if it is one of the server's words.
-    pub(super) fn said(&mut self, tag: u8, body: &Bytes) -> Result<Option<Bytes>, DecodeError> {
+    pub(super) fn said(&mut self, tag: u8, body: &[u8]) -> Result<Option<Bytes>, DecodeError> {
         if tag == b'C' {
             return Ok(self.is_uncounted().then(|| self.completed(body)));
         }
@@ -204,6 +204,7 @@ impl PostgresDecoder {
             Some(None) => Words::Withheld,
             Some(Some(hiding)) => Words::Looked(hiding),
         };
+        let body = Bytes::copy_from_slice(body);
         let read = || -> Result<Bytes, super::frame::Malformed> {
             match tag {
                 b'A' => words::notification(body.clone(), anybody),

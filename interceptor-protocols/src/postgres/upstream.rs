@@ -6,7 +6,7 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 use interceptor_core::{
     model::OutcomeStatus,
-    protocol::{DecodeError, Done, Step},
+    protocol::{DecodeError, Done, Endings, Step},
 };
 
 use super::{
@@ -71,7 +71,7 @@ impl PostgresDecoder {
         let mut ready = 0_usize;
         // What goes on in another form, before it.
         let mut covered = BytesMut::new();
-        let mut done = Vec::new();
+        let mut done = Endings::new();
         loop {
             if self.streaming > 0 {
                 let Some(part) = self.stream_on(input, ready) else { break };
@@ -120,7 +120,7 @@ impl PostgresDecoder {
             if self.is_special(head.tag) && ready > 0 {
                 break;
             }
-            let body = Bytes::copy_from_slice(rest.get(5..head.total).unwrap_or_default());
+            let body = rest.get(5..head.total).unwrap_or_default();
             match self.fate(head, body, &mut done)? {
                 Fate::Pass => ready = ready.saturating_add(head.total),
                 // Only special messages end so, and nothing was ready before them.
@@ -189,7 +189,7 @@ impl PostgresDecoder {
         if self.work.is_some() || self.asked.is_some() {
             return None;
         }
-        self.owed.take().map(|owed| Step::Answer { bytes: owed, done: Vec::new() })
+        self.owed.take().map(|owed| Step::Answer { bytes: owed, done: Endings::new() })
     }
 
     /// A message goes on as it comes, or goes nowhere; `body` is its body, where it has come whole.
@@ -213,13 +213,13 @@ impl PostgresDecoder {
         (part > 0).then_some(part)
     }
 
-    fn fate(&mut self, head: Head, body: Bytes, done: &mut Vec<Done>) -> Result<Fate, DecodeError> {
+    fn fate(&mut self, head: Head, body: &[u8], done: &mut Endings) -> Result<Fate, DecodeError> {
         // What it is about, before it is taken for answered.
-        let said = self.said(head.tag, &body)?;
+        let said = self.said(head.tag, body)?;
         // An error to an exchange of our own may reach the client later, in another's place.
         let own = head.tag == b'E' && self.queue.first().is_some_and(Entry::is_gate);
         let body = match &said {
-            Some(said) if own => said.slice(5..),
+            Some(said) if own => said.get(5..).unwrap_or_default(),
             _ => body,
         };
         let fate = match (self.receive(head, body, done)?, said) {
@@ -281,31 +281,25 @@ impl PostgresDecoder {
         }
     }
 
-    fn receive(&mut self, head: Head, body: Bytes, done: &mut Vec<Done>) -> Result<Fate, DecodeError> {
+    fn receive(&mut self, head: Head, body: &[u8], done: &mut Endings) -> Result<Fate, DecodeError> {
         match head.tag {
             b'S' => {
-                let mut fields = Fields::new(body);
+                let mut fields = Fields::new(Bytes::copy_from_slice(body));
                 let read = fields.string().and_then(|name| fields.string().map(|value| (name, value)));
                 let (name, value) = read.map_err(|_| DecodeError::upstream("a malformed ParameterStatus"))?;
                 self.note_setting(&name, &value);
                 Ok(Fate::Pass)
             }
-            b'E' => self.error(head, body, done),
+            b'E' => self.error(head, Bytes::copy_from_slice(body), done),
             // Not where there is nothing to be masked: there they go on as they come.
             b'N' | b'A' => Ok(Fate::Pass),
-            b'Z' => self.ready(&body, done),
+            b'Z' => self.ready(body, done),
             tag if self.skipping => Err(unexpected(tag)),
             tag => self.answer(tag, head, body, done),
         }
     }
 
-    fn answer(
-        &mut self,
-        tag: u8,
-        head: Head,
-        body: Bytes,
-        done: &mut Vec<Done>,
-    ) -> Result<Fate, DecodeError> {
+    fn answer(&mut self, tag: u8, head: Head, body: &[u8], done: &mut Endings) -> Result<Fate, DecodeError> {
         let Some(entry) = self.queue.front() else { return Err(unexpected(tag)) };
         if entry.replaced.is_some() {
             return Err(DecodeError::upstream("it carried out what no PostgreSQL can parse"));
@@ -316,7 +310,7 @@ impl PostgresDecoder {
         entry.bytes = entry.bytes.saturating_add(u64::try_from(head.total).unwrap_or(u64::MAX));
         match (&mut entry.kind, tag) {
             (Kind::Gate(gate), _) => {
-                gate.answer(tag, body)?;
+                gate.answer(tag, Bytes::copy_from_slice(body))?;
                 if gate.is_answered() && gate.ends == Ends::Flush {
                     return Ok(self.end_gate(done));
                 }
@@ -325,7 +319,7 @@ impl PostgresDecoder {
             (Kind::Query { failed: false, .. } | Kind::Execute { .. }, b'C')
                 if entry.bounds == Bounds::Enclosed =>
             {
-                return self.weigh(head, &body, done);
+                return self.weigh(head, body, done);
             }
             // It changes rows, all at once: it ends in no other way.
             (Kind::Query { .. } | Kind::Execute { .. }, b'I' | b's') if entry.bounds == Bounds::Enclosed => {
@@ -334,11 +328,11 @@ impl PostgresDecoder {
             (Kind::Query { failed: false, .. }, b'T') => self.describe(body)?,
             (Kind::Describe { told: true, rows, .. }, b'T' | b'n') => {
                 if let (Some(rows), b'T') = (rows, tag) {
-                    rows.set(described::read(body).map_err(|_| malformed(tag))?);
+                    rows.set(described::read(Bytes::copy_from_slice(body)).map_err(|_| malformed(tag))?);
                 }
                 self.queue.pop();
             }
-            (Kind::Query { failed: false, .. }, b'C' | b'I') => self.end_statement(tag, &body, done)?,
+            (Kind::Query { failed: false, .. }, b'C' | b'I') => self.end_statement(tag, body, done)?,
             (Kind::Query { failed: false, .. } | Kind::Execute { .. }, b'G' | b'H' | b'c') => {
                 entry.copy_answer(tag)?;
                 match tag {
@@ -367,7 +361,7 @@ impl PostgresDecoder {
                 }
             }
             (Kind::Parse(_), b'1') | (Kind::Bind(_), b'2') | (Kind::Close(_), b'3') => self.end_plain(done),
-            (Kind::Execute { .. }, b'C' | b'I' | b's') => self.end_execute(tag, &body, done),
+            (Kind::Execute { .. }, b'C' | b'I' | b's') => self.end_execute(tag, body, done),
             _ => return Err(unexpected(tag)),
         }
         Ok(Fate::Pass)
@@ -390,8 +384,8 @@ fn too_long(head: Head, limit: usize) -> Result<(), DecodeError> {
     )))
 }
 
-fn parameter_types(body: Bytes) -> Result<Vec<u32>, DecodeError> {
-    let mut fields = Fields::new(body);
+fn parameter_types(body: &[u8]) -> Result<Vec<u32>, DecodeError> {
+    let mut fields = Fields::new(Bytes::copy_from_slice(body));
     let read = fields.count().and_then(|count| (0..count).map(|_| fields.u32()).collect());
     read.map_err(|_| DecodeError::upstream("a malformed ParameterDescription"))
 }

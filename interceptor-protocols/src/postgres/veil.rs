@@ -11,6 +11,7 @@ use interceptor_core::{
     mask::{Form, Hiding, LabelSet, Mask, Provenance, Stands, Tokens},
     sql::CopyWriting,
 };
+use smallvec::SmallVec;
 
 use super::{
     copied::Copied,
@@ -32,7 +33,7 @@ pub(super) struct Veil {
     /// Where the values come from; a Query has one for each of its statements instead.
     provenance: Option<Arc<Provenance>>,
     /// Descriptions of the portal and of its statement, the first that there is holds.
-    described: Vec<Described>,
+    described: SmallVec<[Described; 2]>,
     /// As what the statement was traced when it was prepared.
     prepared_as: Option<Arc<Provenance>>,
     /// Formats of results as they were bound.
@@ -59,7 +60,7 @@ pub(super) enum Copying {
 /// A prepared statement's part in it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Behind {
-    pub(super) described: Vec<Described>,
+    pub(super) described: SmallVec<[Described; 2]>,
     pub(super) prepared_as: Option<Arc<Provenance>>,
     pub(super) formats: Arc<[i16]>,
 }
@@ -100,7 +101,7 @@ impl Veil {
         Self {
             mask: None,
             provenance: None,
-            described: Vec::new(),
+            described: SmallVec::new(),
             prepared_as: None,
             formats: Arc::default(),
             judged_at: 0,

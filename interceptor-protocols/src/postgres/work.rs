@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use interceptor_core::model::Text;
 
 use super::{
     action::Reading,
@@ -20,7 +21,7 @@ use super::{
 pub(super) enum Work {
     Query {
         frame: Bytes,
-        reading: Arc<Reading>,
+        reading: Reading,
     },
     Parse {
         frame: Bytes,
@@ -57,14 +58,19 @@ pub(super) fn read_again(frame: Bytes) -> Option<Work> {
 
 /// A name that a client may use.
 pub(super) fn own_name(name: String) -> Result<String, Malformed> {
-    if name.starts_with(PREFIX) { Err(Malformed) } else { Ok(name) }
+    check_name(&name)?;
+    Ok(name)
+}
+
+fn check_name(name: &str) -> Result<(), Malformed> {
+    if name.starts_with(PREFIX) { Err(Malformed) } else { Ok(()) }
 }
 
 /// Reads the beginning of a Bind.
 pub(super) fn read_large(first: &Bytes) -> Result<LargeBind, Malformed> {
     let large = LargeBind::begin(Fields::of(first).rest())?;
-    own_name(large.portal().to_owned())?;
-    own_name(large.statement().to_owned())?;
+    check_name(large.portal())?;
+    check_name(large.statement())?;
     Ok(large)
 }
 
@@ -79,15 +85,15 @@ pub(super) fn read(tag: u8, frame: Bytes) -> Result<Work, Malformed> {
         }
         b'P' => {
             let name = own_name(fields.name()?)?;
-            let reading = reading(fields.text()?);
+            let reading = Arc::new(reading(fields.text()?).kept());
             let types = (0..fields.count()?).map(|_| fields.u32()).collect::<Result<_, _>>()?;
             fields.end()?;
             Work::Parse { frame, name, reading, types }
         }
         b'B' => {
             let bind = bind::read(fields)?;
-            own_name(bind.portal.clone())?;
-            own_name(bind.statement.clone())?;
+            check_name(&bind.portal)?;
+            check_name(&bind.statement)?;
             Work::Bind { frame, bind }
         }
         b'E' => {
@@ -101,9 +107,11 @@ pub(super) fn read(tag: u8, frame: Bytes) -> Result<Work, Malformed> {
     })
 }
 
-fn reading(text: Bytes) -> Arc<Reading> {
-    Arc::new(match std::str::from_utf8(&text) {
-        Ok(text) => Reading::of(text.to_owned()),
-        Err(_) => Reading::unread(String::from_utf8_lossy(&text).into_owned(), "the text is not UTF-8"),
-    })
+fn reading(text: Bytes) -> Reading {
+    match Text::try_from(text.clone()) {
+        Ok(text) => Reading::of(text),
+        Err(_) => {
+            Reading::unread(String::from_utf8_lossy(&text).into_owned().into(), "the text is not UTF-8")
+        }
+    }
 }

@@ -129,7 +129,8 @@ fn others(audit: &Path, run: RunId) -> Result<Vec<Told>, StoreError> {
             (false, true) => Fate::Refused,
         };
         let verbs = || action.facts.effects.iter().map(|effect| effect.verb.as_str()).collect::<Vec<_>>();
-        let mut text = if action.text.is_empty() { format!("[{}]", verbs().join(", ")) } else { action.text };
+        let mut text =
+            if action.text.is_empty() { format!("[{}]", verbs().join(", ")) } else { action.text.into() };
         text.truncate(text.floor_char_boundary(HEAD));
         Told { record: id, at: request.at, fate, text }
     };

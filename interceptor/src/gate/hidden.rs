@@ -9,7 +9,9 @@ use interceptor_core::{
     Held,
     inventory::RecordLevel,
     mask::{Hiding, LabelSet, Labels, Mask, MaskKey, Sought, Tokens},
-    model::{Action, EventKind, EventRecord, Mode, Phase, ResourceName, RunId, StatementFacts, Target, Verb},
+    model::{
+        Action, EventKind, EventRecord, Mode, Phase, ResourceName, RunId, StatementFacts, Target, Text, Verb,
+    },
 };
 
 use super::{NOBODY, PolicyGate, Rules, Subject, level_of, now_us};
@@ -172,7 +174,7 @@ impl PolicyGate {
     pub fn hidden_from(&self, subject: &Subject) -> LabelSet {
         let action = Action {
             phase: Phase::Query,
-            text: String::new(),
+            text: Text::new(),
             binds: Vec::new(),
             facts: StatementFacts::single(Verb::DataRead, Target::Resource).into(),
         };

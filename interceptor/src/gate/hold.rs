@@ -31,6 +31,15 @@ use crate::{approval::ApprovalError, store::docket::Filing};
 /// How many undecided requests one run may have.
 const PENDING: u32 = 8;
 
+/// After which pauses it is looked again whether the end of an exchange is on record, before it counts as under way.
+const RECORDING: [Duration; 5] = [
+    Duration::from_millis(5),
+    Duration::from_millis(20),
+    Duration::from_millis(75),
+    Duration::from_millis(200),
+    Duration::from_millis(700),
+];
+
 /// How many exchanges that went by an approval are remembered while they are under way.
 const REMEMBERED: usize = 1024;
 
@@ -125,7 +134,7 @@ impl Hold<'_> {
             Err(why) => return self.refuse(judgements, self.wanted.failed(&why)).await,
         };
         let (digest, shape) = (filing.digest.clone(), filing.shape.clone());
-        let standing = match self.file(filing).await {
+        let standing = match self.filed(filing).await {
             Ok(standing) => standing,
             Err(why) => {
                 if matches!(why, ApprovalError::TooMany(_)) && self.wanted.flood == Flood::Freeze {
@@ -168,6 +177,19 @@ impl Hold<'_> {
             seconds: self.wanted.open,
             most: PENDING,
         })
+    }
+
+    /// Files it. What went by an earlier request for the same may have ended a moment ago, and its end be on the way to the
+    /// record: that is waited for.
+    async fn filed(&self, filing: Filing) -> Result<Standing, ApprovalError> {
+        let mut pauses = RECORDING.into_iter();
+        loop {
+            let standing = self.file(filing.clone()).await?;
+            match (&standing.state, pauses.next()) {
+                (State::Used { outcome: None, .. }, Some(pause)) => tokio::time::sleep(pause).await,
+                _ => return Ok(standing),
+            }
+        }
     }
 
     /// Files it. Where it is asked for the first time, its resource guesses first how many rows it concerns.

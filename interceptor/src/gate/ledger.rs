@@ -4,7 +4,7 @@
 use std::{collections::HashMap, time::Instant};
 
 use interceptor_core::{
-    model::{Action, OutcomeRecord, OutcomeStatus, RecordId},
+    model::{Action, Actions, OutcomeRecord, OutcomeStatus, RecordId},
     permit::Records,
     protocol::Done,
 };
@@ -28,13 +28,13 @@ struct Sent {
     /// Which have, where there are several.
     ended: Vec<bool>,
     /// What it does, for whoever judges it again while it is under way.
-    actions: Vec<Action>,
+    actions: Actions,
 }
 
 impl Sent {
     fn now(records: Records) -> Self {
         let ended = if records.len() > 1 { vec![false; records.len()] } else { Vec::new() };
-        Self { at: Instant::now(), records, left: records.len(), ended, actions: Vec::new() }
+        Self { at: Instant::now(), records, left: records.len(), ended, actions: Actions::new() }
     }
 
     /// The record at `place`, unless it has ended.
@@ -68,7 +68,7 @@ impl Ledger {
     }
 
     /// What the exchange `number` does.
-    pub fn does(&mut self, number: u64, actions: Vec<Action>) {
+    pub fn does(&mut self, number: u64, actions: Actions) {
         if let Some(sent) = self.open.get_mut(&number) {
             sent.actions = actions;
         }

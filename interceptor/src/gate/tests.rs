@@ -146,7 +146,7 @@ impl Bed {
                 Entry::Request(request) => drop(requests.insert(RecordId(line.seq), request.action.text)),
                 Entry::Outcome(outcome) => {
                     let text = requests.remove(&outcome.request).expect("one outcome for each request");
-                    ended.push((text, outcome.status, outcome.message));
+                    ended.push((text.into(), outcome.status, outcome.message));
                 }
                 Entry::Event(_) => {}
             }
@@ -197,7 +197,7 @@ pub(crate) fn session() -> Session {
 pub(crate) fn held(number: u64, texts: &[&str], bytes: &str) -> Held {
     let action = |text: &&str| Action {
         phase: Phase::Query,
-        text: (*text).to_owned(),
+        text: (*text).into(),
         binds: Vec::new(),
         facts: StatementFacts::single(
             if text.starts_with("no") { Verb::DataDelete } else { Verb::DataRead },
@@ -205,7 +205,11 @@ pub(crate) fn held(number: u64, texts: &[&str], bytes: &str) -> Held {
         )
         .into(),
     };
-    Held::new(number, texts.iter().map(action).collect(), bytes::Bytes::copy_from_slice(bytes.as_bytes()))
+    Held::new(
+        number,
+        texts.iter().map(action).collect::<Vec<_>>(),
+        bytes::Bytes::copy_from_slice(bytes.as_bytes()),
+    )
 }
 
 #[tokio::test]
@@ -508,7 +512,7 @@ async fn only_preparing_does_not_wait_unless_binding_may_run_something() {
     let prepared = |number, verb| {
         let action = Action {
             phase: Phase::Prepare,
-            text: "p".to_owned(),
+            text: "p".into(),
             binds: Vec::new(),
             facts: StatementFacts::single(verb, Target::Resource).into(),
         };

@@ -66,8 +66,10 @@ impl Clear {
         if card.labels.is_empty() || !card.whole || bytes > LONGEST_CARD {
             return;
         }
-        let without_password =
-            |action: &Action| Action { text: sql::redact(&action.text).into_owned(), ..action.clone() };
+        let without_password = |action: &Action| Action {
+            text: sql::redact(&action.text).into_owned().into(),
+            ..action.clone()
+        };
         let actions = held.actions().iter().map(without_password).collect();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|(known, _)| *known != id);

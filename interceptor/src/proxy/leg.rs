@@ -33,11 +33,18 @@ thread_local! {
     static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A buffer with room for [`CHUNK`] bytes, of those that this thread keeps.
+/// A buffer with room for [`CHUNK`] bytes, of those that this thread keeps: the newest of which nothing is held any more, such
+/// as the text of a statement that is under way.
 fn take_buffer() -> BytesMut {
-    let mut buffer = BUFFERS.with(|spare| spare.borrow_mut().pop()).unwrap_or_default();
-    buffer.reserve(CHUNK);
-    buffer
+    BUFFERS.with(|spare| {
+        let mut spare = spare.borrow_mut();
+        let free =
+            (0..spare.len()).rev().find(|&at| spare.get_mut(at).is_some_and(|one| one.try_reclaim(CHUNK)));
+        match free {
+            Some(at) => spare.remove(at),
+            None => BytesMut::with_capacity(CHUNK),
+        }
+    })
 }
 
 fn give_back(buffer: BytesMut) {

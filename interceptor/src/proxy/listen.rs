@@ -13,7 +13,7 @@ use interceptor_core::{
     inventory::Reach,
     model::{
         Action, ClientAddress, Connection, EventKind, OriginalDestination, Phase, Principal, Run,
-        StatementFacts, Target, Verb,
+        StatementFacts, Target, Text, Verb,
     },
 };
 use tokio::{
@@ -221,7 +221,7 @@ async fn pass(
     let shown = OpenSession { connection: connection.id, run: run.id, resource: name, since: now_us() };
     let opening = Action {
         phase: Phase::Pass,
-        text: String::new(),
+        text: Text::new(),
         binds: Vec::new(),
         facts: StatementFacts::single(Verb::Pass, Target::Resource).into(),
     };
@@ -245,7 +245,7 @@ async fn unknown(proxy: &Proxy, connection: &Arc<Connection>, why: &str, stream:
     };
     let action = Action {
         phase: Phase::Connect,
-        text: connection.destination.to_string(),
+        text: connection.destination.to_string().into(),
         binds: Vec::new(),
         facts: StatementFacts::unknown(why).into(),
     };

@@ -109,7 +109,7 @@ async fn answer(gate: &PolicyGate, subject: &Subject, query: Bytes) -> Option<Me
     let name = question.name().to_ascii().trim_end_matches('.').to_ascii_lowercase();
     let action = Action {
         phase: Phase::Resolve,
-        text: format!("{} {name}", question.query_type()),
+        text: format!("{} {name}", question.query_type()).into(),
         binds: Vec::new(),
         facts: StatementFacts::single(Verb::Resolve, Target::Name(name.clone())).into(),
     };

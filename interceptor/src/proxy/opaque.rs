@@ -59,8 +59,8 @@ pub(super) async fn pass(
     let action = Action {
         phase: Phase::Pass,
         text: match leave {
-            Leave::Policy => format!("uninspected to {target}"),
-            Leave::Release => format!("uninspected to {target}, released by an operator"),
+            Leave::Policy => format!("uninspected to {target}").into(),
+            Leave::Release => format!("uninspected to {target}, released by an operator").into(),
         },
         binds: Vec::new(),
         facts: StatementFacts::single(Verb::Pass, Target::Resource).into(),

@@ -69,7 +69,7 @@ impl Decoder for Lines {
                 message: None,
                 recorded: None,
             };
-            return Ok(Step::Answer { bytes: if own { Bytes::new() } else { line }, done: vec![done] });
+            return Ok(Step::Answer { bytes: if own { Bytes::new() } else { line }, done: [done].into() });
         }
         if self.waiting || self.left {
             return Ok(Step::Wait);

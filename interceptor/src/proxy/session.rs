@@ -9,7 +9,7 @@ use interceptor_core::{
     mask::{Labelled, Labels},
     model::{
         Action, Author, Connection, OutcomeStatus, Phase, Principal, Session, StatementFacts,
-        SyntheticAddress, Target, Verb,
+        SyntheticAddress, Target, Text, Verb,
     },
     protocol::{CancelKey, DecodeError, Greeting, Inspection, Opening},
 };
@@ -404,7 +404,7 @@ async fn cancel(
 ) {
     let action = Action {
         phase: Phase::Cancel,
-        text: String::new(),
+        text: Text::new(),
         binds: Vec::new(),
         facts: StatementFacts::single(Verb::Cancel, Target::Resource).into(),
     };

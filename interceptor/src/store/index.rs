@@ -274,7 +274,7 @@ fn add_request(
             spaced(&verbs),
             word(&facts.kind)?,
             spaced(&tables),
-            request.action.text,
+            &*request.action.text,
             request.verdict.allowed,
             word(&request.verdict.mode)?,
             request.verdict.rules.join("\n"),

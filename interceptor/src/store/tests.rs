@@ -253,7 +253,7 @@ fn entries_are_numbered_chained_proven_and_found() {
         }
         let reader = Reader::open(&place.audit()).unwrap();
         let found = reader.record(RecordId(2)).unwrap().unwrap();
-        assert_eq!((found.request.action.text.as_str(), found.outcome.unwrap().rows), ("SELECT 2", Some(3)));
+        assert_eq!((&*found.request.action.text, found.outcome.unwrap().rows), ("SELECT 2", Some(3)));
         assert_eq!(reader.record(RecordId(3)).unwrap(), None);
         assert_eq!(reader.last_refused(&Filter::default()).unwrap().unwrap().id, denied);
         let ids =

@@ -329,7 +329,7 @@ mod tests {
             principal: Principal { user: "app".into(), claimed_user: "me".into(), database: "shop".into() },
             action: interceptor_core::model::Action {
                 phase,
-                text: "a text".to_owned(),
+                text: "a text".into(),
                 binds: Vec::new(),
                 facts: StatementFacts::single(verb, target).into(),
             },

@@ -162,7 +162,7 @@ fn asked(request: &RequestRecord) -> String {
 /// The statement, or what is asked where there is none.
 pub(super) fn statement(request: &RequestRecord) -> String {
     if !request.action.text.is_empty() {
-        return request.action.text.clone();
+        return request.action.text.to_string();
     }
     let asked = request.action.facts.effects.iter().map(|effect| match &effect.target {
         Target::Resource => effect.verb.as_str().to_owned(),
@@ -492,7 +492,7 @@ pub(super) fn csv(record: &FullRecord) -> String {
         outcome.and_then(|outcome| outcome.rows).map(|rows| rows.to_string()).unwrap_or_default(),
         outcome.and_then(|outcome| outcome.code.clone()).unwrap_or_default(),
         request.verdict.rules.join("; "),
-        request.action.text.clone(),
+        request.action.text.to_string(),
     ]
     .map(|field| quote(&field))
     .join(",")

@@ -114,7 +114,11 @@ impl Report {
                 side.finish();
                 tally
             };
-            still = again(Capture::None).differences(&again(capture));
+            let (direct, captured) = (again(Capture::None), again(capture));
+            still = direct.differences(&captured);
+            // What cannot be tried by its name alone is no more settled than what ended differently again.
+            let untried = |one: &&Difference| !direct.has(&one.name) && !captured.has(&one.name);
+            still.extend(settled.iter().filter(untried).cloned());
             settled.retain(|difference| still.iter().all(|other| other.name != difference.name));
         }
         (

@@ -67,6 +67,11 @@ impl Tally {
         Self(pairs.collect())
     }
 
+    /// Whether this test ran.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     fn ending(&self, name: &str) -> Ending {
         self.0.get(name).copied().unwrap_or(Ending::Absent)
     }
