@@ -44,4 +44,5 @@ mod tokens;
 mod told;
 mod tools;
 mod undo;
+mod unix_sockets;
 mod unread;
