@@ -14,6 +14,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     TargetArch,
 };
+use serde::{Deserialize, Serialize};
 
 use super::porter;
 
@@ -104,7 +105,7 @@ const NEVER_OF_ROLES: &[i64] = &[
 pub(crate) struct Filter([BpfProgram; 2]);
 
 /// What the kernel side does about Unix sockets of runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Guard {
     /// Its hooks refuse what the porter does not do itself.
     Hooks,
@@ -114,6 +115,7 @@ pub(super) enum Guard {
 
 /// The filters of a run.
 pub(super) struct RunFilter {
+    guard: Guard,
     filter: Filter,
     asking: BpfProgram,
 }
@@ -127,7 +129,12 @@ impl RunFilter {
                 refused.entry(call).or_default().extend(datagrams().map_err(io::Error::other)?);
             }
         }
-        Ok(Self { filter: Filter::of(refused)?, asking: asking()? })
+        Ok(Self { guard, filter: Filter::of(refused)?, asking: asking()? })
+    }
+
+    /// What it was made for.
+    pub(super) fn guard(&self) -> Guard {
+        self.guard
     }
 
     /// Holds from now on, for the calling thread and whatever it becomes or makes. What is asked waits at what is returned.

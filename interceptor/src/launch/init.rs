@@ -44,7 +44,7 @@ pub(super) enum FromInit {
     /// Namespaces, network and mounts stand. Carries the master of the agent's terminal, if it has one.
     Furnished,
     /// The agent's filter stands; only the agent's own process says so. Carries where its calls wait for the porter.
-    Filtered,
+    Filtered { guard: Guard },
     /// The agent is executed.
     Started,
     /// Nothing was executed, or nothing could be.
@@ -187,7 +187,7 @@ fn execute(channel: &Channel<FromInit, ToInit>, plan: &Plan, filter: &RunFilter)
 fn become_agent(channel: &Channel<FromInit, ToInit>, plan: &Plan, filter: &RunFilter) -> Failure {
     let filtered = shed(plan).and_then(|()| filter.install().map_err(failure("filter system calls")));
     let told = filtered.and_then(|calls| {
-        let told = channel.send(&FromInit::Filtered, &[calls.as_fd()]);
+        let told = channel.send(&FromInit::Filtered { guard: filter.guard() }, &[calls.as_fd()]);
         told.map_err(|e| failure("tell the launcher")(io::Error::other(e)))
     });
     if let Err(error) = told {

@@ -463,12 +463,13 @@ impl Launched {
         let mut relay = streams.hand_over(master)?;
         init.send(&ToInit::Go, &[])
             .map_err(|source| LaunchError::Talk { who: "the run's first process", source })?;
-        let calls = match heard(init)? {
-            (FromInit::Filtered, mut descriptors) => descriptors.pop(),
+        let told = match heard(init)? {
+            (FromInit::Filtered { guard }, mut descriptors) => descriptors.pop().map(|calls| (calls, guard)),
             _ => None,
         };
-        let calls = calls.ok_or(LaunchError::OutOfTurn("the run's first process"))?;
-        porter::attend(calls, network, Arc::new(helper)).map_err(step("see to the run's Unix sockets"))?;
+        let (calls, guard) = told.ok_or(LaunchError::OutOfTurn("the run's first process"))?;
+        porter::attend(calls, guard, network, Arc::new(helper))
+            .map_err(step("see to the run's Unix sockets"))?;
         match heard(init)? {
             (FromInit::Started, _) => {}
             _ => return Err(LaunchError::OutOfTurn("the run's first process")),

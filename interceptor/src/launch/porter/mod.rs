@@ -1,8 +1,8 @@
 //! The porter: who sees to a run's Unix sockets, on the launcher's side, for as long as the run lasts.
 //!
 //! Who listens behind a path is nothing that a filter or a hook can see. So every bind(2) and connect(2) of a run, and
-//! every sendto(2) by name, waits until this has looked at the socket. What is no Unix socket goes on by itself, since
-//! the hooks judge it. Of a Unix socket the call is made here, in the caller's place and with the caller's rights: so
+//! every sendto(2) by name, waits until this has looked at it. What names no Unix socket goes on by itself, since the
+//! hooks judge it, and end it if it is another call by then. Of a Unix socket the call is made here, in the caller's place and with the caller's rights: so
 //! that it is known which files the run's own sockets are bound to, and so that it is connected to the very file that
 //! was looked at. To any other file, nothing of the run is connected.
 //!
@@ -33,7 +33,7 @@ use self::{
     own::Own,
     sockets::{Address, Destination},
 };
-use super::{Helper, syscalls};
+use super::{Helper, filter::Guard, syscalls};
 use crate::helper::messages::LaunchRequest;
 
 pub(super) use call::install;
@@ -47,6 +47,7 @@ const TOLD: u32 = 16;
 
 /// One run's porter.
 struct Porter {
+    guard: Guard,
     /// The run's network namespace: sockets of another one are none of the run's.
     network: File,
     own: Own,
@@ -57,8 +58,18 @@ struct Porter {
     told: Mutex<(Instant, u32)>,
 }
 
+/// What a call is about, at a glance.
+enum Glance {
+    /// Unix sockets.
+    Unix(Address),
+    /// Something else.
+    Elsewhere,
+}
+
 /// What came of a call.
 enum Came {
+    /// It is none on a Unix socket: it goes on.
+    Elsewhere,
     /// It went as the kernel said.
     Through(i64),
     /// It would have led out of the run.
@@ -66,10 +77,11 @@ enum Came {
 }
 
 /// Answers the calls that wait at `listener`, from now on.
-pub(super) fn attend(listener: OwnedFd, network: File, helper: Arc<Helper>) -> io::Result<()> {
+pub(super) fn attend(listener: OwnedFd, guard: Guard, network: File, helper: Arc<Helper>) -> io::Result<()> {
     // What acts for the run is not to be looked into by others of the run's user.
     nix::sys::prctl::set_dumpable(false)?;
     let porter = Porter {
+        guard,
         network,
         own: Own::default(),
         descriptors: sockets::own_descriptors()?,
@@ -85,28 +97,41 @@ pub(super) fn attend(listener: OwnedFd, network: File, helper: Arc<Helper>) -> i
 impl Porter {
     fn serve(self: &Arc<Self>, listener: &Listener) {
         while let Some(waiting) = listener.next() {
-            match socket_of(&waiting) {
-                Ok(Some(socket)) => self.send_to_work(waiting, socket),
-                Ok(None) => waiting.answer(Answer::GoOn),
+            match self.glance(&waiting) {
+                Ok(Glance::Unix(address)) => self.send_to_work(waiting, address),
+                Ok(Glance::Elsewhere) => waiting.answer(Answer::GoOn),
                 Err(errno) => waiting.answer(Answer::Failed(errno)),
             }
         }
     }
 
-    fn send_to_work(self: &Arc<Self>, waiting: Waiting, socket: OwnedFd) {
+    fn glance(&self, waiting: &Waiting) -> nix::Result<Glance> {
+        let address = Address::read(waiting.thread, &waiting.address)?;
+        let is_unix = match self.guard {
+            // Whatever it has become when it goes on, the hooks let no Unix socket pass.
+            Guard::Hooks => address.is_unix(),
+            // The address may change, the family of a socket does not. (That the number is another socket's by then, nobody
+            // sees on such a kernel.)
+            Guard::Nothing => address.is_unix() || socket_of(waiting)?.is_some(),
+        };
+        Ok(if is_unix { Glance::Unix(address) } else { Glance::Elsewhere })
+    }
+
+    fn send_to_work(self: &Arc<Self>, waiting: Waiting, address: Address) {
         let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
             return waiting.answer(Answer::Failed(Errno::EAGAIN));
         };
         let porter = Arc::clone(self);
         // Where no thread can be had, the call fails as it is dropped.
         let _ = thread::Builder::new().spawn(move || {
-            porter.carry_out(waiting, &socket);
+            porter.carry_out(waiting, &address);
             drop(permit);
         });
     }
 
-    fn carry_out(&self, waiting: Waiting, socket: &OwnedFd) {
-        match self.tried(&waiting, socket) {
+    fn carry_out(&self, waiting: Waiting, address: &Address) {
+        match self.tried(&waiting, address) {
+            Ok(Came::Elsewhere) => waiting.answer(Answer::GoOn),
             Ok(Came::Through(value)) => waiting.answer(Answer::Done(value)),
             Ok(Came::TurnedAway { process, path }) => {
                 // As where nobody listens.
@@ -117,26 +142,26 @@ impl Porter {
         }
     }
 
-    fn tried(&self, waiting: &Waiting, socket: &OwnedFd) -> nix::Result<Came> {
+    fn tried(&self, waiting: &Waiting, address: &Address) -> nix::Result<Came> {
+        let Some(socket) = socket_of(waiting)? else { return Ok(Came::Elsewhere) };
         let caller = Caller::look(waiting.thread)?;
-        let address = Address::read(waiting.thread, &waiting.address)?;
         let data = match &waiting.asked {
             Asked::Send { data, .. } => sockets::datagram(waiting.thread, data)?,
             Asked::Bind | Asked::Connect => Vec::new(),
         };
         // Whatever was read so far was the caller's, if that one waits still.
         waiting.check()?;
-        if !sockets::is_of(socket, &self.network)? {
+        if !sockets::is_of(&socket, &self.network)? {
             return Err(Errno::EPERM);
         }
         if let Asked::Bind = waiting.asked {
-            return self.bound(&caller, socket, &address);
+            return self.bound(&caller, &socket, address);
         }
         let came = caller.perform(|| {
-            let Some(destination) = self.destination(&address)? else { return Ok(None) };
+            let Some(destination) = self.destination(address)? else { return Ok(None) };
             let value = match waiting.asked {
-                Asked::Send { flags, .. } => sockets::send(socket, &data, flags, &destination.address)?,
-                Asked::Bind | Asked::Connect => sockets::connect(socket, &destination.address)?,
+                Asked::Send { flags, .. } => sockets::send(&socket, &data, flags, &destination.address)?,
+                Asked::Bind | Asked::Connect => sockets::connect(&socket, &destination.address)?,
             };
             Ok(Some(value))
         })?;

@@ -51,11 +51,16 @@ impl Address {
         read(thread, area).map(Self)
     }
 
+    /// Whether it is one of the Unix family.
+    pub(super) fn is_unix(&self) -> bool {
+        let family = self.0.get(..PATH).and_then(|family| family.try_into().ok()).map(u16::from_ne_bytes);
+        family.is_some_and(|family| libc::c_int::from(family) == libc::AF_UNIX)
+    }
+
     /// The path, if it is an address of the Unix family that has one. An abstract name begins with a NUL.
     pub(super) fn path(&self) -> Option<&[u8]> {
-        let family = self.0.get(..PATH).and_then(|family| family.try_into().ok()).map(u16::from_ne_bytes)?;
         let path = self.0.get(PATH..)?.split(|byte| *byte == 0).next()?;
-        (libc::c_int::from(family) == libc::AF_UNIX && !path.is_empty()).then_some(path)
+        (self.is_unix() && !path.is_empty()).then_some(path)
     }
 
     fn of_path(path: &str) -> Self {
