@@ -231,6 +231,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 fn launch(options: &Options) -> Result<u8, LaunchError> {
     preflight::may_launch()?;
+    preflight::may_look()?;
     if options.mode == Mode::Observe && options.reason.is_none() {
         return Err(LaunchError::NoReason);
     }
