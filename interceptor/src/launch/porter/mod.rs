@@ -8,6 +8,7 @@
 //!
 //! Promises: what is read of the caller is read once; a caller that ended meanwhile has nothing done for it; each call
 //! is answered, if only by a failure; nobody's call waits for another's. If the launcher is dead, every such call fails.
+//! Whoever is connected to from here sees the launcher, which is trusted: that is never anybody outside of the run.
 //! Must never know what is sent.
 
 mod call;
