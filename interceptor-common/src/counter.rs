@@ -67,4 +67,6 @@ counters! {
     RefusedForeign = 17, "refused-foreign";
     /// The run has as many redirected sockets as one run may have.
     RefusedQuota = 18, "refused-quota";
+    /// A Unix socket that a run with a network of its own wanted to reach without its launcher.
+    RefusedUnix = 19, "refused-unix";
 }

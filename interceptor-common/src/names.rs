@@ -49,6 +49,13 @@ pub const CGROUP_PROGRAMS: [&str; 15] = [
 pub const GUARD_PROGRAMS: [&str; 4] =
     ["guard_connect4", "guard_connect6", "guard_sendmsg4", "guard_sendmsg6"];
 
+/// The program that guards Unix sockets. It is loaded for each of [`UNIX_LINKS`].
+pub const UNIX_PROGRAM: &str = "guard_unix";
+
+/// Where [`UNIX_PROGRAM`] is attached to the root of the hierarchy, each with the kernel's number of its hook; nowhere on
+/// kernels that do not know them (before 6.7).
+pub const UNIX_LINKS: [(&str, u32); 2] = [("guard_connect_unix", 49), ("guard_sendmsg_unix", 50)];
+
 /// The tracepoint programs, each with its tracepoint.
 pub const TRACEPOINT_PROGRAMS: [(&str, &str); 3] = [
     ("process_fork", "sched_process_fork"),

@@ -6,6 +6,7 @@ mod kernel_support;
 use std::{
     io::{Read, Write},
     net::UdpSocket,
+    os::unix::net::{UnixDatagram, UnixListener, UnixStream},
     thread,
 };
 
@@ -109,6 +110,27 @@ fn other_datagrams_are_refused() {
     assert_eq!(stage.count(Counter::RefusedUdp), 8);
     let direct = format!("ask 127.0.0.1:{}", stage.settings.dns_port);
     assert_eq!(stage.act(&direct).says(), format!("error {}", libc::ECONNREFUSED));
+}
+
+/// Their launcher connects them, where that may be. A run without a network of its own has its sockets to itself.
+#[test]
+fn runs_with_a_network_of_their_own_reach_no_unix_socket_by_themselves() {
+    let mut stage = Stage::new();
+    let folder = tempfile::tempdir().expect("folder");
+    let (stream, datagram) = (folder.path().join("stream"), folder.path().join("datagram"));
+    let _listener = UnixListener::bind(&stream).expect("bind");
+    let _receiver = UnixDatagram::bind(&datagram).expect("bind");
+    let scripts = [format!("unix {}", stream.display()), format!("unix-datagram {}", datagram.display())];
+    for script in &scripts {
+        assert_eq!(stage.act(script).says(), format!("error {}", libc::ECONNREFUSED), "{script}");
+    }
+    assert_eq!(stage.count(Counter::RefusedUnix), 2);
+    UnixStream::connect(&stream).expect("nobody else is kept from it");
+    stage.share_the_network();
+    for script in &scripts {
+        assert_eq!(stage.act(script).says(), "ok", "{script}");
+    }
+    assert_eq!(stage.count(Counter::RefusedUnix), 2);
 }
 
 #[test]

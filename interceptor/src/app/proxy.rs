@@ -325,6 +325,7 @@ impl Daemon {
                 ToProxy::Ended { run, how } => self.ended(run, how.text()),
                 ToProxy::Left { run, processes } => self.left(run, &processes),
                 ToProxy::Brought { run, text } => self.brought(run, text),
+                ToProxy::TurnedAway { run, process, path } => self.proxy.turned_away(run, process, &path),
                 ToProxy::Executable { ticket, found } => {
                     if let (Some(process), Some(found)) = (self.tickets.take(ticket), found) {
                         self.proxy.origins.identified(process, found.path, found.digest);

@@ -10,7 +10,7 @@ use std::{
 
 use interceptor_core::model::RunId;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::{
     cgroup::Tree,
@@ -53,10 +53,9 @@ pub(super) async fn accept(listener: OwnedFd, events: mpsc::Sender<Event>) {
         let Ok(socket) = next(&listener).await else { continue };
         let events = events.clone();
         tokio::spawn(async move {
-            if let Err(error) = serve(socket, &events).await {
+            if let Err(error) = serve(socket, &events, permit).await {
                 tracing::info!(%error, "a launch was not served");
             }
-            drop(permit);
         });
     }
 }
@@ -79,7 +78,11 @@ fn check_peer(socket: BorrowedFd<'_>) -> Result<(), String> {
     }
 }
 
-async fn serve(socket: OwnedFd, events: &mpsc::Sender<Event>) -> Result<(), super::Foreign> {
+async fn serve(
+    socket: OwnedFd,
+    events: &mpsc::Sender<Event>,
+    permit: OwnedSemaphorePermit,
+) -> Result<(), super::Foreign> {
     let refusal = check_peer(socket.as_fd());
     let launcher: Launcher = Channel::from_socket(socket).into_async()?;
     if let Err(text) = refusal {
@@ -100,7 +103,7 @@ async fn serve(socket: OwnedFd, events: &mpsc::Sender<Event>) -> Result<(), supe
             launcher.send(&LaunchAnswer::Refused { text }, &[]).await?;
             return Ok(());
         }
-        (LaunchRequest::Namespaces | LaunchRequest::Settled, _) => {
+        (LaunchRequest::Namespaces | LaunchRequest::Settled | LaunchRequest::TurnedAway { .. }, _) => {
             return Err("a launcher spoke out of turn".into());
         }
     };
@@ -114,10 +117,23 @@ async fn serve(socket: OwnedFd, events: &mpsc::Sender<Event>) -> Result<(), supe
         }
     };
     match finish(&launcher, run, &network, (answer, cgroup), events).await {
-        Ok(true) => Ok(()),
+        Ok(true) => {
+            drop(permit);
+            listen(&launcher, run, events).await;
+            Ok(())
+        }
         done => {
             let _ = events.send(Event::Asked(Asked::Abandoned(run))).await;
             done.map(drop)
+        }
+    }
+}
+
+/// Takes in what the launcher of a run that is served has to tell, for as long as that one lives.
+async fn listen(launcher: &Launcher, run: RunId, events: &mpsc::Sender<Event>) {
+    while let Ok((LaunchRequest::TurnedAway { process, path }, _)) = launcher.receive().await {
+        if events.send(Event::TurnedAway { run, process, path }).await.is_err() {
+            return;
         }
     }
 }

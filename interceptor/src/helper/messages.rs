@@ -13,7 +13,7 @@ use interceptor_core::model::{AgentIdentity, AgentName, ExecutableDigest, Guaran
 use serde::{Deserialize, Serialize};
 
 /// The version of these messages; both sides of the launch socket must have the same.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The longest command line that is told, in bytes; what is longer is cut.
 pub const COMMAND_LIMIT: usize = 16 * 1024;
@@ -106,6 +106,13 @@ pub enum LaunchRequest {
     },
     /// The namespaces stand. Carries the network namespace and a pidfd of the run's first process, in this order.
     Namespaces,
+    /// Something in the run that is served wanted to reach a Unix socket that is not the run's own. Not answered.
+    TurnedAway {
+        /// The process, in the host's pid namespace.
+        process: u32,
+        /// Where it wanted to go, as it said.
+        path: String,
+    },
     /// A cgroup that is captured where it is has been tried, and rid of what was there before: it stays captured. Without this
     /// word it is let go of when the launcher is gone.
     Settled,
@@ -234,6 +241,15 @@ pub enum ToProxy {
         run: RunId,
         /// What became of them.
         text: String,
+    },
+    /// A process of a run wanted to reach a Unix socket that is not the run's own.
+    TurnedAway {
+        /// The run.
+        run: RunId,
+        /// The process, in the host's pid namespace.
+        process: u32,
+        /// Where it wanted to go, as it said.
+        path: String,
     },
     /// The answer to [`FromProxy::Executable`].
     Executable {

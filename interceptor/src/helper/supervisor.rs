@@ -51,6 +51,8 @@ pub(super) enum Event {
     Left(RunId, Vec<u32>),
     /// A process was moved into a captured cgroup and had sockets from before; what became of them.
     Brought(RunId, String),
+    /// A process of a run wanted to reach a Unix socket that is not the run's own.
+    TurnedAway { run: RunId, process: u32, path: String },
 }
 
 pub(super) type Reply = tokio::sync::oneshot::Sender<Answered>;
@@ -218,6 +220,11 @@ impl Supervisor {
             Event::RunEnded(run, how) => self.end_run(run, how, "the run ended before it was served"),
             Event::Left(run, processes) => self.report_left(run, &processes),
             Event::Brought(run, text) => self.report_brought(run, text),
+            Event::TurnedAway { run, process, path } => {
+                if self.runs.contains_key(&run) {
+                    self.tell(ToProxy::TurnedAway { run, process, path }, Vec::new());
+                }
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use aya::{
 };
 use interceptor_common::{
     ABI_VERSION, Config, Flow, ProcessKey, ProcessValue, RUN_LEVELS, RunConfig, TupleKey,
-    names::{self, CGROUP_PROGRAMS, GUARD_PROGRAMS, TRACEPOINT_PROGRAMS},
+    names::{self, CGROUP_PROGRAMS, GUARD_PROGRAMS, TRACEPOINT_PROGRAMS, UNIX_LINKS},
 };
 use interceptor_core::model::RunId;
 
@@ -78,6 +78,7 @@ impl Attachment {
         attachment.put_in_force(object)?;
         let mut known = CGROUP_PROGRAMS.to_vec();
         known.extend(GUARD_PROGRAMS);
+        known.extend(UNIX_LINKS.iter().map(|(name, _)| *name));
         known.extend(TRACEPOINT_PROGRAMS.iter().map(|(name, _)| *name));
         attachment.pins.remove_strangers(&known)?;
         Ok(attachment)

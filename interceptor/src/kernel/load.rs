@@ -16,11 +16,11 @@ use aya::{
 };
 use interceptor_common::names::{CGROUP_PROGRAMS, GUARD_PROGRAMS, OFFSETS, TRACEPOINT_PROGRAMS};
 
-use super::{KernelError, btf, sys};
+use super::{KernelError, btf, sys, unix};
 
 /// The object that `cargo xtask build-ebpf` writes (`build.rs` says which). Aligned, because the parser reads it in
 /// place.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("INTERCEPTOR_OBJECT"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("INTERCEPTOR_OBJECT"));
 
 /// A program's link. The program is in force until this is dropped, or for as long as it is pinned.
 pub(super) enum Link {
@@ -105,6 +105,7 @@ pub(super) fn attach_all(
             .map_err(KernelError::refused(format!("program {name}")))?;
         links.push((name, linked(object, name, cgroup)?));
     }
+    links.extend(unix::attach(object, &root)?);
     Ok(links)
 }
 

@@ -16,6 +16,7 @@ mod maps;
 mod pins;
 pub mod probe;
 mod sys;
+mod unix;
 
 use std::{io, path::PathBuf};
 

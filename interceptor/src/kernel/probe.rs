@@ -6,9 +6,9 @@ use std::{
 };
 
 use aya::programs::{ProgramError, links::PinnedLink};
-use interceptor_common::names::{CGROUP_PROGRAMS, GUARD_PROGRAMS, TRACEPOINT_PROGRAMS};
+use interceptor_common::names::{CGROUP_PROGRAMS, GUARD_PROGRAMS, TRACEPOINT_PROGRAMS, UNIX_LINKS};
 
-use super::{KernelError, btf, cgroup, diag, load, pins};
+use super::{KernelError, btf, cgroup, diag, load, pins, unix};
 use crate::places::Places;
 
 /// How a probe ended.
@@ -79,6 +79,7 @@ fn hooks(places: &Places, scratch: &Path) -> Vec<Finding> {
     let links = pins::Pins::of(places).links();
     let plain = CGROUP_PROGRAMS.iter().chain(&GUARD_PROGRAMS).map(|name| (*name, None));
     let traced = TRACEPOINT_PROGRAMS.iter().map(|(name, point)| (*name, Some(*point)));
+    let unix = unix_hooks(&object, &links);
     plain
         .chain(traced)
         .map(|(name, point)| {
@@ -91,7 +92,28 @@ fn hooks(places: &Places, scratch: &Path) -> Vec<Finding> {
             finding.attached = Some(attached);
             finding
         })
+        .chain(unix)
         .collect()
+}
+
+/// Kernels before 6.7 do without these.
+fn unix_hooks(object: &aya::Ebpf, links: &Path) -> Vec<Finding> {
+    let tried = match said(unix::is_known()) {
+        Ok(false) => Err((Outcome::Optional, "not in this kernel (Linux 6.7)".to_owned())),
+        Ok(true) => said(unix::loaded(object)).map_err(|detail| (Outcome::Missing, detail)),
+        Err(detail) => Err((Outcome::Missing, detail)),
+    };
+    let (outcome, detail) = match tried {
+        Ok(_) => (Outcome::Works, "loads".to_owned()),
+        Err(failed) => failed,
+    };
+    let finding = |(name, _): &(&str, u32)| Finding {
+        what: format!("hook {name}"),
+        outcome,
+        attached: Some(links.join(name).exists()),
+        detail: detail.clone(),
+    };
+    UNIX_LINKS.iter().map(finding).collect()
 }
 
 fn explain(error: &ProgramError) -> String {

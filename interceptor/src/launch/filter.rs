@@ -4,15 +4,19 @@
 //! `ENOSYS`, as on an older kernel, and so does clone3(2), whose flags no filter can read: libraries then use
 //! clone(2). The second refuses, with `EPERM`, what leads around the hooks or out of the run: families that no hook
 //! sees, io_uring, namespaces, mounts, kernel programs, keyrings, typing into terminals. Both hold for every process of
-//! the run and cannot be taken off; a call of another architecture (32-bit programs) ends its process.
+//! the run and cannot be taken off; a call of another architecture (32-bit programs) ends its process. A run has a third
+//! one, which has its bind(2), connect(2) and sendto(2) by name wait for the [porter](super::porter).
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, os::fd::OwnedFd};
 
 use nix::libc;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     TargetArch,
 };
+use serde::{Deserialize, Serialize};
+
+use super::porter;
 
 /// The last system call that was looked at: `file_setattr`, of Linux 6.17. Those before it are known on every
 /// architecture.
@@ -100,12 +104,47 @@ const NEVER_OF_ROLES: &[i64] = &[
 /// The filters of one process tree, ready to be installed.
 pub(crate) struct Filter([BpfProgram; 2]);
 
-impl Filter {
-    /// For a run.
-    pub(super) fn new() -> io::Result<Self> {
-        Self::of(refused().map_err(io::Error::other)?)
+/// What the kernel side does about Unix sockets of runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Guard {
+    /// Its hooks refuse what the porter does not do itself.
+    Hooks,
+    /// The kernel has no such hooks (before Linux 6.7).
+    Nothing,
+}
+
+/// The filters of a run.
+pub(super) struct RunFilter {
+    guard: Guard,
+    filter: Filter,
+    asking: BpfProgram,
+}
+
+impl RunFilter {
+    /// Without hooks, datagrams could be sent by name past the porter: then there are no sockets for them.
+    pub(super) fn new(guard: Guard) -> io::Result<Self> {
+        let mut refused = refused().map_err(io::Error::other)?;
+        if guard == Guard::Nothing {
+            for call in [libc::SYS_socket, libc::SYS_socketpair] {
+                refused.entry(call).or_default().extend(datagrams().map_err(io::Error::other)?);
+            }
+        }
+        Ok(Self { guard, filter: Filter::of(refused)?, asking: asking()? })
     }
 
+    /// What it was made for.
+    pub(super) fn guard(&self) -> Guard {
+        self.guard
+    }
+
+    /// Holds from now on, for the calling thread and whatever it becomes or makes. What is asked waits at what is returned.
+    pub(super) fn install(&self) -> io::Result<OwnedFd> {
+        self.filter.install()?;
+        porter::install(&self.asking)
+    }
+}
+
+impl Filter {
     /// For a role of the daemon's, which needs bpf(2) for the maps that it is handed and has no right to more.
     pub(crate) fn of_role() -> io::Result<Self> {
         let mut refused = refused().map_err(io::Error::other)?;
@@ -138,6 +177,37 @@ fn compiled(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> i
     const ARCHITECTURE: TargetArch = TargetArch::aarch64;
     let filter = SeccompFilter::new(rules, otherwise, matched, ARCHITECTURE).map_err(io::Error::other)?;
     BpfProgram::try_from(filter).map_err(io::Error::other)
+}
+
+/// The calls that name a socket's address. The library knows no action that asks: another one stands in.
+fn asking() -> io::Result<BpfProgram> {
+    const RETURN: u16 = 0x06;
+    let named = SeccompCondition::new(4, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0);
+    let named = named.and_then(|named| SeccompRule::new(vec![named])).map_err(io::Error::other)?;
+    let rules = BTreeMap::from([
+        (libc::SYS_bind, Vec::new()),
+        (libc::SYS_connect, Vec::new()),
+        (libc::SYS_sendto, vec![named]),
+    ]);
+    let mut program = compiled(rules, SeccompAction::Allow, SeccompAction::Trace(0))?;
+    for instruction in &mut program {
+        if instruction.code == RETURN && instruction.k == libc::SECCOMP_RET_TRACE {
+            instruction.k = libc::SECCOMP_RET_USER_NOTIF;
+        }
+    }
+    Ok(program)
+}
+
+/// Sockets of the Unix family for datagrams, by both of their names.
+fn datagrams() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    const KINDS: u64 = 0xf;
+    [libc::SOCK_DGRAM, libc::SOCK_RAW]
+        .into_iter()
+        .map(|kind| {
+            let kind = condition(1, SeccompCmpOp::MaskedEq(KINDS), kind)?;
+            SeccompRule::new(vec![like(0, libc::AF_UNIX)?, kind])
+        })
+        .collect()
 }
 
 /// Every call up to [`LAST`], but for clone3.
@@ -209,10 +279,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_filters_fit_into_the_kernel() {
-        for Filter(programs) in [Filter::new().expect("a run's"), Filter::of_role().expect("a role's")] {
-            // BPF_MAXINSNS
-            assert!(programs.iter().all(|program| !program.is_empty() && program.len() <= 4096));
-        }
+    fn the_filters_fit_into_the_kernel() {
+        let runs = [Guard::Hooks, Guard::Nothing].map(|guard| RunFilter::new(guard).expect("a run's"));
+        let asking = runs.iter().map(|run| &run.asking);
+        let role = Filter::of_role().expect("a role's");
+        let both = runs.iter().map(|run| &run.filter).chain([&role]).flat_map(|Filter(programs)| programs);
+        // BPF_MAXINSNS
+        assert!(both.chain(asking).all(|program| !program.is_empty() && program.len() <= 4096));
+    }
+
+    #[test]
+    fn three_calls_are_asked_about() {
+        let asks = asking().expect("a program");
+        let asked = asks.iter().filter(|one| one.k == libc::SECCOMP_RET_USER_NOTIF).count();
+        assert!(asked > 0 && asks.iter().all(|one| one.k != libc::SECCOMP_RET_TRACE));
     }
 }

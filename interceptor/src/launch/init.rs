@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Capability,
-    filter::Filter,
+    filter::{Guard, RunFilter},
     mounts::{self, View},
     netlink, privileges, probe,
     relay::Stream,
@@ -43,6 +43,8 @@ use crate::channel::Channel;
 pub(super) enum FromInit {
     /// Namespaces, network and mounts stand. Carries the master of the agent's terminal, if it has one.
     Furnished,
+    /// The agent's filter stands; only the agent's own process says so. Carries where its calls wait for the porter.
+    Filtered { guard: Guard },
     /// The agent is executed.
     Started,
     /// Nothing was executed, or nothing could be.
@@ -65,7 +67,6 @@ pub(super) struct Plan {
     pub(super) uid: Uid,
     pub(super) gid: Gid,
     pub(super) capabilities: Vec<Capability>,
-    pub(super) filter: Filter,
     pub(super) folder: PathBuf,
     pub(super) executable: CString,
     pub(super) arguments: Vec<CString>,
@@ -118,16 +119,8 @@ fn start(channel: &Channel<FromInit, ToInit>, mut plan: Plan) -> Result<Pid, Fai
     drop(master);
     let (ToInit::Go, _) =
         channel.receive().map_err(|e| failure("hear from the launcher")(io::Error::other(e)))?;
-    if plan.probe {
-        probe::reaches_proxy(plan.run, v6).and_then(|()| probe::nothing_else(v6)).map_err(|error| {
-            let cause =
-                std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            Failure {
-                status: super::OWN_FAILURE,
-                text: format!("the run is not captured, so nothing was executed: {error}{cause}"),
-            }
-        })?;
-    }
+    let guard = if plan.probe { tried(plan.run, v6)? } else { Guard::Nothing };
+    let filter = RunFilter::new(guard).map_err(failure("make the system call filter"))?;
     if let Some((_, slave)) = terminal {
         for stream in &mut plan.streams {
             if matches!(stream, Stream::Terminal) {
@@ -136,7 +129,19 @@ fn start(channel: &Channel<FromInit, ToInit>, mut plan: Plan) -> Result<Pid, Fai
             }
         }
     }
-    execute(&plan)
+    execute(channel, &plan, &filter)
+}
+
+/// Tries the finished run; says what holds of its Unix sockets.
+fn tried(run: RunId, v6: bool) -> Result<Guard, Failure> {
+    let tried = probe::reaches_proxy(run, v6).and_then(|()| probe::nothing_else(v6));
+    tried.and_then(|()| probe::unix_guard()).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        Failure {
+            status: super::OWN_FAILURE,
+            text: format!("the run is not captured, so nothing was executed: {error}{cause}"),
+        }
+    })
 }
 
 /// A pseudo-terminal of the run's own, which the agent's user owns.
@@ -154,7 +159,7 @@ fn open_terminal(uid: Uid) -> Result<(OwnedFd, OwnedFd), Failure> {
 }
 
 /// Forks the agent and waits until it is executed.
-fn execute(plan: &Plan) -> Result<Pid, Failure> {
+fn execute(channel: &Channel<FromInit, ToInit>, plan: &Plan, filter: &RunFilter) -> Result<Pid, Failure> {
     let (told, tell) = unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| failure("make a pipe")(e.into()))?;
     match syscalls::fork().map_err(failure("fork"))? {
         Side::Parent(agent) => {
@@ -169,7 +174,7 @@ fn execute(plan: &Plan) -> Result<Pid, Failure> {
             }
         }
         Side::Child => {
-            let Failure { status, text } = become_agent(plan);
+            let Failure { status, text } = become_agent(channel, plan, filter);
             let mut report = vec![status];
             report.extend(text.into_bytes());
             let _ = fs::File::from(tell).write_all(&report);
@@ -179,8 +184,13 @@ fn execute(plan: &Plan) -> Result<Pid, Failure> {
 }
 
 /// Turns into the agent; comes back only with the reason why not.
-fn become_agent(plan: &Plan) -> Failure {
-    if let Err(error) = shed(plan) {
+fn become_agent(channel: &Channel<FromInit, ToInit>, plan: &Plan, filter: &RunFilter) -> Failure {
+    let filtered = shed(plan).and_then(|()| filter.install().map_err(failure("filter system calls")));
+    let told = filtered.and_then(|calls| {
+        let told = channel.send(&FromInit::Filtered { guard: filter.guard() }, &[calls.as_fd()]);
+        told.map_err(|e| failure("tell the launcher")(io::Error::other(e)))
+    });
+    if let Err(error) = told {
         return error;
     }
     let mut errno = syscalls::execute(&plan.executable, &plan.arguments, &plan.environment);
@@ -209,8 +219,7 @@ fn shed(plan: &Plan) -> Result<(), Failure> {
     privileges::drop_all(plan.uid, plan.gid, &plan.capabilities).map_err(failure("give up privileges"))?;
     unistd::chdir(&plan.folder)
         .map_err(|e| failure(&format!("enter {} inside the run", plan.folder.display()))(e.into()))?;
-    syscalls::restore_signals().map_err(failure("restore signals"))?;
-    plan.filter.install().map_err(failure("filter system calls"))
+    syscalls::restore_signals().map_err(failure("restore signals"))
 }
 
 /// Gives up everything that watching does not need.

@@ -13,6 +13,7 @@ pub(crate) mod filter;
 mod init;
 mod mounts;
 mod netlink;
+mod porter;
 mod preflight;
 pub(crate) mod privileges;
 mod probe;
@@ -38,6 +39,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use interceptor_core::{
@@ -59,7 +61,6 @@ pub use netlink::{ADDRESS_V4, ADDRESS_V6};
 
 use self::{
     environment::Environment,
-    filter::Filter,
     init::{FromInit, Plan, ToInit},
     mounts::{Overlay, View},
     preflight::Account,
@@ -230,6 +231,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 fn launch(options: &Options) -> Result<u8, LaunchError> {
     preflight::may_launch()?;
+    preflight::may_look()?;
     if options.mode == Mode::Observe && options.reason.is_none() {
         return Err(LaunchError::NoReason);
     }
@@ -391,7 +393,6 @@ fn plan(
         uid: account.uid,
         gid: account.gid,
         capabilities: options.capabilities.clone(),
-        filter: Filter::new().map_err(step("make the system call filter"))?,
         executable: preflight::kernel_text(folder.join(executable).as_os_str())?,
         folder,
         arguments: options
@@ -432,7 +433,7 @@ fn enter(helper: Helper, cgroup: &OwnedFd, plan: Plan, streams: Streams) -> Resu
         Side::Parent(child) => {
             drop((inside, plan));
             mask.thread_set_mask().map_err(|e| step("unblock signals")(e.into()))?;
-            Launched(child).attend(&helper, &outside, streams)
+            Launched(child).attend(helper, &outside, streams)
         }
     }
 }
@@ -450,7 +451,7 @@ impl Drop for Launched {
 impl Launched {
     fn attend(
         &self,
-        helper: &Helper,
+        helper: Helper,
         init: &Channel<ToInit, FromInit>,
         streams: Streams,
     ) -> Result<u8, LaunchError> {
@@ -458,11 +459,18 @@ impl Launched {
             (FromInit::Furnished, mut descriptors) => descriptors.pop(),
             _ => return Err(LaunchError::OutOfTurn("the run's first process")),
         };
-        self.get_served(helper)?;
+        let network = self.get_served(&helper)?;
         relay::forwarded().thread_block().map_err(|e| step("block signals")(e.into()))?;
         let mut relay = streams.hand_over(master)?;
         init.send(&ToInit::Go, &[])
             .map_err(|source| LaunchError::Talk { who: "the run's first process", source })?;
+        let told = match heard(init)? {
+            (FromInit::Filtered { guard }, mut descriptors) => descriptors.pop().map(|calls| (calls, guard)),
+            _ => None,
+        };
+        let (calls, guard) = told.ok_or(LaunchError::OutOfTurn("the run's first process"))?;
+        porter::attend(calls, guard, network, Arc::new(helper))
+            .map_err(step("see to the run's Unix sockets"))?;
         match heard(init)? {
             (FromInit::Started, _) => {}
             _ => return Err(LaunchError::OutOfTurn("the run's first process")),
@@ -472,11 +480,12 @@ impl Launched {
         self.exit_status()
     }
 
-    fn get_served(&self, helper: &Helper) -> Result<(), LaunchError> {
+    /// Gets the daemon to serve the run; gives its network namespace.
+    fn get_served(&self, helper: &Helper) -> Result<File, LaunchError> {
         let network = File::open(format!("/proc/{}/ns/net", self.0.pid))
             .map_err(step("open the run's network namespace"))?;
         match asked(helper, &LaunchRequest::Namespaces, &[network.as_fd(), self.0.pidfd.as_fd()])? {
-            (LaunchAnswer::Ready, _) => Ok(()),
+            (LaunchAnswer::Ready, _) => Ok(network),
             _ => Err(LaunchError::OutOfTurn("the daemon")),
         }
     }

@@ -1,8 +1,8 @@
 //! The run's own view of the file system: the host's, less every door that leads to a process outside.
 //!
 //! `/run`, `/tmp`, `/dev`, `/proc` and `/sys` are new; the daemon's places are empty; every named Unix socket that
-//! exists on the host when the run begins is covered. Sockets that others make later in a folder that the run works in
-//! are not: that is a known gap of hiding by name.
+//! exists on the host when the run begins is covered. Those that others make later in a folder that the run works in are for
+//! the [porter](super::porter) to refuse.
 
 use std::{
     collections::BTreeSet,

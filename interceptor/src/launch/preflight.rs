@@ -12,6 +12,9 @@ use nix::unistd::{Gid, Uid, User, geteuid};
 use super::{LaunchError, mounts::OWN};
 use crate::helper::cgroup::Tree;
 
+/// Who may look at other processes' descriptors; no file where the kernel has no such module.
+const PTRACE_SCOPE: &str = "/proc/sys/kernel/yama/ptrace_scope";
+
 /// Whom a run runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Account {
@@ -44,6 +47,16 @@ pub(crate) fn may_launch() -> Result<(), LaunchError> {
         Ok(false) => Ok(()),
         Ok(true) => Err(LaunchError::Captured),
         Err(source) => Err(LaunchError::Step { what: "read this process's own cgroup", source }),
+    }
+}
+
+/// Refuses a launch where not even root may look at the sockets of a run's processes: none of them could connect.
+pub(crate) fn may_look() -> Result<(), LaunchError> {
+    match std::fs::read_to_string(PTRACE_SCOPE) {
+        Ok(scope) if scope.trim() == "3" => Err(LaunchError::Obstacle(format!(
+            "{PTRACE_SCOPE} is 3, so that nobody may look at the sockets of a run's processes: boot with it at most 2"
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -4,6 +4,10 @@
 use std::{
     io::{self, Read},
     net::{SocketAddr, TcpStream, UdpSocket},
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -11,7 +15,7 @@ use std::{
 use interceptor_core::model::RunId;
 use nix::libc;
 
-use super::syscalls;
+use super::{filter::Guard, syscalls};
 use crate::helper::messages::{PROBE_V4, PROBE_V6, probe_answer};
 
 /// Why a run is not captured as it has to be.
@@ -27,6 +31,8 @@ pub(crate) enum ProbeError {
     SocketHad(&'static str),
     #[error("a datagram to {0} was sent, which is a way around the proxy")]
     DatagramSent(SocketAddr),
+    #[error("what the kernel side does about Unix sockets cannot be told")]
+    UnixUnclear(#[source] io::Error),
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -60,6 +66,21 @@ fn answered(run: RunId, to: SocketAddr) -> Result<(), ProbeError> {
     let mut answer = String::new();
     stream.take(64).read_to_string(&mut answer).map_err(unreached)?;
     if answer == probe_answer(run) { Ok(()) } else { Err(ProbeError::WrongAnswer(to)) }
+}
+
+/// Whether the kernel side refuses what a run does by itself on Unix sockets, found out by doing what always works without
+/// it: connecting to a listener that is there.
+pub(crate) fn unix_guard() -> Result<Guard, ProbeError> {
+    let tried = || {
+        let here = UnixAddr::from_abstract_name("interceptor-probe")?;
+        let _listener = UnixListener::bind_addr(&here)?;
+        UnixStream::connect_addr(&here)
+    };
+    match tried() {
+        Ok(_) => Ok(Guard::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(Guard::Hooks),
+        Err(error) => Err(ProbeError::UnixUnclear(error)),
+    }
 }
 
 /// Tries what must fail: every socket that the hooks of the proxy would not see, and datagrams other than DNS.

@@ -78,8 +78,13 @@ pub(crate) fn fork() -> io::Result<Side<Pid>> {
 
 /// A handle on process `pid`.
 pub(crate) fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
+    pidfd_open_with(pid, 0)
+}
+
+/// A handle on process `pid`, or on a thread, as the flags say.
+pub(crate) fn pidfd_open_with(pid: Pid, flags: libc::c_uint) -> io::Result<OwnedFd> {
     // SAFETY: no memory is passed.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), flags) };
     owned(fd)
 }
 
@@ -196,6 +201,30 @@ pub(crate) fn keep_capabilities(mask: u32, inheritable: u32) -> io::Result<()> {
     // SAFETY: both structures have the layout that version 3 of the call asks for, and outlive it.
     let done = unsafe { libc::syscall(libc::SYS_capset, std::ptr::from_ref(&header), words.as_ptr()) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives the calling thread alone other ids: the library's functions change every thread.
+pub(crate) fn set_thread_ids(
+    groups: &[libc::gid_t],
+    [real_gid, gid, saved_gid]: [libc::gid_t; 3],
+    [real_uid, uid, saved_uid]: [libc::uid_t; 3],
+) -> io::Result<()> {
+    let check = |done: libc::c_long| if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    // SAFETY: the list outlives the call and is as long as said.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, real_gid, gid, saved_gid) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, real_uid, uid, saved_uid) })
+}
+
+/// Fails unless the calling thread may write to a file that it has only looked up.
+pub(crate) fn check_writable(file: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = libc::AT_EMPTY_PATH | libc::AT_EACCESS;
+    // SAFETY: the path is empty and ends in NUL.
+    let done =
+        unsafe { libc::syscall(libc::SYS_faccessat2, file.as_raw_fd(), c"".as_ptr(), libc::W_OK, flags) };
+    Errno::result(done).map(drop)
 }
 
 /// Runs `body` in the child between fork and exec.

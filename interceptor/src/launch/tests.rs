@@ -201,6 +201,60 @@ fn doors_to_the_host_are_hidden() {
     assert_eq!(lines.next(), None, "{said}");
 }
 
+/// As on a kernel without hooks for them: there is no kernel side at all in here.
+#[test]
+fn unix_sockets_lead_to_the_runs_own_without_hooks() {
+    const CLIENT: &str = r#"
+import os, socket, sys, time
+def connected(path):
+    try: return socket.socket(socket.AF_UNIX).connect(path)
+    except OSError as error: return error.strerror
+own = socket.socket(socket.AF_UNIX)
+own.bind("/tmp/own")
+own.listen()
+print(connected("/tmp/own"))
+own = socket.socket(socket.AF_UNIX)
+own.bind("\0own")
+own.listen()
+print(connected("\0own"))
+for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):
+    try: socket.socket(socket.AF_UNIX, kind)
+    except PermissionError: print("none")
+    try: socket.socketpair(socket.AF_UNIX, kind)
+    except PermissionError: print("no pair")
+while not os.path.exists(sys.argv[1]): time.sleep(0.05)
+print(connected(sys.argv[1]))
+"#;
+    let folder = tempfile::Builder::new().prefix("launch-later").tempdir_in("/var").expect("folder");
+    let open = |path: &Path, mode| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(path, mode).expect("mode");
+    };
+    open(folder.path(), 0o755);
+    let (made, later) = (folder.path().join("made"), folder.path().join("later"));
+    let client = folder.path().join("client.py");
+    std::fs::write(&client, CLIENT).expect("file");
+    let script = format!("echo here; exec /usr/bin/python3 {} {}", client.display(), later.display());
+    let mut child = again(&script).stdout(Stdio::piped()).spawn().expect("test binary");
+    let mut output = child.stdout.take().expect("piped");
+    let mut text = String::new();
+    while !text.contains("here\n") {
+        let mut byte = [0];
+        assert_eq!(output.read(&mut byte).expect("read"), 1, "{text}");
+        text.push(byte[0].into());
+    }
+    let listener = UnixListener::bind(&made).expect("bind");
+    open(&made, 0o777);
+    std::fs::rename(&made, &later).expect("rename");
+    text.clear();
+    output.read_to_string(&mut text).expect("read");
+    assert!(child.wait().expect("wait").success(), "{text}");
+    assert_eq!(text, "None\nNone\nnone\nno pair\nnone\nno pair\nConnection refused\n");
+    listener.set_nonblocking(true).expect("set");
+    assert!(listener.accept().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
+    UnixStream::connect(&later).expect("it is there");
+}
+
 #[test]
 fn secrets_are_placeholders_and_trust_is_there() {
     let (_, said) = in_run(

@@ -145,6 +145,16 @@ impl Proxy {
         }
     }
 
+    /// Records that a process wanted to reach a Unix socket that is not its run's own.
+    pub fn turned_away(&self, run: RunId, process: u32, path: &str) {
+        let Some(live) = self.runs.find(run) else { return };
+        let of = Some((live.id, &live.agent.name));
+        if self.told_enough(Some(run), of) {
+            let text = format!("process {process}: Unix socket {path:?}, which is not the run's own");
+            self.event(of, EventKind::Kernel, text);
+        }
+    }
+
     /// Whether one more event of the kernel side's is to be written for a run now: a process that tries in a loop
     /// must not fill the record. What is left out is counted, and the count is written.
     fn told_enough(&self, run: Option<RunId>, of: Option<(RunId, &AgentName)>) -> bool {
@@ -194,6 +204,9 @@ fn refused_in_words(reason: Counter, destination: Option<SocketAddr>, protocol: 
         (Counter::RefusedOption, _) => format!("option {port} of level {protocol} on a socket"),
         (Counter::RefusedBind, _) => format!("a bind to port {port}"),
         (Counter::RefusedSocket, _) => format!("a socket of {protocol_name} (protocol {protocol})"),
+        (Counter::RefusedUnix, _) => {
+            "a Unix socket, by a call that the launcher does not make for it".to_owned()
+        }
         (Counter::RefusedForeign, Some(to)) => {
             format!(
                 "{protocol_name} (protocol {protocol}) to {to}, by a socket that was made outside of the run"

@@ -4,7 +4,10 @@ use std::{
     io::{self, Read, Write},
     mem::size_of_val,
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::net::{UnixDatagram, UnixStream},
+    },
     time::Duration,
 };
 
@@ -59,6 +62,8 @@ fn perform(words: &[&str]) -> io::Result<String> {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
             connect(&address(to))
         }
+        ["unix", path] => UnixStream::connect(path).map(|_| "ok".into()),
+        ["unix-datagram", path] => UnixDatagram::unbound()?.send_to(b"x", path).map(|_| "ok".into()),
         ["passed", to] => passed(&address(to)),
         ["ring-connect", to] => super::uring::connect(&address(to)),
         _ => panic!("unknown script {words:?}"),

@@ -144,6 +144,14 @@ impl Stage {
         }
     }
 
+    /// From now on the run is one without a network of its own.
+    pub fn share_the_network(&mut self) {
+        self.settings.own = None;
+        let cgroup = cgroup::id(&self.cgroup).expect("id");
+        let attachment = self.attachment.as_ref().expect("attached");
+        attachment.register_run(cgroup, self.settings).expect("register");
+    }
+
     /// No more signs of life.
     pub fn stop_beating(&mut self) {
         self.beating.store(false, Ordering::Relaxed);

@@ -111,6 +111,8 @@ pub enum Means {
     Owner,
     /// The launcher, which passes on nothing but the standard streams, as pipes.
     Launcher,
+    /// The launcher, which connects a run to no Unix socket but the run's own.
+    Porter,
     /// The proxy: it turns away what it cannot attribute or judge.
     Proxy,
     /// `ping_group_range`, which a new network namespace has closed.
@@ -128,7 +130,13 @@ impl Means {
     pub fn without_view(self) -> bool {
         !matches!(
             self,
-            Self::Filter | Self::View | Self::ReadOnly | Self::Processes | Self::Pings | Self::Launcher
+            Self::Filter
+                | Self::View
+                | Self::ReadOnly
+                | Self::Processes
+                | Self::Pings
+                | Self::Launcher
+                | Self::Porter
         )
     }
 
@@ -142,7 +150,7 @@ impl Means {
             Self::Network => "network namespace",
             Self::Rights => "no capability",
             Self::Owner => "file mode",
-            Self::Launcher => "launcher",
+            Self::Launcher | Self::Porter => "launcher",
             Self::Proxy => "proxy",
             Self::Pings => "network namespace",
             Self::Reset => "reset",
@@ -162,6 +170,7 @@ impl Means {
             Self::Rights => &["EPERM", "EACCES"],
             Self::Owner | Self::Pings => &["EACCES"],
             Self::Launcher => &["EBADF"],
+            Self::Porter => &["ECONNREFUSED"],
             Self::Proxy => &["ECONNRESET"],
             Self::Reset => &["EDESTADDRREQ", "ECONNABORTED", "EBADF"],
             Self::Taken => &["EADDRINUSE"],
@@ -171,7 +180,7 @@ impl Means {
 }
 
 use Means::{
-    Filter, Launcher, Network, Owner, Pings, Policy, Processes, Proxy, ReadOnly, Rights, Taken, View,
+    Filter, Launcher, Network, Owner, Pings, Policy, Porter, Processes, Proxy, ReadOnly, Rights, Taken, View,
 };
 
 const fn world(name: &'static str) -> Attempt {
@@ -191,7 +200,11 @@ const fn aimed(name: &'static str, at: Aim, by: &'static [Means]) -> Attempt {
 }
 
 const fn door(door: Door) -> Attempt {
-    Attempt { name: "unix", at: Aim::Door(door), by: &[View, Network, Owner] }
+    let by: &'static [Means] = match door {
+        Door::SharedLater => &[View, Porter, Owner],
+        _ => &[View, Network, Owner],
+    };
+    Attempt { name: "unix", at: Aim::Door(door), by }
 }
 
 const fn row(number: u32, way: &'static str, attempts: &'static [Attempt]) -> Row {
@@ -284,8 +297,7 @@ pub const ROWS: &[Row] = &[
         25,
         "a socket passed by a process outside (SCM_RIGHTS)",
         &[door(Door::TmpLater), door(Door::Shared), door(Door::SharedLater)],
-        "open for a socket that a process outside makes, after the launch, in a folder that the run works in, for an \
-         agent whose uid may connect to it; closed for a uid of its own",
+        "before Linux 6.7, a race to a socket that is made after the launch is open",
     ),
     row(
         26,
@@ -339,7 +351,7 @@ pub const ROWS: &[Row] = &[
         41,
         "an ssh master, ssh-agent, gpg-agent in the home folder",
         &[door(Door::Shared), door(Door::SharedLater)],
-        "as 25; a socket that is there at the launch is covered",
+        "as 25",
     ),
     row(42, "name services outside: nscd, resolved, sssd", &[door(Door::Run)]),
     row(

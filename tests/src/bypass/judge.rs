@@ -68,6 +68,7 @@ const HOOKS: &[(&str, &str)] = &[
     ("refused-protocol", "connect and sendmsg hooks"),
     ("refused-namespace", "connect and sendmsg hooks"),
     ("refused-quota", "connect and sendmsg hooks"),
+    ("refused-unix", "connect_unix hook"),
     ("redirected", "connect hook, proxy"),
     ("dns-redirected", "connect and sendmsg hooks, resolver"),
 ];

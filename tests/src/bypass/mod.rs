@@ -15,7 +15,7 @@ pub use page::{Facts, text};
 pub use stage::listeners;
 
 use self::{
-    catalogue::{ATTACHED, Aim, Attempt, Door, OPTIONAL, ROWS, Row},
+    catalogue::{ATTACHED, Attempt, OPTIONAL, ROWS, Row},
     judge::State,
     stage::{PERSON, Stage},
 };
@@ -143,9 +143,9 @@ pub struct Report {
 
 impl Report {
     /// Whether the page says that it is open.
-    fn is_known(&self, row: &Row, attempt: &Attempt, identity: &Identity) -> bool {
+    fn is_known(&self, row: &Row) -> bool {
         match self.mode {
-            Mode::Launched => attempt.at == Aim::Door(Door::SharedLater) && identity.uid != NOBODY,
+            Mode::Launched => false,
             Mode::Attached => ATTACHED.iter().any(|(number, _)| *number == row.number),
         }
     }
@@ -162,7 +162,7 @@ impl Report {
                 .flat_map(|one| self.mode.identities().iter().zip(&one.states).map(move |pair| (one, pair)))
             {
                 let fault = match state {
-                    State::Open { evidence } if !self.is_known(row, one.attempt, identity) => {
+                    State::Open { evidence } if !self.is_known(row) => {
                         format!("open: {evidence}")
                     }
                     State::Absent { evidence }

@@ -115,6 +115,7 @@ fn a_captured_root_approves_nothing() {
         "product with it",
         "passed connection",
         "passed folder",
+        "entered folder",
         "nsenter",
         "passed namespace",
     ];
@@ -124,10 +125,12 @@ fn a_captured_root_approves_nothing() {
             "no {way} in {finished}"
         );
     }
-    // What reached the daemon at all was turned away for what it is.
-    for (way, why) in
-        [("passed connection", "another process than the one"), ("passed folder", "a captured process")]
-    {
+    // What reached the daemon at all was turned away for what it is. Its sockets are none of the run's.
+    for (way, why) in [
+        ("passed connection", "another process than the one"),
+        ("passed folder", "No such file"),
+        ("entered folder", "Connection refused"),
+    ] {
         let line = finished.stdout.lines().find(|line| line.starts_with(way)).unwrap_or_default();
         assert!(line.contains(why), "{line} in {finished}");
     }

@@ -45,4 +45,5 @@ mod tokens;
 mod told;
 mod tools;
 mod undo;
+mod unix_sockets;
 mod unread;
