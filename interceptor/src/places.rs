@@ -106,6 +106,11 @@ impl Places {
         Path::new("/sys/fs/bpf").join(self.named("interceptor", ""))
     }
 
+    /// What the names of the installation's nftables tables begin with.
+    pub fn table(&self) -> String {
+        self.named("interceptor", "")
+    }
+
     fn named(&self, stem: &str, end: &str) -> String {
         match &self.instance {
             None => format!("{stem}{end}"),

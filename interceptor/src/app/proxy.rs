@@ -325,6 +325,7 @@ impl Daemon {
                 ToProxy::Ended { run, how } => self.ended(run, how.text()),
                 ToProxy::Left { run, processes } => self.left(run, &processes),
                 ToProxy::Brought { run, text } => self.brought(run, text),
+                ToProxy::Belt { run, text } => self.caught(run, text),
                 ToProxy::Executable { ticket, found } => {
                     if let (Some(process), Some(found)) = (self.tickets.take(ticket), found) {
                         self.proxy.origins.identified(process, found.path, found.digest);
@@ -437,6 +438,13 @@ impl Daemon {
     fn brought(&self, run: RunId, text: String) {
         if let Some(live) = self.proxy.runs.find(run) {
             self.proxy.event(Some((run, &live.agent.name)), EventKind::Kernel, text);
+        }
+    }
+
+    /// Records what a run's belt caught, or that somebody took it off.
+    fn caught(&self, run: RunId, text: String) {
+        if let Some(live) = self.proxy.runs.find(run) {
+            self.proxy.event(Some((run, &live.agent.name)), EventKind::Belt, text);
         }
     }
 

@@ -235,6 +235,13 @@ pub enum ToProxy {
         /// What became of them.
         text: String,
     },
+    /// A run's belt has something to say.
+    Belt {
+        /// The run.
+        run: RunId,
+        /// What.
+        text: String,
+    },
     /// The answer to [`FromProxy::Executable`].
     Executable {
         /// The question's number.

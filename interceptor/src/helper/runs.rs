@@ -97,6 +97,9 @@ impl Supervisor {
             }
             self.register(&run, ports, &listeners)?;
             described.write(&self.places)?;
+            if !self.is_in_place(&run) {
+                self.put_belt_on(&run, &listeners);
+            }
             self.watch(&run, init)?;
             Ok(Served { run, ports, listeners })
         })();
@@ -195,6 +198,9 @@ impl Supervisor {
             return;
         }
         described::forget(&self.places, run);
+        if let Err(error) = self.take_belt_off(run, &directory) {
+            tracing::error!(%run, "a run's belt remains: {}", telemetry::chain(error.as_ref()));
+        }
         if !directory.exists() {
             return;
         }
@@ -231,6 +237,9 @@ impl Supervisor {
             }
         }
         left.into_iter().for_each(|run| self.discard(run, &self.tree.name_of(run)));
+        if let Err(error) = self.capture.shed_belts() {
+            tracing::warn!("belts of runs that are gone may remain: {}", telemetry::chain(error.as_ref()));
+        }
     }
 
     fn take_over(&self, described: Described) -> Result<Served, Foreign> {
@@ -256,6 +265,7 @@ impl Supervisor {
             Guarantee::Enforced | Guarantee::Observed => Listeners::make_shared(namespace.as_fd())?,
         };
         self.register(&run, ports, &listeners)?;
+        self.put_belt_on(&run, &listeners);
         Described::new(run.clone(), first, ports)?.write(&self.places)?;
         self.watch(&run, init)?;
         Ok(Served { run, ports, listeners })

@@ -375,6 +375,7 @@ impl Supervisor {
                 tracing::error!("the kernel side is not in force: {}", telemetry::chain(error.as_ref()));
             }
             self.capture.sweep();
+            self.inspect_belts();
             self.adopt_late();
         }
         let late: Vec<RunId> = self
@@ -434,6 +435,11 @@ impl Supervisor {
         for run in self.tree.runs() {
             described::forget(&self.places, run);
             let _ = self.tree.remove(run, REMOVAL);
+        }
+        for run in std::mem::take(&mut self.runs).into_keys() {
+            if let Err(error) = self.capture.take_belt_off(run, None) {
+                tracing::error!(%run, "a run's belt remains: {}", telemetry::chain(error.as_ref()));
+            }
         }
         if let Err(error) = self.capture.remove() {
             tracing::error!(%error, "the kernel side could not be removed");

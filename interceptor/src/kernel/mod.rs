@@ -6,6 +6,7 @@
 
 mod abi;
 mod attachment;
+mod belt;
 mod btf;
 pub mod cgroup;
 pub mod diag;
@@ -13,6 +14,7 @@ mod events;
 mod load;
 mod log;
 mod maps;
+mod nftables;
 mod pins;
 pub mod probe;
 mod sys;
@@ -24,6 +26,7 @@ use interceptor_core::model::RunId;
 
 pub use abi::{Flow, ProcessRef, RunAddresses, RunSettings};
 pub use attachment::{Attachment, HEARTBEAT_LIMIT};
+pub use belt::{Belts, Girth};
 pub use events::{EventReader, KernelEvent, Occurrence};
 pub use interceptor_common::Counter;
 pub use log::KernelLog;
@@ -68,6 +71,15 @@ pub enum KernelError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The belt, which nothing hangs on.
+    #[error("could not {what} nftables rules")]
+    Belt {
+        /// What was being done.
+        what: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// The set of descriptors is not the one that [`KernelMaps::descriptors`] gives.
     #[error("the helper handed over {0} kernel descriptors that do not fit this version")]
     Descriptors(usize),
@@ -94,6 +106,10 @@ pub enum KernelError {
 impl KernelError {
     fn place(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Place { what, path: path.into(), source }
+    }
+
+    fn belt(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Belt { what, source }
     }
 
     fn refused<E>(what: impl Into<String>) -> impl FnOnce(E) -> Self

@@ -22,10 +22,10 @@ const CONTAINED: &str = include_str!("../clients/contained.py");
 const UNMARK: &str = include_str!("../clients/unmark.py");
 
 /// A cgroup of somebody else's.
-struct Cgroup(PathBuf);
+pub(crate) struct Cgroup(pub(crate) PathBuf);
 
 impl Cgroup {
-    fn make(installation: &Installation, name: &str) -> Self {
+    pub(crate) fn make(installation: &Installation, name: &str) -> Self {
         let cgroup = Self(leaks::cgroup_root().join(format!("{}-{name}", installation.mark())));
         fs::create_dir_all(&cgroup.0).expect("a cgroup");
         cgroup
@@ -48,7 +48,7 @@ impl Drop for Cgroup {
     }
 }
 
-fn put(process: &Talker, cgroup: &Path) {
+pub(crate) fn put(process: &Talker, cgroup: &Path) {
     fs::write(cgroup.join("cgroup.procs"), process.pid().to_string()).expect("moved");
 }
 
@@ -56,7 +56,7 @@ fn cgroup_of(process: &Talker) -> String {
     fs::read_to_string(format!("/proc/{}/cgroup", process.pid())).expect("it lives")
 }
 
-fn attach(installation: &Installation, cgroup: &Path) -> String {
+pub(crate) fn attach(installation: &Installation, cgroup: &Path) -> String {
     let path = cgroup.to_str().expect("a plain path");
     let words = ["attach", "--cgroup", path, "--agent", "release-bot"];
     let attached = installation.interceptor(&words).succeeded();

@@ -11,6 +11,7 @@ mod approvals;
 mod approvers;
 mod attach;
 mod attach_cgroup;
+mod belt;
 mod bound;
 mod break_glass;
 mod budget;
