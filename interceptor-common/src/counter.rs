@@ -67,4 +67,6 @@ counters! {
     RefusedForeign = 17, "refused-foreign";
     /// The run has as many redirected sockets as one run may have.
     RefusedQuota = 18, "refused-quota";
+    /// What was let by, of a run that is released.
+    Released = 19, "released";
 }

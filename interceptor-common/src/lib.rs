@@ -17,7 +17,7 @@ pub use flow::{Flow, Form, TupleKey};
 pub use setting::{Config, Offsets, RUN_LEVELS, RunConfig};
 
 /// Which layout this is. Kernel programs and maps of another version are never mixed with ours.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// The family of an IPv4 address (`AF_INET`).
 pub const FAMILY_V4: u32 = 2;

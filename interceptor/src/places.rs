@@ -61,6 +61,11 @@ impl Places {
         self.state.join("audit")
     }
 
+    /// Notes of releases that no daemon has recorded yet. Owned by root.
+    pub fn releases(&self) -> PathBuf {
+        self.state.join("releases")
+    }
+
     /// The CA's key and certificate. Owned by the keeper.
     pub fn authority(&self) -> PathBuf {
         self.state.join("ca")

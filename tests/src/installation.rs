@@ -474,8 +474,9 @@ impl Installation {
         lines.filter(|line| line.contains("\"kind\":\"belt\"")).map(str::to_owned).collect()
     }
 
+    /// The same where it does not matter.
     #[track_caller]
-    fn end(&mut self) {
+    pub fn end(&mut self) {
         if self.daemon.is_some() {
             self.stop();
         }

@@ -120,15 +120,15 @@ impl Capture for Kernel {
             Around::Namespace => Girth::Namespace,
             Around::Cgroup(path) => Girth::of_cgroup(path)?,
         };
-        Ok(self.belts.put_on(run, netfilter, girth)?)
+        Ok(self.belts.put_on(run, netfilter, girth, self.attachment.released_for(run))?)
     }
 
     fn take_belt_off(&self, run: RunId, elsewhere: Option<BorrowedFd<'_>>) -> Result<(), Foreign> {
         Ok(self.belts.take_off(run, elsewhere)?)
     }
 
-    fn inspect_belts(&self) -> Vec<(RunId, String)> {
-        self.belts.inspect()
+    fn inspect_belts(&self, only: Option<RunId>) -> Vec<(RunId, String)> {
+        self.belts.inspect(only)
     }
 
     fn shed_belts(&self) -> Result<(), Foreign> {

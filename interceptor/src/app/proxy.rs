@@ -326,6 +326,12 @@ impl Daemon {
                 ToProxy::Left { run, processes } => self.left(run, &processes),
                 ToProxy::Brought { run, text } => self.brought(run, text),
                 ToProxy::Belt { run, text } => self.caught(run, text),
+                ToProxy::Noted { note } => {
+                    // What cannot be recorded now is told again to the next proxy.
+                    if self.noted(&note) {
+                        self.helper.send(&FromProxy::Recorded { run: note.run, at: note.at }, &[]).await?;
+                    }
+                }
                 ToProxy::Executable { ticket, found } => {
                     if let (Some(process), Some(found)) = (self.tickets.take(ticket), found) {
                         self.proxy.origins.identified(process, found.path, found.digest);

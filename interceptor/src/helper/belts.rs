@@ -2,11 +2,13 @@
 //!
 //! The guarantee does not rest on them: where the kernel has no nftables a run goes without, and `doctor` and the log say so.
 
-use std::{fs::File, io, os::fd::AsFd, path::Path};
+use std::{os::fd::AsFd, path::Path};
 
 use interceptor_core::model::{Guarantee, Run, RunId};
 
-use super::{Around, Foreign, cgroup::Tree, listeners::Listeners, messages::ToProxy, supervisor::Supervisor};
+use super::{
+    Around, Foreign, listeners::Listeners, messages::ToProxy, runs::network_of, supervisor::Supervisor,
+};
 use crate::telemetry;
 
 impl Supervisor {
@@ -38,18 +40,20 @@ impl Supervisor {
 
     /// Raises the alarm for what belts caught. Without a proxy nobody could record it: then it stays in the kernel's counters.
     pub(super) fn inspect_belts(&self) {
-        if !self.is_up() {
-            return;
+        if self.is_up() {
+            self.alarm(None);
         }
-        for (run, text) in self.capture.inspect_belts() {
+    }
+
+    /// The same for one run, whose belt is about to be taken off.
+    pub(super) fn inspect_last(&self, run: RunId) {
+        self.alarm(Some(run));
+    }
+
+    fn alarm(&self, only: Option<RunId>) {
+        for (run, text) in self.capture.inspect_belts(only) {
             tracing::error!(%run, "{text}");
             self.tell(ToProxy::Belt { run, text }, Vec::new());
         }
     }
-}
-
-/// The network namespace that a cgroup's processes are in; of an empty one, that of the daemon, where it is served.
-pub(super) fn network_of(directory: &Path) -> io::Result<File> {
-    let first = Tree::processes(directory).first().map_or("self".to_owned(), u32::to_string);
-    File::open(format!("/proc/{first}/ns/net"))
 }

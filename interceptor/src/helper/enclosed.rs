@@ -13,12 +13,13 @@ use std::{
 use interceptor_core::model::{Run, RunId};
 
 use super::{
-    Foreign, belts,
+    Foreign,
     cgroup::Tree,
     described::{self, Described, Progress},
     in_place::{self, InPlace, LOOK, Moves, Watch},
     listeners::Listeners,
     messages::{Ended, LaunchAnswer, ToProxy},
+    runs::network_of,
     supervisor::{Event, Reply, Served, Stage, Supervisor, answer},
 };
 use crate::{launch::attach, telemetry};
@@ -125,6 +126,7 @@ impl Supervisor {
                 return answer(reply, LaunchAnswer::Refused { text });
             }
         };
+        self.inspect_last(run);
         match self.release(run, &self.tree.directory(&cgroup)) {
             Ok(()) => {
                 self.runs.remove(&run);
@@ -187,7 +189,7 @@ impl Supervisor {
     fn take_over_in_place(&self, described: Described) -> Result<Served, Foreign> {
         let directory = self.tree.directory(&described.run.cgroup);
         // What comes from another network is refused.
-        let namespace = belts::network_of(&directory)?;
+        let namespace = network_of(&directory)?;
         let (ports, listeners) = Listeners::make_shared(namespace.as_fd())?;
         self.capture.enclose(described.run.id, &directory)?;
         self.register(&described.run, ports, &listeners)?;

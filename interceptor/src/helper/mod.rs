@@ -16,6 +16,7 @@ mod launches;
 mod listeners;
 pub mod messages;
 mod proxy_link;
+mod released;
 mod roles;
 mod runs;
 mod supervisor;
@@ -37,10 +38,11 @@ use nix::unistd::geteuid;
 
 pub use confine::{Confined, confine};
 pub(crate) use executable::start_ticks;
-pub use ground::{Accounts, GroundError};
+pub use ground::{Accounts, GroundError, Lock, lock};
 pub use listeners::{Listeners, cpus};
+pub use released::Note;
 pub use roles::{Roles, keeper_channel, proxy_channel};
-pub use runs::{CGROUP_BEFORE, Captured, captured, directory_of, live};
+pub use runs::{CGROUP_BEFORE, Captured, captured, directory_of, known, live, network_of};
 
 use self::{cgroup::Tree, messages::Ports, roles::Handed, supervisor::Supervisor};
 use crate::{launch, places::Places};
@@ -90,8 +92,8 @@ pub trait Capture: Send + Sync {
     fn put_belt_on(&self, run: RunId, netfilter: OwnedFd, around: Around<'_>) -> Result<(), Foreign>;
     /// Takes it off. `elsewhere` is where to look for one that an earlier daemon put on.
     fn take_belt_off(&self, run: RunId, elsewhere: Option<BorrowedFd<'_>>) -> Result<(), Foreign>;
-    /// What the belts have to say since they were last asked; called every few seconds.
-    fn inspect_belts(&self) -> Vec<(RunId, String)>;
+    /// What a run's belt, or every one, has to say since it was last asked; called every few seconds.
+    fn inspect_belts(&self, only: Option<RunId>) -> Vec<(RunId, String)>;
     /// Removes the belts of runs that are gone; called when a daemon has taken over what there is.
     fn shed_belts(&self) -> Result<(), Foreign>;
     /// Maps that the proxy works with, in the kernel side's order.
@@ -187,7 +189,7 @@ pub fn run(options: Options) -> Result<(), HelperError> {
     ground::prepare(&places, accounts)?;
     // Sockets are nobody's but root's from the moment that they exist.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    let _only_one = ground::lock(&places)?;
+    let _only_one = lock(&places)?;
     let tree = Tree::find(&places)?;
     tree.prepare()?;
     let capture = capture(&places).map_err(HelperError::Capture)?;

@@ -2,9 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -185,6 +186,7 @@ impl Supervisor {
         if let Stage::Requested { reply, .. } | Stage::Starting { reply, .. } = stage {
             answer(reply, LaunchAnswer::Refused { text: why.to_owned() });
         }
+        self.inspect_last(run);
         self.discard(run, &cgroup);
         self.tell(ToProxy::Ended { run, how }, Vec::new());
     }
@@ -251,7 +253,7 @@ impl Supervisor {
         };
         let pid = i32::try_from(first)?;
         let init = syscalls::pidfd_open(nix::unistd::Pid::from_raw(pid))?;
-        let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
+        let namespace = File::open(format!("/proc/{pid}/ns/net"))?;
         // Asked after both were opened: they belong to this process, then.
         let alive =
             if attached { self.tree.holds(&directory, first) } else { described.is_alive(&self.tree) };
@@ -354,6 +356,17 @@ pub fn captured(places: &Places, tree: &Tree, run: RunId) -> Option<Captured> {
     }
     let cgroup_before = run.claims.get(CGROUP_BEFORE).cloned()?;
     Some(Captured::Moved { cgroup_before })
+}
+
+/// The runs that a daemon has described, whether or not one lives.
+pub fn known(places: &Places) -> Vec<Run> {
+    Described::all(places).into_iter().map(|described| described.run).collect()
+}
+
+/// The network namespace that a cgroup's processes are in; of an empty one, that of this process.
+pub fn network_of(directory: &Path) -> io::Result<File> {
+    let first = Tree::processes(directory).first().map_or("self".to_owned(), u32::to_string);
+    File::open(format!("/proc/{first}/ns/net"))
 }
 
 /// The directory of a run's cgroup.

@@ -4,6 +4,8 @@
 //! its own gets a table there that lets nothing leave or enter but through `lo`. One that shares its network gets a table
 //! there that drops what its cgroup's sockets send by any other interface; packets of nobody else are touched.
 //!
+//! A run that root has let go of passes it for as long: its cgroup then stands in a set that forgets it in time by itself.
+//!
 //! Promises: rules are put in as a whole; they outlive this process; a counter is told once, and so is that somebody else
 //! changed the rules, which are then put back. Netfilter's output hook comes before a cgroup's egress program: what reaches
 //! the belt has passed the programs at connect and send, and the egress program was still to come.
@@ -15,6 +17,7 @@ use std::{
     path::Path,
     sync::Mutex,
     thread,
+    time::{Duration, Instant},
 };
 
 use interceptor_core::model::RunId;
@@ -37,6 +40,8 @@ const LAST: i32 = i32::MAX;
 /// The counter of what would have left, and of what would have entered.
 const LEFT: &str = "left";
 const ENTERED: &str = "entered";
+/// The set of cgroups that are let go of.
+const RELEASED: &str = "released";
 
 /// What a belt goes around.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +68,7 @@ impl Girth {
 #[derive(Debug)]
 enum Alarm {
     /// It held something.
-    Caught { left: u64, entered: u64 },
+    Caught { left: u64, entered: u64, was_released: bool },
     /// Somebody else changed or removed its rules. They are back.
     PutBack,
     /// They are not.
@@ -73,7 +78,12 @@ enum Alarm {
 impl fmt::Display for Alarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Caught { left, entered } => write!(
+            Self::Caught { left, entered, was_released: true } => write!(
+                f,
+                "caught by the belt: {left} packets that would have left, and {entered} that would have entered, by another \
+                 interface than lo; the run was let go of for a while, and what it opened then is caught, too"
+            ),
+            Self::Caught { left, entered, was_released: false } => write!(
                 f,
                 "caught by the belt, having passed the programs at connect and send: {left} packets that would have left, and \
                  {entered} that would have entered, by another interface than lo"
@@ -104,12 +114,44 @@ impl Belts {
     }
 
     /// Puts a belt on a run, in place of one that an earlier daemon put on it there, which is asked what it has caught.
-    /// `netfilter` is a socket for `NETLINK_NETFILTER` in the run's network namespace.
-    pub fn put_on(&self, run: RunId, netfilter: OwnedFd, girth: Girth) -> Result<(), KernelError> {
-        let table = format!("{}{run}", self.stem);
-        let belt = Belt::put_on(netfilter, table, girth).map_err(KernelError::belt("put in"))?;
+    /// `netfilter` is a socket for `NETLINK_NETFILTER` in the run's network namespace; `released` says for how much longer the
+    /// run is let go of, if it ever was.
+    pub fn put_on(
+        &self,
+        run: RunId,
+        netfilter: OwnedFd,
+        girth: Girth,
+        released: Option<Duration>,
+    ) -> Result<(), KernelError> {
+        let table = self.table_of(run);
+        let open_until = released.map(|left| Instant::now() + left);
+        let belt = Belt::put_on(netfilter, table, girth, open_until).map_err(KernelError::belt("put in"))?;
         lock(&self.worn).insert(run, belt);
         Ok(())
+    }
+
+    /// Lets a run's cgroup pass the belt that a daemon put on it in `namespace`, for `time`. Where there is none, nothing is
+    /// held.
+    pub fn let_pass(
+        &self,
+        run: RunId,
+        namespace: BorrowedFd<'_>,
+        cgroup: &Path,
+        time: Duration,
+    ) -> Result<(), KernelError> {
+        let (table, id) = (self.table_of(run), cgroup::id(cgroup)?);
+        // One that is there already would keep its time.
+        let emptied = Attributes::default().text(set::OF_TABLE, &table).text(set::OF_SET, RELEASED);
+        let batch = [(Verb::DeleteElement, emptied), (Verb::NewElement, element(&table, id, time))];
+        let opened = within(namespace, Nftables::open).and_then(|mut nftables| nftables.commit(&batch));
+        match opened {
+            Err(error) if !is_absent(&error) => Err(KernelError::belt("open")(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn table_of(&self, run: RunId) -> String {
+        format!("{}{run}", self.stem)
     }
 
     /// Takes a run's belt off. `elsewhere` is where to look for one that an earlier daemon put on.
@@ -120,7 +162,7 @@ impl Belts {
             (Some(Belt { girth: Girth::Namespace, .. }), _) | (None, None) => Ok(()),
             (Some(mut belt), _) => remove(&mut belt.nftables, &belt.table),
             (None, Some(namespace)) => match within(namespace, Nftables::open) {
-                Ok(mut nftables) => remove(&mut nftables, &format!("{}{run}", self.stem)),
+                Ok(mut nftables) => remove(&mut nftables, &self.table_of(run)),
                 Err(error) if is_absent(&error) => Ok(()),
                 Err(error) => Err(error),
             },
@@ -128,11 +170,12 @@ impl Belts {
         taken.map_err(KernelError::belt("remove"))
     }
 
-    /// Looks at every belt, and says what is to be said.
-    pub fn inspect(&self) -> Vec<(RunId, String)> {
+    /// Looks at a run's belt, or at every one, and says what is to be said.
+    pub fn inspect(&self, only: Option<RunId>) -> Vec<(RunId, String)> {
         let mut worn = lock(&self.worn);
-        let all = worn.iter_mut();
-        all.flat_map(|(run, belt)| belt.inspect().into_iter().map(|alarm| (*run, alarm.to_string())))
+        let chosen = worn.iter_mut().filter(|(run, _)| only.is_none_or(|only| **run == only));
+        chosen
+            .flat_map(|(run, belt)| belt.inspect().into_iter().map(|alarm| (*run, alarm.to_string())))
             .collect()
     }
 
@@ -162,7 +205,7 @@ pub(super) fn probe() -> Result<(), KernelError> {
         unshare(CloneFlags::CLONE_NEWNET)?;
         let mut nftables = Nftables::open()?;
         for girth in [Girth::Namespace, Girth::Cgroup { level: 1, id: 1 }] {
-            nftables.commit(&ruleset("probe", girth))?;
+            nftables.commit(&ruleset("probe", girth, Some(Duration::from_secs(1))))?;
         }
         Ok(())
     });
@@ -175,6 +218,8 @@ struct Belt {
     nftables: Nftables,
     table: String,
     girth: Girth,
+    /// Until when its cgroup passes, or passed.
+    open_until: Option<Instant>,
     /// The rules as the kernel showed them when they were put in.
     shape: Vec<u8>,
     /// What is to be said at the next look.
@@ -183,9 +228,15 @@ struct Belt {
 }
 
 impl Belt {
-    fn put_on(netfilter: OwnedFd, table: String, girth: Girth) -> io::Result<Self> {
+    fn put_on(
+        netfilter: OwnedFd,
+        table: String,
+        girth: Girth,
+        open_until: Option<Instant>,
+    ) -> io::Result<Self> {
         let nftables = Nftables::over(netfilter)?;
-        let mut belt = Self { nftables, table, girth, shape: Vec::new(), unsaid: Vec::new(), lost: false };
+        let mut belt =
+            Self { nftables, table, girth, open_until, shape: Vec::new(), unsaid: Vec::new(), lost: false };
         match belt.take() {
             Ok(caught) => belt.unsaid.extend(caught),
             Err(error) if is_absent(&error) => {}
@@ -196,7 +247,8 @@ impl Belt {
     }
 
     fn fasten(&mut self) -> io::Result<()> {
-        self.nftables.commit(&ruleset(&self.table, self.girth))?;
+        let open_for = self.open_until.map(|until| until.saturating_duration_since(Instant::now()));
+        self.nftables.commit(&ruleset(&self.table, self.girth, open_for))?;
         self.shape = self.look()?;
         Ok(())
     }
@@ -229,7 +281,8 @@ impl Belt {
             Girth::Namespace => self.take_counter(ENTERED)?,
             Girth::Cgroup { .. } => 0,
         };
-        Ok((left > 0 || entered > 0).then_some(Alarm::Caught { left, entered }))
+        let was_released = self.open_until.is_some();
+        Ok((left > 0 || entered > 0).then_some(Alarm::Caught { left, entered, was_released }))
     }
 
     fn take_counter(&mut self, name: &str) -> io::Result<u64> {
@@ -305,8 +358,8 @@ fn chains(girth: Girth) -> &'static [Chain] {
     }
 }
 
-/// Everything of a belt, in place of what has its name.
-fn ruleset(table: &str, girth: Girth) -> Vec<(Verb, Attributes)> {
+/// Everything of a belt, in place of what has its name. A cgroup that is let go of passes it for so long.
+fn ruleset(table: &str, girth: Girth, open_for: Option<Duration>) -> Vec<(Verb, Attributes)> {
     let named = Attributes::default().text(table::NAME, table);
     // A table that is not there cannot be deleted, so it is made first.
     let mut batch =
@@ -328,6 +381,18 @@ fn ruleset(table: &str, girth: Girth) -> Vec<(Verb, Attributes)> {
                 batch.push((Verb::NewRule, in_chain(table, chain, &all)));
             }
             Girth::Cgroup { level, id } => {
+                batch.push((Verb::NewSet, set(table)));
+                batch.extend(
+                    open_for
+                        .filter(|time| !time.is_zero())
+                        .map(|time| (Verb::NewElement, element(table, id, time))),
+                );
+                let all = [
+                    &elsewhere[..],
+                    &expressions::of_cgroup(level, id),
+                    &[expressions::found(RELEASED), expressions::accept()],
+                ];
+                batch.push((Verb::NewRule, in_chain(table, chain, &all.concat())));
                 let all = [
                     &elsewhere[..],
                     &expressions::of_cgroup(level, id),
@@ -338,6 +403,28 @@ fn ruleset(table: &str, girth: Girth) -> Vec<(Verb, Attributes)> {
         }
     }
     batch
+}
+
+/// Cgroups that are let go of, each for a time.
+fn set(table: &str) -> Attributes {
+    Attributes::default()
+        .text(set::TABLE, table)
+        .text(set::NAME, RELEASED)
+        .number(set::FLAGS, set::WITH_TIMEOUTS)
+        .number(set::KEY_TYPE, set::CGROUP)
+        .number(set::KEY_LENGTH, 8)
+        .number(set::ID, 1)
+}
+
+fn element(table: &str, id: u64, time: Duration) -> Attributes {
+    let key = Attributes::default().bytes(set::VALUE, &id.to_ne_bytes());
+    // None is for ever.
+    let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+    let one = Attributes::default().nested(set::KEY, &key).long(set::TIMEOUT, milliseconds);
+    Attributes::default()
+        .text(set::OF_TABLE, table)
+        .text(set::OF_SET, RELEASED)
+        .nested(set::ELEMENTS, &Attributes::default().nested(set::ELEMENT, &one))
 }
 
 fn counter(table: &str, name: &str) -> Attributes {
@@ -393,6 +480,27 @@ mod rule {
     pub(super) const CHAIN: u16 = 2;
     pub(super) const EXPRESSIONS: u16 = 4;
     pub(super) const ELEMENT: u16 = 1;
+}
+
+/// `NFTA_SET_*` and `NFTA_SET_ELEM_*`
+mod set {
+    pub(super) const TABLE: u16 = 1;
+    pub(super) const NAME: u16 = 2;
+    pub(super) const FLAGS: u16 = 3;
+    pub(super) const KEY_TYPE: u16 = 4;
+    pub(super) const KEY_LENGTH: u16 = 5;
+    pub(super) const ID: u16 = 10;
+    pub(super) const OF_TABLE: u16 = 1;
+    pub(super) const OF_SET: u16 = 2;
+    pub(super) const ELEMENTS: u16 = 3;
+    pub(super) const ELEMENT: u16 = 1;
+    pub(super) const KEY: u16 = 1;
+    pub(super) const VALUE: u16 = 1;
+    pub(super) const TIMEOUT: u16 = 4;
+    /// `NFT_SET_TIMEOUT`
+    pub(super) const WITH_TIMEOUTS: u32 = 0x10;
+    /// What `nft` knows keys of this kind as; the kernel does not look at it.
+    pub(super) const CGROUP: u32 = 48;
 }
 
 /// `NFTA_OBJ_*` and `NFTA_COUNTER_*`
@@ -452,10 +560,24 @@ mod expressions {
         expression("objref", &Attributes::default().number(1, object::COUNTER).text(2, counter))
     }
 
+    /// Goes on where what was compared last stands in a set.
+    pub(super) fn found(set: &str) -> Attributes {
+        expression("lookup", &Attributes::default().text(1, set).number(2, REGISTER))
+    }
+
     /// Ends the packet.
     pub(super) fn drop() -> Attributes {
-        // `NF_DROP`, put into the register that holds the verdict.
-        let code = Attributes::default().number(1, 0);
+        verdict(0)
+    }
+
+    /// Lets the packet by.
+    pub(super) fn accept() -> Attributes {
+        verdict(1)
+    }
+
+    /// `NF_DROP` or `NF_ACCEPT`, put into the register that holds the verdict.
+    fn verdict(code: u32) -> Attributes {
+        let code = Attributes::default().number(1, code);
         let verdict = Attributes::default().nested(2, &code);
         expression("immediate", &Attributes::default().number(1, 0).nested(2, &verdict))
     }

@@ -17,6 +17,7 @@ mod maps;
 mod nftables;
 mod pins;
 pub mod probe;
+mod release;
 mod sys;
 
 use std::{io, path::PathBuf};
@@ -31,6 +32,7 @@ pub use events::{EventReader, KernelEvent, Occurrence};
 pub use interceptor_common::Counter;
 pub use log::KernelLog;
 pub use maps::{Counters, KernelMaps};
+pub use release::KnownRuns;
 
 /// Why the kernel side cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +73,14 @@ pub enum KernelError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// It is not captured.
+    #[error("the kernel side knows no run {0}: nothing of it is captured")]
+    Unknown(RunId),
+    /// It was launched.
+    #[error(
+        "run {0} has a network of its own, and nothing leads out of it but the interceptor: it cannot be let go of"
+    )]
+    OwnNetwork(RunId),
     /// The belt, which nothing hangs on.
     #[error("could not {what} nftables rules")]
     Belt {

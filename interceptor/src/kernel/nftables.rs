@@ -40,6 +40,9 @@ pub(super) enum Verb {
     GetChain = 4,
     NewRule = 6,
     GetRule = 7,
+    NewSet = 9,
+    NewElement = 12,
+    DeleteElement = 14,
     NewObject = 18,
     /// Reads a counter and sets it to zero in one.
     TakeObject = 21,
@@ -64,6 +67,10 @@ impl Attributes {
     }
 
     pub(super) fn number(self, kind: u16, value: u32) -> Self {
+        self.bytes(kind, &value.to_be_bytes())
+    }
+
+    pub(super) fn long(self, kind: u16, value: u64) -> Self {
         self.bytes(kind, &value.to_be_bytes())
     }
 

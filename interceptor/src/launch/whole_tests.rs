@@ -86,15 +86,15 @@ impl Capture for Kernel {
 
     fn put_belt_on(&self, run: RunId, netfilter: OwnedFd, around: Around<'_>) -> Result<(), Foreign> {
         assert_eq!(around, Around::Namespace);
-        Ok(self.belts.put_on(run, netfilter, Girth::Namespace)?)
+        Ok(self.belts.put_on(run, netfilter, Girth::Namespace, None)?)
     }
 
     fn take_belt_off(&self, run: RunId, elsewhere: Option<BorrowedFd<'_>>) -> Result<(), Foreign> {
         Ok(self.belts.take_off(run, elsewhere)?)
     }
 
-    fn inspect_belts(&self) -> Vec<(RunId, String)> {
-        self.belts.inspect()
+    fn inspect_belts(&self, only: Option<RunId>) -> Vec<(RunId, String)> {
+        self.belts.inspect(only)
     }
 
     fn shed_belts(&self) -> Result<(), Foreign> {

@@ -3,6 +3,7 @@ import socket
 import sys
 
 v4, v6 = sys.argv[1:]
+kept = None
 
 
 def datagram(family, to):
@@ -11,11 +12,26 @@ def datagram(family, to):
 
 
 def dial(family, to):
+    return heard(connected(family, to))
+
+
+def connected(family, to):
     s = socket.socket(family)
     s.settimeout(1)
     s.connect((to, 80))
+    return s
+
+
+def heard(s):
+    s.sendall(b"x")
     # The proxy takes a connection that leads nowhere, and closes it.
     return "heard" if s.recv(1) else "closed"
+
+
+def keep():
+    global kept
+    kept = connected(socket.AF_INET, v4)
+    return heard(kept)
 
 
 WORDS = {
@@ -23,6 +39,8 @@ WORDS = {
     "datagram6": lambda: datagram(socket.AF_INET6, v6),
     "dial4": lambda: dial(socket.AF_INET, v4),
     "dial6": lambda: dial(socket.AF_INET6, v6),
+    "keep": keep,
+    "kept": lambda: heard(kept),
 }
 
 print("ready", flush=True)

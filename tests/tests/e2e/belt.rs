@@ -27,7 +27,7 @@ const EVERYTHING: [&str; 4] = ["datagram4", "datagram6", "dial4", "dial6"];
 const CAUGHT: &str = "caught by the belt";
 
 /// A process that sends beyond the host, and is not captured yet.
-fn sender(installation: &Installation) -> Talker {
+pub(crate) fn sender(installation: &Installation) -> Talker {
     let script = installation.script("sender.py", SENDER);
     let mut command: Command = installation.outside(&places::tool("setpriv"));
     command.args(NOBODY).args(["/usr/bin/python3", &script, WORLD_V4, WORLD_V6]);
@@ -35,14 +35,14 @@ fn sender(installation: &Installation) -> Talker {
     Talker::start(command)
 }
 
-fn attach_process(installation: &Installation, process: &Talker) -> String {
+pub(crate) fn attach_process(installation: &Installation, process: &Talker) -> String {
     let words = ["attach", "--pid", &process.pid().to_string(), "--agent", "release-bot"];
     run_of(&installation.interceptor(&words).succeeded())
 }
 
 /// Everything fails.
 #[track_caller]
-fn reaches_nothing(process: &mut Talker, when: &str) {
+pub(crate) fn reaches_nothing(process: &mut Talker, when: &str) {
     for word in EVERYTHING {
         let said = process.say(word, LONG);
         assert!(said.ends_with("Error") || said == "closed", "{when}: {word}: {said}");
@@ -83,7 +83,7 @@ fn audit(installation: &Installation) -> String {
 }
 
 /// How many times the record says something of a run.
-fn told(installation: &Installation, run: &str, what: &str) -> usize {
+pub(crate) fn told(installation: &Installation, run: &str, what: &str) -> usize {
     audit(installation).lines().filter(|line| line.contains(run) && line.contains(what)).count()
 }
 
@@ -173,6 +173,20 @@ fn without_programs_a_run_sends_nothing_even_into_its_own_void() {
     reaches_nothing(&mut agent, "the belt drops it");
     wait_until("the alarm", PATIENCE, || told(&installation, &run, CAUGHT) > 0);
     drop(agent);
+    installation.finish_after_alarms();
+}
+
+/// What a run tried in its last moment is told, too.
+#[test]
+fn a_run_that_ends_before_anybody_looked_is_asked() {
+    let installation = Setup::empty().start();
+    let send = "import socket, struct\n\
+                s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+                info = struct.pack('iII', socket.if_nametoindex('eth0'), 0, 0)\n\
+                try: s.sendmsg([b'x'], [(0, 8, info)], 0, ('192.0.2.77', 53))\n\
+                except OSError as error: print(type(error).__name__)\n";
+    installation.run("release-bot", &["/usr/bin/python3", "-c", send]).succeeded().says("PermissionError");
+    wait_until("the alarm", PATIENCE, || audit(&installation).contains(CAUGHT));
     installation.finish_after_alarms();
 }
 

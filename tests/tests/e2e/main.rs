@@ -37,6 +37,7 @@ mod person;
 mod places;
 mod protocol;
 mod recorded;
+mod release;
 mod rude;
 mod rude_wire;
 mod second_opinion;
