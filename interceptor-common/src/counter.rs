@@ -69,4 +69,6 @@ counters! {
     RefusedQuota = 18, "refused-quota";
     /// A Unix socket that a run with a network of its own wanted to reach without its launcher.
     RefusedUnix = 19, "refused-unix";
+    /// What was let by, of a run that is released.
+    Released = 20, "released";
 }

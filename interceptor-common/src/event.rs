@@ -19,6 +19,8 @@ pub enum EventKind {
     Internal = 4,
     /// A connection, datagram, socket, bind or option was refused.
     Refused = 5,
+    /// A connection or datagram of a released run was let by.
+    Released = 6,
 }
 
 /// The part that all events have.
@@ -47,7 +49,7 @@ pub struct EventHead {
     pub uid: u32,
     /// For `Refused`: the [`crate::Counter`] that counted it.
     pub reason: u32,
-    /// For `Internal` and `Refused`: the destination.
+    /// For `Internal`, `Refused` and `Released`: the destination.
     pub address: [u32; 4],
     /// The family of `address`, or that of the refused socket.
     pub family: u32,

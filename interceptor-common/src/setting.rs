@@ -45,6 +45,9 @@ pub struct RunConfig {
     pub dns_port: u32,
     /// Bits; see the constants.
     pub flags: u32,
+    /// Until when the run is let go of, in nanoseconds since boot, time asleep included; 0 when it is not. Past it the run is
+    /// captured as ever, whoever is there to say so.
+    pub released_until: u64,
 }
 
 impl RunConfig {
@@ -52,7 +55,7 @@ impl RunConfig {
     pub const OWN_NETNS: u32 = 1;
 }
 
-const _: () = assert!(size_of::<RunConfig>() == 48);
+const _: () = assert!(size_of::<RunConfig>() == 56);
 
 /// Where fields are in the running kernel's structures, in bytes, read from its BTF.
 #[repr(C)]

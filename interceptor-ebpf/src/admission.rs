@@ -1,6 +1,8 @@
 //! Whose connection is this, and may anything be connected at all?
 
-use aya_ebpf::helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_ktime_get_ns, bpf_set_retval};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_ancestor_cgroup_id, bpf_ktime_get_boot_ns, bpf_ktime_get_ns, bpf_set_retval,
+};
 use interceptor_common::{ABI_VERSION, Config, Counter, RunConfig};
 
 use crate::maps::{CONFIG, HEARTBEAT, RUNS};
@@ -20,7 +22,7 @@ pub fn run_of_caller() -> Option<&'static RunConfig> {
 pub fn run_above(ancestor: impl Fn(i32) -> u64) -> Option<&'static RunConfig> {
     let config = CONFIG.get(0)?;
     for level in &config.run_levels {
-        // SAFETY: user space writes an entry once, before the run begins, and removes it after its end.
+        // SAFETY: user space replaces an entry as a whole, and removes it after the run's end.
         if *level != 0
             && let Some(run) = unsafe { RUNS.get(&ancestor(*level as i32)) }
         {
@@ -28,6 +30,13 @@ pub fn run_above(ancestor: impl Fn(i32) -> u64) -> Option<&'static RunConfig> {
         }
     }
     None
+}
+
+/// Whether root has let go of the run for a while that is not over. Asks nobody: it ends with no daemon there.
+#[inline(always)]
+pub fn is_released(run: &RunConfig) -> bool {
+    // SAFETY: no arguments.
+    run.released_until != 0 && unsafe { bpf_ktime_get_boot_ns() } < run.released_until
 }
 
 /// The run that the caller is in, if its connections can be served now.

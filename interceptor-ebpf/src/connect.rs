@@ -20,10 +20,10 @@ use interceptor_common::{Counter, FAMILY_V4, Form, PROTOCOL_TCP, PROTOCOL_UDP, R
 
 use crate::{
     address::{Destination, LOOPBACK_V4, LOOPBACK_V6, mapped},
-    admission::{admit, answer_refused},
+    admission::{admit, answer_refused, is_released, run_of_caller},
     context::{Address, load},
     remember::{forget, remember},
-    report::{Subject, count, internal, refused},
+    report::{Subject, count, internal, refused, released},
 };
 
 /// The state of a listening TCP socket.
@@ -82,6 +82,11 @@ fn connect(
     to: &Destination,
     protocol: u32,
 ) -> Result<(), (Counter, u64)> {
+    if let Some(run) = released_run(ctx) {
+        forget(ctx);
+        released(&Subject::destination(run.run, to, protocol));
+        return Ok(());
+    }
     let run = admit().map_err(|reason| (reason, 0))?;
     check_namespace(ctx, run).map_err(|reason| (reason, run.run))?;
     let kind = ctx.kind();
@@ -122,6 +127,12 @@ pub fn datagram(
         return Ok(());
     }
     Err(Counter::RefusedUdp)
+}
+
+/// The run that the caller is in, if root has let go of it. Whether a daemon lives makes no difference.
+#[inline(always)]
+pub fn released_run(ctx: &SockAddrContext) -> Option<&'static RunConfig> {
+    run_of_caller().filter(|run| is_released(run) && check_namespace(ctx, run).is_ok())
 }
 
 /// A run with a namespace of its own may not connect from another one: our listeners are not there, and what

@@ -15,7 +15,7 @@ use interceptor_common::{Counter, PROTOCOL_TCP, PROTOCOL_UDP, RunConfig};
 
 use crate::{
     address::{is_own_v4, is_own_v6},
-    admission::run_above,
+    admission::{is_released, run_above},
     context::load,
     report::count,
 };
@@ -37,10 +37,13 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
 
 #[inline(always)]
 fn stays(ctx: &SkBuffContext) -> Option<bool> {
+    let run = run_of(ctx)?;
+    if is_released(run) {
+        return Some(true);
+    }
     if load(field!(ctx.skb.skb, ifindex)) != LOOPBACK_INTERFACE {
         return Some(false);
     }
-    let run = run_of(ctx)?;
     let [first] = bytes::<1>(ctx, 0)?;
     match first >> 4 {
         // Five words and no more: no IPv4 options.

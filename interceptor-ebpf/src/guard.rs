@@ -13,7 +13,7 @@ use interceptor_common::{Counter, RunConfig};
 
 use crate::{
     address::{Destination, LOOPBACK_V4, is_listener_v6},
-    admission::run_of_caller,
+    admission::{is_released, run_of_caller},
     connect::check_namespace,
     context::Address,
     report::{Subject, refused},
@@ -56,8 +56,8 @@ fn v6(ctx: &SockAddrContext) -> i32 {
 #[inline(always)]
 fn decide(ctx: &SockAddrContext, run: &RunConfig, to: &Destination, ours: bool) -> i32 {
     // SAFETY: no arguments.
-    if unsafe { bpf_get_retval() } != 0 {
-        // Refused already, with its own reason.
+    if unsafe { bpf_get_retval() } != 0 || is_released(run) {
+        // Refused already, with its own reason; or let by, and told of where it was.
         return 1;
     }
     if ours && (to.port == run.tcp_port || to.port == run.dns_port) {

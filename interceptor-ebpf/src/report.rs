@@ -54,6 +54,13 @@ pub fn internal(subject: &Subject) {
     tell(EventKind::Internal, Counter::Internal as u32, subject);
 }
 
+/// Counts and reports what was let by since root has let go of the run.
+#[inline(never)]
+pub fn released(subject: &Subject) {
+    count(Counter::Released);
+    tell(EventKind::Released, Counter::Released as u32, subject);
+}
+
 #[inline(always)]
 fn tell(kind: EventKind, reason: u32, subject: &Subject) {
     // What an agent can cause at will gets half of the ring: exec, fork and exit events need the rest.

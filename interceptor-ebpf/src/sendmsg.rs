@@ -11,9 +11,10 @@ use interceptor_common::{Counter, PROTOCOL_UDP};
 use crate::{
     address::{Destination, LOOPBACK_V4, is_listener_v6},
     admission::admit,
-    connect::{Fields, check_namespace, datagram, refuse},
+    connect::{Fields, check_namespace, datagram, refuse, released_run},
     context::Address,
     remember::flow,
+    report::{Subject, released},
 };
 
 #[cgroup_sock_addr(sendmsg4)]
@@ -41,6 +42,13 @@ fn decide(ctx: &SockAddrContext, fields: Fields, to: &Destination, ours: bool) -
 
 #[inline(always)]
 fn send(ctx: &SockAddrContext, fields: Fields, to: &Destination, ours: bool) -> Result<(), (Counter, u64)> {
+    if let Some(run) = released_run(ctx) {
+        // What a socket was connected to through the resolver stays so: it is not told of twice.
+        if !(ours && to.port == run.dns_port) {
+            released(&Subject::destination(run.run, to, ctx.protocol()));
+        }
+        return Ok(());
+    }
     let run = admit().map_err(|reason| (reason, 0))?;
     let named = |reason| (reason, run.run);
     check_namespace(ctx, run).map_err(named)?;

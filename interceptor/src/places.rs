@@ -61,6 +61,11 @@ impl Places {
         self.state.join("audit")
     }
 
+    /// Notes of releases that no daemon has recorded yet. Owned by root.
+    pub fn releases(&self) -> PathBuf {
+        self.state.join("releases")
+    }
+
     /// The CA's key and certificate. Owned by the keeper.
     pub fn authority(&self) -> PathBuf {
         self.state.join("ca")
@@ -104,6 +109,11 @@ impl Places {
     /// The folder on bpffs that holds links and maps.
     pub fn pins(&self) -> PathBuf {
         Path::new("/sys/fs/bpf").join(self.named("interceptor", ""))
+    }
+
+    /// What the names of the installation's nftables tables begin with.
+    pub fn table(&self) -> String {
+        self.named("interceptor", "")
     }
 
     fn named(&self, stem: &str, end: &str) -> String {

@@ -464,9 +464,33 @@ impl Installation {
         serde_json::from_str(&list.stdout).expect("JSON")
     }
 
-    /// Ends everything in good order and checks that the record is whole and nothing is left in the kernel.
+    /// Ends everything in good order and checks that the record is whole, nothing is left in the kernel, and no run's belt
+    /// ever caught anything.
     #[track_caller]
     pub fn finish(mut self) {
+        self.end();
+        assert_eq!(self.alarms(), Vec::<String>::new(), "the kernel programs let something by");
+    }
+
+    /// The same where belts had something to catch.
+    #[track_caller]
+    pub fn finish_after_alarms(mut self) {
+        self.end();
+        assert_ne!(self.alarms(), Vec::<String>::new(), "belts are heard of");
+    }
+
+    /// What the record says of belts, as it stands on disk.
+    fn alarms(&self) -> Vec<String> {
+        let files = fs::read_dir(self.places.audit()).into_iter().flatten().flatten();
+        let texts = files.filter_map(|file| fs::read(file.path()).ok());
+        let texts: Vec<_> = texts.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect();
+        let lines = texts.iter().flat_map(|text| text.lines());
+        lines.filter(|line| line.contains("\"kind\":\"belt\"")).map(str::to_owned).collect()
+    }
+
+    /// The same where it does not matter.
+    #[track_caller]
+    pub fn end(&mut self) {
         if self.daemon.is_some() {
             self.stop();
         }

@@ -3,6 +3,8 @@
 
 use std::{fs, path::PathBuf};
 
+use crate::{places, process};
+
 /// The cgroup2 folder of this host, which is not always at the usual place.
 pub fn cgroup_root() -> PathBuf {
     let (root, _) =
@@ -22,7 +24,7 @@ pub fn hierarchies() -> Vec<(PathBuf, String)> {
     table.lines().filter_map(hierarchy).collect()
 }
 
-/// Everything in the kernel that carries `mark`: cgroups, pins, mounts, network namespaces, sockets and processes.
+/// Everything in the kernel that carries `mark`: cgroups, pins, mounts, network namespaces, nftables, sockets and processes.
 pub fn traces_of(mark: &str) -> Vec<String> {
     let mut found = Vec::new();
     let named = |folder: PathBuf, what: &str, found: &mut Vec<String>| {
@@ -39,6 +41,16 @@ pub fn traces_of(mark: &str) -> Vec<String> {
         let lines = fs::read_to_string(table).unwrap_or_default();
         found.extend(lines.lines().filter(|line| line.contains(mark)).map(|line| format!("{what} {line}")));
     }
+    let tables =
+        process::run(process::command(&[places::tool("nft").to_string_lossy().as_ref(), "list", "tables"]));
+    found.extend(
+        tables
+            .succeeded()
+            .stdout
+            .lines()
+            .filter(|line| line.contains(mark))
+            .map(|line| format!("nftables {line}")),
+    );
     for process in processes() {
         let own = process.pid == std::process::id();
         if !own && (process.command.contains(mark) || process.cgroup.contains(mark)) {

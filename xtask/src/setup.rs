@@ -126,10 +126,13 @@ pub(crate) fn clients() -> Result<()> {
     if find("npm").is_none() {
         missing.push("npm");
     }
-    for program in ["strace", "chromium-headless-shell", "runc"] {
+    for program in ["strace", "chromium-headless-shell", "runc", "bpftool"] {
         if find(program).is_none() {
             missing.push(program);
         }
+    }
+    if find("nft").is_none() {
+        missing.push("nftables");
     }
     missing.extend(RAILS.iter().copied().filter(|package| !is_installed(package)));
     install(&missing)?;

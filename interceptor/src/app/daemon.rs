@@ -2,7 +2,10 @@
 
 use std::{
     fs,
-    os::{fd::OwnedFd, unix::fs::chown},
+    os::{
+        fd::{BorrowedFd, OwnedFd},
+        unix::fs::chown,
+    },
     path::Path,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -14,8 +17,8 @@ use interceptor_core::model::RunId;
 
 use crate::{
     config::Settings,
-    helper::{self, Accounts, Capture, Foreign, Options, Roles, RunNetwork},
-    kernel::{Attachment, KernelLog, RunAddresses, RunSettings, cgroup},
+    helper::{self, Accounts, Around, Capture, Foreign, Options, Roles, RunNetwork},
+    kernel::{Attachment, Belts, Girth, KernelLog, RunAddresses, RunSettings, cgroup},
     places::Places,
     store::Journal,
     telemetry,
@@ -43,7 +46,7 @@ pub fn run(places: &Places, root: Option<&Path>, arguments: &Arguments) -> ExitC
         capture: Box::new(|places| {
             let attachment = Attachment::establish(places)?;
             let log = Mutex::new(attachment.take_log());
-            Ok(Arc::new(Kernel { attachment, log, places: places.clone() }))
+            Ok(Arc::new(Kernel { attachment, log, belts: Belts::of(places), places: places.clone() }))
         }),
         journal: Box::new(journal),
     });
@@ -69,6 +72,7 @@ fn journal(places: &Places, accounts: Accounts) -> Result<OwnedFd, Foreign> {
 struct Kernel {
     attachment: Attachment,
     log: Mutex<Option<KernelLog>>,
+    belts: Belts,
     places: Places,
 }
 
@@ -109,6 +113,26 @@ impl Capture for Kernel {
 
     fn release(&self, run: RunId, cgroup: &Path) -> Result<(), Foreign> {
         Ok(self.attachment.release(run, cgroup)?)
+    }
+
+    fn put_belt_on(&self, run: RunId, netfilter: OwnedFd, around: Around<'_>) -> Result<(), Foreign> {
+        let girth = match around {
+            Around::Namespace => Girth::Namespace,
+            Around::Cgroup(path) => Girth::of_cgroup(path)?,
+        };
+        Ok(self.belts.put_on(run, netfilter, girth, self.attachment.released_for(run))?)
+    }
+
+    fn take_belt_off(&self, run: RunId, elsewhere: Option<BorrowedFd<'_>>) -> Result<(), Foreign> {
+        Ok(self.belts.take_off(run, elsewhere)?)
+    }
+
+    fn inspect_belts(&self, only: Option<RunId>) -> Vec<(RunId, String)> {
+        self.belts.inspect(only)
+    }
+
+    fn shed_belts(&self) -> Result<(), Foreign> {
+        Ok(self.belts.shed()?)
     }
 
     fn descriptors(&self) -> Result<Vec<OwnedFd>, Foreign> {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use interceptor_core::model::{EventKind, RunId};
+use interceptor_core::model::{AgentName, EventKind, RunId};
 
 use super::proxy::{BEAT, Daemon};
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     config::Folder,
     control::api::{self, Answer, Envelope, Request},
     gate::now_us,
-    helper::messages::FromProxy,
+    helper::{Note, messages::FromProxy},
     proxy::{Released, registry::Ending},
     telemetry,
 };
@@ -160,17 +160,42 @@ impl Daemon {
                 text: "nothing was released: it could not be recorded; see `interceptor status`".to_owned(),
             };
         }
-        self.proxy.runs.release(run, Released { until, reason });
-        let (proxy, agent) = (self.proxy.clone(), live.agent.name.clone());
+        self.let_go(run, live.agent.name.clone(), Released { until, reason });
+        Answer::Done {
+            text: format!("run {run} is relayed uninspected for {seconds} seconds; this is recorded"),
+        }
+    }
+
+    /// A release is in force, and is said to be over when it is.
+    fn let_go(&self, run: RunId, agent: AgentName, released: Released) {
+        let left = u64::try_from(released.until.saturating_sub(now_us())).unwrap_or(0);
+        self.proxy.runs.release(run, released);
+        let proxy = self.proxy.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            tokio::time::sleep(Duration::from_micros(left)).await;
             if proxy.runs.released(run, now_us()).is_none() && proxy.runs.capture_again(run) {
                 proxy.event(Some((run, &agent)), EventKind::ReleaseEnded, "captured again");
             }
         });
-        Answer::Done {
-            text: format!("run {run} is relayed uninspected for {seconds} seconds; this is recorded"),
+    }
+
+    /// Records what was let go of while no daemon was there; whether it could be. Where that lasts, the kernel side lets
+    /// connections out, and tells of each.
+    pub(super) fn noted(&self, note: &Note) -> bool {
+        let seconds = note.until.saturating_sub(note.at) / 1_000_000;
+        let text = format!(
+            "let go of by the kernel side while no daemon was there, for {seconds} s from {}, as noted by {}: {}",
+            jiff::Timestamp::from_microsecond(note.at)
+                .map_or_else(|_| note.at.to_string(), |at| at.to_string()),
+            note.by,
+            note.reason
+        );
+        let is_recorded = self.proxy.event(Some((note.run, &note.agent)), EventKind::Released, text);
+        if is_recorded && now_us() < note.until && self.proxy.runs.find(note.run).is_some() {
+            let released = Released { until: note.until, reason: note.reason.clone() };
+            self.let_go(note.run, note.agent.clone(), released);
         }
+        is_recorded
     }
 
     fn detach(&self, run: RunId, reason: &str) -> Answer {

@@ -326,6 +326,13 @@ impl Daemon {
                 ToProxy::Left { run, processes } => self.left(run, &processes),
                 ToProxy::Brought { run, text } => self.brought(run, text),
                 ToProxy::TurnedAway { run, process, path } => self.proxy.turned_away(run, process, &path),
+                ToProxy::Belt { run, text } => self.caught(run, text),
+                ToProxy::Noted { note } => {
+                    // What cannot be recorded now is told again to the next proxy.
+                    if self.noted(&note) {
+                        self.helper.send(&FromProxy::Recorded { run: note.run, at: note.at }, &[]).await?;
+                    }
+                }
                 ToProxy::Executable { ticket, found } => {
                     if let (Some(process), Some(found)) = (self.tickets.take(ticket), found) {
                         self.proxy.origins.identified(process, found.path, found.digest);
@@ -438,6 +445,13 @@ impl Daemon {
     fn brought(&self, run: RunId, text: String) {
         if let Some(live) = self.proxy.runs.find(run) {
             self.proxy.event(Some((run, &live.agent.name)), EventKind::Kernel, text);
+        }
+    }
+
+    /// Records what a run's belt caught, or that somebody took it off.
+    fn caught(&self, run: RunId, text: String) {
+        if let Some(live) = self.proxy.runs.find(run) {
+            self.proxy.event(Some((run, &live.agent.name)), EventKind::Belt, text);
         }
     }
 

@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeSet,
     fs, io,
+    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
@@ -18,6 +19,7 @@ use super::{
     in_place::{self, InPlace, LOOK, Moves, Watch},
     listeners::Listeners,
     messages::{Ended, LaunchAnswer, ToProxy},
+    runs::network_of,
     supervisor::{Event, Reply, Served, Stage, Supervisor, answer},
 };
 use crate::{launch::attach, telemetry};
@@ -92,7 +94,9 @@ impl Supervisor {
     /// From here on it stays captured, whatever becomes of its launcher.
     pub(super) fn settle(&mut self, run: RunId, reply: Reply) {
         let settled = match (self.runs.get(&run), Described::find(&self.places, run)) {
-            (Some(Stage::Served(_)), Some(described)) => {
+            (Some(Stage::Served(served)), Some(described)) => {
+                // Not before: the sockets that it had when it was captured still said their farewells.
+                self.put_belt_on(&served.run, &served.listeners);
                 Described { progress: Progress::Settled, ..described }.write(&self.places)
             }
             _ => Err(io::Error::other("the run is over already")),
@@ -122,6 +126,7 @@ impl Supervisor {
                 return answer(reply, LaunchAnswer::Refused { text });
             }
         };
+        self.inspect_last(run);
         match self.release(run, &self.tree.directory(&cgroup)) {
             Ok(()) => {
                 self.runs.remove(&run);
@@ -138,6 +143,7 @@ impl Supervisor {
     /// Takes a run's cgroup out of capture and touches nothing in it. The cgroup may be gone, and another have its name.
     pub(super) fn release(&self, run: RunId, directory: &Path) -> Result<(), Foreign> {
         self.capture.release(run, directory)?;
+        self.take_belt_off(run, directory)?;
         if in_place::is_marked_as(directory, run) {
             // A launcher that was killed half-way, or the gate, may have frozen it.
             Tree::thaw(directory)?;
@@ -182,12 +188,12 @@ impl Supervisor {
 
     fn take_over_in_place(&self, described: Described) -> Result<Served, Foreign> {
         let directory = self.tree.directory(&described.run.cgroup);
-        let first = Tree::processes(&directory).first().map_or("self".to_owned(), u32::to_string);
-        // An empty one is served where the daemon is: what comes from another network is refused.
-        let namespace = fs::File::open(format!("/proc/{first}/ns/net"))?;
-        let (ports, listeners) = Listeners::make_shared(std::os::fd::AsFd::as_fd(&namespace))?;
+        // What comes from another network is refused.
+        let namespace = network_of(&directory)?;
+        let (ports, listeners) = Listeners::make_shared(namespace.as_fd())?;
         self.capture.enclose(described.run.id, &directory)?;
         self.register(&described.run, ports, &listeners)?;
+        self.put_belt_on(&described.run, &listeners);
         Described { ports, ..described.clone() }.write(&self.places)?;
         // What was moved in while no daemon was there is seen at its first look.
         self.watch_in_place(described.run.id, Watch::begin(directory)?);

@@ -142,11 +142,11 @@ fn folder(path: &Path, owner: (Uid, Gid), mode: u32) -> Result<(), GroundError> 
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed("chmod", path))
 }
 
-/// Held for as long as the daemon lives.
-pub(super) type Lock = Flock<File>;
+/// Held for as long as a daemon lives.
+pub type Lock = Flock<File>;
 
-/// Makes sure that this is the only daemon of the installation.
-pub(super) fn lock(places: &Places) -> Result<Lock, GroundError> {
+/// Makes sure that there is no daemon of the installation, and none comes while the value lives.
+pub fn lock(places: &Places) -> Result<Lock, GroundError> {
     let path = places.runtime().join("daemon.lock");
     let file = OpenOptions::new()
         .write(true)

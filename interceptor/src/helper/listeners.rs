@@ -46,6 +46,8 @@ pub struct Listeners {
     pub diag: OwnedFd,
     /// TCP and DNS on `[::1]`, where the kernel has IPv6.
     pub v6: Option<(Vec<OwnedFd>, OwnedFd)>,
+    /// `NETLINK_NETFILTER` in the namespace, for the run's belt; nothing where the kernel has none, and never the proxy's.
+    pub netfilter: Option<OwnedFd>,
     /// The kernel's number for the namespace.
     pub cookie: u64,
 }
@@ -87,12 +89,10 @@ impl Listeners {
     fn here(ports: Ports) -> io::Result<Self> {
         let tcp4 = one_for_each_cpu((Ipv4Addr::LOCALHOST, ports.tcp).into())?;
         let dns4 = UdpSocket::bind((Ipv4Addr::LOCALHOST, ports.dns))?;
-        let diag = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkSockDiag,
-        )?;
+        let netlink =
+            |protocol| socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol);
+        let diag = netlink(SockProtocol::NetlinkSockDiag)?;
+        let netfilter = netlink(SockProtocol::NetlinkNetFilter).ok();
         // Whether there is IPv6 shows at the loopback address, and nowhere else for sure.
         let v6 = match UdpSocket::bind(SocketAddr::from((Ipv6Addr::LOCALHOST, ports.dns))) {
             Ok(dns6) => Some((one_for_each_cpu((Ipv6Addr::LOCALHOST, ports.tcp).into())?, dns6.into())),
@@ -100,7 +100,7 @@ impl Listeners {
             Err(_) => None,
         };
         let cookie = syscalls::namespace_cookie(dns4.as_fd())?;
-        Ok(Self { tcp4, dns4: dns4.into(), diag, v6, cookie })
+        Ok(Self { tcp4, dns4: dns4.into(), diag, v6, netfilter, cookie })
     }
 
     /// Copies, in the order of [`ToProxy::Started`](super::messages::ToProxy::Started).
@@ -127,7 +127,7 @@ impl Listeners {
         if tcp4.is_empty() || !even {
             return Err(wrong());
         }
-        Ok(Self { tcp4, dns4, diag, v6, cookie: 0 })
+        Ok(Self { tcp4, dns4, diag, v6, netfilter: None, cookie: 0 })
     }
 }
 

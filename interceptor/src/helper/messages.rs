@@ -12,6 +12,8 @@ use std::{
 use interceptor_core::model::{AgentIdentity, AgentName, ExecutableDigest, Guarantee, Mode, Run, RunId};
 use serde::{Deserialize, Serialize};
 
+use super::released::Note;
+
 /// The version of these messages; both sides of the launch socket must have the same.
 pub const VERSION: u32 = 4;
 
@@ -251,6 +253,18 @@ pub enum ToProxy {
         /// Where it wanted to go, as it said.
         path: String,
     },
+    /// A run's belt has something to say.
+    Belt {
+        /// The run.
+        run: RunId,
+        /// What.
+        text: String,
+    },
+    /// A run was let go of while no daemon was there; answer with [`FromProxy::Recorded`].
+    Noted {
+        /// What was noted then.
+        note: Note,
+    },
     /// The answer to [`FromProxy::Executable`].
     Executable {
         /// The question's number.
@@ -332,6 +346,13 @@ pub enum FromProxy {
     Serving {
         /// The run.
         run: RunId,
+    },
+    /// A note is in the record.
+    Recorded {
+        /// Of which run.
+        run: RunId,
+        /// Its time.
+        at: i64,
     },
     /// What does this process execute?
     Executable {

@@ -4,6 +4,7 @@
 //! free while the run lives; a new helper takes live runs over; whoever asks for a run is root and not captured.
 //! It must never know policy, protocols or credentials, and never reads from an agent's connection.
 
+mod belts;
 pub mod cgroup;
 mod confine;
 mod described;
@@ -15,6 +16,7 @@ mod launches;
 mod listeners;
 pub mod messages;
 mod proxy_link;
+mod released;
 mod roles;
 mod runs;
 mod supervisor;
@@ -26,7 +28,7 @@ use std::{
     error::Error,
     io::{self, Write},
     net::{Ipv4Addr, Ipv6Addr},
-    os::fd::OwnedFd,
+    os::fd::{BorrowedFd, OwnedFd},
     path::Path,
     sync::Arc,
 };
@@ -36,10 +38,11 @@ use nix::unistd::geteuid;
 
 pub use confine::{Confined, confine};
 pub(crate) use executable::start_ticks;
-pub use ground::{Accounts, GroundError};
+pub use ground::{Accounts, GroundError, Lock, lock};
 pub use listeners::{Listeners, cpus};
+pub use released::Note;
 pub use roles::{Roles, keeper_channel, proxy_channel};
-pub use runs::{CGROUP_BEFORE, Captured, captured, directory_of, live};
+pub use runs::{CGROUP_BEFORE, Captured, captured, directory_of, known, live, network_of};
 
 use self::{cgroup::Tree, messages::Ports, roles::Handed, supervisor::Supervisor};
 use crate::{launch, places::Places};
@@ -60,6 +63,15 @@ pub struct RunNetwork {
     pub own: Option<(Ipv4Addr, Option<Ipv6Addr>)>,
 }
 
+/// What a run's belt goes around.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Around<'a> {
+    /// All of the network namespace, which is the run's own.
+    Namespace,
+    /// What this cgroup's sockets send, in a network namespace that others use, too.
+    Cgroup(&'a Path),
+}
+
 /// The kernel side, as far as the helper drives it.
 pub trait Capture: Send + Sync {
     /// Refuses everything, or redirects again.
@@ -75,6 +87,15 @@ pub trait Capture: Send + Sync {
     fn enclose(&self, run: RunId, cgroup: &Path) -> Result<(), Foreign>;
     /// Forgets such a run and leaves its cgroup, which may be gone.
     fn release(&self, run: RunId, cgroup: &Path) -> Result<(), Foreign>;
+    /// Puts a belt on a run before it is served, in place of one that an earlier daemon put on it. `netfilter` is a socket
+    /// for `NETLINK_NETFILTER` in its network namespace.
+    fn put_belt_on(&self, run: RunId, netfilter: OwnedFd, around: Around<'_>) -> Result<(), Foreign>;
+    /// Takes it off. `elsewhere` is where to look for one that an earlier daemon put on.
+    fn take_belt_off(&self, run: RunId, elsewhere: Option<BorrowedFd<'_>>) -> Result<(), Foreign>;
+    /// What a run's belt, or every one, has to say since it was last asked; called every few seconds.
+    fn inspect_belts(&self, only: Option<RunId>) -> Vec<(RunId, String)>;
+    /// Removes the belts of runs that are gone; called when a daemon has taken over what there is.
+    fn shed_belts(&self) -> Result<(), Foreign>;
     /// Maps that the proxy works with, in the kernel side's order.
     fn descriptors(&self) -> Result<Vec<OwnedFd>, Foreign>;
     /// Removes what no process can ask for any more; called every few seconds.
@@ -168,7 +189,7 @@ pub fn run(options: Options) -> Result<(), HelperError> {
     ground::prepare(&places, accounts)?;
     // Sockets are nobody's but root's from the moment that they exist.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    let _only_one = ground::lock(&places)?;
+    let _only_one = lock(&places)?;
     let tree = Tree::find(&places)?;
     tree.prepare()?;
     let capture = capture(&places).map_err(HelperError::Capture)?;

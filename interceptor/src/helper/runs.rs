@@ -2,9 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -97,6 +98,9 @@ impl Supervisor {
             }
             self.register(&run, ports, &listeners)?;
             described.write(&self.places)?;
+            if !self.is_in_place(&run) {
+                self.put_belt_on(&run, &listeners);
+            }
             self.watch(&run, init)?;
             Ok(Served { run, ports, listeners })
         })();
@@ -182,6 +186,7 @@ impl Supervisor {
         if let Stage::Requested { reply, .. } | Stage::Starting { reply, .. } = stage {
             answer(reply, LaunchAnswer::Refused { text: why.to_owned() });
         }
+        self.inspect_last(run);
         self.discard(run, &cgroup);
         self.tell(ToProxy::Ended { run, how }, Vec::new());
     }
@@ -195,6 +200,9 @@ impl Supervisor {
             return;
         }
         described::forget(&self.places, run);
+        if let Err(error) = self.take_belt_off(run, &directory) {
+            tracing::error!(%run, "a run's belt remains: {}", telemetry::chain(error.as_ref()));
+        }
         if !directory.exists() {
             return;
         }
@@ -231,6 +239,9 @@ impl Supervisor {
             }
         }
         left.into_iter().for_each(|run| self.discard(run, &self.tree.name_of(run)));
+        if let Err(error) = self.capture.shed_belts() {
+            tracing::warn!("belts of runs that are gone may remain: {}", telemetry::chain(error.as_ref()));
+        }
     }
 
     fn take_over(&self, described: Described) -> Result<Served, Foreign> {
@@ -242,7 +253,7 @@ impl Supervisor {
         };
         let pid = i32::try_from(first)?;
         let init = syscalls::pidfd_open(nix::unistd::Pid::from_raw(pid))?;
-        let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
+        let namespace = File::open(format!("/proc/{pid}/ns/net"))?;
         // Asked after both were opened: they belong to this process, then.
         let alive =
             if attached { self.tree.holds(&directory, first) } else { described.is_alive(&self.tree) };
@@ -256,6 +267,7 @@ impl Supervisor {
             Guarantee::Enforced | Guarantee::Observed => Listeners::make_shared(namespace.as_fd())?,
         };
         self.register(&run, ports, &listeners)?;
+        self.put_belt_on(&run, &listeners);
         Described::new(run.clone(), first, ports)?.write(&self.places)?;
         self.watch(&run, init)?;
         Ok(Served { run, ports, listeners })
@@ -344,6 +356,17 @@ pub fn captured(places: &Places, tree: &Tree, run: RunId) -> Option<Captured> {
     }
     let cgroup_before = run.claims.get(CGROUP_BEFORE).cloned()?;
     Some(Captured::Moved { cgroup_before })
+}
+
+/// The runs that a daemon has described, whether or not one lives.
+pub fn known(places: &Places) -> Vec<Run> {
+    Described::all(places).into_iter().map(|described| described.run).collect()
+}
+
+/// The network namespace that a cgroup's processes are in; of an empty one, that of this process.
+pub fn network_of(directory: &Path) -> io::Result<File> {
+    let first = Tree::processes(directory).first().map_or("self".to_owned(), u32::to_string);
+    File::open(format!("/proc/{first}/ns/net"))
 }
 
 /// The directory of a run's cgroup.

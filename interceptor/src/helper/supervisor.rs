@@ -29,6 +29,7 @@ use super::{
     listeners::Listeners,
     messages::{Ended, FromProxy, LaunchAnswer, LaunchFacts, Ports, ToProxy},
     proxy_link::ProxyLink,
+    released::Note,
     roles::{self, Handed, Pair, Roles},
     runs::Accepted,
 };
@@ -253,9 +254,26 @@ impl Supervisor {
                 None => {}
             },
             FromProxy::Executable { ticket, pid, start_time } => self.look_up(ticket, pid, start_time),
+            FromProxy::Recorded { run, at } => {
+                if let Err(error) = Note::remove(&self.places, run, at) {
+                    tracing::error!(%run, %error, "a note of a release stays, and will be recorded again");
+                }
+            }
             FromProxy::Kill { run } => self.carry_out(run, Tree::kill),
             FromProxy::Freeze { run } => self.carry_out(run, Tree::freeze),
             FromProxy::Thaw { run } => self.carry_out(run, Tree::thaw),
+        }
+    }
+
+    /// Has what was let go of without a daemon recorded.
+    fn tell_notes(&self) {
+        let (notes, unread) = Note::all(&self.places);
+        for path in unread {
+            tracing::error!("{} is no note of a release that could be read: look at it", path.display());
+        }
+        for note in notes {
+            tracing::warn!(run = %note.run, "let go of while no daemon was there, by {}: {}", note.by, note.reason);
+            self.tell(ToProxy::Noted { note }, Vec::new());
         }
     }
 
@@ -296,6 +314,7 @@ impl Supervisor {
         if self.is_up() && !was_up {
             tracing::info!("proxy and keeper serve");
             self.set_denial(false);
+            self.tell_notes();
         }
     }
 
@@ -382,6 +401,7 @@ impl Supervisor {
                 tracing::error!("the kernel side is not in force: {}", telemetry::chain(error.as_ref()));
             }
             self.capture.sweep();
+            self.inspect_belts();
             self.adopt_late();
         }
         let late: Vec<RunId> = self
@@ -418,6 +438,7 @@ impl Supervisor {
     async fn stop(mut self) {
         let path = self.places.launch_socket();
         let _ = ground::remove_socket(&path);
+        self.inspect_belts();
         self.tell(ToProxy::Drain, Vec::new());
         if let Some(mut pair) = self.pair.take() {
             let begun = Instant::now();
@@ -441,6 +462,11 @@ impl Supervisor {
         for run in self.tree.runs() {
             described::forget(&self.places, run);
             let _ = self.tree.remove(run, REMOVAL);
+        }
+        for run in std::mem::take(&mut self.runs).into_keys() {
+            if let Err(error) = self.capture.take_belt_off(run, None) {
+                tracing::error!(%run, "a run's belt remains: {}", telemetry::chain(error.as_ref()));
+            }
         }
         if let Err(error) = self.capture.remove() {
             tracing::error!(%error, "the kernel side could not be removed");

@@ -6,7 +6,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::PermissionsExt,
     },
     path::PathBuf,
@@ -64,6 +64,21 @@ impl Capture for NoKernel {
     }
     fn release(&self, _: RunId, _: &Path) -> Result<(), Foreign> {
         self.note("release")
+    }
+    fn put_belt_on(&self, _: RunId, _: OwnedFd, around: Around<'_>) -> Result<(), Foreign> {
+        assert!(
+            matches!(around, Around::Namespace) || matches!(around, Around::Cgroup(path) if path.is_dir())
+        );
+        Ok(())
+    }
+    fn take_belt_off(&self, _: RunId, _: Option<BorrowedFd<'_>>) -> Result<(), Foreign> {
+        Ok(())
+    }
+    fn inspect_belts(&self, _: Option<RunId>) -> Vec<(RunId, String)> {
+        Vec::new()
+    }
+    fn shed_belts(&self) -> Result<(), Foreign> {
+        Ok(())
     }
     fn descriptors(&self) -> Result<Vec<OwnedFd>, Foreign> {
         Ok(vec![File::open("/dev/null")?.into()])

@@ -75,7 +75,8 @@ pub struct RunSettings {
 }
 
 impl RunSettings {
-    pub(super) fn to_raw(self) -> RunConfig {
+    /// As the kernel side has it; `released_until` is its clock's.
+    pub(super) fn to_raw(self, released_until: u64) -> RunConfig {
         let addresses = self.own.unwrap_or_default();
         RunConfig {
             run: self.run.as_u64(),
@@ -85,6 +86,7 @@ impl RunSettings {
             tcp_port: self.tcp_port.into(),
             dns_port: self.dns_port.into(),
             flags: if self.own.is_some() { RunConfig::OWN_NETNS } else { 0 },
+            released_until,
         }
     }
 }

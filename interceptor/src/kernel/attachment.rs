@@ -25,6 +25,7 @@ use super::{
     cgroup, load,
     maps::{lock, monotonic_ns, pinned},
     pins::{self, Pins},
+    release,
 };
 use crate::places::Places;
 
@@ -231,9 +232,17 @@ impl Attachment {
     pub fn register_run(&self, cgroup: u64, run: RunSettings) -> Result<(), KernelError> {
         self.count_anew(run.run.as_u64())
             .map_err(KernelError::refused(format!("run {}: there may be too many", run.run)))?;
-        lock(&self.runs)
-            .insert(cgroup, run.to_raw(), 0)
+        let mut runs = lock(&self.runs);
+        // It may have been let go of while no daemon was there: that holds for as long as was said.
+        let before = runs.get(&cgroup, 0).ok().filter(|before| before.run == run.run.as_u64());
+        let released_until = before.map_or(0, |before| before.released_until);
+        runs.insert(cgroup, run.to_raw(released_until), 0)
             .map_err(KernelError::refused(format!("run {}: there may be too many", run.run)))
+    }
+
+    /// For how much longer a run is let go of: nothing at all where that is over, none where it never was.
+    pub fn released_for(&self, run: RunId) -> Option<Duration> {
+        release::left(lock(&self.runs).iter().flatten(), run)
     }
 
     /// Forgets a run and what is left of its connections.

@@ -57,6 +57,13 @@ pub enum Occurrence {
         /// `IPPROTO_TCP` or `IPPROTO_UDP`.
         protocol: u32,
     },
+    /// Something of a released run went out as it was.
+    Released {
+        /// Where to, where that can be said.
+        destination: Option<SocketAddr>,
+        /// The protocol.
+        protocol: u32,
+    },
     /// Something was refused.
     Refused {
         /// Why; the same reason is counted.
@@ -127,9 +134,11 @@ fn decode(bytes: &[u8]) -> Option<KernelEvent> {
         Occurrence::Exit
     } else if is(EventKind::Internal) {
         Occurrence::Internal { destination: destination?, protocol: head.protocol }
+    } else if is(EventKind::Released) {
+        Occurrence::Released { destination: known(destination), protocol: head.protocol }
     } else if is(EventKind::Refused) {
         let reason = Counter::from_number(head.reason)?;
-        let destination = destination.filter(|to| to.port() != 0 && !to.ip().is_unspecified());
+        let destination = known(destination);
         Occurrence::Refused { reason, destination, protocol: head.protocol, port: head.port }
     } else {
         return None;
@@ -142,6 +151,10 @@ fn decode(bytes: &[u8]) -> Option<KernelEvent> {
         cgroup: head.cgroup,
         what,
     })
+}
+
+fn known(destination: Option<SocketAddr>) -> Option<SocketAddr> {
+    destination.filter(|to| to.port() != 0 && !to.ip().is_unspecified())
 }
 
 fn exec(head: &EventHead, parent: ProcessRef, rest: &[u8]) -> Option<Occurrence> {

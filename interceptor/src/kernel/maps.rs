@@ -149,7 +149,16 @@ pub(super) fn pinned(folder: &std::path::Path, name: &str) -> Result<MapData, Ke
 
 /// Now, on the clock that the kernel side uses.
 pub(super) fn monotonic_ns() -> u64 {
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
+    now_ns(ClockId::CLOCK_MONOTONIC)
+}
+
+/// Now, on the clock that releases are kept by: it goes on while the host sleeps.
+pub(super) fn boot_ns() -> u64 {
+    now_ns(ClockId::CLOCK_BOOTTIME)
+}
+
+fn now_ns(clock: ClockId) -> u64 {
+    clock_gettime(clock).map_or(0, |now| {
         let seconds = u64::try_from(now.tv_sec()).unwrap_or(0);
         seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec()).unwrap_or(0))
     })

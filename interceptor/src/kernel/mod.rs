@@ -6,6 +6,7 @@
 
 mod abi;
 mod attachment;
+mod belt;
 mod btf;
 pub mod cgroup;
 pub mod diag;
@@ -13,8 +14,10 @@ mod events;
 mod load;
 mod log;
 mod maps;
+mod nftables;
 mod pins;
 pub mod probe;
+mod release;
 mod sys;
 mod unix;
 
@@ -25,10 +28,12 @@ use interceptor_core::model::RunId;
 
 pub use abi::{Flow, ProcessRef, RunAddresses, RunSettings};
 pub use attachment::{Attachment, HEARTBEAT_LIMIT};
+pub use belt::{Belts, Girth};
 pub use events::{EventReader, KernelEvent, Occurrence};
 pub use interceptor_common::Counter;
 pub use log::KernelLog;
 pub use maps::{Counters, KernelMaps};
+pub use release::KnownRuns;
 
 /// Why the kernel side cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +74,23 @@ pub enum KernelError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// It is not captured.
+    #[error("the kernel side knows no run {0}: nothing of it is captured")]
+    Unknown(RunId),
+    /// It was launched.
+    #[error(
+        "run {0} has a network of its own, and nothing leads out of it but the interceptor: it cannot be let go of"
+    )]
+    OwnNetwork(RunId),
+    /// The belt, which nothing hangs on.
+    #[error("could not {what} nftables rules")]
+    Belt {
+        /// What was being done.
+        what: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// The set of descriptors is not the one that [`KernelMaps::descriptors`] gives.
     #[error("the helper handed over {0} kernel descriptors that do not fit this version")]
     Descriptors(usize),
@@ -95,6 +117,10 @@ pub enum KernelError {
 impl KernelError {
     fn place(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Place { what, path: path.into(), source }
+    }
+
+    fn belt(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Belt { what, source }
     }
 
     fn refused<E>(what: impl Into<String>) -> impl FnOnce(E) -> Self

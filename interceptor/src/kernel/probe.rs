@@ -8,7 +8,7 @@ use std::{
 use aya::programs::{ProgramError, links::PinnedLink};
 use interceptor_common::names::{CGROUP_PROGRAMS, GUARD_PROGRAMS, TRACEPOINT_PROGRAMS, UNIX_LINKS};
 
-use super::{KernelError, btf, cgroup, diag, load, pins, unix};
+use super::{KernelError, belt, btf, cgroup, diag, load, pins, unix};
 use crate::places::Places;
 
 /// How a probe ended.
@@ -54,6 +54,7 @@ pub fn probe(places: &Places) -> Vec<Finding> {
         Finding::of("sock_diag", said(diag::open()), |_| "can be asked".into()),
         legacy_controllers(),
         lsm(),
+        nftables(),
     ];
     // Names on bpffs may not hold a dot.
     let mut scratch = places.pins().into_os_string();
@@ -137,6 +138,19 @@ fn legacy_controllers() -> Finding {
     let detail = if used.is_empty() { "not mounted".into() } else { format!("in use: {}", used.join(", ")) };
     let outcome = if used.is_empty() { Outcome::Works } else { Outcome::Optional };
     Finding { what: "net_cls and net_prio".into(), outcome, attached: None, detail }
+}
+
+/// The belt to the braces. Where it cannot be put on, the braces hold.
+fn nftables() -> Finding {
+    let (outcome, detail) = match said(belt::probe()) {
+        Ok(()) => {
+            (Outcome::Works, "rules can be put around runs and cgroups, behind the programs".to_owned())
+        }
+        Err(detail) => {
+            (Outcome::Optional, format!("no rules behind the programs, which hold by themselves: {detail}"))
+        }
+    };
+    Finding { what: "nftables".into(), outcome, attached: None, detail }
 }
 
 /// LSM programs would be a second layer. Whether they are switched on is all that can be said without one.

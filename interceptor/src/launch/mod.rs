@@ -59,6 +59,7 @@ pub use capabilities::Capability;
 pub(crate) use netlink::furnish as furnish_network;
 pub use netlink::{ADDRESS_V4, ADDRESS_V6};
 
+pub(crate) use self::preflight::launcher;
 use self::{
     environment::Environment,
     init::{FromInit, Plan, ToInit},
@@ -264,7 +265,7 @@ fn begin(
     executable: &Path,
     helper: &Helper,
 ) -> Result<Begun, LaunchError> {
-    let (launcher, launcher_user) = preflight::launcher();
+    let (launcher, launcher_user) = launcher();
     let facts = LaunchFacts {
         agent: options.agent.clone(),
         mode: options.mode,

@@ -5,7 +5,7 @@ use std::{
     fs,
     io::Write,
     net::{SocketAddr, TcpListener},
-    os::unix::fs::PermissionsExt,
+    os::{fd::BorrowedFd, unix::fs::PermissionsExt},
     process::{Command, Output},
     sync::{
         Arc,
@@ -20,8 +20,8 @@ use super::{
     *,
 };
 use crate::{
-    helper::{self, Capture, Foreign, Listeners, Roles, RunNetwork, cgroup::Tree, messages::*},
-    kernel::{Attachment, KernelMaps, RunAddresses, RunSettings, cgroup},
+    helper::{self, Around, Capture, Foreign, Listeners, Roles, RunNetwork, cgroup::Tree, messages::*},
+    kernel::{Attachment, Belts, Girth, KernelMaps, RunAddresses, RunSettings, cgroup},
 };
 
 const ROOT: &str = "INTERCEPTOR_TEST_ROOT";
@@ -43,12 +43,13 @@ fn given_root() -> Option<PathBuf> {
 
 struct Kernel {
     attachment: Attachment,
+    belts: Belts,
     places: Places,
 }
 
 fn capture(places: &Places) -> Result<Arc<dyn Capture>, Foreign> {
     let attachment = Attachment::establish(places)?;
-    Ok(Arc::new(Kernel { attachment, places: places.clone() }))
+    Ok(Arc::new(Kernel { attachment, belts: Belts::of(places), places: places.clone() }))
 }
 
 impl Capture for Kernel {
@@ -81,6 +82,23 @@ impl Capture for Kernel {
 
     fn release(&self, run: RunId, path: &Path) -> Result<(), Foreign> {
         Ok(self.attachment.release(run, path)?)
+    }
+
+    fn put_belt_on(&self, run: RunId, netfilter: OwnedFd, around: Around<'_>) -> Result<(), Foreign> {
+        assert_eq!(around, Around::Namespace);
+        Ok(self.belts.put_on(run, netfilter, Girth::Namespace, None)?)
+    }
+
+    fn take_belt_off(&self, run: RunId, elsewhere: Option<BorrowedFd<'_>>) -> Result<(), Foreign> {
+        Ok(self.belts.take_off(run, elsewhere)?)
+    }
+
+    fn inspect_belts(&self, only: Option<RunId>) -> Vec<(RunId, String)> {
+        self.belts.inspect(only)
+    }
+
+    fn shed_belts(&self) -> Result<(), Foreign> {
+        Ok(self.belts.shed()?)
     }
 
     fn descriptors(&self) -> Result<Vec<OwnedFd>, Foreign> {

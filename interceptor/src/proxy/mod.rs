@@ -124,9 +124,13 @@ impl Proxy {
         for event in events {
             let run = event.run.and_then(|run| self.runs.find(run));
             let of = run.as_deref().map(|run| (run.id, &run.agent.name));
-            if matches!(event.what, Occurrence::Internal { .. } | Occurrence::Refused { .. })
-                && !self.told_enough(event.run, of)
-            {
+            let can_flood = match event.what {
+                Occurrence::Internal { .. } | Occurrence::Refused { .. } | Occurrence::Released { .. } => {
+                    true
+                }
+                Occurrence::Fork { .. } | Occurrence::Exec { .. } | Occurrence::Exit => false,
+            };
+            if can_flood && !self.told_enough(event.run, of) {
                 continue;
             }
             let pid = event.process.pid;
@@ -139,6 +143,12 @@ impl Proxy {
                     let what = refused_in_words(reason, destination, protocol, port);
                     let text = format!("process {pid}: {what} ({})", reason.name());
                     self.event(of, EventKind::Kernel, text);
+                }
+                Occurrence::Released { destination, protocol } => {
+                    let to = destination.map_or("somewhere".to_owned(), |to| to.to_string());
+                    let name = protocol_name(protocol);
+                    let text = format!("process {pid}: {name} to {to} went out as it was, uninspected");
+                    self.event(of, EventKind::Released, text);
                 }
                 Occurrence::Fork { .. } | Occurrence::Exec { .. } | Occurrence::Exit => {}
             }
@@ -187,9 +197,8 @@ impl Proxy {
     }
 }
 
-/// What the kernel side refused, in words.
-fn refused_in_words(reason: Counter, destination: Option<SocketAddr>, protocol: u32, port: u32) -> String {
-    let protocol_name = match protocol {
+fn protocol_name(number: u32) -> &'static str {
+    match number {
         1 => "ICMP",
         6 => "TCP",
         17 => "UDP",
@@ -199,7 +208,12 @@ fn refused_in_words(reason: Counter, destination: Option<SocketAddr>, protocol: 
         255 => "raw IP",
         262 => "MPTCP",
         _ => "another protocol",
-    };
+    }
+}
+
+/// What the kernel side refused, in words.
+fn refused_in_words(reason: Counter, destination: Option<SocketAddr>, protocol: u32, port: u32) -> String {
+    let protocol_name = protocol_name(protocol);
     match (reason, destination) {
         (Counter::RefusedOption, _) => format!("option {port} of level {protocol} on a socket"),
         (Counter::RefusedBind, _) => format!("a bind to port {port}"),

@@ -156,7 +156,7 @@ fn observed(event: &KernelEvent) -> Option<Observed> {
             Some(Observed::Exec { run, process, path: path.clone(), argv })
         }
         Occurrence::Exit => Some(Observed::Exit { process }),
-        Occurrence::Internal { .. } | Occurrence::Refused { .. } => None,
+        Occurrence::Internal { .. } | Occurrence::Refused { .. } | Occurrence::Released { .. } => None,
     }
 }
 

@@ -123,6 +123,8 @@ pub enum Means {
     Taken,
     /// Policy.
     Policy,
+    /// The belt: rules of nftables, which come before the egress hook.
+    Belt,
 }
 
 impl Means {
@@ -156,6 +158,7 @@ impl Means {
             Self::Reset => "reset",
             Self::Taken => "listener",
             Self::Policy => "policy",
+            Self::Belt => "nftables",
         }
     }
 
@@ -175,12 +178,13 @@ impl Means {
             Self::Reset => &["EDESTADDRREQ", "ECONNABORTED", "EBADF"],
             Self::Taken => &["EADDRINUSE"],
             Self::Policy => &["42501"],
+            Self::Belt => &["EPERM"],
         }
     }
 }
 
 use Means::{
-    Filter, Launcher, Network, Owner, Pings, Policy, Porter, Processes, Proxy, ReadOnly, Rights, Taken, View,
+    Belt, Filter, Launcher, Network, Owner, Pings, Policy, Porter, Processes, Proxy, ReadOnly, Rights, Taken, View,
 };
 
 const fn world(name: &'static str) -> Attempt {
@@ -238,7 +242,11 @@ pub const ROWS: &[Row] = &[
     row(
         11,
         "another interface: bound device, packet information",
-        &[world("bound-to-device"), world("packet-info"), world("packet-info-v6")],
+        &[
+            world("bound-to-device"),
+            aimed("packet-info", Aim::World, &[Belt]),
+            aimed("packet-info-v6", Aim::World, &[Belt]),
+        ],
     ),
     row(
         12,

@@ -141,7 +141,8 @@ impl<'a> Stage<'a> {
         let late = self.sniffer.frames().len();
         drop((self.captured, self.same, self.root, self.deputy));
         drop(self.doors);
-        self.installation.finish();
+        // Packet information leads as far as the belt.
+        self.installation.finish_after_alarms();
         late
     }
 

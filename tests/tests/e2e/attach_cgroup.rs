@@ -23,7 +23,7 @@ const UNMARK: &str = include_str!("../clients/unmark.py");
 pub(crate) struct Cgroup(pub(crate) PathBuf);
 
 impl Cgroup {
-    fn make(installation: &Installation, name: &str) -> Self {
+    pub(crate) fn make(installation: &Installation, name: &str) -> Self {
         let cgroup = Self(leaks::cgroup_root().join(format!("{}-{name}", installation.mark())));
         fs::create_dir_all(&cgroup.0).expect("a cgroup");
         cgroup
@@ -54,7 +54,7 @@ fn cgroup_of(process: &Talker) -> String {
     fs::read_to_string(format!("/proc/{}/cgroup", process.pid())).expect("it lives")
 }
 
-fn attach(installation: &Installation, cgroup: &Path) -> String {
+pub(crate) fn attach(installation: &Installation, cgroup: &Path) -> String {
     let path = cgroup.to_str().expect("a plain path");
     let words = ["attach", "--cgroup", path, "--agent", "release-bot"];
     let attached = installation.interceptor(&words).succeeded();

@@ -16,6 +16,7 @@ mod output;
 mod past;
 mod policy;
 mod records;
+mod release;
 mod replay;
 mod runs;
 mod selftest;
@@ -64,8 +65,8 @@ enum Command {
     Status,
     /// End a run and every process in it.
     Kill(runs::Kill),
-    /// Relay a run uninspected for a limited time; recorded.
-    Release(runs::Release),
+    /// Let a run go out uninspected for a limited time, even with the daemon dead; recorded.
+    Release(release::Release),
     /// Load the policy folder again and judge open sessions by it.
     Reload,
     /// See what waits for a person, and approve or deny it.
@@ -130,7 +131,7 @@ pub fn main() -> ExitCode {
         Command::Ps => runs::list(&places, &printer),
         Command::Status => runs::status(&places, &printer),
         Command::Kill(options) => runs::kill(&places, &printer, &options),
-        Command::Release(options) => runs::release(&places, &printer, options),
+        Command::Release(options) => release::release(&places, &printer, options),
         Command::Detach(options) => runs::detach(&places, &printer, options),
         Command::Reload => runs::reload(&places, &printer),
         Command::Approvals(command) => approvals::run(&places, &printer, command),

@@ -205,6 +205,7 @@ fn event_word(kind: EventKind) -> (&'static str, Tone) {
         EventKind::Kernel | EventKind::ConnectionRefused | EventKind::LaunchRefused => {
             ("refused", Tone::Notice)
         }
+        EventKind::Belt => ("BELT", Tone::Bad),
         EventKind::ProtocolError => ("PROTOCOL", Tone::Bad),
         EventKind::Store => ("STORE", Tone::Bad),
     }

@@ -1,4 +1,4 @@
-//! Live runs: list, inspect, end, release.
+//! Live runs: list, inspect, end, detach.
 
 use std::{fs, process::ExitCode};
 
@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use super::{
     output::{Failure, Printer, Tone, clock, when},
     records,
+    release::released_until,
 };
 use crate::{
     control::api::{self, Answer, ControlError, Request, RunStatus, Status},
@@ -25,19 +26,6 @@ pub(super) struct Kill {
     run: RunId,
 }
 
-/// Arguments of `release`.
-#[derive(Debug, Args)]
-pub(super) struct Release {
-    /// The run, as `ps` prints it.
-    run: RunId,
-    /// Why; it is recorded.
-    #[arg(long)]
-    reason: String,
-    /// For how long, such as `10m`; at most 24 hours.
-    #[arg(long = "for", value_name = "TIME", value_parser = time)]
-    duration: SignedDuration,
-}
-
 /// Arguments of `detach`.
 #[derive(Debug, Args)]
 pub(super) struct Detach {
@@ -48,7 +36,7 @@ pub(super) struct Detach {
     reason: String,
 }
 
-fn time(text: &str) -> Result<SignedDuration, String> {
+pub(super) fn time(text: &str) -> Result<SignedDuration, String> {
     text.parse().map_err(|_| "write it as `90s`, `10m` or `2h`; at most 24 hours".to_owned())
 }
 
@@ -104,14 +92,27 @@ fn orphans(places: &Places, printer: &Printer) -> Option<Result<ExitCode, Failur
         return None;
     }
     if printer.is_json() {
-        let list: Vec<_> =
-            runs.iter().map(|run| serde_json::json!({"run": run, "state": "daemon-dead"})).collect();
+        let list: Vec<_> = runs
+            .iter()
+            .map(|run| {
+                let until = released_until(places, *run);
+                serde_json::json!({"run": run, "state": "daemon-dead", "released_until": until})
+            })
+            .collect();
         return Some(printer.json(&list).map(|()| ExitCode::SUCCESS));
     }
     let rows = runs.iter().map(|run| {
         vec![
             (run.to_string(), Tone::Plain),
-            ("the daemon is dead: everything it sends is refused".to_owned(), Tone::Bad),
+            (
+                match released_until(places, *run) {
+                    Some(until) => {
+                        format!("the daemon is dead: released by the kernel side until {}", clock(until))
+                    }
+                    None => "the daemon is dead: everything it sends is refused".to_owned(),
+                },
+                Tone::Bad,
+            ),
         ]
     });
     Some(printer.table(&["run", "state"], rows.collect()).map(|()| ExitCode::SUCCESS))
@@ -266,29 +267,6 @@ fn move_back(places: &Places, tree: &Tree, run: RunId, before: &str) -> Result<(
                 _ => {}
             }
         }
-    }
-}
-
-/// `interceptor release`
-pub(super) fn release(places: &Places, printer: &Printer, options: Release) -> Result<ExitCode, Failure> {
-    let seconds = u64::try_from(options.duration.as_secs()).unwrap_or(0);
-    if !(1..=86_400).contains(&seconds) {
-        return Err(Failure::usage("--for must be between 1s and 24h"));
-    }
-    if options.reason.trim().is_empty() {
-        return Err(Failure::usage("--reason must say why: it is recorded"));
-    }
-    let request = Request::Release { run: options.run, reason: options.reason, seconds };
-    match ask(places, request) {
-        Ok(answer) => finish(printer, answer),
-        Err(_) if Tree::find(places).is_ok_and(|tree| helper::live(places, &tree).contains(&options.run)) => {
-            Err(Failure::host(format!(
-                "the daemon is dead, and without it nothing is relayed: run {run} can only be killed, \
-                 `interceptor kill {run}`",
-                run = options.run
-            )))
-        }
-        Err(failure) => Err(failure),
     }
 }
 

@@ -386,6 +386,7 @@ fn is_the_runs_doing(kind: EventKind) -> bool {
         | EventKind::RunThawed
         | EventKind::PolicyLoaded
         | EventKind::PolicyRefused
+        | EventKind::Belt
         | EventKind::Store => false,
     }
 }
