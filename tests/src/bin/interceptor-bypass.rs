@@ -1,16 +1,50 @@
-//! Tries every way around capture and prints the tables, as `cargo xtask bypass` puts them into the documentation.
+//! Tries every way around capture and prints the tables, as `cargo xtask bypass` puts them into the documentation; for
+//! `cargo xtask vm` it does so in two halves: an account where it is tried, tables of accounts where they are read.
 
-use std::process::ExitCode;
+use std::{env, fs, process::ExitCode};
 
-use interceptor_tests::bypass::{self, Facts, Mode};
+use interceptor_tests::bypass::{self, Account, Facts, Mode, Report};
 
 fn main() -> ExitCode {
-    let mut faults = Vec::new();
-    for (heading, mode) in [("`run`", Mode::Launched), ("`attach`", Mode::Attached)] {
-        let report = bypass::perform(mode);
-        println!("### {heading}\n\n{}", bypass::text(&report, &Facts::find()));
-        faults.extend(report.faults().into_iter().map(|fault| format!("{heading}: {fault}")));
+    let words: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [] => {
+            let reports = perform();
+            for (heading, report) in ["`run`", "`attach`"].iter().zip(&reports) {
+                println!("### {heading}\n\n{}", bypass::text(report, &Facts::find()));
+            }
+            told(&reports)
+        }
+        ["account"] => {
+            let reports = perform();
+            let account = Account::of(Facts::find(), &reports);
+            println!("{}", serde_json::to_string(&account).expect("an account is JSON"));
+            told(&reports)
+        }
+        ["table", paths @ ..] => {
+            let read = |path: &&str| {
+                let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+                serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
+            };
+            let accounts: Vec<Account> = paths.iter().map(read).collect();
+            print!("{}", bypass::tables(&accounts));
+            ExitCode::SUCCESS
+        }
+        other => panic!("nothing is known of {other:?}: it is nothing, `account`, or `table` and files"),
     }
+}
+
+fn perform() -> Vec<Report> {
+    [Mode::Launched, Mode::Attached].map(bypass::perform).into()
+}
+
+/// Says what is wrong.
+fn told(reports: &[Report]) -> ExitCode {
+    let faults = reports
+        .iter()
+        .flat_map(|report| report.faults().into_iter().map(|fault| format!("{:?}: {fault}", report.mode)));
+    let faults: Vec<_> = faults.collect();
     faults.iter().for_each(|fault| eprintln!("{fault}"));
     if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

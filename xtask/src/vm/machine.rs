@@ -1,0 +1,92 @@
+//! An emulated machine: booted, listened to, and gone when it powers off.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, ErrorKind},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Kernel, image::Image};
+use crate::cargo::{shown, target};
+
+/// The longest that a machine may run, in seconds; it is emulated, and what it does takes ten times as long as here.
+const PATIENCE: &str = "3600";
+
+/// What the kernel is told: to take what it unpacks as its root, to have a line for each thing that is said, and to be off rather
+/// than to boot again when it panics.
+const SAID_TO_KERNEL: &str =
+    "console=ttyS0 quiet rdinit=/init 8250.nr_uarts=4 panic=-1 sysctl.kernel.sysrq=1";
+
+/// A machine, and where what it says lies.
+pub(super) struct Machine {
+    kernel: PathBuf,
+    folder: PathBuf,
+}
+
+impl Machine {
+    /// One with this kernel, for a trial.
+    pub(super) fn of(kernel: Kernel, name: &str) -> Result<Self> {
+        let folder = target()?.join(format!("vm/{name}-{kernel}"));
+        // What an earlier one said is not this one's word.
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            _ => fs::create_dir_all(&folder)?,
+        }
+        Ok(Self { kernel: kernel.unpacked()?.kernel, folder })
+    }
+
+    /// Boots it and shows what its task says; gives that, and whether it ended well.
+    pub(super) fn run(&self, image: &Image<'_>) -> Result<(String, bool)> {
+        let archive = self.folder.join("image.cpio");
+        image.write(&archive)?;
+        let (console, errors, status) = (self.line("console"), self.line("errors"), self.line("status"));
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=10", PATIENCE, "qemu-system-x86_64"]);
+        command.args([
+            "-machine",
+            "q35",
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max",
+            "-smp",
+            "2",
+            "-m",
+            "3072",
+        ]);
+        command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
+        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&archive);
+        command.args(["-append", SAID_TO_KERNEL]);
+        for line in [&console, Path::new("stdio"), &errors, &status] {
+            command.arg("-serial").arg(line);
+        }
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().with_context(|| shown(&command))?;
+        let mut output = String::new();
+        for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
+            let line = line?;
+            println!("{line}");
+            output.push_str(&line);
+            output.push('\n');
+        }
+        child.wait()?;
+        fs::remove_file(&archive)?;
+        let read = |name: &str| fs::read_to_string(self.folder.join(name)).unwrap_or_default();
+        eprint!("{}", read("errors"));
+        let status = read("status");
+        ensure!(
+            !status.is_empty(),
+            "the machine ended, or was ended after {PATIENCE} s, before its task did; {} has what its kernel said",
+            self.folder.join("console").display()
+        );
+        Ok((output, status.trim() == "0"))
+    }
+
+    /// A file as the emulator is told to write a serial line to it.
+    fn line(&self, name: &str) -> PathBuf {
+        format!("file:{}", self.folder.join(name).display()).into()
+    }
+}
