@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::Kernel;
+use super::kernel::Unpacked;
 use crate::{
     cargo::{shown, succeed, target},
     setup,
@@ -81,7 +81,9 @@ const SOURCES_OF_NAMES: &str = "passwd: files\ngroup: files\nhosts: files dns\n"
 
 /// What a machine is made of.
 pub(super) struct Image<'a> {
-    pub(super) kernel: Kernel,
+    /// See [`distribution`].
+    pub(super) distribution: &'a Path,
+    pub(super) kernel: &'a Unpacked,
     /// Programs of this build; each lies in the machine where it lies here.
     pub(super) programs: &'a [&'a Path],
     /// Lines for a shell.
@@ -89,23 +91,21 @@ pub(super) struct Image<'a> {
 }
 
 impl Image<'_> {
-    /// Writes it to `path`.
-    pub(super) fn write(&self, path: &Path) -> Result<()> {
-        let parts = [distribution()?, self.kernel.unpacked()?.modules, self.build()?];
-        let mut image = File::create(path).with_context(|| format!("{}", path.display()))?;
-        for part in parts {
-            io::copy(&mut File::open(&part).with_context(|| format!("{}", part.display()))?, &mut image)?;
+    /// Writes it to a file in `folder`.
+    pub(super) fn write(&self, folder: &Path) -> Result<PathBuf> {
+        let path = folder.join("image.cpio");
+        let build = self.build(folder)?;
+        let mut image = File::create(&path).with_context(|| format!("{}", path.display()))?;
+        for part in [self.distribution, &self.kernel.modules, &build] {
+            io::copy(&mut File::open(part).with_context(|| format!("{}", part.display()))?, &mut image)?;
         }
-        Ok(())
+        fs::remove_file(build)?;
+        Ok(path)
     }
 
     /// An archive of what is made anew each time.
-    fn build(&self) -> Result<PathBuf> {
-        let folder = target()?.join("vm/build");
+    fn build(&self, folder: &Path) -> Result<PathBuf> {
         let root = folder.join("root");
-        if root.exists() {
-            fs::remove_dir_all(&root)?;
-        }
         for place in ["dev", "etc", "home", "host", "proc", "root", "run", "sys", "tmp", "var/lib", "var/tmp"]
         {
             fs::create_dir_all(root.join(place))?;
@@ -116,6 +116,7 @@ impl Image<'_> {
             ("task", self.task),
             ("etc/passwd", USERS),
             ("etc/group", GROUPS),
+            ("etc/hostname", "machine\n"),
             ("etc/hosts", NAMES),
             ("etc/nsswitch.conf", SOURCES_OF_NAMES),
         ] {
@@ -135,7 +136,7 @@ impl Image<'_> {
 }
 
 /// The archive of the distribution's programs, made anew when one of them has another version.
-fn distribution() -> Result<PathBuf> {
+pub(super) fn distribution() -> Result<PathBuf> {
     let folder = target()?.join("vm/distribution");
     let postgres = setup::postgres_packages()?;
     let packages: Vec<&str> = PACKAGES.iter().copied().chain(postgres.iter().map(String::as_str)).collect();

@@ -2,14 +2,14 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, ErrorKind},
+    io::ErrorKind,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Kernel, image::Image};
+use super::{Kernel, image::Image, kernel::Unpacked};
 use crate::cargo::{shown, target};
 
 /// The longest that a machine may run, in seconds; it is emulated, and what it does takes ten times as long as here.
@@ -20,9 +20,17 @@ const PATIENCE: &str = "3600";
 const SAID_TO_KERNEL: &str =
     "console=ttyS0 quiet rdinit=/init 8250.nr_uarts=4 panic=-1 sysctl.kernel.sysrq=1";
 
+/// What came of a machine's task.
+pub(super) struct Said {
+    pub(super) output: String,
+    pub(super) errors: String,
+    /// Whether it ended well.
+    pub(super) good: bool,
+}
+
 /// A machine, and where what it says lies.
 pub(super) struct Machine {
-    kernel: PathBuf,
+    kernel: Unpacked,
     folder: PathBuf,
 }
 
@@ -35,13 +43,13 @@ impl Machine {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
             _ => fs::create_dir_all(&folder)?,
         }
-        Ok(Self { kernel: kernel.unpacked()?.kernel, folder })
+        Ok(Self { kernel: kernel.unpacked()?, folder })
     }
 
-    /// Boots it and shows what its task says; gives that, and whether it ended well.
-    pub(super) fn run(&self, image: &Image<'_>) -> Result<(String, bool)> {
-        let archive = self.folder.join("image.cpio");
-        image.write(&archive)?;
+    /// Boots it with `programs` and waits for its end.
+    pub(super) fn run(&self, distribution: &Path, programs: &[&Path], task: &str) -> Result<Said> {
+        let image = Image { distribution, kernel: &self.kernel, programs, task };
+        let archive = image.write(&self.folder)?;
         let (console, errors, status) = (self.line("console"), self.line("errors"), self.line("status"));
         let mut command = Command::new("timeout");
         command.args(["--kill-after=10", PATIENCE, "qemu-system-x86_64"]);
@@ -58,31 +66,26 @@ impl Machine {
             "3072",
         ]);
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
-        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&archive);
+        command.arg("-kernel").arg(&self.kernel.kernel).arg("-initrd").arg(&archive);
         command.args(["-append", SAID_TO_KERNEL]);
         for line in [&console, Path::new("stdio"), &errors, &status] {
             command.arg("-serial").arg(line);
         }
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().with_context(|| shown(&command))?;
-        let mut output = String::new();
-        for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
-            let line = line?;
-            println!("{line}");
-            output.push_str(&line);
-            output.push('\n');
-        }
-        child.wait()?;
+        let output = command
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .with_context(|| shown(&command))?;
         fs::remove_file(&archive)?;
         let read = |name: &str| fs::read_to_string(self.folder.join(name)).unwrap_or_default();
-        eprint!("{}", read("errors"));
+        let output = String::from_utf8_lossy(&output.stdout).into_owned();
         let status = read("status");
         ensure!(
             !status.is_empty(),
             "the machine ended, or was ended after {PATIENCE} s, before its task did; {} has what its kernel said",
             self.folder.join("console").display()
         );
-        Ok((output, status.trim() == "0"))
+        Ok(Said { output, errors: read("errors"), good: status.trim() == "0" })
     }
 
     /// A file as the emulator is told to write a serial line to it.

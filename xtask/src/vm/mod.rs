@@ -10,15 +10,17 @@ mod machine;
 
 use std::{
     fs,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
 pub(crate) use self::kernel::Kernel;
-use self::{image::Image, machine::Machine};
+use self::machine::{Machine, Said};
 use crate::{
     cargo::{cargo, shown, succeed, target},
     page, setup, workspace,
@@ -83,15 +85,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let kernels = if kernels.is_empty() { Kernel::ALL.to_vec() } else { kernels.clone() };
     let trials = if trials.is_empty() { TRIALS.to_vec() } else { trials.clone() };
     succeed(cargo()?.args(["build", "--workspace", "--all-targets"]))?;
-    if let Some(line) = shell {
-        let build = Build::find()?;
-        for kernel in kernels {
-            let tried = build.boot(kernel, "shell", line)?;
-            ensure!(tried.good, "{} did not end well", tried.what);
-        }
-        return Ok(());
-    }
-    let all = try_on(&kernels, &trials)?;
+    let all = match shell {
+        Some(line) => Build::find()?.boot_all(&kernels, "shell", line)?,
+        None => try_on(&kernels, &trials)?,
+    };
     let bad: Vec<_> = all.iter().filter(|tried| !tried.good).map(|tried| &*tried.what).collect();
     ensure!(bad.is_empty(), "not as it should be: {}", bad.join(", "));
     Ok(())
@@ -102,17 +99,12 @@ pub(crate) fn try_on(kernels: &[Kernel], trials: &[Trial]) -> Result<Vec<Tried>>
     let build = Build::find()?;
     let mut all = Vec::new();
     for trial in trials {
-        let mut reports = Vec::new();
-        for kernel in kernels {
-            let tried = build.boot(*kernel, trial.name(), &build.task(*trial)?)?;
-            if *trial == Trial::Bypass {
-                reports.push(keep(*kernel, &tried.output)?);
-            }
-            all.push(tried);
+        let tried = build.boot_all(kernels, trial.name(), &build.task(*trial)?)?;
+        if *trial == Trial::Bypass && kernels == Kernel::ALL {
+            let accounts = kernels.iter().zip(&tried).map(|(kernel, tried)| keep(*kernel, &tried.output));
+            write(&accounts.collect::<Result<Vec<_>>>()?)?;
         }
-        if reports.len() == Kernel::ALL.len() {
-            write(&reports)?;
-        }
+        all.extend(tried);
     }
     Ok(all)
 }
@@ -181,17 +173,33 @@ impl Build {
         Ok(format!("export INTERCEPTOR_BIN={}\n{lines}exit ${{bad:-0}}\n", self.product.display()))
     }
 
-    fn boot(&self, kernel: Kernel, name: &str, task: &str) -> Result<Tried> {
+    /// A machine for each kernel, side by side; shows what each said when it has ended.
+    fn boot_all(&self, kernels: &[Kernel], name: &str, task: &str) -> Result<Vec<Tried>> {
         setup::machines()?;
-        let what = format!("{name}, Linux {kernel}");
-        println!("\n== {what}");
         let mut programs = self.programs();
         let bypass = self.bypass();
         programs.push(&bypass);
-        let image = Image { kernel, programs: &programs, task };
-        let (output, good) = Machine::of(kernel, name)?.run(&image)?;
-        Ok(Tried { what, output, good })
+        let machines = kernels.iter().map(|kernel| Ok((*kernel, Machine::of(*kernel, name)?)));
+        let machines = machines.collect::<Result<Vec<_>>>()?;
+        let (programs, distribution) = (&programs, &image::distribution()?);
+        thread::scope(|scope| {
+            let started = machines.iter().map(|(kernel, machine)| {
+                scope.spawn(move || {
+                    let said = machine.run(distribution, programs, task)?;
+                    tell(format!("{name}, Linux {kernel}"), &said)
+                })
+            });
+            let started: Vec<_> = started.collect();
+            started.into_iter().map(|one| one.join().map_err(|_| anyhow!("a machine's thread"))?).collect()
+        })
     }
+}
+
+fn tell(what: String, said: &Said) -> Result<Tried> {
+    let Said { output, errors, good } = said;
+    // In one piece: others may speak as well.
+    io::stdout().write_all(format!("\n== {what}\n{output}{errors}").as_bytes())?;
+    Ok(Tried { what, output: output.clone(), good: *good })
 }
 
 /// Where the account of a kernel's bypass trial lies, for whoever makes a table of it.
