@@ -10,14 +10,15 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         [] => {
-            let reports = perform();
+            let reports = perform(&MODES);
             for (heading, report) in ["`run`", "`attach`"].iter().zip(&reports) {
                 println!("### {heading}\n\n{}", bypass::text(report, &Facts::find()));
             }
             told(&reports)
         }
-        ["account"] => {
-            let reports = perform();
+        ["account", modes @ ..] => {
+            let modes: Vec<Mode> = modes.iter().map(|word| mode(word)).collect();
+            let reports = perform(if modes.is_empty() { &MODES } else { &modes });
             let account = Account::of(Facts::find(), &reports);
             println!("{}", serde_json::to_string(&account).expect("an account is JSON"));
             told(&reports)
@@ -31,12 +32,24 @@ fn main() -> ExitCode {
             print!("{}", bypass::tables(&accounts));
             ExitCode::SUCCESS
         }
-        other => panic!("nothing is known of {other:?}: it is nothing, `account`, or `table` and files"),
+        other => {
+            panic!("nothing is known of {other:?}: it is nothing, `account` and modes, or `table` and files")
+        }
     }
 }
 
-fn perform() -> Vec<Report> {
-    [Mode::Launched, Mode::Attached].map(bypass::perform).into()
+const MODES: [Mode; 2] = [Mode::Launched, Mode::Attached];
+
+fn mode(word: &str) -> Mode {
+    match word {
+        "run" => Mode::Launched,
+        "attach" => Mode::Attached,
+        other => panic!("no mode {other:?}: it is `run` or `attach`"),
+    }
+}
+
+fn perform(modes: &[Mode]) -> Vec<Report> {
+    modes.iter().map(|mode| bypass::perform(*mode)).collect()
 }
 
 /// Says what is wrong.

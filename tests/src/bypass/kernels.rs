@@ -19,6 +19,7 @@ pub struct Account {
     reports: Vec<Told>,
 }
 
+/// A mode's report.
 #[derive(Debug, Serialize, Deserialize)]
 struct Told {
     mode: Mode,
@@ -46,7 +47,13 @@ impl Account {
 
     fn report(&self, mode: Mode) -> Option<Report> {
         let told = self.reports.iter().find(|told| told.mode == mode)?;
-        let mut attempts = told.attempts.iter().cloned();
+        Some(told.report().expect("an account of the same catalogue"))
+    }
+}
+
+impl Told {
+    fn report(&self) -> Option<Report> {
+        let mut attempts = self.attempts.iter().cloned();
         let outcomes = ROWS.iter().map(|row| {
             let tried = row.attempts.iter().map(|attempt| {
                 let (states, by_itself) = attempts.next()?;
@@ -54,23 +61,25 @@ impl Account {
             });
             Some(Outcome { row, tried: tried.collect::<Option<_>>()? })
         });
-        Some(Report { mode, outcomes: outcomes.collect::<Option<_>>()?, late: told.late })
+        Some(Report { mode: self.mode, outcomes: outcomes.collect::<Option<_>>()?, late: self.late })
     }
 }
 
-/// A table for each mode, as Markdown: each way on each kernel.
+/// A table for each mode, as Markdown: each way on each kernel. A kernel may have an account for each mode.
 ///
 /// # Panics
 ///
 /// Where an account is of another catalogue than this one.
 pub fn tables(accounts: &[Account]) -> String {
-    let named: Vec<_> = accounts.iter().map(|one| format!("{}, {}", one.kernel, one.machine)).collect();
+    let mut named: Vec<_> = accounts.iter().map(|one| format!("{}, {}", one.kernel, one.machine)).collect();
+    named.dedup();
     let mut text = format!("Linux {}.\n", named.join("; Linux "));
     for (heading, mode) in [("`run`", Mode::Launched), ("`attach`", Mode::Attached)] {
-        let reports: Vec<(String, Report)> = accounts
-            .iter()
-            .map(|one| (one.short(), one.report(mode).expect("an account of the same catalogue")))
-            .collect();
+        let reports: Vec<(String, Report)> =
+            accounts.iter().filter_map(|one| Some((one.short(), one.report(mode)?))).collect();
+        if reports.is_empty() {
+            continue;
+        }
         let _ = write!(text, "\n### {heading}, on other kernels\n\n| # | way around |");
         for (kernel, _) in &reports {
             let _ = write!(text, " {kernel} |");
@@ -86,7 +95,7 @@ pub fn tables(accounts: &[Account]) -> String {
         }
         text.push('\n');
     }
-    text
+    text + page::ROOT_ALONE + "\n"
 }
 
 /// A way, and what it came to on each kernel.

@@ -39,7 +39,8 @@ pub fn text(report: &Report, facts: &Facts) -> String {
     text
 }
 
-const ROOT_ALONE: &str = "\n\u{2020} without capture, only root gets through.";
+/// What the mark means.
+pub(super) const ROOT_ALONE: &str = "\n\u{2020} without capture, only root gets through.";
 
 /// How many ways came to what, in a line.
 pub(super) fn sum(report: &Report) -> String {
