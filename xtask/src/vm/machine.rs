@@ -12,8 +12,8 @@ use anyhow::{Context, Result, ensure};
 use super::{Kernel, image::Image, kernel::Unpacked};
 use crate::cargo::{shown, target};
 
-/// The longest that a machine may run, in seconds; it is emulated, and what it does takes ten times as long as here.
-const PATIENCE: &str = "3600";
+/// The longest that a machine may run, in seconds of the host's: emulated, on a host that may have much else to do.
+const PATIENCE: &str = "7200";
 
 /// The machine's clock counts its instructions, two nanoseconds each, and jumps where it would wait: so no wait in a test is
 /// too short, however busy the host is. That takes a machine of one processor.
