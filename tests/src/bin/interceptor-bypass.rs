@@ -3,9 +3,12 @@
 
 use std::{env, fs, process::ExitCode};
 
+use anyhow::{Context, Result, bail};
 use interceptor_tests::bypass::{self, Account, Facts, Mode, Report};
 
-fn main() -> ExitCode {
+const MODES: [Mode; 2] = [Mode::Launched, Mode::Attached];
+
+fn main() -> Result<ExitCode> {
     let words: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
@@ -14,37 +17,32 @@ fn main() -> ExitCode {
             for (heading, report) in ["`run`", "`attach`"].iter().zip(&reports) {
                 println!("### {heading}\n\n{}", bypass::text(report, &Facts::find()));
             }
-            told(&reports)
+            Ok(told(&reports))
         }
         ["account", modes @ ..] => {
-            let modes: Vec<Mode> = modes.iter().map(|word| mode(word)).collect();
+            let modes = modes.iter().map(|word| mode(word)).collect::<Result<Vec<_>>>()?;
             let reports = perform(if modes.is_empty() { &MODES } else { &modes });
-            let account = Account::of(Facts::find(), &reports);
-            println!("{}", serde_json::to_string(&account).expect("an account is JSON"));
-            told(&reports)
+            println!("{}", serde_json::to_string(&Account::of(Facts::find(), &reports))?);
+            Ok(told(&reports))
         }
         ["table", paths @ ..] => {
             let read = |path: &&str| {
-                let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
-                serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
+                let text = fs::read_to_string(path).with_context(|| (*path).to_owned())?;
+                serde_json::from_str(&text).with_context(|| format!("{path} is no account"))
             };
-            let accounts: Vec<Account> = paths.iter().map(read).collect();
+            let accounts = paths.iter().map(read).collect::<Result<Vec<Account>>>()?;
             print!("{}", bypass::tables(&accounts));
-            ExitCode::SUCCESS
+            Ok(ExitCode::SUCCESS)
         }
-        other => {
-            panic!("nothing is known of {other:?}: it is nothing, `account` and modes, or `table` and files")
-        }
+        other => bail!("{other:?} is not understood: say nothing, `account` and modes, or `table` and files"),
     }
 }
 
-const MODES: [Mode; 2] = [Mode::Launched, Mode::Attached];
-
-fn mode(word: &str) -> Mode {
+fn mode(word: &str) -> Result<Mode> {
     match word {
-        "run" => Mode::Launched,
-        "attach" => Mode::Attached,
-        other => panic!("no mode {other:?}: it is `run` or `attach`"),
+        "run" => Ok(Mode::Launched),
+        "attach" => Ok(Mode::Attached),
+        other => bail!("no mode {other:?}: there are `run` and `attach`"),
     }
 }
 
