@@ -138,7 +138,7 @@ pub(super) fn shown(mode: Mode, Outcome { row, tried }: &Outcome) -> Shown {
     if !mode.said(row).is_empty() {
         shown.push(mode.said(row).to_owned());
     }
-    Shown { by: means.join("; "), evidence: shown.join("; ").replace('|', "\\|") }
+    Shown { by: means.join("; "), evidence: shown.join("; ").replace('|', "\\|").replace('\n', " ") }
 }
 
 /// Where a Unix socket lies, in words.

@@ -2,6 +2,8 @@
 # The first process of a machine of `cargo xtask vm`: makes an ordinary host of what the kernel unpacked, runs /task and
 # says on its serial lines what that said (1, 2) and how it ended (3). Line 0 is the kernel's own.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+# The distribution's psql is a script in Perl, which is left out: the programs themselves lie elsewhere.
+for programs in /usr/lib/postgresql/*/bin; do PATH=$PATH:$programs; done
 
 if [ "$1" != again ]; then
     # What the kernel unpacks into has nothing above it, so that no root can be pivoted away from it.
