@@ -96,7 +96,9 @@ pub(super) fn of_others(cgroup: &Path, own: &Path) -> Result<Vec<String>, Kernel
             shown.entry((called(&names, id), cgroup)).or_default().push(hook);
         }
     }
-    let line = |((name, cgroup), hooks): ((String, PathBuf), Vec<&str>)| {
+    let line = |((name, cgroup), mut hooks): ((String, PathBuf), Vec<&str>)| {
+        // Several of one name, as other installations of ours have.
+        hooks.dedup();
         format!("{name} at {} ({})", cgroup.display(), hooks.join(", "))
     };
     Ok(shown.into_iter().map(line).collect())
