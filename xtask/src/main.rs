@@ -14,6 +14,7 @@ mod setup;
 mod suites;
 mod test;
 mod tidy;
+mod vm;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -36,6 +37,8 @@ enum Task {
     Test(test::Arguments),
     /// Tries every way around capture and writes the table into docs/guarantees.md
     Bypass,
+    /// Tries what was built on other kernels, each in an emulated machine
+    Vm(vm::Arguments),
     /// Installs what demo and tests need and this host lacks, and says what
     Setup,
     /// Checks the house rules: layers, sizes, module documentation, licences
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Bypass => bypass::run(),
+        Task::Vm(arguments) => vm::run(&arguments),
         Task::Setup => setup::clients(),
         Task::Tidy => tidy::run(),
         Task::Bench(arguments) => bench::run(&arguments),

@@ -49,11 +49,8 @@ fn beside_the_daemon() -> Result<()> {
 
 /// The source package of the newest server that is installed here.
 fn source() -> Result<String> {
-    let installed = fs::read_dir("/usr/lib/postgresql").context("PostgreSQL's programs")?;
-    let version =
-        |entry: std::io::Result<fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse::<u32>().ok();
-    let newest = installed.filter_map(version).max().context("no server in /usr/lib/postgresql")?;
-    Ok(format!("postgresql-{newest}"))
+    let [server, _] = setup::postgres_packages()?;
+    Ok(server)
 }
 
 /// Takes every SQL file that is a test's out of the source package, with its path in its name. The host's own list of

@@ -70,6 +70,10 @@ const PRESIDIO: &[&str] = &[
     "pandas==3.1.1",
 ];
 
+/// An emulator, and what makes the images that it boots.
+const MACHINES: &[&str] =
+    &["qemu-system-x86", "cpio", "kmod", "binutils", "mount", "passwd", "procps", "hostname"];
+
 /// Where the distribution's PostgreSQL is told not to make a cluster of its own.
 const CREATE_CLUSTER: &str = "/etc/postgresql-common/createcluster.conf";
 
@@ -98,7 +102,7 @@ pub(crate) fn base() -> Result<()> {
 }
 
 /// Unpacks packages of the distribution's into a folder of ours.
-fn unpack(folder: &Path, packages: &[&str]) -> Result<()> {
+pub(crate) fn unpack(folder: &Path, packages: &[&str]) -> Result<()> {
     fs::create_dir_all(folder)?;
     let mut apt = Command::new("apt-get");
     succeed(apt.args(["download", "--quiet"]).args(packages).current_dir(folder).stdout(Stdio::null()))?;
@@ -172,6 +176,22 @@ pub(crate) fn packages(wanted: &[&str]) -> Result<()> {
     let _lock = lock()?;
     let missing = wanted.iter().copied().filter(|package| !is_installed(package)).collect::<Vec<_>>();
     install(&missing)
+}
+
+/// All that the emulated machines need: [`base`], the emulator, and what their images are made with. Nothing of it is
+/// booted by this host.
+pub(crate) fn machines() -> Result<()> {
+    base()?;
+    packages(MACHINES)
+}
+
+/// The distribution's packages of the newest server that is installed here, and of its clients.
+pub(crate) fn postgres_packages() -> Result<[String; 2]> {
+    let installed = fs::read_dir("/usr/lib/postgresql").context("PostgreSQL's programs")?;
+    let version =
+        |entry: std::io::Result<fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse::<u32>().ok();
+    let newest = installed.filter_map(version).max().context("no server in /usr/lib/postgresql")?;
+    Ok([format!("postgresql-{newest}"), format!("postgresql-client-{newest}")])
 }
 
 /// All that the bench needs: [`base`], and what it measures with.

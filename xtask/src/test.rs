@@ -10,14 +10,13 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     cargo::{cargo, elevate_tests, shown, succeed, target},
-    oracle, setup,
-    suites::{self, Compared},
+    oracle, setup, suites, vm,
 };
 
 /// What to test.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Runs what takes long, and only that: kills for minutes, and the drivers' own suites
+    /// Runs what takes long, and only that: kills for minutes, the drivers' own suites, and other kernels
     #[arg(long, conflicts_with = "filter")]
     long: bool,
     /// With --long: only the slice that this commit hash stands for
@@ -49,7 +48,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut sum = Sum::default();
     let mut good = tell(&mut command, &mut sum)?;
     if arguments.long {
-        good &= sum.add_suites(&suites::long(slice)?);
+        good &= sum.add_each(suites::long(slice)?.iter().map(|suite| suite.equal));
+        good &= sum.add_each(vm::long(slice)?.iter().map(|tried| tried.good));
         if slice.is_none_or(|slice| slice % ORACLE_EVERY == 0) {
             good &= sum.add_oracle(oracle::run());
         }
@@ -110,12 +110,12 @@ struct Sum {
 }
 
 impl Sum {
-    /// Adds the drivers' suites, each as one test; gives whether all end as direct.
-    fn add_suites(&mut self, suites: &[Compared]) -> bool {
-        let (equal, differ): (Vec<_>, Vec<_>) = suites.iter().partition(|suite| suite.equal);
-        self.passed += equal.len() as u64;
-        self.failed += differ.len() as u64;
-        differ.is_empty()
+    /// Adds what is more than a test each as one test each; gives whether all ended well.
+    fn add_each(&mut self, ends: impl Iterator<Item = bool>) -> bool {
+        let (good, bad): (Vec<_>, Vec<_>) = ends.partition(|good| *good);
+        self.passed += good.len() as u64;
+        self.failed += bad.len() as u64;
+        bad.is_empty()
     }
 
     /// Adds the oracle, as one test; gives whether it agrees.
@@ -163,6 +163,7 @@ mod tests {
         );
         sum.add("test result: FAILED. 1 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out");
         sum.add("running 3 tests");
-        assert_eq!((sum.passed, sum.failed, sum.ignored, sum.filtered), (3, 4, 1, 3));
+        assert!(!sum.add_each([true, false, true].into_iter()));
+        assert_eq!((sum.passed, sum.failed, sum.ignored, sum.filtered), (5, 5, 1, 3));
     }
 }

@@ -16,7 +16,7 @@ use aya::{
 };
 use interceptor_common::names::{CGROUP_PROGRAMS, GUARD_PROGRAMS, OFFSETS, TRACEPOINT_PROGRAMS};
 
-use super::{KernelError, btf, sys, unix};
+use super::{KernelError, btf, neighbours, sys, unix};
 
 /// The object that `cargo xtask build-ebpf` writes (`build.rs` says which). Aligned, because the parser reads it in
 /// place.
@@ -94,8 +94,7 @@ pub(super) fn attach_all(
     root: &Path,
 ) -> Result<Vec<(&'static str, Link)>, KernelError> {
     let types = kernel_types()?;
-    let open = |path| File::open(path).map_err(KernelError::place("open", path));
-    let (slice, root) = (open(slice)?, open(root)?);
+    let (slice, root) = (Target::open(slice)?, Target::open(root)?);
     let captured = CGROUP_PROGRAMS.iter().map(|name| (*name, None, &slice));
     let guards = GUARD_PROGRAMS.iter().map(|name| (*name, None, &root));
     let traced = TRACEPOINT_PROGRAMS.iter().map(|(name, point)| (*name, Some(*point), &slice));
@@ -105,20 +104,37 @@ pub(super) fn attach_all(
             .map_err(KernelError::refused(format!("program {name}")))?;
         links.push((name, linked(object, name, cgroup)?));
     }
-    links.extend(unix::attach(object, &root)?);
+    links.extend(unix::attach(object, &root.file)?);
     Ok(links)
 }
 
 /// Attaches the programs that are chosen by a socket's cgroup to one that is not below the slice. They have been loaded by
 /// [`attach_all`].
 pub(super) fn attach_to(object: &mut Ebpf, cgroup: &Path) -> Result<Vec<(&'static str, Link)>, KernelError> {
-    let cgroup = File::open(cgroup).map_err(KernelError::place("open", cgroup))?;
+    let cgroup = Target::open(cgroup)?;
     CGROUP_PROGRAMS.iter().map(|name| Ok((*name, linked(object, name, &cgroup)?))).collect()
 }
 
-fn linked(object: &mut Ebpf, name: &str, cgroup: &File) -> Result<Link, KernelError> {
-    attach(program_of(object, name)?, cgroup)
-        .map_err(|source| KernelError::Refused { what: format!("a link for {name}"), source })
+/// A cgroup that programs are attached to.
+struct Target<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+impl<'a> Target<'a> {
+    fn open(path: &'a Path) -> Result<Self, KernelError> {
+        Ok(Self { path, file: File::open(path).map_err(KernelError::place("open", path))? })
+    }
+}
+
+fn linked(object: &mut Ebpf, name: &str, cgroup: &Target<'_>) -> Result<Link, KernelError> {
+    attach(program_of(object, name)?, &cgroup.file).map_err(|source| {
+        let neighbour = neighbours::in_the_way(cgroup.path).ok().flatten();
+        neighbour.unwrap_or_else(|| KernelError::Refused {
+            what: format!("a link for {name} at {}", cgroup.path.display()),
+            source,
+        })
+    })
 }
 
 fn program_of<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, KernelError> {

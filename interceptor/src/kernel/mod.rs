@@ -14,6 +14,7 @@ mod events;
 mod load;
 mod log;
 mod maps;
+mod neighbours;
 mod nftables;
 mod pins;
 pub mod probe;
@@ -90,6 +91,19 @@ pub enum KernelError {
         /// What the kernel said.
         #[source]
         source: io::Error,
+    },
+    /// Another program does not let ours run.
+    #[error(
+        "program {program} is on {hook} at {} so that no other may be there: have its owner attach it with \
+         BPF_F_ALLOW_MULTI (systemd does where the unit says Delegate=yes), or take another cgroup", cgroup.display()
+    )]
+    Alone {
+        /// Its name, or its number.
+        program: String,
+        /// The hook.
+        hook: &'static str,
+        /// Where it is attached.
+        cgroup: PathBuf,
     },
     /// The set of descriptors is not the one that [`KernelMaps::descriptors`] gives.
     #[error("the helper handed over {0} kernel descriptors that do not fit this version")]

@@ -5,7 +5,8 @@
 //! and does not start: what it cannot keep captured it does not let go.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
@@ -93,7 +94,11 @@ impl Pins {
     }
 }
 
+/// Mounts bpffs where nobody has. Two at once would each mount one, and what the first had made would be out of sight.
 pub(super) fn ensure_bpffs() -> Result<(), KernelError> {
+    // The folder below the mount, or the mount: whoever gets the former waits for the others that did.
+    let turn = File::open(BPFFS).map_err(KernelError::place("open", BPFFS))?;
+    turn.lock().map_err(KernelError::place("lock", BPFFS))?;
     let kind = statfs(BPFFS).map_err(|errno| KernelError::place("look at", BPFFS)(errno.into()))?;
     if kind.filesystem_type() == BPF_FS_MAGIC {
         return Ok(());
@@ -141,5 +146,44 @@ pub(super) fn remove_file(path: &Path) -> Result<(), KernelError> {
             Err(KernelError::place("remove", path)(error))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Barrier, thread};
+
+    use nix::{
+        mount::{MntFlags, umount2},
+        sched::{CloneFlags, unshare},
+    };
+
+    use super::*;
+
+    #[test]
+    fn bpffs_is_mounted_once_by_whoever_comes_first() {
+        // A thread of its own has mounts of its own; those that it starts have them, too.
+        let counts = thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace: are you root?");
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+                .expect("mounts of one's own");
+            (0..20).map(|_| mounted_by_all_at_once()).collect::<Vec<_>>()
+        });
+        assert_eq!(counts.join().expect("the thread"), [1; 20]);
+    }
+
+    fn mounted_by_all_at_once() -> usize {
+        while umount2(BPFFS, MntFlags::MNT_DETACH).is_ok() {}
+        let start = Barrier::new(8);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    start.wait();
+                    ensure_bpffs().expect("bpffs");
+                });
+            }
+        });
+        let mounts = fs::read_to_string("/proc/thread-self/mountinfo").expect("mounts");
+        mounts.lines().filter(|line| line.split(' ').nth(4) == Some(BPFFS)).count()
     }
 }

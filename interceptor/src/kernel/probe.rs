@@ -8,7 +8,7 @@ use std::{
 use aya::programs::{ProgramError, links::PinnedLink};
 use interceptor_common::names::{CGROUP_PROGRAMS, GUARD_PROGRAMS, TRACEPOINT_PROGRAMS, UNIX_LINKS};
 
-use super::{KernelError, belt, btf, cgroup, diag, load, pins, unix};
+use super::{KernelError, belt, btf, cgroup, diag, load, neighbours, pins, unix};
 use crate::places::Places;
 
 /// How a probe ended.
@@ -61,6 +61,7 @@ pub fn probe(places: &Places) -> Vec<Finding> {
     scratch.push(format!("-probe-{}", std::process::id()));
     let scratch = PathBuf::from(scratch);
     findings.extend(hooks(places, &scratch));
+    findings.push(others(places));
     if let Err(error) = pins::remove_tree(&scratch) {
         tracing::warn!(%error, "a probe's maps stay behind");
     }
@@ -127,6 +128,20 @@ fn explain(error: &ProgramError) -> String {
         }
         other => chain(other),
     }
+}
+
+/// Programs of others do no harm, but whoever wonders about a refusal, or about who sees a run's traffic, wants to know.
+fn others(places: &Places) -> Finding {
+    let slice = cgroup::slice(places)
+        .map(|slice| if slice.exists() { slice } else { slice.parent().unwrap_or(&slice).to_owned() });
+    let found = slice.and_then(|slice| neighbours::of_others(&slice, &pins::Pins::of(places).links()));
+    Finding::of("other programs", said(found), |found| {
+        if found.is_empty() {
+            "none on our hooks".into()
+        } else {
+            format!("beside ours: {}", found.join("; "))
+        }
+    })
 }
 
 /// Kernels before 5.15 forget a socket's cgroup when these are used.

@@ -101,7 +101,8 @@ pub fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
     }
 }
 
-fn check(result: isize) -> io::Result<isize> {
+/// What a system call gave, or why it failed.
+pub fn check(result: isize) -> io::Result<isize> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 

@@ -28,6 +28,7 @@ use interceptor_core::model::RunId;
 use nix::sched::{CloneFlags, setns, unshare};
 
 pub mod actor;
+pub mod stranger;
 mod uring;
 
 /// What the proxy's side of a run consists of.

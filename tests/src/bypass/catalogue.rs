@@ -184,7 +184,8 @@ impl Means {
 }
 
 use Means::{
-    Belt, Filter, Launcher, Network, Owner, Pings, Policy, Porter, Processes, Proxy, ReadOnly, Rights, Taken, View,
+    Belt, Filter, Launcher, Network, Owner, Pings, Policy, Porter, Processes, Proxy, ReadOnly, Rights, Taken,
+    View,
 };
 
 const fn world(name: &'static str) -> Attempt {

@@ -6,11 +6,15 @@
 
 pub mod catalogue;
 pub mod judge;
+mod kernels;
 mod page;
 mod stage;
 
 use std::{thread, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
+pub use kernels::{Account, tables};
 pub use page::{Facts, text};
 pub use stage::listeners;
 
@@ -22,7 +26,7 @@ use self::{
 use crate::{Bed, Installation, RunningBed, Setup};
 
 /// How the one who tries was captured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// By `interceptor run`.
     Launched,

@@ -35,6 +35,15 @@ pub fn text(report: &Report, facts: &Facts) -> String {
     for outcome in &report.outcomes {
         text += &line(report.mode, outcome);
     }
+    let _ = write!(text, "\n{}\n{ROOT_ALONE}\n", sum(report));
+    text
+}
+
+/// What the mark means.
+pub(super) const ROOT_ALONE: &str = "\n\u{2020} without capture, only root gets through.";
+
+/// How many ways came to what, in a line.
+pub(super) fn sum(report: &Report) -> String {
     let (mut closed, mut open, mut other) = (0, 0, 0);
     for outcome in &report.outcomes {
         match outcome_word(outcome) {
@@ -45,18 +54,16 @@ pub fn text(report: &Report, facts: &Facts) -> String {
     }
     let frames = if report.late == 0 { "No frame" } else { "**Frames**" };
     let attempts: usize = report.outcomes.iter().map(|outcome| outcome.tried.len()).sum();
-    let _ = write!(
-        text,
-        "\n{} ways: {closed} closed, {open} open, {other} not to be tried or not on this host. {attempts} attempts, each as {} \
-         users. {frames} reached the world besides those of open ways.\n\n\u{2020} without capture, only root gets through.\n",
+    format!(
+        "{} ways: {closed} closed, {open} open, {other} not to be tried or not on this host. {attempts} attempts, each as {} \
+         users. {frames} reached the world besides those of open ways.",
         report.outcomes.len(),
-        identities.len(),
-    );
-    text
+        report.mode.identities().len(),
+    )
 }
 
 /// The worst of a way's states, over all identities.
-fn outcome_word(outcome: &Outcome) -> &'static str {
+pub(super) fn outcome_word(outcome: &Outcome) -> &'static str {
     worst(outcome.tried.iter().flat_map(|one| &one.states))
 }
 
@@ -72,13 +79,29 @@ fn worst<'a>(states: impl Iterator<Item = &'a State>) -> &'static str {
     word
 }
 
-fn line(mode: Mode, Outcome { row, tried }: &Outcome) -> String {
-    let identities = mode.identities();
+fn line(mode: Mode, outcome: &Outcome) -> String {
+    let Outcome { row, tried } = outcome;
     let mut line = format!("| {} | {} |", row.number, row.way);
-    for number in 0..identities.len() {
+    for number in 0..mode.identities().len() {
         let states = tried.iter().filter_map(|one| one.states.get(number));
         let _ = write!(line, " {} |", worst(states));
     }
+    let Shown { by, evidence } = shown(mode, outcome);
+    let _ = writeln!(line, " {by} | {evidence} |");
+    line
+}
+
+/// What is told of a way.
+pub(super) struct Shown {
+    /// What closed it.
+    pub(super) by: String,
+    /// How that showed.
+    pub(super) evidence: String,
+}
+
+/// What is told of a way, over all identities.
+pub(super) fn shown(mode: Mode, Outcome { row, tried }: &Outcome) -> Shown {
+    let identities = mode.identities();
     let mut means: Vec<&str> = Vec::new();
     let mut shown: Vec<String> = Vec::new();
     for one in tried {
@@ -115,8 +138,7 @@ fn line(mode: Mode, Outcome { row, tried }: &Outcome) -> String {
     if !mode.said(row).is_empty() {
         shown.push(mode.said(row).to_owned());
     }
-    let _ = writeln!(line, " {} | {} |", means.join("; "), shown.join("; ").replace('|', "\\|"));
-    line
+    Shown { by: means.join("; "), evidence: shown.join("; ").replace('|', "\\|").replace('\n', " ") }
 }
 
 /// Where a Unix socket lies, in words.

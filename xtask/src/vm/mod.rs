@@ -1,0 +1,238 @@
+//! `cargo xtask vm`: what was built here, tried on other kernels, as the distribution packs them, each in an emulated
+//! machine of its own (no hardware is asked to help, so that it is the same everywhere, and slow).
+//!
+//! Promises: nothing is installed that the host would boot; nothing is taken from anywhere but the distribution's
+//! packages and this build; what a machine does not say it did is a failure.
+
+mod image;
+mod kernel;
+mod machine;
+
+use std::{
+    fmt, fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::Value;
+
+pub(crate) use self::kernel::Kernel;
+use self::machine::{Machine, Said};
+use crate::{
+    cargo::{cargo, shown, succeed, target},
+    page, setup, workspace,
+};
+
+/// What to try, and on which kernels.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only this kernel
+    #[arg(long = "kernel", value_name = "VERSION")]
+    kernels: Vec<Kernel>,
+    /// A line for the machine's shell, in the place of trials
+    #[arg(long, value_name = "LINE", conflicts_with = "trials")]
+    shell: Option<String>,
+    /// Only these
+    trials: Vec<Trial>,
+}
+
+/// What is tried on a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Trial {
+    /// The tests of the kernel side
+    Capture,
+    /// A daemon with a database and a captured client
+    Smoke,
+    /// Every way around capture
+    Bypass,
+}
+
+/// All trials, the short ones first.
+const TRIALS: [Trial; 3] = [Trial::Capture, Trial::Smoke, Trial::Bypass];
+
+/// The end-to-end tests that say whether all of it works on a kernel: what is allowed and refused and said of it, what a run
+/// sees, who the daemon's processes are, what a dead one means, attaching both ways, and what `doctor` finds.
+const SMOKE: [&str; 8] = [
+    "attach::a_process_is_captured_as_it_runs_and_let_go_again",
+    "attach_cgroup::a_cgroup_is_captured_where_it_is_and_let_go_again",
+    "bypass::a_dead_or_stopped_daemon_refuses",
+    "bypass::a_run_has_no_rights_and_its_own_view",
+    "bypass::the_roles_are_filtered_and_have_no_rights",
+    "bypass::the_self_test_finds_the_host_closed",
+    "operate::a_refusal_explains_itself",
+    "operate::doctor_finds_this_host_able",
+];
+
+/// The part of docs/guarantees.md that [`run`] writes.
+const TASK: &str = "written by `cargo xtask vm bypass`";
+
+/// What came of a trial on a kernel.
+pub(crate) struct Tried {
+    name: &'static str,
+    kernel: Kernel,
+    /// What it printed.
+    output: String,
+    /// Whether it ended well.
+    pub(crate) good: bool,
+}
+
+/// Tries what is named, on the kernels that are named, and writes the table of the ways around if all kernels tried them.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let Arguments { kernels, shell, trials } = arguments;
+    let kernels = if kernels.is_empty() { Kernel::ALL.to_vec() } else { kernels.clone() };
+    let trials = if trials.is_empty() { TRIALS.to_vec() } else { trials.clone() };
+    succeed(cargo()?.args(["build", "--workspace", "--all-targets"]))?;
+    let all = match shell {
+        Some(line) => Build::find()?.boot_all(&kernels, "shell", line)?,
+        None => try_on(&kernels, &trials)?,
+    };
+    let bypass: Vec<_> = all.iter().filter(|tried| tried.name == Trial::Bypass.name()).collect();
+    if bypass.len() == Kernel::ALL.len() {
+        write(&bypass)?;
+    }
+    let bad: Vec<_> = all.iter().filter(|tried| !tried.good).map(Tried::to_string).collect();
+    ensure!(bad.is_empty(), "not as it should be: {}", bad.join("; "));
+    Ok(())
+}
+
+/// Each trial on each kernel; all of them even when one fails. What they run was built before.
+fn try_on(kernels: &[Kernel], trials: &[Trial]) -> Result<Vec<Tried>> {
+    let build = Build::find()?;
+    let mut all = Vec::new();
+    for trial in trials {
+        all.extend(build.boot_all(kernels, trial.name(), &build.task(*trial)?)?);
+    }
+    Ok(all)
+}
+
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on Linux {}", self.name, self.kernel)
+    }
+}
+
+/// Of so many slices one has a kernel. The others have a suite or the oracle, which take as long.
+const KERNEL_EVERY: u32 = 6;
+
+/// Everything on all kernels, or for a slice the tests of the kernel side on one of them, or nothing. What they run was built
+/// before.
+pub(crate) fn long(slice: Option<u32>) -> Result<Vec<Tried>> {
+    match slice.map(|slice| slice % KERNEL_EVERY) {
+        None => try_on(&Kernel::ALL, &TRIALS),
+        Some(2) => try_on(&[Kernel::V6_1], &[Trial::Capture]),
+        Some(4) => try_on(&[Kernel::V6_12], &[Trial::Capture]),
+        Some(_) => Ok(Vec::new()),
+    }
+}
+
+impl Trial {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Capture => "capture",
+            Self::Smoke => "smoke",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
+/// What was built and is tried.
+struct Build {
+    /// The product.
+    product: PathBuf,
+    /// The test programs by their names.
+    tests: Vec<(String, PathBuf)>,
+}
+
+impl Build {
+    /// Asks cargo, which has built it.
+    fn find() -> Result<Self> {
+        let mut command = cargo()?;
+        command.args(["test", "--workspace", "--all-targets", "--no-run", "--message-format=json"]);
+        let output = command.stderr(Stdio::inherit()).output().with_context(|| shown(&command))?;
+        ensure!(output.status.success(), "`{}` failed", shown(&command));
+        let lines = String::from_utf8(output.stdout).context("cargo's messages")?;
+        let tests = lines.lines().filter_map(|line| {
+            let message: Value = serde_json::from_str(line).ok()?;
+            let is_test = message.pointer("/target/kind/0")?.as_str()? == "test";
+            let name = message.pointer("/target/name")?.as_str()?.to_owned();
+            is_test.then(|| Some((name, message.get("executable")?.as_str()?.into())))?
+        });
+        Ok(Self { product: target()?.join("debug/interceptor"), tests: tests.collect() })
+    }
+
+    fn bypass(&self) -> PathBuf {
+        self.product.with_file_name("interceptor-bypass")
+    }
+
+    /// What a machine needs of it.
+    fn programs(&self) -> Vec<&Path> {
+        let tests = self.tests.iter().map(|(_, path)| path.as_path());
+        tests.chain([self.product.as_path()]).collect()
+    }
+
+    /// The shell's lines for a trial.
+    fn task(&self, trial: Trial) -> Result<String> {
+        let kernel_tests = self.tests.iter().filter(|(name, _)| name.starts_with("kernel_"));
+        let lines: Vec<String> = match trial {
+            Trial::Capture => {
+                kernel_tests.map(|(_, path)| format!("{} --test-threads 2", path.display())).collect()
+            }
+            Trial::Smoke => {
+                let (_, path) =
+                    self.tests.iter().find(|(name, _)| name == "e2e").context("no end-to-end tests")?;
+                vec![format!("{} --test-threads 2 --exact {}", path.display(), SMOKE.join(" "))]
+            }
+            Trial::Bypass => vec![format!("{} account", self.bypass().display())],
+        };
+        ensure!(!lines.is_empty(), "there is nothing to try");
+        let lines: String = lines.iter().map(|line| format!("{line} || bad=1\n")).collect();
+        Ok(format!("export INTERCEPTOR_BIN={}\n{lines}exit ${{bad:-0}}\n", self.product.display()))
+    }
+
+    /// A machine for each kernel, side by side; shows what each said when it has ended.
+    fn boot_all(&self, kernels: &[Kernel], name: &'static str, task: &str) -> Result<Vec<Tried>> {
+        setup::machines()?;
+        let mut programs = self.programs();
+        let bypass = self.bypass();
+        programs.push(&bypass);
+        let machines = kernels.iter().map(|kernel| Ok((*kernel, Machine::of(*kernel, name)?)));
+        let machines = machines.collect::<Result<Vec<_>>>()?;
+        let (programs, distribution) = (&programs, &image::distribution()?);
+        thread::scope(|scope| {
+            let started = machines.iter().map(|(kernel, machine)| {
+                scope.spawn(move || {
+                    let Said { output, errors, good } = machine.run(distribution, programs, task)?;
+                    let tried = Tried { name, kernel: *kernel, output, good };
+                    // In one piece: others may speak as well.
+                    let shown = format!("\n== {tried}\n{}{errors}", tried.output);
+                    io::stdout().write_all(shown.as_bytes())?;
+                    Ok(tried)
+                })
+            });
+            let started: Vec<_> = started.collect();
+            started.into_iter().map(|one| one.join().map_err(|_| anyhow!("a machine's thread"))?).collect()
+        })
+    }
+}
+
+/// Puts the table of the ways around on all kernels into the documentation, open ways and all.
+fn write(accounts: &[&Tried]) -> Result<()> {
+    let mut command = Command::new(target()?.join("debug/interceptor-bypass"));
+    command.arg("table");
+    for tried in accounts {
+        let path = target()?.join(format!("vm/bypass-{}.json", tried.kernel));
+        fs::write(&path, &tried.output).with_context(|| format!("{}", path.display()))?;
+        command.arg(path);
+    }
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| shown(&command))?;
+    ensure!(output.status.success(), "`{}` failed", shown(&command));
+    let table = String::from_utf8(output.stdout).context("the table")?;
+    println!("{table}");
+    let path = workspace()?.join("docs/guarantees.md");
+    let text = fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
+    fs::write(&path, page::with(&text, TASK, &table)?)?;
+    Ok(())
+}
