@@ -28,7 +28,7 @@ pub enum EstimateStep {
     /// More input is needed.
     Wait,
     /// Record this exchange of the gate's own, and send it.
-    Send(Held),
+    Send(Box<Held>),
     /// Exchanges have ended.
     Ended(Vec<Done>),
     /// This is it.

@@ -91,7 +91,7 @@ pub enum SurveyStep {
     /// More input is needed.
     Wait,
     /// Record this exchange of the gate's own, and send it.
-    Send(Held),
+    Send(Box<Held>),
     /// Exchanges have ended.
     Ended(Vec<Done>),
     /// That is all there is.

@@ -129,7 +129,7 @@ impl PostgresEstimate {
         let bytes = own::messages(self.number, &own, Ends::Sync);
         let explains = action.facts.kind == StatementKind::Explain;
         self.under_way = Some(UnderWay { explains, answer: None, done: Vec::new() });
-        EstimateStep::Send(Held::new(self.number, vec![action], bytes))
+        EstimateStep::Send(Box::new(Held::new(self.number, [action], bytes)))
     }
 
     /// Takes one message; whether it was the last one that answers what is under way.

@@ -131,7 +131,7 @@ impl PostgresSurvey {
         };
         let number = self.number;
         self.under_way = Some(UnderWay { number, asking, reader, done: Vec::new(), rows: 0, failed: None });
-        SurveyStep::Send(held)
+        SurveyStep::Send(Box::new(held))
     }
 
     fn query(&self, text: &str, target: Target) -> Held {

@@ -112,7 +112,7 @@ fn unix_hooks(object: &aya::Ebpf, links: &Path) -> Vec<Finding> {
     let finding = |(name, _): &(&str, u32)| Finding {
         what: format!("hook {name}"),
         outcome,
-        attached: Some(links.join(name).exists()),
+        attached: (outcome != Outcome::Optional).then(|| links.join(name).exists()),
         detail: detail.clone(),
     };
     UNIX_LINKS.iter().map(finding).collect()

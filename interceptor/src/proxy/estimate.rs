@@ -42,7 +42,7 @@ async fn guess(proxy: &Proxy, subject: &Subject, held: &Held) -> Result<Estimate
     loop {
         match estimating.step(&mut session.input).map_err(|error| error.to_string())? {
             EstimateStep::Wait => session.read().await?,
-            EstimateStep::Send(held) => session.send(held, REASON).await?,
+            EstimateStep::Send(held) => session.send(*held, REASON).await?,
             EstimateStep::Ended(done) => session.ended(done),
             EstimateStep::Over(estimate) => return Ok(estimate),
         }

@@ -80,7 +80,7 @@ impl Surveying {
         let columns = loop {
             match survey.step(&mut session.input).map_err(|error| error.to_string())? {
                 SurveyStep::Wait => session.read().await?,
-                SurveyStep::Send(held) => session.send(held, &reason).await?,
+                SurveyStep::Send(held) => session.send(*held, &reason).await?,
                 SurveyStep::Ended(done) => session.ended(done),
                 SurveyStep::Surveyed(columns) => break columns,
                 SurveyStep::Failed(why) => return Err(why),

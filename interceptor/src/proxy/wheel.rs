@@ -32,6 +32,7 @@ pub(super) struct Judging {
 }
 
 /// What the relay waited for.
+#[expect(clippy::large_enum_variant, reason = "it is moved once, to whoever waits for it")]
 pub(super) enum Event {
     /// The operator, a new policy or the daemon's own end.
     Told(Ending),
