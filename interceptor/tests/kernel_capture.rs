@@ -122,7 +122,8 @@ fn other_datagrams_are_refused() {
 /// Whether this kernel has the hooks that see Unix sockets (Linux 6.7), as the product finds it out; some distributions may have
 /// brought them to older ones.
 fn sees_unix_sockets(places: &Places) -> bool {
-    let is_one = |finding: &&Finding| UNIX_LINKS.iter().any(|(name, _)| finding.what == format!("hook {name}"));
+    let is_one =
+        |finding: &&Finding| UNIX_LINKS.iter().any(|(name, _)| finding.what == format!("hook {name}"));
     let findings = probe(places);
     let hooks: Vec<_> = findings.iter().filter(is_one).collect();
     assert_eq!(hooks.len(), UNIX_LINKS.len(), "{hooks:?}");

@@ -72,7 +72,7 @@ const PRESIDIO: &[&str] = &[
 
 /// An emulator, and what makes the images that it boots.
 const MACHINES: &[&str] =
-    &["qemu-system-x86", "cpio", "kmod", "binutils", "mount", "passwd", "procps", "hostname"];
+    &["qemu-system-x86", "cpio", "kmod", "binutils", "mount", "nftables", "passwd", "procps", "hostname"];
 
 /// Where the distribution's PostgreSQL is told not to make a cluster of its own.
 const CREATE_CLUSTER: &str = "/etc/postgresql-common/createcluster.conf";

@@ -7,6 +7,7 @@ use std::{
     collections::HashMap,
     io,
     net::IpAddr,
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -132,8 +133,15 @@ struct Key {
 
 struct Entry {
     config: Arc<ServerConfig>,
-    not_after: i64,
+    /// When it was made and when it ends, in seconds of the Unix epoch.
+    life: Range<i64>,
     used: Instant,
+}
+
+/// Whether a leaf with this life is given to clients. One that was made later than now is none: the clock was set back, and
+/// for its clients it may not have begun.
+fn is_fresh(life: &Range<i64>, now: i64) -> bool {
+    (life.start..life.end.saturating_sub(RENEW_BEFORE)).contains(&now)
 }
 
 impl std::fmt::Debug for Terminator {
@@ -189,7 +197,7 @@ impl Terminator {
     fn cached(&self, key: &Key) -> Option<Arc<ServerConfig>> {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = cache.get_mut(key)?;
-        if entry.not_after - RENEW_BEFORE <= now() {
+        if !is_fresh(&entry.life, now()) {
             return None;
         }
         entry.used = Instant::now();
@@ -202,7 +210,7 @@ impl Terminator {
             let oldest = cache.iter().min_by_key(|(_, entry)| entry.used).map(|(key, _)| key.clone());
             oldest.map(|key| cache.remove(&key));
         }
-        cache.insert(key, Entry { config: Arc::clone(config), not_after, used: Instant::now() });
+        cache.insert(key, Entry { config: Arc::clone(config), life: now()..not_after, used: Instant::now() });
     }
 }
 
@@ -282,5 +290,19 @@ fn from_io(error: io::Error) -> AgentTlsError {
             }
             _ => AgentTlsError::Client(error),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leaf_is_fresh_from_when_it_was_made_until_it_is_time_for_another() {
+        let life = 1_000_000..1_000_000 + 3 * RENEW_BEFORE;
+        for (now, fresh) in [(0, true), (2 * RENEW_BEFORE - 1, true), (2 * RENEW_BEFORE, false), (-1, false)]
+        {
+            assert_eq!(is_fresh(&life, life.start + now), fresh, "{now}");
+        }
     }
 }

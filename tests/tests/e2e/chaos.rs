@@ -9,7 +9,7 @@ use std::{
 };
 
 use interceptor_tests::{
-    Bed, Installation, Job, Records, RunningBed, Setup,
+    Bed, Installation, Job, Records, RunningBed, Setup, Talker,
     installation::DSN,
     places,
     process::{PATIENCE, run, wait_until},
@@ -19,7 +19,9 @@ use nix::{
     sys::{
         resource::{Resource, getrlimit},
         signal::{Signal, kill},
+        time::TimeSpec,
     },
+    time::{ClockId, clock_gettime, clock_settime},
     unistd::Pid,
 };
 
@@ -308,6 +310,36 @@ fn an_unmounted_bpffs_ends_closed() {
     busy.finish(PATIENCE);
     installation.start();
     serves(&installation);
+    accounts_agree(&bed, &installation);
+    proves_all(&installation);
+    installation.finish();
+}
+
+/// Sets the host's clock forward, or back.
+fn set_clock(hours: i64) {
+    let now = clock_gettime(ClockId::CLOCK_REALTIME).expect("there is a clock");
+    let then = TimeSpec::new(now.tv_sec() + hours * 3600, now.tv_nsec());
+    clock_settime(ClockId::CLOCK_REALTIME, then).expect("the tests run as root");
+}
+
+/// Nothing that is timed by a clock that people set is held open by it, and who is served stays so.
+#[test]
+#[ignore = "sets the host's clock: `cargo xtask vm smoke` runs it on machines of its own"]
+fn a_clock_that_jumps_opens_nothing() {
+    let bed = Bed::start();
+    let installation = Setup::of(&bed).start();
+    serves(&installation);
+    let words = installation.psql_words(&[]).join("' '");
+    let script = format!("echo ready; exec '{words}'");
+    let mut kept = Talker::start(installation.captured("release-bot", &["sh", "-c", &script]));
+    for hours in [30, -29, -1] {
+        set_clock(hours);
+        assert_eq!(kept.say("SELECT 'goes on';", PATIENCE), "goes on");
+        serves(&installation);
+        let refused = installation.psql("DROP TABLE users");
+        assert!(refused.stderr.contains("42501"), "{refused}");
+    }
+    drop(kept);
     accounts_agree(&bed, &installation);
     proves_all(&installation);
     installation.finish();

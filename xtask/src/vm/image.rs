@@ -37,6 +37,7 @@ const PACKAGES: &[&str] = &[
     "libpython3.11-stdlib",
     "mount",
     "netbase",
+    "nftables",
     "passwd",
     "procps",
     "python3-minimal",

@@ -202,10 +202,10 @@ impl Side {
                 words.extend((!only.is_empty()).then(|| "--exact".to_owned()));
             }
         }
-        for (name, _) in self.suite.left_out {
+        for name in self.suite.left_out(self.variant) {
             words.extend(match self.suite.runner {
-                Runner::Pytest(_) => ["--deselect".to_owned(), (*name).to_owned()],
-                Runner::Libtest => ["--skip".to_owned(), (*name).to_owned()],
+                Runner::Pytest(_) => ["--deselect".to_owned(), name.to_owned()],
+                Runner::Libtest => ["--skip".to_owned(), name.to_owned()],
             });
         }
         words.extend(only.iter().map(|name| (*name).to_owned()));
