@@ -464,6 +464,10 @@ pub const ROWS: &[Row] = &[
 /// What is to be known of a way in `attach`, where a run has no view of its own: for an open way, what closes it.
 pub const ATTACHED: &[(u32, &str)] = &[
     (18, "open: the host's loopback is shared; closed by `run`"),
+    (
+        19,
+        "open where the kernel has such families, whose making no hook sees; closed by keeping their modules out, by `run`",
+    ),
     (20, "open: no hook sees this family; closed by `run`"),
     (22, "open where the kernel lets anybody make such a socket; it does nothing without a capability"),
     (25, "open: Unix sockets lead to whoever listens; closed by `run`"),
