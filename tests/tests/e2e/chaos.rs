@@ -251,6 +251,25 @@ fn an_upgrade_under_load_loses_nothing_and_lets_nothing_pass() {
     installation.finish();
 }
 
+/// Kills every process of the daemon, whose programs go with it: nothing gets out, and all is well with the next one.
+#[track_caller]
+fn dies_closed(bed: &RunningBed, installation: &mut Installation, busy: Job) {
+    for (_, pid) in installation.roles() {
+        let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+    }
+    wait_until("the daemon to be gone", PATIENCE, || installation.roles().is_empty());
+    std::thread::sleep(Duration::from_millis(500));
+    let down = progress(bed);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(progress(bed), down, "rows were written without the programs");
+    busy.signal(Signal::SIGKILL);
+    busy.finish(PATIENCE);
+    installation.start();
+    serves(installation);
+    accounts_agree(bed, installation);
+    proves_all(installation);
+}
+
 /// Whoever takes the pinned programs away takes the network from runs, not capture.
 #[test]
 fn removed_pins_end_closed() {
@@ -261,19 +280,7 @@ fn removed_pins_end_closed() {
     moves_on(&bed);
     fs::remove_dir_all(installation.places().pins()).expect("the pins");
     std::thread::sleep(Duration::from_secs(2));
-    for (_, pid) in installation.roles() {
-        let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
-    }
-    wait_until("the daemon to be gone", PATIENCE, || installation.roles().is_empty());
-    std::thread::sleep(Duration::from_millis(500));
-    let down = progress(&bed);
-    std::thread::sleep(Duration::from_secs(1));
-    assert_eq!(progress(&bed), down, "rows were written without the programs");
-    busy.signal(Signal::SIGKILL);
-    busy.finish(PATIENCE);
-    installation.start();
-    serves(&installation);
-    accounts_agree(&bed, &installation);
+    dies_closed(&bed, &mut installation, busy);
     installation.finish();
 }
 
@@ -298,20 +305,7 @@ fn an_unmounted_bpffs_ends_closed() {
     apart(&["ls", &pins]).failed();
     moves_on(&bed);
     serves(&installation);
-    for (_, pid) in installation.roles() {
-        let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
-    }
-    wait_until("the daemon to be gone", PATIENCE, || installation.roles().is_empty());
-    std::thread::sleep(Duration::from_millis(500));
-    let down = progress(&bed);
-    std::thread::sleep(Duration::from_secs(1));
-    assert_eq!(progress(&bed), down, "rows were written without the programs");
-    busy.signal(Signal::SIGKILL);
-    busy.finish(PATIENCE);
-    installation.start();
-    serves(&installation);
-    accounts_agree(&bed, &installation);
-    proves_all(&installation);
+    dies_closed(&bed, &mut installation, busy);
     installation.finish();
 }
 
