@@ -213,6 +213,7 @@ impl PostgresDecoder {
     }
 
     fn judge(&mut self, work: Work) -> Result<Step, DecodeError> {
+        self.behind = false;
         // Once: what is known holds for these, and rows that come when there are more are not shown.
         self.copies = self.bindings.copies();
         match work {

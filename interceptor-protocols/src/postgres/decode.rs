@@ -61,7 +61,7 @@ pub(super) struct PostgresDecoder {
     pub(super) asked: Option<Asked>,
     /// Whether an exchange of our own is under way.
     pub(super) enquiring: bool,
-    /// Whether what is looked at again stands behind what has no answer yet ([`Waits::Behind`](interceptor_core::permit::Waits)).
+    /// Whether what is to be looked at again stands behind what has no answer yet ([`Waits::Behind`](interceptor_core::permit::Waits)).
     pub(super) behind: bool,
     /// Whether there may be a savepoint in the transaction under way.
     pub(super) nesting: Nesting,

@@ -70,6 +70,17 @@ fn a_query_is_asked_again_when_it_is_known_that_no_transaction_is_open() {
     assert_eq!(again.circumstances().waits, Waits::Here);
 }
 
+/// What comes behind it is not put off, too: where the server waits for data of the client's, nothing would go on.
+#[test]
+fn it_is_put_off_once_and_nothing_else_is() {
+    let mut decoder = session();
+    passes(&mut decoder, &dropped());
+    let held = asked(&mut decoder, &query("BEGIN"));
+    let again = then(&mut decoder, &held, &closed(b'I'));
+    decoder.sent(again.number(), Mask::Nothing);
+    passes(&mut decoder, &dropped());
+}
+
 #[test]
 fn a_query_behind_the_beginning_of_a_transaction_is_in_it() {
     let mut decoder = session();
