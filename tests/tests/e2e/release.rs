@@ -47,6 +47,31 @@ fn kill_daemon(installation: &Installation) {
     wait_until("its roles to be gone", PATIENCE, || installation.roles().is_empty());
 }
 
+/// A host with a server beyond it, and two processes that are attached.
+struct Stage {
+    sniffer: Sniffer,
+    installation: Installation,
+    server: Talker,
+    cgroup: Cgroup,
+    /// One that was moved, and one in a cgroup that is captured where it is; their runs in this order.
+    moved: Talker,
+    inside: Talker,
+    runs: [String; 2],
+}
+
+impl Stage {
+    fn set() -> Self {
+        let sniffer = Sniffer::new();
+        let installation = Setup::empty().in_namespace(sniffer.namespace()).start();
+        let server = server(&sniffer);
+        let cgroup = Cgroup::make(&installation, "kept");
+        let (moved, inside) = (sender(&installation), sender(&installation));
+        put(&inside, &cgroup.0);
+        let runs = [attach_process(&installation, &moved), attach(&installation, &cgroup.0)];
+        Self { sniffer, installation, server, cgroup, moved, inside, runs }
+    }
+}
+
 /// A folder on a disk that is full.
 struct Full(PathBuf);
 
@@ -69,13 +94,8 @@ impl Drop for Full {
 
 #[test]
 fn with_the_daemon_dead_a_release_opens_for_its_time_and_no_longer() {
-    let sniffer = Sniffer::new();
-    let mut installation = Setup::empty().in_namespace(sniffer.namespace()).start();
-    let _server = server(&sniffer);
-    let cgroup = Cgroup::make(&installation, "kept");
-    let (mut moved, mut inside) = (sender(&installation), sender(&installation));
-    put(&inside, &cgroup.0);
-    let runs = [attach_process(&installation, &moved), attach(&installation, &cgroup.0)];
+    let Stage { sniffer, mut installation, server: _server, cgroup, mut moved, mut inside, runs } =
+        Stage::set();
     let launched = Job::start(installation.captured("release-bot", &["sleep", "600"]), "");
     wait_until("the run to be listed", PATIENCE, || installation.runs().len() == 3);
     let own =
@@ -96,6 +116,11 @@ fn with_the_daemon_dead_a_release_opens_for_its_time_and_no_longer() {
     nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(places::interceptor());
     nobody.args(["--root", root, "release", run_moved, "--for", "1m", "--reason", "mine"]);
     run(nobody).failed().says("sudo");
+    let mut captured = installation.outside(&places::tool("sh"));
+    let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", cgroup.0.display());
+    captured.args(["-c", &enter, "sh"]).arg(places::interceptor());
+    captured.args(["--root", root, "release", run_inside, "--for", "1m", "--reason", "mine"]);
+    run(captured).failed().says("captured");
     release(&own, "1m").failed().says("no network but through it");
     release("r0000000000", "1m").failed().says("nothing that was attached");
     let full = Full::at(&installation.places().releases());
@@ -139,13 +164,8 @@ fn with_the_daemon_dead_a_release_opens_for_its_time_and_no_longer() {
 /// A daemon that comes meanwhile leaves it as root said, and tells of each connection.
 #[test]
 fn a_daemon_that_comes_during_a_release_records_what_goes_out() {
-    let sniffer = Sniffer::new();
-    let mut installation = Setup::empty().in_namespace(sniffer.namespace()).start();
-    let _server = server(&sniffer);
-    let cgroup = Cgroup::make(&installation, "kept");
-    let (mut moved, mut inside) = (sender(&installation), sender(&installation));
-    put(&inside, &cgroup.0);
-    let runs = [attach_process(&installation, &moved), attach(&installation, &cgroup.0)];
+    let Stage { sniffer: _sniffer, mut installation, server: _server, cgroup, mut moved, mut inside, runs } =
+        Stage::set();
     kill_daemon(&installation);
     installation.interceptor(&["release", "--all", "--for", "40s", "--reason", "the outage"]).succeeded();
     installation.start();

@@ -88,6 +88,10 @@ fn without_daemon(
     if !nix::unistd::geteuid().is_root() {
         return Err(Failure::usage("only root may let go of what is captured: run it with sudo"));
     }
+    // No daemon is there to look at who asks.
+    if Tree::is_captured("self").map_err(|error| Failure::of(&error))? {
+        return Err(Failure::usage(ControlError::Captured.to_string()));
+    }
     // None comes while this goes on.
     let _alone = helper::lock(places).map_err(|locked| match locked {
         GroundError::Running(_) => Failure::host(format!(
