@@ -167,7 +167,7 @@ fn shown(action: &Action, labels: &Labels) -> Action {
         return Action { text: sql::redact(&action.text).into_owned().into(), ..action.clone() };
     }
     let hidden = |bind: &BindValue| BindValue {
-        value: bind.value.as_ref().map(|_| HIDDEN.to_owned()),
+        value: bind.value.as_ref().map(|_| HIDDEN.into()),
         cut_from: None,
         ..bind.clone()
     };

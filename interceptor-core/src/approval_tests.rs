@@ -34,7 +34,11 @@ fn action(text: &str, oid: u32) -> Action {
     Action {
         phase: Phase::Query,
         text: text.into(),
-        binds: vec![BindValue { r#type: "int4".to_owned(), value: Some("1".to_owned()), cut_from: None }],
+        binds: smallvec::smallvec![BindValue {
+            r#type: "int4".into(),
+            value: Some("1".into()),
+            cut_from: None
+        }],
         facts: Arc::new(StatementFacts::single(Verb::DataDelete, Target::Table(object))),
     }
 }
@@ -78,7 +82,7 @@ fn whatever_changes_the_meaning_changes_the_digest() {
     let again = [action("DELETE FROM users WHERE id = $1", 6)];
     let text = [action("DELETE FROM users WHERE id = $1 ", 5)];
     let mut bound = [action("DELETE FROM users WHERE id = $1", 5)];
-    bound[0].binds[0].value = Some("2".to_owned());
+    bound[0].binds[0].value = Some("2".into());
     let twice = [actions[0].clone(), actions[0].clone()];
     for other in [
         What { run: &other_run, ..what },
@@ -184,7 +188,7 @@ fn a_shape_leaves_values_open_and_nothing_else() {
     let (run, resource, principal) = (run(), "orders".parse().expect("a name"), Principal::default());
     let digests = |text: &str, value: &str, oid: u32| {
         let mut action = action(text, oid);
-        action.binds[0].value = Some(value.to_owned());
+        action.binds[0].value = Some(value.into());
         Arc::make_mut(&mut action.facts).kind = StatementKind::Delete;
         let what = What {
             run: &run,

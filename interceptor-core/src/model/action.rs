@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 
 use crate::mask::{Carried, Provenance};
 
@@ -367,15 +368,18 @@ impl StatementFacts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindValue {
     /// The type's name where it is known, else its OID in decimal.
-    pub r#type: String,
+    pub r#type: SmolStr,
     /// The value in text form; `None` is NULL. Binary values of types we do not decode are `\x` and hexadecimal.
-    pub value: Option<String>,
+    pub value: Option<SmolStr>,
     /// Set when the value was cut: its full length in bytes.
     pub cut_from: Option<u64>,
 }
 
 /// A text as it came: a part of the bytes that it came in, which live as long as it does, or its own.
 pub type Text = ByteString;
+
+/// The values of an exchange. One or two, as nearly all have, take no memory of their own.
+pub type Binds = SmallVec<[BindValue; 2]>;
 
 /// The actions of an exchange. Nearly all have one, which takes no memory of its own.
 pub type Actions = SmallVec<[Action; 1]>;
@@ -390,7 +394,7 @@ pub struct Action {
     /// The exact text. Empty where the exchange has none.
     pub text: Text,
     /// Bind values, in order.
-    pub binds: Vec<BindValue>,
+    pub binds: Binds,
 }
 
 impl Action {

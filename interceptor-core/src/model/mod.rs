@@ -10,8 +10,8 @@ mod session;
 mod spent;
 
 pub use action::{
-    Action, Actions, BindValue, Effect, Object, Phase, Program, SessionChange, StatementFacts, StatementKind,
-    Target, Text, Unknown, Verb,
+    Action, Actions, BindValue, Binds, Effect, Object, Phase, Program, SessionChange, StatementFacts,
+    StatementKind, Target, Text, Unknown, Verb,
 };
 pub use address::{ClientAddress, OriginalDestination, SyntheticAddress};
 pub use identity::{AgentIdentity, Ancestor, Descent, ExecutableDigest, Guarantee, Mode, ProcessFacts, Run};

@@ -12,8 +12,8 @@ use super::{Asked, Policy, load::line};
 use crate::{
     inventory::{Fault, Source},
     model::{
-        Action, AgentIdentity, AgentName, Guarantee, Mode, Object, Phase, Principal, Program, ResourceName,
-        Run, RunId, Spent, StatementFacts, Target, Verb,
+        Action, AgentIdentity, AgentName, Binds, Guarantee, Mode, Object, Phase, Principal, Program,
+        ResourceName, Run, RunId, Spent, StatementFacts, Target, Verb,
     },
     permit::Judgement,
     sql::{Answer, Function, Name, Question, Relation, Rows},
@@ -281,7 +281,7 @@ impl Case {
             // Nothing judged would read as everything allowed.
             return Err("the text has no statement".to_owned());
         }
-        let action = |facts| Action { phase, text: text.into(), binds: Vec::new(), facts: Arc::new(facts) };
+        let action = |facts| Action { phase, text: text.into(), binds: Binds::new(), facts: Arc::new(facts) };
         Ok(facts.into_iter().map(action).collect())
     }
 }

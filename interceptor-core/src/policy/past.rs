@@ -61,8 +61,8 @@ impl<'a> Past<'a> {
 pub(super) mod tests {
     use crate::{
         model::{
-            Action, AgentIdentity, Author, Effect, Guarantee, Mode, Object, Phase, Principal, RequestRecord,
-            RunId, StatementFacts, Target, Verb, VerdictRecord,
+            Action, AgentIdentity, Author, Binds, Effect, Guarantee, Mode, Object, Phase, Principal,
+            RequestRecord, RunId, StatementFacts, Target, Verb, VerdictRecord,
         },
         permit::Judgement,
         policy::Policy,
@@ -97,7 +97,7 @@ pub(super) mod tests {
             action: Action {
                 phase: Phase::Query,
                 text: "a text".into(),
-                binds: Vec::new(),
+                binds: Binds::new(),
                 facts: StatementFacts { effects, ..StatementFacts::single(Verb::DataRead, Target::Resource) }
                     .into(),
             },

@@ -5,24 +5,25 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use interceptor_core::{
     mask::{Comparison, Labels, Provenance},
     model::{
-        Action, Actions, BindValue, Phase, SessionChange, StatementFacts, StatementKind, Target, Text,
+        Action, Actions, BindValue, Binds, Phase, SessionChange, StatementFacts, StatementKind, Target, Text,
         Unknown, Verb,
     },
     sql::{Answer, Meaning, Moment, Question, Reference, Relation, Statement, Statements},
 };
 use smallvec::{SmallVec, smallvec};
+use smol_str::SmolStr;
 
 use super::{
     bind::Given,
     described::Described,
     facts,
-    names::{Names, Weighed},
+    names::{Name, Names, Weighed},
     queue::Place,
     turn::{self, Turn, is_plain},
     veil::Behind,
@@ -119,21 +120,32 @@ impl Weighed for Prepared {
 #[derive(Debug, Clone)]
 pub(super) struct Portal {
     pub(super) reading: Arc<Reading>,
-    pub(super) binds: Vec<BindValue>,
+    pub(super) binds: Binds,
     /// The values as they came, with the types that were known then, where images of its rows may be wanted.
     pub(super) given: Option<Arc<(Given, Vec<u32>)>>,
-    /// What a Describe said of its rows.
-    pub(super) described: Described,
+    /// What a Describe said of its rows, once there was one.
+    pub(super) described: OnceLock<Described>,
     /// What its rows are known by besides.
-    pub(super) behind: Behind,
+    pub(super) rows: Behind,
     /// Where tokens in its text and among its values went to the server as what they stand for.
     pub(super) replaced: Vec<Comparison>,
+}
+
+impl Portal {
+    /// What the rows of an execution that is asked for now are known by besides.
+    pub(super) fn behind(&self) -> Behind {
+        let mut behind = self.rows.clone();
+        if let Some(described) = self.described.get() {
+            behind.described.insert(0, described.clone());
+        }
+        behind
+    }
 }
 
 impl Weighed for Portal {
     fn weight(&self) -> usize {
         let values =
-            self.binds.iter().map(|bind| bind.value.as_ref().map_or(0, String::len).saturating_add(96));
+            self.binds.iter().map(|bind| bind.value.as_ref().map_or(0, SmolStr::len).saturating_add(96));
         let kept = self.given.iter().flat_map(|given| &given.0.values).flatten().map(|value| value.length);
         values.chain(kept).fold(256, usize::saturating_add)
     }
@@ -156,11 +168,11 @@ impl Weighed for Cursor {
 /// What a statement changes of the session's names when it succeeds.
 #[derive(Debug)]
 pub(super) enum Change {
-    Prepare(String, Prepared),
-    Deallocate(Option<String>),
-    Bind(String, Portal),
-    Declare(String, Cursor),
-    ClosePortal(String),
+    Prepare(Name, Prepared),
+    Deallocate(Option<Name>),
+    Bind(Name, Portal),
+    Declare(Name, Cursor),
+    ClosePortal(Name),
     Discard,
 }
 
@@ -342,11 +354,11 @@ pub(super) fn actions(
     labels: &Labels,
 ) -> Actions {
     if items.is_empty() {
-        return unknown(phase, text.clone(), binds.to_vec(), "there is no statement in it");
+        return unknown(phase, text.clone(), binds.into(), "there is no statement in it");
     }
     let mut known = match basis {
         Basis::Told(facts) => {
-            let (text, binds) = (text.slice_ref(bare(text)), binds.to_vec());
+            let (text, binds) = (text.slice_ref(bare(text)), binds.into());
             return smallvec![Action { phase, text, binds, facts: facts.clone() }];
         }
         Basis::Answer(answer, _) => Ok(answer),
@@ -379,7 +391,7 @@ pub(super) fn actions(
             let end = if count == items.len() { text.len() } else { item.statement.range.end };
             let own = text.get(begin..end).unwrap_or(text);
             begin = end;
-            Action { phase, text: text.slice_ref(bare(own)), binds: binds.to_vec(), facts: Arc::new(facts) }
+            Action { phase, text: text.slice_ref(bare(own)), binds: binds.into(), facts: Arc::new(facts) }
         })
         .collect()
 }
@@ -390,7 +402,7 @@ fn bare(text: &str) -> &str {
 }
 
 /// The one action of something that could not be understood.
-pub(super) fn unknown(phase: Phase, text: Text, binds: Vec<BindValue>, why: &str) -> Actions {
+pub(super) fn unknown(phase: Phase, text: Text, binds: Binds, why: &str) -> Actions {
     smallvec![Action { phase, text, binds, facts: Arc::new(StatementFacts::unknown(why)) }]
 }
 
@@ -526,9 +538,11 @@ impl Expanded<'_> {
         match &self.statement.session {
             Some(SessionChange::Prepared { name, text }) => {
                 let reading = Arc::new(Reading::of(text.as_str().into()));
-                changes.push(Change::Prepare(name.clone(), Prepared::new(reading, Vec::new(), None)));
+                changes.push(Change::Prepare(name.into(), Prepared::new(reading, Vec::new(), None)));
             }
-            Some(SessionChange::Deallocated(name)) => changes.push(Change::Deallocate(name.clone())),
+            Some(SessionChange::Deallocated(name)) => {
+                changes.push(Change::Deallocate(name.as_ref().map(Name::from)));
+            }
             Some(SessionChange::Discarded) => changes.push(Change::Discard),
             None => {}
         }
@@ -537,9 +551,9 @@ impl Expanded<'_> {
                 let text = text.get(self.statement.range.clone()).unwrap_or_default();
                 let reading = Arc::new(Reading::of(text.into()));
                 let provenance = facts.provenance.clone();
-                changes.push(Change::Declare(name, Cursor { reading, provenance }));
+                changes.push(Change::Declare(name.into(), Cursor { reading, provenance }));
             }
-            (StatementKind::Close, Some(name)) => changes.push(Change::ClosePortal(name)),
+            (StatementKind::Close, Some(name)) => changes.push(Change::ClosePortal(name.into())),
             _ => {}
         }
         changes

@@ -17,6 +17,7 @@ use super::{
     action::{Change, Prepared},
     decode::{PostgresDecoder, State},
     enclose::{All, Form},
+    names::Name,
     own::{Errand, Gate, PREFIX},
     queue::{Bounds, Changes, Entry, Kind, Place, Places},
     refuse,
@@ -77,7 +78,7 @@ pub(super) enum What {
         provenance: Option<Arc<Provenance>>,
     },
     Parse {
-        name: String,
+        name: Name,
         prepared: Prepared,
     },
     Bind,

@@ -4,9 +4,14 @@
 //! what is cut says so. A binary value whose type is not decoded here is hexadecimal. Nothing here decides anything.
 
 use bytes::Bytes;
-use interceptor_core::model::BindValue;
+use interceptor_core::model::{BindValue, Binds};
+use smallvec::SmallVec;
+use smol_str::{SmolStr, ToSmolStr, format_smolstr};
 
-use super::frame::{Fields, Malformed};
+use super::{
+    frame::{Fields, Malformed},
+    names::Name,
+};
 
 /// How many values are told one by one.
 pub(super) const MAX_VALUES: usize = 1024;
@@ -19,14 +24,19 @@ pub(super) const MAX_TEXT: usize = 64 << 10;
 /// How deep arrays are followed.
 const MAX_DEPTH: usize = 4;
 
+/// Formats of values: none, one for all, or one by one.
+pub(super) type Formats = SmallVec<[i16; 4]>;
+/// Values, some of them NULL.
+pub(super) type Values = SmallVec<[Option<Value>; 2]>;
+
 /// One Bind message.
 #[derive(Debug)]
 pub(super) struct Bind {
-    pub(super) portal: String,
-    pub(super) statement: String,
+    pub(super) portal: Name,
+    pub(super) statement: Name,
     pub(super) given: Given,
-    /// In which formats its results are wanted: none, one for all, or one by one.
-    pub(super) formats: Vec<i16>,
+    /// In which formats its results are wanted.
+    pub(super) formats: Formats,
 }
 
 /// One FunctionCall message.
@@ -40,8 +50,8 @@ pub(super) struct Call {
 /// Values with their formats.
 #[derive(Debug)]
 pub(super) struct Given {
-    formats: Vec<i16>,
-    pub(super) values: Vec<Option<Value>>,
+    formats: Formats,
+    pub(super) values: Values,
     /// How many more there are.
     pub(super) omitted: usize,
 }
@@ -88,14 +98,14 @@ fn given(fields: &mut Fields) -> Result<Given, Malformed> {
 
 impl Bind {
     /// The values, where `types` are the statement's parameter types as far as they are known.
-    pub(super) fn values(&self, types: &[u32]) -> Vec<BindValue> {
+    pub(super) fn values(&self, types: &[u32]) -> Binds {
         self.given.values(types)
     }
 }
 
 impl Call {
     /// The values, where `types` are the function's parameter types as far as they are known.
-    pub(super) fn values(&self, types: &[u32]) -> Vec<BindValue> {
+    pub(super) fn values(&self, types: &[u32]) -> Binds {
         self.given.values(types)
     }
 }
@@ -103,7 +113,7 @@ impl Call {
 impl Given {
     /// Reads the formats, and how many values follow.
     pub(super) fn begin(fields: &mut Fields) -> Result<(Self, usize), Malformed> {
-        let formats = (0..fields.count()?).map(|_| fields.i16()).collect::<Result<Vec<_>, _>>()?;
+        let formats = (0..fields.count()?).map(|_| fields.i16()).collect::<Result<Formats, _>>()?;
         if formats.iter().any(|format| !matches!(format, 0 | 1)) {
             return Err(Malformed);
         }
@@ -111,7 +121,7 @@ impl Given {
         if formats.len() > 1 && formats.len() != count {
             return Err(Malformed);
         }
-        Ok((Self { formats, values: Vec::new(), omitted: 0 }, count))
+        Ok((Self { formats, values: Values::new(), omitted: 0 }, count))
     }
 
     /// The value at `place` as it came, with its format; none where it was not kept whole.
@@ -154,23 +164,23 @@ impl Given {
         self.formats.get(place).or(one).copied().unwrap_or(0)
     }
 
-    fn values(&self, types: &[u32]) -> Vec<BindValue> {
+    fn values(&self, types: &[u32]) -> Binds {
         let mut left = MAX_TEXT;
-        let mut out: Vec<_> = self
+        let mut out: Binds = self
             .values
             .iter()
             .enumerate()
             .map(|(place, value)| {
                 let r#type = types.get(place).copied().unwrap_or(0);
                 let told = tell(r#type, self.format(place) == 1, value.as_ref(), left);
-                left = left.saturating_sub(told.value.as_ref().map_or(0, String::len));
+                left = left.saturating_sub(told.value.as_ref().map_or(0, SmolStr::len));
                 told
             })
             .collect();
         if self.omitted > 0 {
             out.push(BindValue {
-                r#type: "omitted".to_owned(),
-                value: Some(format!("{} more values", self.omitted)),
+                r#type: SmolStr::new_static("omitted"),
+                value: Some(format_smolstr!("{} more values", self.omitted)),
                 cut_from: u64::try_from(self.omitted).ok(),
             });
         }
@@ -179,7 +189,7 @@ impl Given {
 }
 
 fn tell(r#type: u32, binary: bool, value: Option<&Value>, left: usize) -> BindValue {
-    let name = name(r#type).map_or_else(|| r#type.to_string(), str::to_owned);
+    let name = name(r#type).map_or_else(|| r#type.to_smolstr(), SmolStr::new_static);
     let Some(value) = value else { return BindValue { r#type: name, value: None, cut_from: None } };
     let limit = MAX_VALUE.min(left);
     // Fixed-size binary values are small; only a value that is cut anyway is looked at in part.
@@ -188,12 +198,12 @@ fn tell(r#type: u32, binary: bool, value: Option<&Value>, left: usize) -> BindVa
     let whole = head.len() == value.length;
     let mut told = match decoded {
         Some(told) => told,
-        None if !whole && !binary => String::from_utf8_lossy(&head).into_owned(),
-        None => format!("\\x{}", hex::encode(&head)),
+        None if !whole && !binary => String::from_utf8_lossy(&head).into(),
+        None => format!("\\x{}", hex::encode(&head)).into(),
     };
     let cut = !whole || told.len() > limit;
     if told.len() > limit {
-        told.truncate(told.floor_char_boundary(limit));
+        told = told.get(..told.floor_char_boundary(limit)).unwrap_or_default().into();
     }
     BindValue {
         r#type: name,
@@ -202,8 +212,8 @@ fn tell(r#type: u32, binary: bool, value: Option<&Value>, left: usize) -> BindVa
     }
 }
 
-fn text(value: &[u8]) -> Option<String> {
-    std::str::from_utf8(value).ok().map(str::to_owned)
+fn text(value: &[u8]) -> Option<SmolStr> {
+    std::str::from_utf8(value).ok().map(SmolStr::new)
 }
 
 /// The names of the types that clients bind most.
@@ -249,28 +259,28 @@ fn name(oid: u32) -> Option<&'static str> {
     })
 }
 
-fn decode(oid: u32, value: &Bytes, depth: usize) -> Option<String> {
+fn decode(oid: u32, value: &Bytes, depth: usize) -> Option<SmolStr> {
     let bytes: &[u8] = value;
     match oid {
         16 => match bytes {
-            [0] => Some("f".to_owned()),
-            [_] => Some("t".to_owned()),
+            [0] => Some(SmolStr::new_static("f")),
+            [_] => Some(SmolStr::new_static("t")),
             _ => None,
         },
-        20 => Some(i64::from_be_bytes(bytes.try_into().ok()?).to_string()),
-        21 => Some(i16::from_be_bytes(bytes.try_into().ok()?).to_string()),
-        23 => Some(i32::from_be_bytes(bytes.try_into().ok()?).to_string()),
-        26 => Some(u32::from_be_bytes(bytes.try_into().ok()?).to_string()),
-        700 => Some(f32::from_be_bytes(bytes.try_into().ok()?).to_string()),
-        701 => Some(f64::from_be_bytes(bytes.try_into().ok()?).to_string()),
+        20 => Some(i64::from_be_bytes(bytes.try_into().ok()?).to_smolstr()),
+        21 => Some(i16::from_be_bytes(bytes.try_into().ok()?).to_smolstr()),
+        23 => Some(i32::from_be_bytes(bytes.try_into().ok()?).to_smolstr()),
+        26 => Some(u32::from_be_bytes(bytes.try_into().ok()?).to_smolstr()),
+        700 => Some(f32::from_be_bytes(bytes.try_into().ok()?).to_smolstr()),
+        701 => Some(f64::from_be_bytes(bytes.try_into().ok()?).to_smolstr()),
         18 | 19 | 25 | 114 | 142 | 1042 | 1043 => text(bytes),
         3802 => bytes.strip_prefix(&[1]).and_then(text),
-        1082 => date(i64::from(i32::from_be_bytes(bytes.try_into().ok()?))),
-        1083 => time(i64::from_be_bytes(bytes.try_into().ok()?)),
-        1114 | 1184 => timestamp(i64::from_be_bytes(bytes.try_into().ok()?), oid == 1184),
-        1700 => numeric(value),
-        2950 => uuid(bytes),
-        1000..=1028 | 2951 => array(value, depth),
+        1082 => date(i64::from(i32::from_be_bytes(bytes.try_into().ok()?))).map(Into::into),
+        1083 => time(i64::from_be_bytes(bytes.try_into().ok()?)).map(Into::into),
+        1114 | 1184 => timestamp(i64::from_be_bytes(bytes.try_into().ok()?), oid == 1184).map(Into::into),
+        1700 => numeric(value).map(Into::into),
+        2950 => uuid(bytes).map(Into::into),
+        1000..=1028 | 2951 => array(value, depth).map(Into::into),
         _ => None,
     }
 }

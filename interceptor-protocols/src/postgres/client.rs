@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
-    model::{Action, Actions, BindValue, Phase, StatementFacts, Text},
+    model::{Action, Actions, Binds, Phase, StatementFacts, Text},
     permit::{Clear, Held, Waits},
     protocol::{DecodeError, Inspection, Opening, Step},
     sql::Answer,
@@ -23,11 +23,12 @@ use super::{
     circumstances,
     copy::CopyIn,
     decode::{PostgresDecoder, State},
+    described::Described,
     enclose::All,
     facts,
     frame::{self, Fields, MAX_BIND, MAX_CALL, MAX_SMALL, MAX_TEXT, Malformed},
     large::LargeBind,
-    names::Found,
+    names::{Found, Name},
     need::{Age, Need, Sources, Wanted},
     part::{Part, Way},
     queue::{Entry, Kind, Places},
@@ -197,7 +198,8 @@ impl PostgresDecoder {
                     }
                     (b'D', b'P') => {
                         let found = self.names.portals.find(&name, self.segment_op).value;
-                        let rows = found.map(|portal| portal.described.clone());
+                        let rows =
+                            found.map(|portal| portal.described.get_or_init(Described::default).clone());
                         Kind::Describe { statement: None, told: true, rows }
                     }
                     (b'C', b'S') => Kind::Close(self.plan(Change::Deallocate(Some(name)))),
@@ -263,10 +265,17 @@ impl PostgresDecoder {
         let statements = match (&self.unreadable, &reading.statements) {
             (Some(why), _) => {
                 let why = why.clone();
-                return Ok(self.ask_unknown(opaque, Phase::Query, &reading.text, Vec::new(), &why, frame));
+                return Ok(self.ask_unknown(opaque, Phase::Query, &reading.text, Binds::new(), &why, frame));
             }
             (None, Err(why)) => {
-                return Ok(self.ask_unknown(opaque, Phase::Query, &reading.text, Vec::new(), &why.0, frame));
+                return Ok(self.ask_unknown(
+                    opaque,
+                    Phase::Query,
+                    &reading.text,
+                    Binds::new(),
+                    &why.0,
+                    frame,
+                ));
             }
             (None, Ok(statements)) => statements,
         };
@@ -306,7 +315,7 @@ impl PostgresDecoder {
         };
         if let Some(why) = why {
             let what = What::Parse { name: name.clone(), prepared: prepared(None) };
-            return Ok(self.ask_unknown(what, Phase::Prepare, &reading.text, Vec::new(), &why, frame));
+            return Ok(self.ask_unknown(what, Phase::Prepare, &reading.text, Binds::new(), &why, frame));
         }
         let statements = reading.statements.as_deref().unwrap_or_default();
         let expansion = self.names.expand(&reading.text, statements, self.segment_op);
@@ -401,17 +410,17 @@ impl PostgresDecoder {
         (found, need)
     }
 
-    fn judge_execute(&mut self, frame: Bytes, name: String, all: All) -> Result<Step, DecodeError> {
+    fn judge_execute(&mut self, frame: Bytes, name: Name, all: All) -> Result<Step, DecodeError> {
         let found = self.names.portals.find(&name, self.segment_op);
         let cursor = self.names.cursors.find(&name, self.segment_op);
         let firm = found.firm && (found.value.is_some() || cursor.firm);
         let replaced = found.value.as_ref().map(|portal| portal.replaced.clone()).unwrap_or_default();
         let (reading, binds, behind) = match (found.value, cursor.value) {
-            (Some(portal), _) => (portal.reading.clone(), portal.binds.clone(), portal.behind.clone()),
-            (None, Some(cursor)) => (cursor.reading.clone(), Vec::new(), Behind::default()),
+            (Some(portal), _) => (portal.reading.clone(), portal.binds.clone(), portal.behind()),
+            (None, Some(cursor)) => (cursor.reading.clone(), Binds::new(), Behind::default()),
             (None, None) => (
                 Arc::new(Reading::unread(Text::new(), "no portal of that name is known on this session")),
-                Vec::new(),
+                Binds::new(),
                 Behind::default(),
             ),
         };
@@ -521,7 +530,7 @@ impl PostgresDecoder {
         what: What,
         phase: Phase,
         text: &Text,
-        binds: Vec<BindValue>,
+        binds: Binds,
         why: &str,
         frame: impl Into<Frame>,
     ) -> Step {

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use interceptor_core::{
     Denial, Enclosed, Enclosure, Held, Terms,
-    model::{Action, Effect, OutcomeStatus, Phase, RecordId, StatementFacts, StatementKind, Target, Verb},
+    model::{
+        Action, Binds, Effect, OutcomeStatus, Phase, RecordId, StatementFacts, StatementKind, Target, Verb,
+    },
     protocol::{DecodeError, Done, Endings, Refusal, Step},
 };
 
@@ -513,7 +515,8 @@ fn turning(text: &'static str) -> (Own<'static>, Action) {
         unknown: None,
         provenance: None,
     };
-    let action = Action { phase: Phase::Execute, text: text.into(), binds: Vec::new(), facts: facts.into() };
+    let action =
+        Action { phase: Phase::Execute, text: text.into(), binds: Binds::new(), facts: facts.into() };
     (Own { text: text.into(), parameters: Vec::new() }, action)
 }
 

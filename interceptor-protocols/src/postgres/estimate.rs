@@ -16,14 +16,15 @@ use interceptor_core::{
     Held,
     estimate::{Estimate, EstimateStep, Estimating},
     model::{
-        Action, BindValue, Effect, Object, OutcomeStatus, Phase, Principal, StatementFacts, StatementKind,
-        Target, Verb,
+        Action, BindValue, Binds, Effect, Object, OutcomeStatus, Phase, Principal, StatementFacts,
+        StatementKind, Target, Verb,
     },
     permit::Circumstances,
     protocol::{DecodeError, Done, Inspection, Opening},
     sql,
 };
 use serde_json::Value;
+use smallvec::smallvec;
 
 use super::{
     frame::{self, Fields},
@@ -96,7 +97,7 @@ impl PostgresEstimate {
         };
         let text = sql::qualified(&action.text, meaning)?;
         let text = format!("/* interceptor: a guess for people */ EXPLAIN (FORMAT JSON) {text}");
-        let value = |bind: &BindValue| bind.value.clone().map(Bytes::from);
+        let value = |bind: &BindValue| bind.value.clone().map(|value| Bytes::from(String::from(value)));
         let parameters = action.binds.iter().map(|bind| Parameter { oid: 0, format: 0, value: value(bind) });
         let explain = Own { text: Cow::Owned(text.clone()), parameters: parameters.collect() };
         let reads = tables.values().map(|table| Target::Table((*table).clone())).collect();
@@ -109,11 +110,12 @@ impl PostgresEstimate {
                 value: Some(Bytes::from(numbers.clone().into_bytes())),
             }],
         };
-        let numbers = BindValue { r#type: "oid[]".to_owned(), value: Some(numbers), cut_from: None };
+        let numbers = BindValue { r#type: "oid[]".into(), value: Some(numbers.into()), cut_from: None };
         let catalogue = Target::Other { kind: "catalogue".to_owned(), name: "pg_catalog".to_owned() };
-        let check_action = reading(CHECK.to_owned(), vec![numbers], (StatementKind::Select, vec![catalogue]));
+        let check_action =
+            reading(CHECK.to_owned(), smallvec![numbers], (StatementKind::Select, vec![catalogue]));
         let text = sql::without_literals(&text).into_owned();
-        let explain_action = reading(text, Vec::new(), (StatementKind::Explain, reads));
+        let explain_action = reading(text, Binds::new(), (StatementKind::Explain, reads));
         let to_send = VecDeque::from([(check, check_action), (explain, explain_action)]);
         Ok(Self { to_send, number: 0, under_way: None, over: None })
     }
@@ -234,7 +236,7 @@ fn planned(json: &str) -> Estimate {
     }
 }
 
-fn reading(text: String, binds: Vec<BindValue>, (kind, reads): (StatementKind, Vec<Target>)) -> Action {
+fn reading(text: String, binds: Binds, (kind, reads): (StatementKind, Vec<Target>)) -> Action {
     let reads: BTreeSet<Target> = reads.into_iter().collect();
     let effects = reads.into_iter().map(|target| Effect { verb: Verb::DataRead, target }).collect();
     let facts =
@@ -257,7 +259,7 @@ mod tests {
         let effects = effects
             .iter()
             .map(|(verb, name, oid)| Effect { verb: *verb, target: Target::Table(table(name, *oid)) });
-        let mut action = reading(text.to_owned(), Vec::new(), (kind, Vec::new()));
+        let mut action = reading(text.to_owned(), Binds::new(), (kind, Vec::new()));
         Arc::make_mut(&mut action.facts).effects = effects.collect();
         action
     }

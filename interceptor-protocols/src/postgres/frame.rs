@@ -7,6 +7,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use interceptor_core::protocol::DecodeError;
 use zeroize::Zeroizing;
 
+use super::names::Name;
+
 /// The largest start-up packet, as the server itself has it.
 pub(super) const MAX_STARTUP: usize = 10_000;
 /// The largest Query or Parse message. Texts beyond what the SQL guard reads are refused long before.
@@ -118,8 +120,10 @@ impl Fields {
     }
 
     /// A name of a statement or portal.
-    pub(super) fn name(&mut self) -> Result<String, Malformed> {
-        self.string().and_then(|name| if name.len() > MAX_NAME { Err(Malformed) } else { Ok(name) })
+    pub(super) fn name(&mut self) -> Result<Name, Malformed> {
+        let text = self.text()?;
+        let name = std::str::from_utf8(&text).map_err(|_| Malformed)?;
+        if name.len() > MAX_NAME { Err(Malformed) } else { Ok(name.into()) }
     }
 
     /// A value with its length before it; a negative length is NULL.

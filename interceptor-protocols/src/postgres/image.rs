@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use interceptor_core::{
-    model::{Action, BindValue, Effect, Object, Phase, StatementFacts, StatementKind, Target, Verb},
+    model::{Action, BindValue, Binds, Effect, Object, Phase, StatementFacts, StatementKind, Target, Verb},
     sql::{self, Change},
     undo::{Column, LONGEST_PACK, Pack, Role},
 };
@@ -76,7 +76,7 @@ pub(super) struct Imaging {
     change: Change,
     table: Object,
     parameters: Vec<Parameter>,
-    told: Vec<BindValue>,
+    told: Binds,
     most: u64,
     seen: Option<Table>,
 }
@@ -124,7 +124,7 @@ impl Imaging {
                     .to_owned(),
             );
         }
-        let (mut parameters, mut told) = (Vec::new(), Vec::new());
+        let (mut parameters, mut told) = (Vec::new(), Binds::new());
         for number in &change.parameters {
             let place = number.checked_sub(1).ok_or("it has a parameter $0")?;
             let (given, types) = subject.given.ok_or("its values are too long to be looked for")?;
@@ -155,8 +155,8 @@ impl Imaging {
             })
             .collect();
         let told = values.into_iter().zip(["oid", "text[]"]).map(|(value, name)| BindValue {
-            r#type: name.to_owned(),
-            value: Some(value),
+            r#type: name.into(),
+            value: Some(value.into()),
             cut_from: None,
         });
         let catalogue = Target::Other { kind: "catalogue".to_owned(), name: "pg_catalog".to_owned() };
@@ -280,7 +280,7 @@ fn written(facts: &StatementFacts) -> Option<Object> {
     })
 }
 
-fn reading(text: &str, binds: Vec<BindValue>, effects: Vec<Effect>) -> Action {
+fn reading(text: &str, binds: Binds, effects: Vec<Effect>) -> Action {
     Action {
         phase: Phase::Execute,
         text: text.into(),

@@ -7,7 +7,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::{
-    bind::{Bind, Given, KEPT_OF_VALUE, MAX_VALUES, Value},
+    bind::{Bind, Formats, Given, KEPT_OF_VALUE, MAX_VALUES, Value},
     frame::{Fields, Malformed},
 };
 
@@ -45,7 +45,7 @@ impl LargeBind {
         let mut fields = Fields::new(first);
         let (portal, statement) = (fields.name()?, fields.name()?);
         let (given, to_come) = Given::begin(&mut fields)?;
-        let bind = Bind { portal, statement, given, formats: Vec::new() };
+        let bind = Bind { portal, statement, given, formats: Formats::new() };
         let mut large = Self { bind, to_come, next: Next::Length, begun: BytesMut::new(), kept: 0 };
         large.feed(fields.rest())?;
         Ok(large)

@@ -81,8 +81,8 @@ fn sending(number: u64, text: &'static str, values: Vec<String>, ends: Ends) -> 
     let own = Own { text: text.into(), parameters: parameters.collect() };
     let bytes = own::messages(number, &own, ends);
     let told = values.into_iter().zip(PARAMETERS).map(|(value, (_, name))| BindValue {
-        r#type: name.to_owned(),
-        value: Some(value),
+        r#type: name.into(),
+        value: Some(value.into()),
         cut_from: None,
     });
     let action = Action {

@@ -1,18 +1,18 @@
 //! A client's message that is taken in parts, since it is too long to be gathered or goes nowhere.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Buf, Bytes, BytesMut};
 use interceptor_core::{
     mask::Comparison,
     protocol::{DecodeError, Step},
 };
+use smallvec::smallvec;
 
 use super::{
     action::{Change, Portal, Prepared},
     bind::Bind,
     decode::PostgresDecoder,
-    described::Described,
     frame::{Head, Malformed},
     large::LargeBind,
     queue::{Entry, Kind},
@@ -90,17 +90,15 @@ impl PostgresDecoder {
         let reading = prepared.reading.clone();
         let kept = reading.is_change().then(|| bind.given.kept(KEPT_VALUES)).flatten();
         let given = kept.map(|given| Arc::new((given, prepared.types.clone())));
-        let described = Described::default();
         let portal = Portal {
             reading,
             binds: bind.values(&prepared.types),
             given,
-            described: described.clone(),
-            behind: Behind {
-                described: [described, prepared.described.clone()].into(),
+            described: OnceLock::new(),
+            rows: Behind {
+                described: smallvec![prepared.described.clone()],
                 prepared_as: prepared.provenance.clone(),
-                // None are as good as ever to share.
-                formats: if bind.formats.is_empty() { Arc::default() } else { bind.formats.into() },
+                formats: bind.formats,
             },
             replaced,
         };

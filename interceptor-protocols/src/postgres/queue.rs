@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::{
     copy::Copying,
     described::Described,
+    names::Name,
     own::{Ends, Gate},
     recorded::Gathered,
     veil::Veil,
@@ -63,9 +64,9 @@ pub(super) type Changes = SmallVec<[(u64, Planned); 1]>;
 /// A planned change: what is needed to settle it.
 #[derive(Debug)]
 pub(super) enum Planned {
-    Statement(String),
-    Portal(String),
-    Cursor(String),
+    Statement(Name),
+    Portal(Name),
+    Cursor(Name),
     AllStatements,
     AllCursors,
     AllPortals,
@@ -88,7 +89,7 @@ pub(super) enum Kind {
     Bind(Changes),
     Describe {
         /// The prepared statement that is described.
-        statement: Option<String>,
+        statement: Option<Name>,
         /// Whether the parameters have been told.
         told: bool,
         /// Where what it says of rows is kept.

@@ -10,7 +10,8 @@ use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     Held,
     model::{
-        Action, Actions, Effect, OutcomeStatus, Phase, Principal, StatementFacts, StatementKind, Target, Verb,
+        Action, Actions, Binds, Effect, OutcomeStatus, Phase, Principal, StatementFacts, StatementKind,
+        Target, Verb,
     },
     protocol::{DecodeError, Done, Inspection, Opening},
     sql,
@@ -143,7 +144,7 @@ impl PostgresRestore {
         let action = |text: &String| Action {
             phase: Phase::Query,
             text: sql::without_literals(text).into_owned().into(),
-            binds: Vec::new(),
+            binds: Binds::new(),
             facts: sent.facts.clone(),
         };
         let actions: Actions = sent.texts.iter().map(action).collect();

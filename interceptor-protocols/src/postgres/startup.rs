@@ -5,7 +5,7 @@
 
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
-    model::{Action, Effect, Phase, Principal, StatementFacts, Target, Verb},
+    model::{Action, Binds, Effect, Phase, Principal, StatementFacts, Target, Verb},
     protocol::{CancelKey, DecodeError, Inspection},
 };
 
@@ -129,7 +129,7 @@ fn session(mut fields: Fields, version: u32) -> Result<Wish, DecodeError> {
     } else {
         (Phase::Connect, "", Inspection::Full)
     };
-    let action = Action { phase, text: text.into(), binds: Vec::new(), facts: facts.into() };
+    let action = Action { phase, text: text.into(), binds: Binds::new(), facts: facts.into() };
     Ok(Wish { claimed, parameters, version, action, then })
 }
 

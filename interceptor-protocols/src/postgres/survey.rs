@@ -10,7 +10,9 @@ use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     Held,
     mask::{Detector, Detectors, Labelled, Place},
-    model::{Action, Effect, OutcomeStatus, Phase, Principal, StatementFacts, StatementKind, Target, Verb},
+    model::{
+        Action, Binds, Effect, OutcomeStatus, Phase, Principal, StatementFacts, StatementKind, Target, Verb,
+    },
     protocol::{DecodeError, Done, Inspection, Opening},
     sql::{Answer, Name, Question, Relation},
     survey::{Depth, Document, RelationKind, RowPolicy, Survey, SurveyStep, SurveyedColumn},
@@ -144,7 +146,7 @@ impl PostgresSurvey {
             provenance: None,
         };
         let action =
-            Action { phase: Phase::Query, text: text.into(), binds: Vec::new(), facts: facts.into() };
+            Action { phase: Phase::Query, text: text.into(), binds: Binds::new(), facts: facts.into() };
         let mut out = Writer::default();
         out.message(b'Q', |out| put_text(out, text));
         Held::new(self.number, vec![action], out.finish())

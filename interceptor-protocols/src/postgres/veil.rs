@@ -14,6 +14,7 @@ use interceptor_core::{
 use smallvec::SmallVec;
 
 use super::{
+    bind::Formats,
     copied::Copied,
     described::{Described, Field},
     frame::{Fields, Malformed, put_value},
@@ -37,7 +38,7 @@ pub(super) struct Veil {
     /// As what the statement was traced when it was prepared.
     prepared_as: Option<Arc<Provenance>>,
     /// Formats of results as they were bound.
-    formats: Arc<[i16]>,
+    formats: Formats,
     /// How many copies of labelled data had been made when it was judged.
     judged_at: u64,
     /// What becomes of each column, once that is known.
@@ -62,7 +63,7 @@ pub(super) enum Copying {
 pub(super) struct Behind {
     pub(super) described: SmallVec<[Described; 2]>,
     pub(super) prepared_as: Option<Arc<Provenance>>,
-    pub(super) formats: Arc<[i16]>,
+    pub(super) formats: Formats,
 }
 
 /// What becomes of the columns of rows.
@@ -103,7 +104,7 @@ impl Veil {
             provenance: None,
             described: SmallVec::new(),
             prepared_as: None,
-            formats: Arc::default(),
+            formats: Formats::new(),
             judged_at: 0,
             plan: None,
             writing: None,

@@ -13,6 +13,7 @@ use super::{
     enclose::All,
     frame::{Fields, Malformed},
     large::LargeBind,
+    names::Name,
     own::PREFIX,
 };
 
@@ -25,7 +26,7 @@ pub(super) enum Work {
     },
     Parse {
         frame: Bytes,
-        name: String,
+        name: Name,
         reading: Arc<Reading>,
         types: Vec<u32>,
     },
@@ -41,7 +42,7 @@ pub(super) enum Work {
     },
     Execute {
         frame: Bytes,
-        portal: String,
+        portal: Name,
         all: All,
     },
     Function {
@@ -57,7 +58,7 @@ pub(super) fn read_again(frame: Bytes) -> Option<Work> {
 }
 
 /// A name that a client may use.
-pub(super) fn own_name(name: String) -> Result<String, Malformed> {
+pub(super) fn own_name(name: Name) -> Result<Name, Malformed> {
     check_name(&name)?;
     Ok(name)
 }

@@ -10,7 +10,8 @@ use interceptor_core::{
     inventory::RecordLevel,
     mask::{Hiding, LabelSet, Labels, Mask, MaskKey, Sought, Tokens},
     model::{
-        Action, EventKind, EventRecord, Mode, Phase, ResourceName, RunId, StatementFacts, Target, Text, Verb,
+        Action, Binds, EventKind, EventRecord, Mode, Phase, ResourceName, RunId, StatementFacts, Target,
+        Text, Verb,
     },
 };
 
@@ -175,7 +176,7 @@ impl PolicyGate {
         let action = Action {
             phase: Phase::Query,
             text: Text::new(),
-            binds: Vec::new(),
+            binds: Binds::new(),
             facts: StatementFacts::single(Verb::DataRead, Target::Resource).into(),
         };
         let rules = self.rules();

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use interceptor_core::{
-    model::{Action, Phase, Principal, Program, Run, Spent, StatementFacts, Target, Text, Verb},
+    model::{Action, Binds, Phase, Principal, Program, Run, Spent, StatementFacts, Target, Text, Verb},
     permit::Judgement,
     policy::Asked,
 };
@@ -16,7 +16,7 @@ impl Rules {
     /// Whether `run` may be launched as this program; an error says why not, for whoever launches it.
     pub fn may_launch(&self, run: &Run, program: Program) -> Result<(), String> {
         let facts = Arc::new(StatementFacts::single(Verb::Launch, Target::Program(program)));
-        let action = Action { phase: Phase::Launch, text: Text::new(), binds: Vec::new(), facts };
+        let action = Action { phase: Phase::Launch, text: Text::new(), binds: Binds::new(), facts };
         let (principal, approvals) = (Principal::default(), BTreeMap::new());
         let judgement = self.policy.judge(&Asked {
             run,

@@ -9,7 +9,7 @@ use interceptor_core::{
     inventory::{self, KnownProtocol, Source},
     mask::MaskKey,
     model::{
-        AgentIdentity, ClientAddress, Connection, ConnectionId, Entry, Guarantee, Object,
+        AgentIdentity, Binds, ClientAddress, Connection, ConnectionId, Entry, Guarantee, Object,
         OriginalDestination, Phase, ProcessFacts, RecordId, Run, RunId, Session, StatementFacts, Target,
         Verb,
     },
@@ -198,7 +198,7 @@ pub(crate) fn held(number: u64, texts: &[&str], bytes: &str) -> Held {
     let action = |text: &&str| Action {
         phase: Phase::Query,
         text: (*text).into(),
-        binds: Vec::new(),
+        binds: Binds::new(),
         facts: StatementFacts::single(
             if text.starts_with("no") { Verb::DataDelete } else { Verb::DataRead },
             Target::Resource,
@@ -513,7 +513,7 @@ async fn only_preparing_does_not_wait_unless_binding_may_run_something() {
         let action = Action {
             phase: Phase::Prepare,
             text: "p".into(),
-            binds: Vec::new(),
+            binds: Binds::new(),
             facts: StatementFacts::single(verb, Target::Resource).into(),
         };
         Held::new(number, vec![action], bytes::Bytes::from_static(b"p"))

@@ -60,7 +60,7 @@ impl Clear {
     pub(super) fn remember(&self, id: ApprovalId, card: &Card, subject: &Subject, held: &Held) {
         let values = |action: &Action| -> usize {
             let binds = action.binds.iter().filter_map(|bind| bind.value.as_ref());
-            action.text.len().saturating_add(binds.map(String::len).sum())
+            action.text.len().saturating_add(binds.map(|bind| bind.len()).sum())
         };
         let bytes: usize = held.actions().iter().map(values).sum();
         if card.labels.is_empty() || !card.whole || bytes > LONGEST_CARD {

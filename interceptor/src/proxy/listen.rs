@@ -12,7 +12,7 @@ use interceptor_core::{
     Held,
     inventory::Reach,
     model::{
-        Action, ClientAddress, Connection, EventKind, OriginalDestination, Phase, Principal, Run,
+        Action, Binds, ClientAddress, Connection, EventKind, OriginalDestination, Phase, Principal, Run,
         StatementFacts, Target, Text, Verb,
     },
 };
@@ -222,7 +222,7 @@ async fn pass(
     let opening = Action {
         phase: Phase::Pass,
         text: Text::new(),
-        binds: Vec::new(),
+        binds: Binds::new(),
         facts: StatementFacts::single(Verb::Pass, Target::Resource).into(),
     };
     // A released connection ends with its release, not with a change of policy.
@@ -246,7 +246,7 @@ async fn unknown(proxy: &Proxy, connection: &Arc<Connection>, why: &str, stream:
     let action = Action {
         phase: Phase::Connect,
         text: connection.destination.to_string().into(),
-        binds: Vec::new(),
+        binds: Binds::new(),
         facts: StatementFacts::unknown(why).into(),
     };
     let held = Held::new(0, vec![action], bytes::Bytes::new());

@@ -17,7 +17,7 @@ use hickory_proto::{
 use interceptor_core::{
     Held, Verdict,
     inventory::Inventory,
-    model::{Action, Author, OutcomeStatus, Phase, StatementFacts, SyntheticAddress, Target, Verb},
+    model::{Action, Author, Binds, OutcomeStatus, Phase, StatementFacts, SyntheticAddress, Target, Verb},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -110,7 +110,7 @@ async fn answer(gate: &PolicyGate, subject: &Subject, query: Bytes) -> Option<Me
     let action = Action {
         phase: Phase::Resolve,
         text: format!("{} {name}", question.query_type()).into(),
-        binds: Vec::new(),
+        binds: Binds::new(),
         facts: StatementFacts::single(Verb::Resolve, Target::Name(name.clone())).into(),
     };
     let held = Held::new(0, vec![action], query);

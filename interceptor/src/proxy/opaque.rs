@@ -11,7 +11,7 @@ use std::{
 
 use interceptor_core::{
     Denial, Held, Verdict,
-    model::{Action, Author, OutcomeStatus, Phase, StatementFacts, Target, Verb},
+    model::{Action, Author, Binds, OutcomeStatus, Phase, StatementFacts, Target, Verb},
 };
 use tokio::io::copy_bidirectional;
 
@@ -62,7 +62,7 @@ pub(super) async fn pass(
             Leave::Policy => format!("uninspected to {target}").into(),
             Leave::Release => format!("uninspected to {target}, released by an operator").into(),
         },
-        binds: Vec::new(),
+        binds: Binds::new(),
         facts: StatementFacts::single(Verb::Pass, Target::Resource).into(),
     };
     let held = Held::new(0, vec![action], bytes::Bytes::new());

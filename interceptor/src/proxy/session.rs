@@ -8,7 +8,7 @@ use interceptor_core::{
     inventory::Resource,
     mask::{Labelled, Labels},
     model::{
-        Action, Author, Connection, OutcomeStatus, Phase, Principal, Session, StatementFacts,
+        Action, Author, Binds, Connection, OutcomeStatus, Phase, Principal, Session, StatementFacts,
         SyntheticAddress, Target, Text, Verb,
     },
     protocol::{CancelKey, DecodeError, Greeting, Inspection, Opening},
@@ -405,7 +405,7 @@ async fn cancel(
     let action = Action {
         phase: Phase::Cancel,
         text: Text::new(),
-        binds: Vec::new(),
+        binds: Binds::new(),
         facts: StatementFacts::single(Verb::Cancel, Target::Resource).into(),
     };
     let held = Held::new(0, vec![action], Bytes::copy_from_slice(&theirs.process.to_be_bytes()));

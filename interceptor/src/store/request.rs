@@ -5,7 +5,7 @@
 //! Nothing here decides anything, and nothing here allocates once a [`Requests`] has grown to what it is used for.
 
 use interceptor_core::model::{
-    AgentIdentity, Author, BindValue, ClientAddress, ConnectionId, ExchangeDigest, Guarantee,
+    AgentIdentity, Author, BindValue, Binds, ClientAddress, ConnectionId, ExchangeDigest, Guarantee,
     OriginalDestination, Phase, Principal, ProcessFacts, ResourceName, RunId, StatementFacts, VerdictRecord,
 };
 use serde::{Deserialize, Serialize, Serializer};
@@ -110,7 +110,7 @@ pub(super) struct WhatRead {
 struct StatementRead {
     phase: Phase,
     text: String,
-    binds: Vec<BindValue>,
+    binds: Binds,
 }
 
 /// The part that a session's requests share.

@@ -88,7 +88,7 @@ pub(super) fn request(run: u64, text: &str, allowed: bool) -> RequestRecord {
         action: Action {
             phase: Phase::Query,
             text: text.into(),
-            binds: vec![],
+            binds: interceptor_core::model::Binds::new(),
             facts: StatementFacts {
                 kind: StatementKind::Select,
                 effects: vec![Effect { verb: Verb::DataRead, target: Target::Table(object("users")) }],

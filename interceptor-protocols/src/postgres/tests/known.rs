@@ -181,7 +181,10 @@ fn a_number_is_looked_up_once_and_judged_as_a_name_is() {
         if let Some(row) = row {
             let Step::Enquire(held) = step else { panic!("{number}: {step:?}") };
             assert!(
-                held.actions()[0].binds.iter().any(|bind| bind.value == Some(format!("{{\"{number}\"}}")))
+                held.actions()[0]
+                    .binds
+                    .iter()
+                    .any(|bind| bind.value == Some(format!("{{\"{number}\"}}").into()))
             );
             talk.decoder.sent(held.number(), interceptor_core::mask::Mask::Nothing);
             let rows = if row[4].is_empty() { &[][..] } else { &[row] };

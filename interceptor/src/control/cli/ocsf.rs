@@ -330,7 +330,7 @@ mod tests {
             action: interceptor_core::model::Action {
                 phase,
                 text: "a text".into(),
-                binds: Vec::new(),
+                binds: interceptor_core::model::Binds::new(),
                 facts: StatementFacts::single(verb, target).into(),
             },
             frame_sha256: String::new(),
