@@ -333,7 +333,7 @@ fn many_connections_at_once_each_find_their_own_destination() {
     let mut servers = Vec::new();
     for _ in 0..playing.len() {
         let (stream, flow) = stage.accept(&stage.namespace.tcp4);
-        let destination = flow.expect("flow").destination.0;
+        let destination = flow.expect("flow").destination;
         servers.push(thread::spawn(move || {
             let mut stream = stream;
             stream.read_exact(&mut [0; 5]).expect("hello");

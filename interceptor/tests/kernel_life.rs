@@ -150,7 +150,7 @@ fn another_user_can_work_with_what_was_handed_over() {
         assert!(events.next_event().is_some());
         (maps.take_flow(run, client), maps.beat().is_ok(), maps.counters().is_ok())
     });
-    assert_eq!(found.expect("the flow").destination.0, "203.0.113.9:1".parse().expect("an address"));
+    assert_eq!(found.expect("the flow").destination, "203.0.113.9:1".parse().expect("an address"));
     assert!(beaten && counted);
     drop(stream);
     playing.says();

@@ -8,7 +8,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{Inventory, Resource, place};
-use crate::model::{ResourceName, SyntheticAddress};
+use crate::model::{ResourceName, SocketPath, SyntheticAddress};
 
 /// What a destination means.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +37,7 @@ pub(super) struct Index {
     names: BTreeMap<String, Named>,
     by_address: HashMap<usize, String>,
     exact: HashMap<SocketAddr, ResourceName>,
+    sockets: HashMap<SocketPath, ResourceName>,
 }
 
 #[derive(Debug, Clone)]
@@ -53,6 +54,9 @@ impl Index {
         for resource in resources.values() {
             for host in &resource.hosts {
                 names.entry(host).or_default().push(resource.name.clone());
+            }
+            for path in &resource.sockets {
+                index.sockets.insert(path.clone(), resource.name.clone());
             }
             for pattern in &resource.addresses {
                 if let super::AddressPattern::Exact(address) = pattern {
@@ -125,6 +129,12 @@ impl Inventory {
             None if destination.ip().is_loopback() || destination.ip().is_unspecified() => Match::Loopback,
             None => Match::Nothing,
         }
+    }
+
+    /// The resource that an agent means by the path of a Unix socket, however it is written; nothing for any other path.
+    pub fn by_socket(&self, path: &str) -> Option<&Resource> {
+        let path: SocketPath = path.parse().ok()?;
+        self.resources.get(self.index.sockets.get(&path)?)
     }
 
     fn by_synthetic(&self, address: SyntheticAddress, port: u16) -> Match<'_> {

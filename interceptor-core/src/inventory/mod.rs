@@ -16,7 +16,7 @@ mod resource;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 pub use identify::{IdentifyError, Launch};
 pub use load::load;
@@ -24,7 +24,7 @@ pub use lookup::Match;
 
 use crate::{
     mask::Labels,
-    model::{AgentName, PersonName, ResourceName},
+    model::{AgentName, PersonName, ResourceName, SocketPath, UNIX},
 };
 
 /// The environment of a resource that names none, as policy sees it.
@@ -75,7 +75,7 @@ pub struct Inventory {
     labels: BTreeMap<ResourceName, Arc<Labels>>,
     /// SHA-256 of all texts, which goes into the policy's hash.
     pub digest: [u8; 32],
-    /// Names and addresses, made ready for [`Inventory::by_destination`].
+    /// Names, addresses and paths, made ready for [`Inventory::by_destination`] and [`Inventory::by_socket`].
     index: lookup::Index,
 }
 
@@ -92,9 +92,11 @@ pub struct Resource {
     pub hosts: Vec<String>,
     /// Addresses that an agent may dial it by.
     pub addresses: Vec<AddressPattern>,
-    /// The ports that agents reach it at. Never empty.
+    /// Unix sockets that the runs of agents reach it by.
+    pub sockets: Vec<SocketPath>,
+    /// The ports that agents reach it at. Empty only where it has neither hosts nor addresses.
     pub ports: Vec<u16>,
-    /// Where the proxy itself dials: host and port.
+    /// Where the proxy itself dials.
     pub upstream: Upstream,
     /// How the upstream proves who it is.
     pub tls: Tls,
@@ -125,13 +127,37 @@ pub enum AddressPattern {
 
 /// Where the proxy dials.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
-    /// Host name or address literal; resolved by the host's own resolver.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// Which network it may be on.
-    pub reach: Reach,
+pub enum Upstream {
+    /// A port.
+    Network {
+        /// Host name or address literal; resolved by the host's own resolver.
+        host: String,
+        /// Port.
+        port: u16,
+        /// Which network it may be on.
+        reach: Reach,
+    },
+    /// A Unix socket of this host's.
+    Socket(SocketPath),
+}
+
+impl Upstream {
+    /// The host, where there is one.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Network { host, .. } => Some(host),
+            Self::Socket(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network { host, port, .. } => write!(f, "{host}:{port}"),
+            Self::Socket(path) => write!(f, "{UNIX}{path}"),
+        }
+    }
 }
 
 /// Which addresses the proxy may dial for a resource.

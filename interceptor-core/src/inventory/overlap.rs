@@ -7,10 +7,11 @@ use super::{AddressPattern, Inventory, Resource, load::Reader};
 /// The most networks in one inventory: they are compared pairwise.
 const MOST_NETWORKS: usize = 2048;
 
-/// Lists each pair of resources that share a name and port or an address and port.
+/// Lists each pair of resources that share a name and port, an address and port, or a path.
 pub(super) fn check(reader: &mut Reader<'_>, inventory: &Inventory) {
     let mut names: HashMap<(&str, u16), &Resource> = HashMap::new();
     let mut exact = HashMap::new();
+    let mut sockets = HashMap::new();
     let mut networks: Vec<(&AddressPattern, &Resource)> = Vec::new();
     for resource in inventory.resources.values() {
         for host in &resource.hosts {
@@ -18,6 +19,11 @@ pub(super) fn check(reader: &mut Reader<'_>, inventory: &Inventory) {
                 if let Some(other) = names.insert((host, *port), resource) {
                     clash(reader, resource, other, &format!("{host}:{port}"));
                 }
+            }
+        }
+        for path in &resource.sockets {
+            if let Some(other) = sockets.insert(path, resource) {
+                clash(reader, resource, other, path.as_str());
             }
         }
         for pattern in &resource.addresses {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use toml::Spanned;
 
 use super::{AddressPattern, Reach, Upstream, load::Reader};
-use crate::model::SyntheticAddress;
+use crate::model::{SocketPath, SyntheticAddress, UNIX};
 
 const DIAL_HOST: &str = "is this host's loopback; if that is meant, add `dial = \"host\"`";
 
@@ -13,6 +13,7 @@ const DIAL_HOST: &str = "is this host's loopback; if that is meant, add `dial = 
 pub(super) struct Own<'a> {
     pub(super) hosts: &'a [String],
     pub(super) addresses: &'a [AddressPattern],
+    pub(super) sockets: &'a [SocketPath],
     pub(super) ports: &'a [u16],
     pub(super) reach: Reach,
 }
@@ -75,6 +76,24 @@ pub(super) fn addresses(reader: &mut Reader<'_>, raw: Vec<Spanned<String>>) -> V
         }
     }
     patterns
+}
+
+/// The Unix sockets that an agent may connect to.
+pub(super) fn sockets(reader: &mut Reader<'_>, raw: Vec<Spanned<String>>) -> Vec<SocketPath> {
+    let mut sockets = Vec::new();
+    for text in raw {
+        let at = text.span().start;
+        match text.get_ref().parse::<SocketPath>() {
+            Ok(path) if sockets.contains(&path) => {
+                reader.fault(at, format!("socket `{path}` is listed twice"))
+            }
+            Ok(path) => sockets.push(path),
+            Err(wrong) => {
+                reader.fault(at, format!("socket `{}` {wrong}", text.get_ref().escape_debug()));
+            }
+        }
+    }
+    sockets
 }
 
 /// The usable part of the synthetic ranges lies within these.
@@ -198,6 +217,17 @@ pub(super) fn upstream(
     raw: Option<Spanned<String>>,
     own: &Own<'_>,
 ) -> Upstream {
+    if let Some(text) = &raw
+        && let Some(path) = text.get_ref().strip_prefix(UNIX)
+    {
+        return match path.parse() {
+            Ok(path) => Upstream::Socket(path),
+            Err(wrong) => {
+                reader.fault(text.span().start, format!("upstream `{}` {wrong}", path.escape_debug()));
+                nowhere(own.reach)
+            }
+        };
+    }
     let first_port = own.ports.first().copied();
     let (at, found) = match &raw {
         Some(text) => (text.span().start, parse_upstream(text.get_ref(), first_port)),
@@ -205,15 +235,16 @@ pub(super) fn upstream(
     };
     let Some((host, port)) = found else {
         let wrong = if raw.is_some() {
-            "`upstream` must be `HOST:PORT`, `IP:PORT` or `[IPv6]:PORT`"
+            "`upstream` must be `HOST:PORT`, `IP:PORT`, `[IPv6]:PORT` or `unix:/PATH`"
         } else {
-            "no `upstream`, and neither a host nor an `IP:PORT` to take it from; write `upstream = \"HOST:PORT\"`"
+            "no `upstream`, and neither a host nor an `IP:PORT` to take it from; write `upstream = \"HOST:PORT\"`, or \
+             `\"unix:/PATH\"` for a Unix socket of this host"
         };
         // A port-less resource has been told so already.
-        if raw.is_some() || first_port.is_some() {
+        if raw.is_some() || first_port.is_some() || !own.sockets.is_empty() {
             reader.fault(at, wrong);
         }
-        return Upstream { host: String::new(), port: 0, reach: own.reach };
+        return nowhere(own.reach);
     };
     let literal = host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
     if literal
@@ -224,7 +255,12 @@ pub(super) fn upstream(
     if own.reach == Reach::Network && (literal.is_some_and(|ip| ip.is_loopback()) || is_localhost(&host)) {
         reader.fault(at, format!("upstream `{host}` {DIAL_HOST}"));
     }
-    Upstream { host, port, reach: own.reach }
+    Upstream::Network { host, port, reach: own.reach }
+}
+
+/// In the place of one that is a fault.
+fn nowhere(reach: Reach) -> Upstream {
+    Upstream::Network { host: String::new(), port: 0, reach }
 }
 
 fn first_exact(addresses: &[AddressPattern]) -> Option<(String, u16)> {

@@ -21,6 +21,8 @@ struct RawResource {
     hosts: Vec<Spanned<String>>,
     #[serde(default)]
     addresses: Vec<Spanned<String>>,
+    #[serde(default)]
+    sockets: Vec<Spanned<String>>,
     ports: Option<Spanned<Vec<u16>>>,
     upstream: Option<Spanned<String>>,
     dial: Option<Spanned<Dial>>,
@@ -102,18 +104,32 @@ fn resource(
     let known = protocol(reader, raw.protocol.as_ref(), protocols);
     let hosts = place::hosts(reader, raw.hosts);
     let addresses = place::addresses(reader, raw.addresses);
-    if hosts.is_empty() && addresses.is_empty() {
+    let sockets = place::sockets(reader, raw.sockets);
+    let by_port = !hosts.is_empty() || !addresses.is_empty();
+    if !by_port && sockets.is_empty() {
         reader.fault(
             at,
-            format!("resource `{name}` has neither `hosts` nor `addresses`, so nothing reaches it"),
+            format!(
+                "resource `{name}` has neither `hosts` nor `addresses` nor `sockets`, so nothing reaches it"
+            ),
         );
     }
-    let ports = ports(reader, at, raw.ports, known, &addresses);
+    let is_said = raw.ports.is_some();
+    let ports = ports(reader, raw.ports, known, &addresses);
+    if ports.is_empty() && !is_said && (by_port || sockets.is_empty()) {
+        reader.fault(
+            at,
+            "no `ports`, and no protocol that has a usual one; write `ports = [443]`, for instance",
+        );
+    }
     let reach = if raw.dial.is_some() { Reach::Host } else { Reach::Network };
-    let own = place::Own { hosts: &hosts, addresses: &addresses, ports: &ports, reach };
+    let own = place::Own { hosts: &hosts, addresses: &addresses, sockets: &sockets, ports: &ports, reach };
     let upstream = place::upstream(reader, at, raw.upstream, &own);
     place::check_loopback(reader, at, &addresses, reach);
-    let tls = tls(reader, raw.tls, &upstream);
+    let tls = match &upstream {
+        Upstream::Network { host, .. } => tls(reader, raw.tls, host),
+        Upstream::Socket(_) => tls_of_socket(reader, at, raw.tls, inspected),
+    };
     let credentials = credential::read(reader, raw.credential, &tls, inventory);
     Some(Resource {
         env: raw.env.and_then(|env| group(reader, env, "env")),
@@ -127,6 +143,7 @@ fn resource(
         name,
         hosts,
         addresses,
+        sockets,
         ports,
         upstream,
         tls,
@@ -224,7 +241,6 @@ fn protocol(
 
 fn ports(
     reader: &mut Reader<'_>,
-    at: usize,
     raw: Option<Spanned<Vec<u16>>>,
     known: Option<KnownProtocol>,
     addresses: &[AddressPattern],
@@ -238,12 +254,6 @@ fn ports(
             }));
             ports.sort_unstable();
             ports.dedup();
-        }
-        if ports.is_empty() {
-            reader.fault(
-                at,
-                "no `ports`, and no protocol that has a usual one; write `ports = [443]`, for instance",
-            );
         }
         return ports;
     };
@@ -294,10 +304,29 @@ fn keeps(reader: &mut Reader<'_>, raw: Option<Spanned<Vec<String>>>, inspected: 
     keeps
 }
 
-fn tls(reader: &mut Reader<'_>, raw: Option<Spanned<RawTls>>, upstream: &Upstream) -> Tls {
+/// No server speaks TLS on its Unix socket, and a path alone says nothing of who listens: the operator has to.
+fn tls_of_socket(reader: &mut Reader<'_>, at: usize, raw: Option<Spanned<RawTls>>, inspected: bool) -> Tls {
+    let at = raw.as_ref().map_or(at, |raw| raw.span().start);
+    let reason = match raw.map(Spanned::into_inner) {
+        Some(RawTls { roots: None, server_name: None, plaintext: Some(reason), unverified: None }) => reason,
+        // What is passed is not looked at, and has no `tls`.
+        None if !inspected => return Tls::Plaintext { reason: String::new() },
+        _ => String::new(),
+    };
+    if reason.trim().is_empty() {
+        reader.fault(
+            at,
+            "there is no TLS over a Unix socket: say why the upstream is who it should be, such as \
+             `tls = { plaintext = \"only root can make files there\" }`",
+        );
+    }
+    Tls::Plaintext { reason }
+}
+
+fn tls(reader: &mut Reader<'_>, raw: Option<Spanned<RawTls>>, host: &str) -> Tls {
     let verified = |roots, name: Option<String>| Tls::Verified {
         roots,
-        server_name: name.unwrap_or_else(|| upstream.host.clone()),
+        server_name: name.unwrap_or_else(|| host.to_owned()),
     };
     let Some(raw) = raw else { return verified(None, None) };
     let at = raw.span().start;

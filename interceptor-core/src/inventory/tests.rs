@@ -64,7 +64,10 @@ keeps = ["MODEL_API_KEY"]
     let orders = inventory.by_host("db.INTERNAL").expect("by host");
     assert_eq!((orders.name.as_str(), orders.at.1), ("orders", 3));
     assert_eq!(orders.ports, [5432]);
-    assert_eq!(orders.upstream, Upstream { host: "db.internal".into(), port: 6432, reach: Reach::Host });
+    assert_eq!(
+        orders.upstream,
+        Upstream::Network { host: "db.internal".into(), port: 6432, reach: Reach::Host }
+    );
     assert_eq!((orders.mode, orders.record), (Mode::Observe, RecordLevel::Metadata));
     let [first, second] = orders.credentials.as_slice() else { panic!("two credentials") };
     assert_eq!(first.minimum, AuthMethod::ScramSha256Plus);
@@ -86,7 +89,7 @@ keeps = ["MODEL_API_KEY"]
         (model.protocol.as_deref(), model.keeps.as_slice()),
         (None, &["MODEL_API_KEY".to_owned()][..])
     );
-    assert_eq!(model.upstream.port, 443);
+    assert_eq!(model.upstream.to_string(), "api.example.com:443");
 }
 
 #[test]
@@ -135,6 +138,33 @@ dial = "host"
 }
 
 #[test]
+fn a_socket_means_one_resource_however_it_is_written() {
+    let inventory = good(
+        r#"
+[resource.a]
+protocol = "postgres"
+sockets = ["/var/run/postgresql/.s.PGSQL.5432"]
+upstream = "unix:/var/run/postgresql/.s.PGSQL.5433"
+tls = { plaintext = "a test" }
+[resource.b]
+sockets = ["/srv/s"]
+upstream = "unix:/srv/s"
+"#,
+    );
+    let means = |path| inventory.by_socket(path).map(|resource| resource.name.as_str());
+    for path in ["/run/postgresql/.s.PGSQL.5432", "/var/run//postgresql/./.s.PGSQL.5432"] {
+        assert_eq!(means(path), Some("a"));
+    }
+    assert_eq!(means("/srv/s"), Some("b"));
+    for path in ["", "srv/s", "/srv/s/", "/srv/../srv/s", "/run/postgresql/.s.PGSQL.5433", "/srv/S"] {
+        assert_eq!(means(path), None, "{path}");
+    }
+    let upstreams: Vec<_> =
+        inventory.resources.values().map(|resource| resource.upstream.to_string()).collect();
+    assert_eq!(upstreams, ["unix:/run/postgresql/.s.PGSQL.5433", "unix:/srv/s"]);
+}
+
+#[test]
 fn a_name_keeps_its_address_when_others_come() {
     let names = |names: &[&str]| {
         let hosts: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();
@@ -169,7 +199,17 @@ fn what_is_wrong_in_resources_is_named_with_its_line() {
         (format!("{pg}ports = [70000]"), &[(4, "")]),
         (format!("{pg}keeps = [\"A\"]"), &[(4, "`keeps` is for")]),
         ("[resource.a]\nprotocol = \"gopher\"\nhosts = [\"db\"]\nports = [70]".into(), &[(2, "knows postgres, redis")]),
-        ("[resource.a]\nprotocol = \"postgres\"".into(), &[(1, "neither `hosts` nor `addresses`"), (1, "no `upstream`")]),
+        ("[resource.a]\nprotocol = \"postgres\"".into(), &[(1, "nor `sockets`"), (1, "no `upstream`")]),
+        (format!("{pg}sockets = [\"run/s\", \"/run/../s\", \"/run/s/\", \"/var/run/s\", \"/run/./s\"]"), &[
+            (4, "`run/s` is not an absolute path"), (4, "has `..`"), (4, "names a folder"), (4, "`/run/s` is listed twice"),
+        ]),
+        (format!("{pg}sockets = [\"/run/s\"]\n[resource.b]\nprotocol = \"redis\"\nhosts = [\"x\"]\nsockets = [\"/var/run/s\"]"), &[(5, "both answer to /run/s")]),
+        ("[resource.a]\nsockets = [\"/run/s\"]".into(), &[(1, "no `upstream`")]),
+        ("[resource.a]\nprotocol = \"redis\"\nsockets = [\"/run/s\"]".into(), &[(1, "no `upstream`")]),
+        (format!("{pg}upstream = \"unix:s\""), &[(4, "`s` is not an absolute path")]),
+        (format!("{pg}upstream = \"unix:/run/s\""), &[(1, "no TLS over a Unix socket")]),
+        (format!("{pg}upstream = \"unix:/run/s\"\ntls = {{ unverified = \"x\" }}"), &[(5, "no TLS over a Unix socket")]),
+        (format!("{pg}upstream = \"unix:/run/s\"\ntls = {{ plaintext = \" \" }}"), &[(5, "no TLS over a Unix socket")]),
         ("[resource.a]\nhosts = [\"db\"]".into(), &[(1, "no `ports`")]),
         ("[resource.a]\nhosts = [\"db\"]\nports = [1]\nkeeps = [\"1A\"]".into(), &[(4, "environment variable")]),
         ("[resource.a]\nhosts = [\"db\"]\nports = [1]\ntls = { plaintext = \"x\" }".into(), &[(4, "no effect")]),

@@ -13,7 +13,7 @@ pub use action::{
     Action, Actions, BindValue, Binds, Effect, Object, Phase, Program, SessionChange, StatementFacts,
     StatementKind, Target, Text, Unknown, Verb,
 };
-pub use address::{ClientAddress, OriginalDestination, SyntheticAddress};
+pub use address::{ClientAddress, OriginalDestination, SocketPath, SyntheticAddress, UNIX};
 pub use identity::{AgentIdentity, Ancestor, Descent, ExecutableDigest, Guarantee, Mode, ProcessFacts, Run};
 pub use ids::{
     AgentName, ApprovalId, BreakGlassId, ConnectionId, ExchangeDigest, GroupName, LabelName, PersonName,

@@ -15,8 +15,8 @@ pub struct Connection {
     pub run: Arc<Run>,
     /// The process that called `connect`.
     pub process: Arc<ProcessFacts>,
-    /// The captured end.
-    pub client: ClientAddress,
+    /// The captured end; a Unix socket has no address that says anything.
+    pub client: Option<ClientAddress>,
     /// Where it was going.
     pub destination: OriginalDestination,
     /// When it was accepted, in microseconds of the Unix epoch.

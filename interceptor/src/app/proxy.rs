@@ -31,7 +31,7 @@ use crate::{
     gate::{PolicyGate, Rules, now_us},
     helper::{
         self, Confined, confine,
-        messages::{Attached, FromProxy, LaunchFacts, Ports, ToProxy},
+        messages::{Attached, CallerFacts, FromProxy, LaunchFacts, Ports, ToProxy},
     },
     identity::ProcessId,
     keeper::{
@@ -43,7 +43,7 @@ use crate::{
     opinion,
     places::Places,
     proxy::{
-        Catalogues, Flood, Listeners, Origins, Proxy, Runs, Seats, Workers,
+        Catalogues, Flood, Listeners, MOST_WANTING, Origins, Proxy, Runs, Seats, Wanting, Workers,
         dial::Dialler,
         registry::{Ending, Registry},
     },
@@ -326,6 +326,7 @@ impl Daemon {
                 ToProxy::Left { run, processes } => self.left(run, &processes),
                 ToProxy::Brought { run, text } => self.brought(run, text),
                 ToProxy::TurnedAway { run, process, path } => self.proxy.turned_away(run, process, &path),
+                ToProxy::Wanted { run, caller, path } => self.wanted(run, caller, path, descriptors),
                 ToProxy::Belt { run, text } => self.caught(run, text),
                 ToProxy::Noted { note } => {
                     // What cannot be recorded now is told again to the next proxy.
@@ -404,14 +405,16 @@ impl Daemon {
         let made = helper::Listeners::from_copies(descriptors, v6)?;
         self.proxy.origins.begin_run(run.id, made.diag);
         let (tcp6, dns6) = made.v6.unzip();
+        let (door, unix) = mpsc::channel(MOST_WANTING);
         let listeners = Listeners {
             tcp: made.tcp4.into_iter().chain(tcp6.into_iter().flatten()).collect(),
             dns: std::iter::once(made.dns4).chain(dns6).collect(),
+            unix,
         };
         let tasks = crate::proxy::serve(&self.proxy, &self.workers, &run, listeners)?;
         let text = format!("{} as {}", run.cgroup, run.agent.name);
         self.proxy.event(Some((run.id, &run.agent.name)), EventKind::RunStarted, text);
-        self.proxy.runs.begin(run, tasks);
+        self.proxy.runs.begin(run, door, tasks);
         Ok(())
     }
 
@@ -445,6 +448,14 @@ impl Daemon {
     fn brought(&self, run: RunId, text: String) {
         if let Some(live) = self.proxy.runs.find(run) {
             self.proxy.event(Some((run, &live.agent.name)), EventKind::Kernel, text);
+        }
+    }
+
+    /// Somebody in a run wants to be connected to a Unix socket. What is not as it must be is closed, which refuses.
+    fn wanted(&self, run: RunId, caller: CallerFacts, path: String, descriptors: Vec<OwnedFd>) {
+        let mut descriptors = descriptors.into_iter();
+        if let (Some(porter), None) = (descriptors.next(), descriptors.next()) {
+            self.proxy.runs.wants(run, Wanting { caller, path, porter });
         }
     }
 

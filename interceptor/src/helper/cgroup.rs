@@ -123,6 +123,12 @@ impl Tree {
         name.is_ok_and(|name| self.directory(&name).starts_with(directory))
     }
 
+    /// The kernel's number of the cgroup that a process is in, if that is this one or below it.
+    pub fn number_of(&self, directory: &Path, pid: u32) -> Option<u64> {
+        let its_own = self.directory(&Self::cgroup_of(&pid.to_string()).ok()?);
+        its_own.starts_with(directory).then(|| fs::metadata(its_own).ok())?.map(|meta| meta.ino())
+    }
+
     /// The processes in a cgroup and below it.
     pub fn processes(directory: &Path) -> Vec<u32> {
         let mut found = Vec::new();

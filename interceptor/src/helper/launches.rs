@@ -13,6 +13,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::{
+    callers::Wanted,
     cgroup::Tree,
     messages::{LaunchAnswer, LaunchFacts, LaunchRequest, Network, VERSION},
     supervisor::Event,
@@ -96,14 +97,31 @@ async fn serve(
             launcher.send(&answer, &[]).await?;
             return Ok(());
         }
-        (LaunchRequest::Begin { version, .. } | LaunchRequest::Detach { version, .. }, _) => {
+        (LaunchRequest::Attend { version: VERSION, run }, _) => {
+            launcher.send(&LaunchAnswer::Ready, &[]).await?;
+            drop(permit);
+            listen(&launcher, run, events).await;
+            return Ok(());
+        }
+        (
+            LaunchRequest::Begin { version, .. }
+            | LaunchRequest::Detach { version, .. }
+            | LaunchRequest::Attend { version, .. },
+            _,
+        ) => {
             let text = format!(
                 "this program speaks version {version}, the running daemon {VERSION}: restart the daemon"
             );
             launcher.send(&LaunchAnswer::Refused { text }, &[]).await?;
             return Ok(());
         }
-        (LaunchRequest::Namespaces | LaunchRequest::Settled | LaunchRequest::TurnedAway { .. }, _) => {
+        (
+            LaunchRequest::Namespaces
+            | LaunchRequest::Settled
+            | LaunchRequest::TurnedAway { .. }
+            | LaunchRequest::Wanted { .. },
+            _,
+        ) => {
             return Err("a launcher spoke out of turn".into());
         }
     };
@@ -131,8 +149,16 @@ async fn serve(
 
 /// Takes in what the launcher of a run that is served has to tell, for as long as that one lives.
 async fn listen(launcher: &Launcher, run: RunId, events: &mpsc::Sender<Event>) {
-    while let Ok((LaunchRequest::TurnedAway { process, path }, _)) = launcher.receive().await {
-        if events.send(Event::TurnedAway { run, process, path }).await.is_err() {
+    loop {
+        let told = match launcher.receive().await {
+            Ok((LaunchRequest::TurnedAway { process, path }, _)) => Event::TurnedAway { run, process, path },
+            Ok((LaunchRequest::Wanted { uid, path }, descriptors)) => {
+                Event::Wanted(Wanted { run, uid, path, descriptors })
+            }
+            Ok(_) => return tracing::error!(%run, "a launcher spoke out of turn: it is listened to no more"),
+            Err(_) => return,
+        };
+        if events.send(told).await.is_err() {
             return;
         }
     }

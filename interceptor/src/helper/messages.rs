@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::released::Note;
 
 /// The version of these messages; both sides of the launch socket must have the same.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The longest command line that is told, in bytes; what is longer is cut.
 pub const COMMAND_LIMIT: usize = 16 * 1024;
@@ -115,6 +115,21 @@ pub enum LaunchRequest {
         /// Where it wanted to go, as it said.
         path: String,
     },
+    /// Something in the run that is served wants to be connected to a Unix socket that is not the run's own. Carries a pidfd of
+    /// the process, and an end of a [`Porting`] channel for the proxy; who closes that one has refused.
+    Wanted {
+        /// The process's real user.
+        uid: u32,
+        /// Where it wants to go, as it said.
+        path: String,
+    },
+    /// From the launcher of a run that lives, to a daemon that was started after it. The first message, or none.
+    Attend {
+        /// [`VERSION`].
+        version: u32,
+        /// The run.
+        run: RunId,
+    },
     /// A cgroup that is captured where it is has been tried, and rid of what was there before: it stays captured. Without this
     /// word it is let go of when the launcher is gone.
     Settled,
@@ -142,7 +157,7 @@ pub enum LaunchAnswer {
         /// The CA certificate that it has to trust, in PEM.
         authority: String,
     },
-    /// Listeners stand, the kernel knows the run, the proxy serves it.
+    /// Listeners stand, the kernel knows the run, the proxy serves it; or it is listened to what its launcher tells.
     Ready,
     /// It is captured from now on, whatever becomes of the launcher.
     Settled,
@@ -153,6 +168,38 @@ pub enum LaunchAnswer {
         /// Why and what to do, in one line.
         text: String,
     },
+}
+
+/// From a run's porter to the proxy, over a channel of one call's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Ported {
+    /// The caller's socket is connected. Carries the other end.
+    Connected,
+}
+
+/// From the proxy to a run's porter, over the same channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Porting {
+    /// The path is a resource's: the caller may be connected.
+    Come,
+    /// No resource has this path.
+    Nobodys,
+}
+
+/// The process that a porter acts for, as the helper made it out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallerFacts {
+    /// Its number, in the host's pid namespace.
+    pub pid: u32,
+    /// When it started, in clock ticks since the boot.
+    pub ticks: u64,
+    /// Its real user.
+    pub uid: u32,
+    /// The kernel's number of the cgroup that it is in.
+    pub cgroup: u64,
 }
 
 /// A descriptor that goes with [`ToProxy::Start`] or [`ToKeeper::Start`].
@@ -251,6 +298,15 @@ pub enum ToProxy {
         /// The process, in the host's pid namespace.
         process: u32,
         /// Where it wanted to go, as it said.
+        path: String,
+    },
+    /// A process of a run wants to be connected to a Unix socket. Carries an end of a [`Porting`] channel to the run's porter.
+    Wanted {
+        /// The run.
+        run: RunId,
+        /// The process.
+        caller: CallerFacts,
+        /// Where it wants to go, as it said.
         path: String,
     },
     /// A run's belt has something to say.
@@ -413,6 +469,8 @@ pub fn fuzz(bytes: &[u8]) {
     again::<ToProxy>(bytes);
     again::<FromProxy>(bytes);
     again::<FromKeeper>(bytes);
+    again::<Ported>(bytes);
+    again::<Porting>(bytes);
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! It must never know policy, protocols or credentials, and never reads from an agent's connection.
 
 mod belts;
+mod callers;
 pub mod cgroup;
 mod confine;
 mod described;

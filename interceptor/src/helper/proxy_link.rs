@@ -50,6 +50,11 @@ impl ProxyLink {
         self.queue.try_send((message, descriptors)).is_ok()
     }
 
+    /// Queues a message that may be dropped: it never takes the half of the queue that others need.
+    pub(super) fn offer(&self, message: ToProxy, descriptors: Vec<OwnedFd>) -> bool {
+        self.queue.capacity() > QUEUE / 2 && self.tell(message, descriptors)
+    }
+
     /// The queue, for an answer that takes its time.
     pub(super) fn queue(&self) -> mpsc::Sender<Outgoing> {
         self.queue.clone()

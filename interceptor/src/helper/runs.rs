@@ -385,7 +385,7 @@ pub fn live(places: &Places, tree: &Tree) -> Vec<RunId> {
 }
 
 /// The process behind a pidfd, in this pid namespace.
-fn process_of(pidfd: &OwnedFd) -> io::Result<u32> {
+pub(super) fn process_of(pidfd: &OwnedFd) -> io::Result<u32> {
     let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
     let pid = facts.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
     pid.ok_or_else(|| io::Error::other("this is no handle on a living process"))

@@ -20,6 +20,7 @@ use tokio::{
 
 use super::{
     Capture, HelperError,
+    callers::Wanted,
     cgroup::{CgroupError, Tree},
     described,
     executable::Executables,
@@ -54,6 +55,8 @@ pub(super) enum Event {
     Brought(RunId, String),
     /// A process of a run wanted to reach a Unix socket that is not the run's own.
     TurnedAway { run: RunId, process: u32, path: String },
+    /// A process of a run wants to be connected to a Unix socket.
+    Wanted(Wanted),
 }
 
 pub(super) type Reply = tokio::sync::oneshot::Sender<Answered>;
@@ -226,6 +229,7 @@ impl Supervisor {
                     self.tell(ToProxy::TurnedAway { run, process, path }, Vec::new());
                 }
             }
+            Event::Wanted(wanted) => self.introduce(wanted),
         }
     }
 
@@ -432,6 +436,11 @@ impl Supervisor {
                 let _ = events.send(Event::Gone(number, "proxy", "does not take messages".to_owned())).await;
             });
         }
+    }
+
+    /// Says something that may be dropped; whether it was queued.
+    pub(super) fn offer(&self, message: ToProxy, descriptors: Vec<std::os::fd::OwnedFd>) -> bool {
+        self.pair.as_ref().is_some_and(|pair| pair.link.offer(message, descriptors))
     }
 
     /// Lets the roles finish, and leaves the kernel side in force exactly when captured processes remain.

@@ -7,7 +7,7 @@ use std::{fs, io};
 /// A user number, or a session's, that means none.
 const UNSET: u32 = u32::MAX;
 /// What a clock tick of `/proc` lasts, in nanoseconds: it has a hundred a second on every architecture of ours.
-const TICK: u64 = 10_000_000;
+pub(super) const TICK: u64 = 10_000_000;
 
 /// The user of the log-in session of process `pid`, which started `start_time` nanoseconds after the boot; as PAM has set
 /// it. None where there is no such session, or the process cannot be looked at.

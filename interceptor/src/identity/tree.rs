@@ -1,8 +1,13 @@
 //! The tree of captured processes.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use interceptor_core::model::{Ancestor, Descent, ExecutableDigest, ProcessFacts, RunId};
+
+use super::login::TICK;
 
 /// How many ancestors a record names at most.
 const DEPTH: usize = 64;
@@ -68,7 +73,7 @@ struct Node {
 /// All captured processes, and the dead ones that living ones descend from.
 #[derive(Debug, Default)]
 pub struct Tree {
-    nodes: HashMap<ProcessId, Node>,
+    nodes: BTreeMap<ProcessId, Node>,
     per_run: HashMap<RunId, usize>,
 }
 
@@ -118,6 +123,15 @@ impl Tree {
             node.executable = Some(path);
             node.digest = digest;
         }
+    }
+
+    /// The process of `run` that has this number and started in this tick of the clock; as exactly as the tick says, where it
+    /// was never seen.
+    pub fn find(&self, run: RunId, pid: u32, ticks: u64) -> ProcessId {
+        let from = ProcessId { pid, start_time: ticks.saturating_mul(TICK) };
+        let to = ProcessId { pid, start_time: from.start_time.saturating_add(TICK - 1) };
+        let mut seen = self.nodes.range(from..=to).filter(|(_, node)| node.run == Some(run));
+        seen.next_back().map_or(from, |(id, _)| *id)
     }
 
     /// Forgets everything of a run that ended.
@@ -307,6 +321,23 @@ mod tests {
         tree.observe(exec(1, &["agent"]));
         let facts = tree.facts(ProcessId { pid: 1, start_time: 99 }, 0, String::new());
         assert!(facts.late && facts.argv.is_empty());
+    }
+
+    #[test]
+    fn a_process_is_found_by_the_tick_that_it_started_in() {
+        let at = |start_time| ProcessId { pid: 7, start_time };
+        let run = RunId::from_random(7);
+        let mut tree = Tree::default();
+        for start_time in [3 * TICK - 1, 3 * TICK + 5, 4 * TICK] {
+            let path = Some(start_time.to_string());
+            tree.observe(Observed::Exec { run, process: at(start_time), path, argv: Vec::new() });
+        }
+        assert_eq!(tree.find(run, 7, 3), at(3 * TICK + 5));
+        assert_eq!(tree.find(run, 7, 2), at(3 * TICK - 1));
+        // Nobody that is known: of another number, of another run, at another time.
+        assert_eq!(tree.find(run, 8, 3), ProcessId { pid: 8, start_time: 3 * TICK });
+        assert_eq!(tree.find(RunId::from_random(8), 7, 3), at(3 * TICK));
+        assert_eq!(tree.find(run, 7, 5), at(5 * TICK));
     }
 
     #[test]

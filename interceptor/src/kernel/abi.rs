@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use interceptor_common::{FAMILY_V4, FAMILY_V6, RunConfig, TupleKey};
-use interceptor_core::model::{OriginalDestination, RunId};
+use interceptor_core::model::RunId;
 
 /// One process, for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,7 +22,7 @@ pub struct Flow {
     /// The run.
     pub run: RunId,
     /// The destination that the agent asked for.
-    pub destination: OriginalDestination,
+    pub destination: SocketAddr,
     /// Who called connect.
     pub process: ProcessRef,
     /// The caller's user id.
@@ -40,7 +40,7 @@ impl Flow {
         Some(Self {
             cookie: raw.cookie,
             run: RunId::from_random(raw.run),
-            destination: OriginalDestination(socket_address(raw.family, raw.address, raw.port)?),
+            destination: socket_address(raw.family, raw.address, raw.port)?,
             process: ProcessRef { pid: raw.tgid, start_time: raw.start_boottime },
             uid: raw.uid,
             cgroup: raw.cgroup,

@@ -3,30 +3,87 @@
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read},
-    os::{fd::AsRawFd, unix::process::CommandExt},
+    os::{
+        fd::{AsRawFd, BorrowedFd},
+        unix::process::CommandExt,
+    },
     path::Path,
     process::{Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use interceptor_core::model::RunId;
 use nix::{
     errno::Errno,
     sys::{
         socket::{
-            AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt::ReceiveTimeout,
+            AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket,
+            sockopt::{ReceiveTimeout, SendTimeout},
         },
         time::{TimeVal, TimeValLike},
     },
 };
 
 use super::{Helper, LaunchError, Options, step, syscalls};
-use crate::{channel::Channel, places::Places};
+use crate::{
+    channel::{Channel, ChannelError},
+    helper::messages::{LaunchAnswer, LaunchRequest, VERSION},
+    places::Places,
+};
 
 /// How long a daemon may take to serve once it is ready, and to answer a request.
 const PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_SECONDS: i64 = 60;
+/// How long it may take to take in what it is told.
+const HEARING_SECONDS: i64 = 5;
 /// How much is read of what it says before it is ready.
 const SAID: u64 = 4096;
+
+/// The daemon that serves a run: the one that launched it, or the one that took it over.
+pub(super) struct Daemon {
+    helper: Mutex<Arc<Helper>>,
+    places: Places,
+    run: RunId,
+}
+
+impl Daemon {
+    pub(super) fn of(helper: Helper, places: &Places, run: RunId) -> Self {
+        Self { helper: Mutex::new(Arc::new(helper)), places: places.clone(), run }
+    }
+
+    /// The helper that was spoken to last.
+    pub(super) fn helper(&self) -> Arc<Helper> {
+        Arc::clone(&self.helper.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The folder of the daemon's sockets, which is root's.
+    pub(super) fn folder(&self) -> &Path {
+        self.places.runtime()
+    }
+
+    /// Tells it something; where that daemon is gone, another one, if there is one by now.
+    pub(super) fn tell(
+        &self,
+        request: &LaunchRequest,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), LaunchError> {
+        match self.helper().send(request, descriptors) {
+            Err(ChannelError::Closed) => {}
+            done => return done.map_err(|source| LaunchError::Talk { who: "the daemon", source }),
+        }
+        let helper = find(&self.places)?;
+        let patience = setsockopt(&helper, ReceiveTimeout, &TimeVal::seconds(HEARING_SECONDS));
+        patience.map_err(|errno| step("limit the wait for the daemon")(errno.into()))?;
+        match super::asked(&helper, &LaunchRequest::Attend { version: VERSION, run: self.run }, &[])? {
+            (LaunchAnswer::Ready, _) => {}
+            _ => return Err(LaunchError::OutOfTurn("the daemon")),
+        }
+        let helper = Arc::new(helper);
+        *self.helper.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&helper);
+        helper.send(request, descriptors).map_err(|source| LaunchError::Talk { who: "the daemon", source })
+    }
+}
 
 /// A channel to the helper, which is started when it does not run.
 pub(super) fn connect_or_start(options: &Options) -> Result<Helper, LaunchError> {
@@ -58,6 +115,7 @@ fn try_connect(path: &Path) -> Result<Option<Helper>, LaunchError> {
         let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
         connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
         setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(ANSWER_SECONDS))?;
+        setsockopt(&socket, SendTimeout, &TimeVal::seconds(HEARING_SECONDS))?;
         Ok(socket)
     };
     match attempt() {

@@ -39,7 +39,6 @@ use std::{
     },
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
 };
 
 use interceptor_core::{
@@ -61,6 +60,7 @@ pub use netlink::{ADDRESS_V4, ADDRESS_V6};
 
 pub(crate) use self::preflight::launcher;
 use self::{
+    daemon::Daemon,
     environment::Environment,
     init::{FromInit, Plan, ToInit},
     mounts::{Overlay, View},
@@ -245,7 +245,7 @@ fn launch(options: &Options) -> Result<u8, LaunchError> {
     let (environment, trust) = environment_of(options, &account, &begun);
     announce(options, &begun, &environment);
     let plan = plan(options, &account, &executable, begun.run, environment, trust, &streams)?;
-    enter(helper, &begun.cgroup, plan, streams)
+    enter(helper, &options.places, &begun.cgroup, plan, streams)
 }
 
 /// A run that the daemon has made room for.
@@ -419,7 +419,13 @@ fn kernel_environment(environment: Environment) -> Result<Vec<CString>, LaunchEr
 }
 
 /// Makes the run's first process, gets the daemon to serve it, and stays with it to its end.
-fn enter(helper: Helper, cgroup: &OwnedFd, plan: Plan, streams: Streams) -> Result<u8, LaunchError> {
+fn enter(
+    helper: Helper,
+    places: &Places,
+    cgroup: &OwnedFd,
+    plan: Plan,
+    streams: Streams,
+) -> Result<u8, LaunchError> {
     const NAMESPACES: i32 =
         libc::CLONE_NEWNET | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     let (outside, inside) = channel::pair::<ToInit, FromInit>().map_err(step("make a channel"))?;
@@ -432,9 +438,10 @@ fn enter(helper: Helper, cgroup: &OwnedFd, plan: Plan, streams: Streams) -> Resu
             init::live(inside, plan)
         }
         Side::Parent(child) => {
+            let run = plan.run;
             drop((inside, plan));
             mask.thread_set_mask().map_err(|e| step("unblock signals")(e.into()))?;
-            Launched(child).attend(helper, &outside, streams)
+            Launched(child).attend(Daemon::of(helper, places, run), &outside, streams)
         }
     }
 }
@@ -452,7 +459,7 @@ impl Drop for Launched {
 impl Launched {
     fn attend(
         &self,
-        helper: Helper,
+        daemon: Daemon,
         init: &Channel<ToInit, FromInit>,
         streams: Streams,
     ) -> Result<u8, LaunchError> {
@@ -460,7 +467,7 @@ impl Launched {
             (FromInit::Furnished, mut descriptors) => descriptors.pop(),
             _ => return Err(LaunchError::OutOfTurn("the run's first process")),
         };
-        let network = self.get_served(&helper)?;
+        let network = self.get_served(&daemon.helper())?;
         relay::forwarded().thread_block().map_err(|e| step("block signals")(e.into()))?;
         let mut relay = streams.hand_over(master)?;
         init.send(&ToInit::Go, &[])
@@ -470,8 +477,7 @@ impl Launched {
             _ => None,
         };
         let (calls, guard) = told.ok_or(LaunchError::OutOfTurn("the run's first process"))?;
-        porter::attend(calls, guard, network, Arc::new(helper))
-            .map_err(step("see to the run's Unix sockets"))?;
+        porter::attend(calls, guard, network, daemon).map_err(step("see to the run's Unix sockets"))?;
         match heard(init)? {
             (FromInit::Started, _) => {}
             _ => return Err(LaunchError::OutOfTurn("the run's first process")),

@@ -83,7 +83,7 @@ fn inside() {
         plan(&options, &account, Path::new("/bin/sh"), run, environment, trust, &streams).expect("plan");
     plan.probe = false;
     plan.folder = "/".into();
-    let status = enter(helper, &begun.cgroup, plan, streams);
+    let status = enter(helper, &places, &begun.cgroup, plan, streams);
     tree.remove(run, Duration::from_secs(5)).expect("the cgroup goes");
     std::fs::remove_dir(tree.slice()).expect("the slice goes");
     drop(root);

@@ -215,7 +215,7 @@ fn serve(listener: TcpListener, run: RunId, maps: &KernelMaps, mute: &AtomicBool
         let client: SocketAddr = stream.peer_addr().expect("peer");
         let text = match maps.take_flow(run, client) {
             _ if mute.load(Ordering::Relaxed) => continue,
-            Some(flow) if is_probe(flow.destination.0) => probe_answer(run),
+            Some(flow) if is_probe(flow.destination) => probe_answer(run),
             Some(flow) => format!("wanted {}\n", flow.destination),
             None => continue,
         };

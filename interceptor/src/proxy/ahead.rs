@@ -72,8 +72,8 @@ pub async fn ask(
         id: proxy.number(),
         run,
         process: Arc::new(process),
-        client: ClientAddress(nowhere(0)),
-        destination: OriginalDestination(nowhere(protocol.default_port())),
+        client: Some(ClientAddress(nowhere(0))),
+        destination: OriginalDestination::Address(nowhere(protocol.default_port())),
         accepted_at: now_us(),
     });
     let turn = Turn::default();

@@ -20,10 +20,19 @@ pub enum Destination<'a> {
 pub const DNS_PORT: u16 = 53;
 
 /// What `destination` means in `inventory`.
-pub fn find(inventory: &Inventory, destination: OriginalDestination) -> Destination<'_> {
-    match inventory.by_destination(destination.0) {
+pub fn find<'a>(inventory: &'a Inventory, destination: &OriginalDestination) -> Destination<'a> {
+    let address = match destination {
+        OriginalDestination::Address(address) => *address,
+        OriginalDestination::Socket(path) => {
+            return match inventory.by_socket(path) {
+                Some(resource) => Destination::Resource(resource),
+                None => Destination::Unknown(format!("{destination} is no resource's; {}", sockets_hint())),
+            };
+        }
+    };
+    match inventory.by_destination(address) {
         Match::Resource { resource, .. } => Destination::Resource(resource),
-        Match::Nothing if destination.0.port() == DNS_PORT => Destination::NameServer,
+        Match::Nothing if address.port() == DNS_PORT => Destination::NameServer,
         Match::Nothing => Destination::Unknown(format!(
             "{destination} is no resource; to permit it, name it in resources.toml by host name or address"
         )),
@@ -34,7 +43,12 @@ pub fn find(inventory: &Inventory, destination: OriginalDestination) -> Destinat
         Match::WrongPort { host } => Destination::Unknown(format!(
             "{host} is the name of a resource that is not reached at port {}; to permit it, add the port to its \
              `ports` in resources.toml",
-            destination.0.port()
+            address.port()
         )),
     }
+}
+
+/// What the operator does about a Unix socket that is out of reach.
+pub fn sockets_hint() -> &'static str {
+    "to serve it as a resource, list it under that one's `sockets` in resources.toml"
 }

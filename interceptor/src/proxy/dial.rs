@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    fmt, io,
+    io,
     net::SocketAddr,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -16,12 +16,12 @@ use interceptor_core::{
     Held, Login, LoginStep, Protocol,
     inventory::{Reach, Resource, Tls, Upstream},
     mask::Sought,
-    model::{AgentIdentity, Principal, ResourceName},
+    model::{AgentIdentity, Principal, ResourceName, SocketPath},
     protocol::{CancelKey, DecodeError, Greeting, Inspection, Opening, UpstreamTls},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 
 use super::stream::{Stream, keep_alive};
@@ -37,31 +37,6 @@ use crate::{
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long TLS and log-in may take together.
 const LOG_IN: Duration = Duration::from_secs(30);
-
-/// Where to dial.
-#[derive(Debug, Clone)]
-pub struct Target {
-    /// Host name or address.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// Which networks are allowed.
-    pub reach: Reach,
-}
-
-impl Target {
-    /// The upstream of a resource.
-    pub fn of(resource: &Resource) -> Self {
-        let upstream = &resource.upstream;
-        Self { host: upstream.host.clone(), port: upstream.port, reach: upstream.reach }
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
-    }
-}
 
 /// Why an upstream could not be reached or logged into. The texts are for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -115,19 +90,23 @@ pub struct Opened {
     pub greeting: Greeting,
 }
 
-/// Connects to `target`, within its reach.
-pub async fn connect(target: &Target) -> Result<Stream, DialError> {
-    let looked_up = tokio::net::lookup_host((target.host.as_str(), target.port));
+/// Connects to `upstream`, within its reach.
+pub async fn connect(upstream: &Upstream) -> Result<Stream, DialError> {
+    let (host, port, reach) = match upstream {
+        Upstream::Network { host, port, reach } => (host, *port, *reach),
+        Upstream::Socket(path) => return connect_unix(upstream, path).await,
+    };
+    let looked_up = tokio::net::lookup_host((host.as_str(), port));
     let addresses: Vec<SocketAddr> = tokio::time::timeout(CONNECT, looked_up)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        .map_err(|error| DialError::Name(target.host.clone(), error))?
+        .map_err(|error| DialError::Name(host.clone(), error))?
         .collect();
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in &addresses {
         let here = address.ip().to_canonical().is_loopback() || address.ip().is_unspecified();
-        if here && target.reach == Reach::Network {
-            return Err(DialError::Loopback(target.to_string()));
+        if here && reach == Reach::Network {
+            return Err(DialError::Loopback(upstream.to_string()));
         }
         match tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
@@ -139,7 +118,15 @@ pub async fn connect(target: &Target) -> Result<Stream, DialError> {
             Err(_) => last = io::ErrorKind::TimedOut.into(),
         }
     }
-    Err(DialError::Connect(target.to_string(), last))
+    Err(DialError::Connect(upstream.to_string(), last))
+}
+
+async fn connect_unix(upstream: &Upstream, path: &SocketPath) -> Result<Stream, DialError> {
+    match tokio::time::timeout(CONNECT, UnixStream::connect(path.as_str())).await {
+        Ok(Ok(stream)) => Ok(stream.into()),
+        Ok(Err(error)) => Err(DialError::Connect(upstream.to_string(), error)),
+        Err(_) => Err(DialError::Slow(upstream.to_string())),
+    }
 }
 
 /// A connector, and what it was made for: a resource that changed has none.
@@ -185,7 +172,7 @@ impl Dialler {
         if principal.user.is_empty() {
             return Err(DialError::NoCredential);
         }
-        let stream = connect(&Target::of(resource)).await?;
+        let stream = connect(&resource.upstream).await?;
         let login = protocol.login(principal, opening, wanted(resource));
         tokio::time::timeout(LOG_IN, self.log_in(resource, protocol, agent, stream, login))
             .await
@@ -242,7 +229,7 @@ impl Dialler {
         principal: &Principal,
         key: &CancelKey,
     ) -> Result<(), DialError> {
-        let stream = connect(&Target::of(resource)).await?;
+        let stream = connect(&resource.upstream).await?;
         let secured = async {
             if wanted(resource) == UpstreamTls::Plaintext {
                 return Ok(stream);

@@ -1,7 +1,7 @@
 //! The sockets of one run, and what becomes of each connection.
 
 use std::{
-    io,
+    fmt, io,
     net::SocketAddr,
     os::fd::{AsFd as _, OwnedFd},
     sync::Arc,
@@ -10,7 +10,7 @@ use std::{
 
 use interceptor_core::{
     Held,
-    inventory::Reach,
+    inventory::{Reach, Upstream},
     model::{
         Action, Binds, ClientAddress, Connection, EventKind, OriginalDestination, Phase, Principal, Run,
         StatementFacts, Target, Text, Verb,
@@ -18,20 +18,22 @@ use interceptor_core::{
 };
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
+    sync::mpsc,
     task::{AbortHandle, JoinSet},
 };
 
 use super::{
     Proxy,
     destination::{self, DNS_PORT, Destination},
-    dial, names, opaque,
+    names, opaque,
     opaque::{Leave, Passing},
     origin::OriginError,
+    ported::{self, Wanting},
     registry::OpenSession,
     relay,
-    seats::Share,
+    seats::{Seat, Share},
     session::Caller,
-    stream::keep_alive,
+    stream::{Stream, keep_alive},
     turns::Turn,
     workers::Workers,
 };
@@ -48,6 +50,8 @@ pub struct Listeners {
     pub tcp: Vec<OwnedFd>,
     /// The resolver's, on both addresses.
     pub dns: Vec<OwnedFd>,
+    /// What its porter asks for.
+    pub unix: mpsc::Receiver<Wanting>,
 }
 
 /// Serves a run's sockets, each on its own CPU. The tasks end when they are aborted.
@@ -84,6 +88,11 @@ pub fn serve(
         let served = names::serve_datagrams(Arc::new(socket), proxy.gate.clone(), nobody(run));
         tasks.push(runtime.spawn(served).abort_handle());
     }
+    let runtimes = workers.all();
+    if let Some(runtime) = runtimes.first().cloned() {
+        let served = ported::accept(proxy.clone(), run.clone(), turn, seats, (listeners.unix, runtimes));
+        tasks.push(runtime.spawn(served).abort_handle());
+    }
     Ok(tasks)
 }
 
@@ -106,17 +115,9 @@ async fn accept(proxy: Arc<Proxy>, run: Arc<Run>, turn: Turn, seats: Share, list
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let seat = match seats.take() {
-                    Ok(seat) => seat,
-                    Err(full) => {
-                        let of = Some((run.id, &run.agent.name));
-                        if proxy.told_enough(Some(run.id), of) {
-                            let text = format!("a connection from {peer} found no seat: {full}");
-                            proxy.event(of, EventKind::ConnectionRefused, text);
-                        }
-                        reset(stream);
-                        continue;
-                    }
+                let Some(seat) = seat(&proxy, &run, &seats, &format_args!("from {peer}")) else {
+                    reset(&stream.into());
+                    continue;
                 };
                 let (proxy, run, turn) = (proxy.clone(), run.clone(), turn.clone());
                 connections.spawn(async move {
@@ -134,6 +135,21 @@ async fn accept(proxy: Arc<Proxy>, run: Arc<Run>, turn: Turn, seats: Share, list
     }
 }
 
+/// A seat for a connection of `run`; that there is none is recorded.
+pub(super) fn seat(proxy: &Proxy, run: &Run, seats: &Share, which: &dyn fmt::Display) -> Option<Seat> {
+    match seats.take() {
+        Ok(seat) => Some(seat),
+        Err(full) => {
+            let of = Some((run.id, &run.agent.name));
+            if proxy.told_enough(Some(run.id), of) {
+                let text = format!("a connection {which} found no seat: {full}");
+                proxy.event(of, EventKind::ConnectionRefused, text);
+            }
+            None
+        }
+    }
+}
+
 async fn handle(proxy: &Arc<Proxy>, run: &Arc<Run>, turn: &Turn, stream: TcpStream, peer: SocketAddr) {
     let events = proxy.origins.catch_up();
     proxy.record(events);
@@ -146,8 +162,8 @@ async fn handle(proxy: &Arc<Proxy>, run: &Arc<Run>, turn: &Turn, stream: TcpStre
             id: proxy.number(),
             run: run.clone(),
             process: origin.process,
-            client: ClientAddress(peer),
-            destination: origin.destination,
+            client: Some(ClientAddress(peer)),
+            destination: OriginalDestination::Address(origin.destination),
             accepted_at: now_us(),
         }),
         // The launcher's self-test asks nothing.
@@ -160,24 +176,32 @@ async fn handle(proxy: &Arc<Proxy>, run: &Arc<Run>, turn: &Turn, stream: TcpStre
             let text = format!("{peer}: {}", telemetry::chain(&error));
             let kind = EventKind::ConnectionRefused;
             proxy.event(Some((run.id, &run.agent.name)), kind, text);
-            return reset(stream);
+            return reset(&stream.into());
         }
     };
     let _ = stream.set_nodelay(true);
     // A client that waits for a person and is gone without a word is found out.
     let _ = keep_alive(&stream);
+    attend(proxy, turn, connection, stream.into()).await;
+}
+
+/// Sees to a connection whose origin is known, to its end.
+pub(super) async fn attend(proxy: &Arc<Proxy>, turn: &Turn, connection: Arc<Connection>, stream: Stream) {
+    let run = &connection.run;
     let rules = proxy.gate.rules();
-    if let Some(released) = proxy.runs.released(run.id, now_us()) {
-        let target = released_target(&rules.inventory, connection.destination);
+    let meant = destination::find(&rules.inventory, &connection.destination);
+    if let Some(released) = proxy.runs.released(run.id, now_us())
+        && let Some(target) = released_target(&meant, &connection.destination)
+    {
         let left = u64::try_from(released.until - now_us()).unwrap_or(0);
         // At the release's end what it relayed ends with it.
         let within = Some(Duration::from_micros(left));
         return Box::pin(pass(proxy, &connection, None, (Leave::Release, within), &target, stream)).await;
     }
-    match destination::find(&rules.inventory, connection.destination) {
+    match meant {
         Destination::NameServer => {
-            let subject = Subject { connection: Some(connection), ..nobody(run) };
-            let _ = Box::pin(names::serve_stream(stream.into(), &proxy.gate, &subject)).await;
+            let subject = Subject { connection: Some(connection.clone()), ..nobody(run) };
+            let _ = Box::pin(names::serve_stream(stream, &proxy.gate, &subject)).await;
         }
         Destination::Unknown(why) => Box::pin(unknown(proxy, &connection, &why, stream)).await,
         Destination::Resource(resource) => {
@@ -185,14 +209,13 @@ async fn handle(proxy: &Arc<Proxy>, run: &Arc<Run>, turn: &Turn, stream: TcpStre
                 Some(protocol) => {
                     let connection = connection.clone();
                     let caller = Caller { proxy, connection, rules: &rules, resource, protocol, turn };
-                    if let Err(error) = caller.serve(stream.into()).await {
+                    if let Err(error) = caller.serve(stream).await {
                         proxy.refused(&caller.connection, &telemetry::chain(&error));
                     }
                 }
                 None => {
-                    let target = dial::Target::of(resource);
-                    let name = Some(resource.name.clone());
-                    Box::pin(pass(proxy, &connection, name, (Leave::Policy, None), &target, stream)).await;
+                    let (name, target) = (Some(resource.name.clone()), &resource.upstream);
+                    Box::pin(pass(proxy, &connection, name, (Leave::Policy, None), target, stream)).await;
                 }
             }
         }
@@ -204,8 +227,8 @@ async fn pass(
     connection: &Arc<Connection>,
     resource: Option<interceptor_core::model::ResourceName>,
     (leave, within): (Leave, Option<Duration>),
-    target: &dial::Target,
-    stream: TcpStream,
+    target: &Upstream,
+    stream: Stream,
 ) {
     let run = &connection.run;
     let subject = Subject {
@@ -217,7 +240,7 @@ async fn pass(
         login: None,
         sought: Arc::default(),
     };
-    let Some(name) = resource.or_else(|| "released".parse().ok()) else { return reset(stream) };
+    let Some(name) = resource.or_else(|| "released".parse().ok()) else { return reset(&stream) };
     let shown = OpenSession { connection: connection.id, run: run.id, resource: name, since: now_us() };
     let opening = Action {
         phase: Phase::Pass,
@@ -230,10 +253,10 @@ async fn pass(
     let (_registered, told) = proxy.registry.register(shown, Arc::new(subject.clone()), opening);
     // A refusal has no protocol to speak in: the connection closes, and the record says why.
     let passing = Passing { subject: &subject, leave, target, within };
-    let _ = opaque::pass(&proxy.gate, passing, stream.into(), told).await;
+    let _ = opaque::pass(&proxy.gate, passing, stream, told).await;
 }
 
-async fn unknown(proxy: &Proxy, connection: &Arc<Connection>, why: &str, stream: TcpStream) {
+async fn unknown(proxy: &Proxy, connection: &Arc<Connection>, why: &str, stream: Stream) {
     let subject = Subject {
         run: connection.run.clone(),
         connection: Some(connection.clone()),
@@ -252,25 +275,26 @@ async fn unknown(proxy: &Proxy, connection: &Arc<Connection>, why: &str, stream:
     let held = Held::new(0, vec![action], bytes::Bytes::new());
     let hint = "Only destinations that the operator named can be reached.";
     let _ = proxy.gate.refuse(&subject, &held, "unknown-destination", why, hint).await;
-    reset(stream);
+    reset(&stream);
 }
 
-/// Where a released run's connection goes: a synthetic address still stands for its resource.
-fn released_target(
-    inventory: &interceptor_core::inventory::Inventory,
-    destination: OriginalDestination,
-) -> dial::Target {
-    match destination::find(inventory, destination) {
-        Destination::Resource(resource) => dial::Target::of(resource),
-        Destination::NameServer | Destination::Unknown(_) => dial::Target {
-            host: destination.0.ip().to_string(),
-            port: destination.0.port(),
-            reach: if destination.0.port() == DNS_PORT { Reach::Host } else { Reach::Network },
-        },
+/// Where a released run's connection goes: a synthetic address still stands for its resource. A path stands for nothing
+/// else, and leads nowhere without one.
+fn released_target(meant: &Destination<'_>, destination: &OriginalDestination) -> Option<Upstream> {
+    match meant {
+        Destination::Resource(resource) => Some(resource.upstream.clone()),
+        Destination::NameServer | Destination::Unknown(_) => {
+            let address = destination.address()?;
+            let reach = if address.port() == DNS_PORT { Reach::Host } else { Reach::Network };
+            Some(Upstream::Network { host: address.ip().to_string(), port: address.port(), reach })
+        }
     }
 }
 
-/// Closes with a reset, so that the caller sees at once that nobody serves it.
-fn reset(stream: TcpStream) {
-    let _ = stream.set_zero_linger();
+/// Has the stream closed with a reset when it is dropped, so that the caller sees at once that nobody serves it. A Unix
+/// socket's peer sees that anyway.
+fn reset(stream: &Stream) {
+    if let Stream::Plain(socket) = stream {
+        let _ = socket.set_zero_linger();
+    }
 }

@@ -21,6 +21,7 @@ mod opaque;
 mod origin;
 mod own;
 mod patient;
+mod ported;
 pub mod registry;
 mod relay;
 mod restore;
@@ -52,6 +53,7 @@ pub use catalogues::Catalogues;
 pub use flood::Flood;
 pub use listen::{Listeners, serve};
 pub use origin::Origins;
+pub use ported::{MOST_WANTING, Wanting};
 pub use restore::{NotRestored, Restoring};
 pub use runs::{Released, Runs};
 pub use seats::Seats;
@@ -160,7 +162,8 @@ impl Proxy {
         let Some(live) = self.runs.find(run) else { return };
         let of = Some((live.id, &live.agent.name));
         if self.told_enough(Some(run), of) {
-            let text = format!("process {process}: Unix socket {path:?}, which is not the run's own");
+            let hint = destination::sockets_hint();
+            let text = format!("process {process}: Unix socket {path:?}, which is not the run's own; {hint}");
             self.event(of, EventKind::Kernel, text);
         }
     }

@@ -11,6 +11,7 @@ use std::{
 
 use interceptor_core::{
     Denial, Held, Verdict,
+    inventory::Upstream,
     model::{Action, Author, Binds, OutcomeStatus, Phase, StatementFacts, Target, Verb},
 };
 use tokio::io::copy_bidirectional;
@@ -37,7 +38,7 @@ pub(super) struct Passing<'a> {
     /// Under whose word.
     pub leave: Leave,
     /// Where it goes.
-    pub target: &'a dial::Target,
+    pub target: &'a Upstream,
     /// For how long, where that is limited.
     pub within: Option<Duration>,
 }
@@ -93,7 +94,7 @@ pub(super) async fn pass(
 }
 
 async fn dial_and_copy(
-    target: &dial::Target,
+    target: &Upstream,
     client: &mut Stream,
     counts: Arc<Counts>,
 ) -> (OutcomeStatus, Option<String>) {

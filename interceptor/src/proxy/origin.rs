@@ -1,4 +1,4 @@
-//! Where an accepted connection came from, by the kernel's word and nobody else's.
+//! Where an accepted connection came from, by the kernel's word; of a Unix socket, by that of the run's porter and the helper.
 //!
 //! The flow that the connect hook remembered is read once and used for the decision and the dial alike. The socket
 //! that the kernel's own tables show at the other end must be the one the hook saw; a connection for which either
@@ -12,12 +12,12 @@ use std::{
 };
 
 use interceptor_core::{
-    model::{ExecutableDigest, OriginalDestination, ProcessFacts, RunId},
+    model::{ExecutableDigest, ProcessFacts, RunId},
     password,
 };
 
 use crate::{
-    helper::messages::is_probe,
+    helper::messages::{CallerFacts, is_probe},
     identity::{Observed, ProcessId, Tree},
     kernel::{EventReader, KernelError, KernelEvent, KernelMaps, Occurrence, ProcessRef, diag},
 };
@@ -51,7 +51,7 @@ pub enum OriginError {
 /// A connection's origin.
 pub struct Origin {
     /// Where it was going.
-    pub destination: OriginalDestination,
+    pub destination: SocketAddr,
     /// Who was asking.
     pub process: Arc<ProcessFacts>,
 }
@@ -127,15 +127,22 @@ impl Origins {
         if found.cookie != flow.cookie {
             return Err(OriginError::OtherSocket);
         }
-        if flow.destination.0.ip().is_loopback() && flow.destination.0.port() == local.port() {
+        if flow.destination.ip().is_loopback() && flow.destination.port() == local.port() {
             return Err(OriginError::Ourselves);
         }
-        if is_probe(flow.destination.0) {
+        if is_probe(flow.destination) {
             return Err(OriginError::Probe);
         }
         let cgroup = format!("{}", flow.cgroup);
         let process = lock(&self.tree).facts(process_id(flow.process), flow.uid, cgroup);
         Ok(Origin { destination: flow.destination, process })
+    }
+
+    /// The process that the porter of `run` acts for, by the helper's word.
+    pub fn told(&self, run: RunId, caller: &CallerFacts) -> Arc<ProcessFacts> {
+        let mut tree = lock(&self.tree);
+        let process = tree.find(run, caller.pid, caller.ticks);
+        tree.facts(process, caller.uid, caller.cgroup.to_string())
     }
 }
 

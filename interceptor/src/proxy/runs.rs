@@ -6,7 +6,9 @@ use std::{
 };
 
 use interceptor_core::model::{Run, RunId};
-use tokio::task::AbortHandle;
+use tokio::{sync::mpsc, task::AbortHandle};
+
+use super::ported::Wanting;
 
 /// A run that an operator released.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +24,7 @@ struct Live {
     run: Arc<Run>,
     released: Option<Released>,
     frozen: bool,
+    door: mpsc::Sender<Wanting>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -30,9 +33,9 @@ struct Live {
 pub struct Runs(Mutex<BTreeMap<RunId, Live>>);
 
 impl Runs {
-    /// A run began, and these tasks serve its sockets.
-    pub fn begin(&self, run: Arc<Run>, tasks: Vec<AbortHandle>) {
-        let live = Live { run: run.clone(), released: None, frozen: false, tasks };
+    /// A run began, and these tasks serve its sockets; those of the Unix family come to the door.
+    pub fn begin(&self, run: Arc<Run>, door: mpsc::Sender<Wanting>, tasks: Vec<AbortHandle>) {
+        let live = Live { run: run.clone(), released: None, frozen: false, door, tasks };
         if let Some(before) = self.lock().insert(run.id, live) {
             before.tasks.iter().for_each(AbortHandle::abort);
         }
@@ -48,6 +51,14 @@ impl Runs {
     /// The run, if it is live.
     pub fn find(&self, run: RunId) -> Option<Arc<Run>> {
         self.lock().get(&run).map(|live| live.run.clone())
+    }
+
+    /// Hands on what a process of a run wants. Where nobody takes it, its porter is refused.
+    pub fn wants(&self, run: RunId, wanting: Wanting) {
+        let door = self.lock().get(&run).map(|live| live.door.clone());
+        if let Some(door) = door {
+            let _ = door.try_send(wanting);
+        }
     }
 
     /// A run was frozen; whether that is news.

@@ -374,11 +374,11 @@ impl Caller<'_> {
 
     /// Whom we may stand for towards this client.
     fn offer(&self) -> Offer {
-        let dialled = self.connection.destination.0.ip();
+        let dialled = self.connection.destination.address().map(|address| address.ip());
         Offer {
             resource: self.resource.name.clone(),
             hosts: self.resource.hosts.clone(),
-            dialled: SyntheticAddress::from_ip(dialled).is_none().then_some(dialled),
+            dialled: dialled.filter(|dialled| SyntheticAddress::from_ip(*dialled).is_none()),
             alpn: self.protocol.alpn().iter().map(|name| name.to_vec()).collect(),
         }
     }

@@ -10,7 +10,7 @@ use std::{
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 
 /// Anything that can be read and written.
@@ -22,6 +22,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 pub enum Stream {
     /// A socket.
     Plain(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
     /// Anything else, such as TLS.
     Other(Box<dyn Duplex>),
 }
@@ -54,10 +56,17 @@ impl From<TcpStream> for Stream {
     }
 }
 
+impl From<UnixStream> for Stream {
+    fn from(socket: UnixStream) -> Self {
+        Self::Unix(socket)
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
             Self::Other(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -67,6 +76,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Self::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
             Self::Other(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -78,6 +88,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, parts),
+            Self::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, parts),
             Self::Other(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
         }
     }
@@ -85,6 +96,7 @@ impl AsyncWrite for Stream {
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Plain(socket) => socket.is_write_vectored(),
+            Self::Unix(socket) => socket.is_write_vectored(),
             Self::Other(stream) => stream.is_write_vectored(),
         }
     }
@@ -92,6 +104,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Unix(socket) => Pin::new(socket).poll_flush(cx),
             Self::Other(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -99,6 +112,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Other(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

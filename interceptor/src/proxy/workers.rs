@@ -60,6 +60,11 @@ impl Workers {
         worker.map(|worker| &worker.runtime).ok_or_else(|| io::Error::other("there is nobody to serve"))
     }
 
+    /// All runtimes, for what belongs to no CPU.
+    pub(super) fn all(&self) -> Vec<Handle> {
+        self.each.iter().map(|worker| worker.runtime.clone()).collect()
+    }
+
     /// Ends when each of them has had a turn.
     pub async fn turn(&self) {
         for worker in &self.each {

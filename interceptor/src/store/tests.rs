@@ -37,7 +37,7 @@ fn written(requests: &[RequestRecord]) -> (RequestHead, Requests) {
         guarantee: first.guarantee,
         connection: first.connection,
         client: first.client,
-        destination: first.destination,
+        destination: first.destination.clone(),
         process: first.process.as_deref(),
         resource: first.resource.as_ref(),
         protocol: &first.protocol,

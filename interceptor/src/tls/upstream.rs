@@ -122,7 +122,7 @@ impl Connector {
         let named = resource.name.as_str();
         let settings = |why: String| UpstreamTlsError::Settings { resource: named.to_owned(), why };
         let provider = provider();
-        let (name, verifier, verified): (_, Arc<dyn ServerCertVerifier>, _) = match &resource.tls {
+        let (name, verifier, verified): (&str, Arc<dyn ServerCertVerifier>, _) = match &resource.tls {
             Tls::Plaintext { .. } => return Ok(None),
             Tls::Verified { roots, server_name } => {
                 let roots = match roots {
@@ -132,9 +132,13 @@ impl Connector {
                 let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
                 (server_name, verifier.build().map_err(|e| settings(e.to_string()))?, true)
             }
-            Tls::Unverified { .. } => (&resource.upstream.host, Arc::new(Anybody(provider.clone())), false),
+            Tls::Unverified { .. } => {
+                let host = resource.upstream.host();
+                let host = host.ok_or_else(|| settings("there is no TLS over a Unix socket".to_owned()))?;
+                (host, Arc::new(Anybody(provider.clone())), false)
+            }
         };
-        let name = ServerName::try_from(name.clone())
+        let name = ServerName::try_from(name.to_owned())
             .map_err(|_| settings(format!("`server_name` {name:?} is neither a host name nor an address")))?;
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

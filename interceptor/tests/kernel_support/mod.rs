@@ -238,7 +238,7 @@ impl Stage {
     pub fn accept_for(&self, listener: &TcpListener, destination: &str) -> (TcpStream, Flow) {
         let (stream, flow) = self.accept(listener);
         let flow = flow.expect("the flow of an accepted connection");
-        assert_eq!(flow.destination.0, destination.parse::<SocketAddr>().expect("an address"));
+        assert_eq!(flow.destination, destination.parse::<SocketAddr>().expect("an address"));
         assert_eq!(flow.run, self.run);
         (stream, flow)
     }

@@ -77,6 +77,8 @@ pub enum Door {
     Abstract,
     /// The database's.
     Database,
+    /// The database's, at a path that is a resource's.
+    Resource,
     /// The daemon's own, for its operators.
     Control,
     /// The daemon's own, for launchers.
@@ -366,7 +368,10 @@ pub const ROWS: &[Row] = &[
     row(
         43,
         "a database's own socket",
-        &[aimed("unix-connect", Aim::Door(Door::Database), &[View, Owner, Network])],
+        &[
+            aimed("unix-connect", Aim::Door(Door::Database), &[View, Owner, Network]),
+            aimed("superuser-by-socket", Aim::Door(Door::Resource), &[Proxy]),
+        ],
     ),
     row(44, "abstract sockets: X11, D-Bus", &[door(Door::Abstract)]),
     known(

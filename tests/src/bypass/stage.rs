@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{BufRead, BufReader},
-    os::unix::fs::{PermissionsExt, chown},
+    os::unix::fs::{PermissionsExt, chown, symlink},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -33,6 +33,8 @@ const DEPUTY: &str = include_str!("../../tests/clients/deputy.py");
 pub(super) const PERSON: u32 = 64_801;
 /// The TCP service on the host's loopback.
 const SERVICE: u16 = 47_010;
+/// The name of the database's socket where a resource has it.
+const RESOURCE: &str = "database";
 /// What the world, or the host, dials.
 const LISTENER: u16 = 47_011;
 /// How long a frame may take to the world: the interfaces are in one kernel.
@@ -69,10 +71,15 @@ impl<'a> Stage<'a> {
         plain: &'a Installation,
     ) -> Self {
         let sniffer = Sniffer::new();
-        let installation = Setup::of(bed).in_namespace(sniffer.namespace()).start();
+        let doors =
+            tempfile::Builder::new().prefix("ic-doors-").tempdir_in("/run").expect("a folder in /run");
+        let beside = beside(bed, doors.path());
+        let installation = Setup::of(bed).resource(&beside).in_namespace(sniffer.namespace()).start();
         open_ping(&installation);
         let script = installation.script("escape.py", ESCAPE);
-        let doors = furnish(&installation);
+        furnish(&installation, doors.path());
+        let database = door_path(&installation, doors.path(), bed, Door::Database);
+        symlink(database, doors.path().join(RESOURCE)).expect("a folder of ours");
         let deputy = installation.script("deputy.py", DEPUTY);
         let person = person().map(|word| word.to_string());
         let mut command = installation.outside(&places::tool("setpriv"));
@@ -344,22 +351,32 @@ fn open_ping(installation: &Installation) {
     process::run(command).succeeded();
 }
 
+/// A resource that is the database by its Unix socket, with nobody permitted to use it.
+fn beside(bed: &RunningBed, doors: &Path) -> String {
+    format!(
+        "[resource.beside]\nprotocol = \"postgres\"\nsockets = [{:?}]\nupstream = \"unix:{}/.s.PGSQL.{}\"\n\
+         tls = {{ plaintext = \"a test\" }}\n[[resource.beside.credential]]\nuser = \"app\"\n\
+         secret = {{ file = \"orders\" }}\n",
+        doors.join(RESOURCE),
+        bed.socket_folder().display(),
+        bed.port()
+    )
+}
+
 /// Makes the folders of the doors, and a program that is set-user-id root.
-fn furnish(installation: &Installation) -> tempfile::TempDir {
-    let doors = tempfile::Builder::new().prefix("ic-doors-").tempdir_in("/run").expect("a folder in /run");
+fn furnish(installation: &Installation, doors: &Path) {
     let tmp = tmp_folder(installation);
     let shared = installation.work().join("shared");
     for folder in [&tmp, &shared] {
         fs::create_dir(folder).expect("a folder of ours");
     }
-    for (folder, mode) in [(doors.path(), 0o755), (tmp.as_path(), 0o700), (shared.as_path(), 0o777)] {
+    for (folder, mode) in [(doors, 0o755), (tmp.as_path(), 0o700), (shared.as_path(), 0o777)] {
         fs::set_permissions(folder, fs::Permissions::from_mode(mode)).expect("own folder");
         chown(folder, Some(PERSON), Some(PERSON)).expect("the tests run as root");
     }
     let program = installation.work().join("set-user-id");
     fs::copy("/bin/cat", &program).expect("cat");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).expect("own file");
-    doors
 }
 
 /// Where the person's programs keep sockets in `/tmp`: beside the installation, so that it goes with it.
@@ -377,6 +394,7 @@ fn door_path(installation: &Installation, doors: &Path, bed: &RunningBed, door: 
         Door::SharedLater => shared.join("later"),
         Door::Abstract => PathBuf::from(format!("@ic-{}", installation.mark())),
         Door::Database => bed.socket_folder().join(format!(".s.PGSQL.{}", bed.port())),
+        Door::Resource => doors.join(RESOURCE),
         Door::Control => installation.places().control_socket(),
         Door::Launch => installation.places().launch_socket(),
     }

@@ -352,6 +352,20 @@ def unix_connect(given):
     return "connected"
 
 
+@attempt("superuser-by-socket")
+def superuser(given):
+    """What a local server trusts whoever comes by its socket with: the name of its superuser."""
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(20)
+    s.connect(given["path"])
+    body = struct.pack(">I", 196608) + b"user\0postgres\0database\0orders\0\0"
+    s.send(struct.pack(">I", 4 + len(body)) + body)
+    answer = s.recv(1000)
+    if answer.startswith(b"R\0\0\0\x08\0\0\0\0"):
+        return "a session as postgres"
+    raise Refused("recv", errno.ECONNRESET, repr(answer))
+
+
 @attempt("take-descriptor")
 def take_descriptor(given):
     handle = syscall("pidfd_open", 434, given["pid"], 0)

@@ -30,6 +30,7 @@ mod grants;
 mod hidden;
 mod kinds;
 mod launch;
+mod local_sockets;
 mod masking;
 mod migrations;
 mod operate;

@@ -1,8 +1,13 @@
 //! What this host can guarantee, tried live.
 
-use std::{fs, os::unix::fs::MetadataExt, process::ExitCode};
+use std::{
+    fs,
+    os::unix::fs::{FileTypeExt, MetadataExt},
+    process::ExitCode,
+};
 
 use clap::Args;
+use interceptor_core::inventory::Inventory;
 
 use super::output::{Failure, Printer, Tone};
 use crate::{
@@ -32,9 +37,9 @@ pub(super) fn doctor(places: &Places, printer: &Printer) -> Result<ExitCode, Fai
         Ok(_) => "answers another question than was asked: restart it".to_owned(),
         Err(_) => "not running; `interceptor run` starts it".to_owned(),
     };
-    let policy = match Folder::in_force(places).and_then(|folder| folder.load()) {
-        Ok(rules) => format!("good, {} rules", rules.policy.rules().len()),
-        Err(error) => crate::telemetry::chain(&error),
+    let (policy, unlisted) = match Folder::in_force(places).and_then(|folder| folder.load()) {
+        Ok(rules) => (format!("good, {} rules", rules.policy.rules().len()), unlisted(&rules.inventory)),
+        Err(error) => (crate::telemetry::chain(&error), Vec::new()),
     };
     let exposed = exposed(places);
     let missing: Vec<&Finding> =
@@ -50,7 +55,8 @@ pub(super) fn doctor(places: &Places, printer: &Printer) -> Result<ExitCode, Fai
                 "what": finding.what, "works": finding.outcome == Outcome::Works,
                 "needed": finding.outcome != Outcome::Optional, "attached": finding.attached, "detail": finding.detail,
             })).collect::<Vec<_>>(),
-            "daemon": daemon, "policy": policy, "credentials": exposed, "guarantee": guarantee,
+            "daemon": daemon, "policy": policy, "credentials": exposed, "sockets": unlisted,
+            "guarantee": guarantee,
         }))?;
     } else {
         let rows = findings.iter().map(|finding| {
@@ -75,9 +81,24 @@ pub(super) fn doctor(places: &Places, printer: &Printer) -> Result<ExitCode, Fai
         printer.field("daemon", &daemon)?;
         printer.field("policy", &policy)?;
         exposed.iter().try_for_each(|fault| printer.field("credential", fault))?;
+        unlisted.iter().try_for_each(|hint| printer.field("socket", hint))?;
         printer.field("guarantee", guarantee)?;
     }
     Ok(if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(3) })
+}
+
+/// Where databases of this host have their Unix sockets.
+const DATABASES: &[&str] = &["/run/postgresql", "/run/mysqld", "/run/redis"];
+
+/// Sockets of databases on this host that no resource lists.
+fn unlisted(inventory: &Inventory) -> Vec<String> {
+    let entries = DATABASES.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    let sockets = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()));
+    let paths = sockets.map(|entry| entry.path().display().to_string());
+    paths
+        .filter(|path| inventory.by_socket(path).is_none())
+        .map(|path| format!("{path} is out of reach of runs: list it under a resource's `sockets`"))
+        .collect()
 }
 
 /// Credential files that the keeper will refuse, each with what mends it.

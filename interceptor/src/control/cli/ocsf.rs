@@ -5,7 +5,8 @@
 //! are left out: the record has them.
 
 use interceptor_core::model::{
-    AgentIdentity, ExecutableDigest, OutcomeStatus, Phase, ProcessFacts, RequestRecord, Target, Verb, WouldBe,
+    AgentIdentity, ExecutableDigest, OriginalDestination, OutcomeStatus, Phase, ProcessFacts, RequestRecord, Target,
+    Verb, WouldBe,
 };
 use serde_json::{Map, Value, json};
 
@@ -153,9 +154,12 @@ fn source(request: &RequestRecord) -> Value {
 fn destination(request: &RequestRecord) -> Value {
     let resource = request.resource.as_ref().map(|name| name.as_str());
     let resolver = (request.action.phase == Phase::Resolve).then_some("interceptor-resolver");
+    let address = request.destination.as_ref().and_then(OriginalDestination::address);
+    let path = request.destination.as_ref().and_then(OriginalDestination::path);
     json!({
-        "ip": request.destination.map(|to| to.0.ip()),
-        "port": request.destination.map(|to| to.0.port()),
+        "ip": address.map(|address| address.ip()),
+        "port": address.map(|address| address.port()),
+        "name": path,
         "svc_name": resource.or(resolver).unwrap_or("unknown"),
     })
 }
@@ -322,7 +326,7 @@ mod tests {
             guarantee: Guarantee::Structural,
             connection: Some(ConnectionId(3)),
             client: Some(ClientAddress("127.0.0.1:40000".parse().unwrap())),
-            destination: Some(OriginalDestination("198.18.0.1:5432".parse().unwrap())),
+            destination: Some(OriginalDestination::Address("198.18.0.1:5432".parse().unwrap())),
             process: None,
             resource: (verb != Verb::Resolve).then(|| "orders".parse().unwrap()),
             protocol: "postgres".to_owned(),

@@ -370,7 +370,7 @@ fn what(printer: &Printer, request: &RequestRecord) -> Result<(), Failure> {
         printer.field("resource", &format!("{resource}{on}"))?;
         printer.field("logged in", &format!("as {user} (the agent said {claimed_user})"))?;
     }
-    request.destination.map_or(Ok(()), |to| printer.field("dialled", &to.to_string()))
+    request.destination.as_ref().map_or(Ok(()), |to| printer.field("dialled", &to.to_string()))
 }
 
 fn who(printer: &Printer, request: &RequestRecord) -> Result<(), Failure> {

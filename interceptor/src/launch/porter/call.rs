@@ -164,6 +164,11 @@ impl Deref for Waiting {
 }
 
 impl Waiting {
+    /// The kernel's number for it, which no other call of the run has.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Fails unless the caller waits still: then its number was nobody else's all the while.
     pub(super) fn check(&self) -> nix::Result<()> {
         // SAFETY: the request reads one integer, which outlives it.

@@ -32,7 +32,7 @@ pub(super) struct Caller {
     folder: File,
     mask: Mode,
     /// Real, effective and saved.
-    uids: [libc::uid_t; 3],
+    pub(super) uids: [libc::uid_t; 3],
     gids: [libc::gid_t; 3],
     groups: Vec<libc::gid_t>,
     capabilities: u32,

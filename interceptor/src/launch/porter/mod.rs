@@ -6,6 +6,9 @@
 //! that it is known which files the run's own sockets are bound to, and so that it is connected to the very file that
 //! was looked at. To any other file, nothing of the run is connected.
 //!
+//! Where there is no socket of the run's own, the path may be a resource's ([`proxied`]): then the caller's socket is connected
+//! to the proxy instead, which judges what it does there.
+//!
 //! Promises: what is read of the caller is read once; a caller that ended meanwhile has nothing done for it; each call
 //! is answered, if only by a failure; nobody's call waits for another's. If the launcher is dead, every such call fails.
 //! Whoever is connected to from here sees the launcher, which is trusted: that is never anybody outside of the run.
@@ -14,6 +17,7 @@
 mod call;
 mod caller;
 mod own;
+mod proxied;
 mod sockets;
 
 use std::{
@@ -32,9 +36,10 @@ use self::{
     call::{Answer, Asked, Listener, Waiting},
     caller::Caller,
     own::Own,
-    sockets::{Address, Destination},
+    proxied::Door,
+    sockets::{Address, Destination, Found},
 };
-use super::{Helper, filter::Guard, syscalls};
+use super::{daemon::Daemon, filter::Guard, syscalls};
 use crate::helper::messages::LaunchRequest;
 
 pub(super) use call::install;
@@ -55,7 +60,8 @@ struct Porter {
     /// This process's own descriptors, as a folder.
     descriptors: OwnedFd,
     room: Arc<Semaphore>,
-    helper: Arc<Helper>,
+    daemon: Daemon,
+    door: Door,
     told: Mutex<(Instant, u32)>,
 }
 
@@ -77,8 +83,24 @@ enum Came {
     TurnedAway { process: u32, path: Vec<u8> },
 }
 
+/// What a name that a caller gave came to.
+enum Named {
+    /// The call was made, on the run's own.
+    Made(i64),
+    /// There is none of the run's own: this would be said if nothing else had that name.
+    Missing(Missing),
+}
+
+/// What there is in the place of a socket of the run's own.
+enum Missing {
+    /// Nothing that could be connected to.
+    Nothing(Errno),
+    /// A socket of somebody else's.
+    Others,
+}
+
 /// Answers the calls that wait at `listener`, from now on.
-pub(super) fn attend(listener: OwnedFd, guard: Guard, network: File, helper: Arc<Helper>) -> io::Result<()> {
+pub(super) fn attend(listener: OwnedFd, guard: Guard, network: File, daemon: Daemon) -> io::Result<()> {
     // What acts for the run is not to be looked into by others of the run's user.
     nix::sys::prctl::set_dumpable(false)?;
     let porter = Porter {
@@ -87,7 +109,8 @@ pub(super) fn attend(listener: OwnedFd, guard: Guard, network: File, helper: Arc
         own: Own::default(),
         descriptors: sockets::own_descriptors()?,
         room: Arc::new(Semaphore::new(AT_ONCE)),
-        helper,
+        door: Door::at(daemon.folder())?,
+        daemon,
         told: Mutex::new((Instant::now(), 0)),
     };
     let listener = Listener::new(listener);
@@ -158,16 +181,30 @@ impl Porter {
         if let Asked::Bind = waiting.asked {
             return self.bound(&caller, &socket, address);
         }
-        let came = caller.perform(|| {
-            let Some(destination) = self.destination(address)? else { return Ok(None) };
-            let value = match waiting.asked {
+        let named = caller.perform(|| {
+            let destination = match self.destination(address)? {
+                Ok(destination) => destination,
+                Err(missing) => return Ok(Named::Missing(missing)),
+            };
+            Ok(Named::Made(match waiting.asked {
                 Asked::Send { flags, .. } => sockets::send(&socket, &data, flags, &destination.address)?,
                 Asked::Bind | Asked::Connect => sockets::connect(&socket, &destination.address)?,
-            };
-            Ok(Some(value))
+            }))
         })?;
-        let path = address.path().unwrap_or_default().to_vec();
-        Ok(came.map_or(Came::TurnedAway { process: caller.process, path }, Came::Through))
+        let missing = match named {
+            Named::Made(value) => return Ok(Came::Through(value)),
+            Named::Missing(missing) => missing,
+        };
+        let path = address.path().unwrap_or_default();
+        if matches!(waiting.asked, Asked::Connect)
+            && self.door.leads(&self.daemon, waiting, (&caller, &socket), path)?
+        {
+            return Ok(Came::Through(0));
+        }
+        match missing {
+            Missing::Nothing(errno) => Err(errno),
+            Missing::Others => Ok(Came::TurnedAway { process: caller.process, path: path.to_vec() }),
+        }
     }
 
     fn bound(&self, caller: &Caller, socket: &OwnedFd, address: &Address) -> nix::Result<Came> {
@@ -182,17 +219,21 @@ impl Porter {
         Ok(Came::Through(0))
     }
 
-    /// Where the calling thread, which stands where the caller does, is to connect; nothing where that is not the run's.
-    fn destination(&self, address: &Address) -> nix::Result<Option<Destination>> {
+    /// Where the calling thread, which stands where the caller does, is to connect; what there is instead, where that is not
+    /// the run's.
+    fn destination(&self, address: &Address) -> nix::Result<Result<Destination, Missing>> {
         let Some(path) = address.path() else {
             // A name in the run's own network, or none.
-            return Ok(Some(Destination::named(address.clone())));
+            return Ok(Ok(Destination::named(address.clone())));
         };
-        let file = sockets::look_up(path)?;
+        let file = match sockets::look_up(path)? {
+            Found::Socket(file) => file,
+            Found::Nothing(errno) => return Ok(Err(Missing::Nothing(errno))),
+        };
         if !self.own.has(&file)? {
-            return Ok(None);
+            return Ok(Err(Missing::Others));
         }
-        Destination::file(file, &self.descriptors).map(Some)
+        Destination::file(file, &self.descriptors).map(Ok)
     }
 
     fn tell(&self, process: u32, path: &[u8]) {
@@ -204,7 +245,7 @@ impl Porter {
         if told.1 <= TOLD {
             let path = String::from_utf8_lossy(path).into_owned();
             // A daemon that is gone records nothing; it is refused all the same.
-            let _ = self.helper.send(&LaunchRequest::TurnedAway { process, path }, &[]);
+            let _ = self.daemon.tell(&LaunchRequest::TurnedAway { process, path }, &[]);
         }
     }
 }

@@ -73,8 +73,9 @@ mod tests {
         let own = Own::default();
         let _ours = bound(&own, &ours);
         let _others = UnixListener::bind(&others).expect("bind");
-        let file = |path: &std::path::Path| {
-            sockets::look_up(path.as_os_str().as_encoded_bytes()).expect("a file that is there")
+        let file = |path: &std::path::Path| match sockets::look_up(path.as_os_str().as_encoded_bytes()) {
+            Ok(sockets::Found::Socket(file)) => file,
+            Ok(sockets::Found::Nothing(errno)) | Err(errno) => panic!("{}: {errno}", path.display()),
         };
         assert_eq!(own.has(&file(&ours)), Ok(true));
         assert_eq!(own.has(&file(&others)), Ok(false));

@@ -63,7 +63,7 @@ impl Address {
         (self.is_unix() && !path.is_empty()).then_some(path)
     }
 
-    fn of_path(path: &str) -> Self {
+    pub(super) fn of_path(path: &str) -> Self {
         let mut bytes = (libc::AF_UNIX as u16).to_ne_bytes().to_vec();
         bytes.extend(path.as_bytes());
         bytes.push(0);
@@ -93,15 +93,30 @@ pub(super) fn own_descriptors() -> io::Result<OwnedFd> {
     Ok(File::open("/proc/self/fd")?.into())
 }
 
-/// What the calling thread finds at `path`, as connect(2) would: a socket that it may write to. Links of `/proc` to
-/// descriptors are not followed, since they would be those of another process than the caller's.
-pub(super) fn look_up(path: &[u8]) -> nix::Result<OwnedFd> {
+/// What there is at a path.
+pub(super) enum Found {
+    /// A socket, that the calling thread may write to.
+    Socket(OwnedFd),
+    /// No socket: connect(2) would fail so.
+    Nothing(Errno),
+}
+
+/// What the calling thread finds at `path`, as connect(2) would. Links of `/proc` to descriptors are not followed, since they
+/// would be those of another process than the caller's.
+pub(super) fn look_up(path: &[u8]) -> nix::Result<Found> {
     let how =
         OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let file = openat2(AT_FDCWD, Path::new(OsStr::from_bytes(path)), how)?;
-    syscalls::check_writable(file.as_fd())?;
+    let file = match openat2(AT_FDCWD, Path::new(OsStr::from_bytes(path)), how) {
+        Err(errno @ (Errno::ENOENT | Errno::ENOTDIR)) => return Ok(Found::Nothing(errno)),
+        opened => opened?,
+    };
     let kind = SFlag::from_bits_truncate(fstat(&file)?.st_mode) & SFlag::S_IFMT;
-    if kind == SFlag::S_IFSOCK { Ok(file) } else { Err(Errno::ECONNREFUSED) }
+    if kind != SFlag::S_IFSOCK {
+        let refused = syscalls::check_writable(file.as_fd()).err();
+        return Ok(Found::Nothing(refused.unwrap_or(Errno::ECONNREFUSED)));
+    }
+    syscalls::check_writable(file.as_fd())?;
+    Ok(Found::Socket(file))
 }
 
 /// The bytes of a datagram.

@@ -1,0 +1,134 @@
+//! A Unix socket that a resource stands for: the caller's very socket is connected to the proxy.
+//!
+//! Promises: the proxy is asked first, about the path that the caller's call named, read once, and about a process that
+//! waits in that call; each call has a listener of its own, whose file has lost its name before it listens, so that nobody
+//! else comes there and no two calls can be taken for one another; without the proxy's word, or without one in time, the call
+//! fails. Knows no resource and no policy.
+
+use std::{
+    fs::{File, remove_file},
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::Path,
+};
+
+use nix::{
+    errno::Errno,
+    libc,
+    sys::{
+        socket::{
+            AddressFamily, Backlog, SockFlag, SockType, listen, setsockopt, socket, sockopt::ReceiveTimeout,
+        },
+        time::{TimeVal, TimeValLike},
+    },
+    unistd::Pid,
+};
+
+use super::{
+    call::Waiting,
+    caller::Caller,
+    number,
+    sockets::{self, Address},
+};
+use crate::{
+    channel::{self, Channel},
+    helper::messages::{LaunchRequest, Ported, Porting},
+    launch::{daemon::Daemon, syscalls},
+};
+
+/// How long the proxy may take to say whether a path is a resource's.
+const PATIENCE_SECONDS: i64 = 5;
+
+/// Where listeners get the name that they lose.
+pub(super) struct Door {
+    folder: File,
+}
+
+impl Door {
+    /// In a folder that only root writes to.
+    pub(super) fn at(folder: &Path) -> io::Result<Self> {
+        File::open(folder).map(|folder| Self { folder })
+    }
+
+    /// Connects the caller's socket to the proxy, if `path` is a resource's; whether it is.
+    pub(super) fn leads(
+        &self,
+        daemon: &Daemon,
+        waiting: &Waiting,
+        (caller, socket): (&Caller, &OwnedFd),
+        path: &[u8],
+    ) -> nix::Result<bool> {
+        let Some(path) = str::from_utf8(path).ok().filter(|path| path.starts_with('/')) else {
+            return Ok(false);
+        };
+        let (_, kind, _) = number(syscalls::socket_kind(socket.as_fd()))?;
+        if kind != libc::SOCK_STREAM {
+            return Ok(false);
+        }
+        let process = Pid::from_raw(i32::try_from(caller.process).map_err(|_| Errno::EIO)?);
+        let process = number(syscalls::pidfd_open(process))?;
+        // It is the caller's process that was opened, if the caller waits still.
+        waiting.check()?;
+        let (proxy, theirs): (Channel<Ported, Porting>, Channel<Porting, Ported>) = number(channel::pair())?;
+        setsockopt(&proxy, ReceiveTimeout, &TimeVal::seconds(PATIENCE_SECONDS))?;
+        let [uid, ..] = caller.uids;
+        let wanted = LaunchRequest::Wanted { uid, path: path.to_owned() };
+        let refused = Errno::ECONNREFUSED;
+        daemon.tell(&wanted, &[process.as_fd(), theirs.as_fd()]).map_err(|_| refused)?;
+        drop(theirs);
+        // Closed unheard, out of time, unreadable: nobody serves it.
+        match proxy.receive().map_err(|_| refused)? {
+            (Porting::Come, _) => {}
+            (Porting::Nobodys, _) => return Ok(false),
+        }
+        waiting.check()?;
+        let end = self.connected(socket, waiting.id())?;
+        proxy.send(&Ported::Connected, &[end.as_fd()]).map_err(|_| refused)?;
+        Ok(true)
+    }
+
+    /// The other end of a socket that is connected to nobody else.
+    fn connected(&self, caller: &OwnedFd, call: u64) -> nix::Result<OwnedFd> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let listener = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        let own = std::process::id();
+        let name = format!("/proc/self/fd/{}/call-{own}-{call:x}", self.folder.as_raw_fd());
+        sockets::bind(&listener, &Address::of_path(&name))?;
+        let file = sockets::bound_file(listener.as_fd());
+        number(remove_file(&name))?;
+        let file = file?;
+        listen(&listener, Backlog::new(1)?)?;
+        sockets::connect(caller, &Address::of_path(&format!("/proc/self/fd/{}", file.as_raw_fd())))?;
+        number(syscalls::accept(listener.as_fd()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        io::{Read as _, Write as _},
+        os::unix::net::UnixStream,
+    };
+
+    use super::*;
+
+    fn unconnected() -> OwnedFd {
+        socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("a socket")
+    }
+
+    #[test]
+    fn a_socket_is_connected_once_and_leaves_no_name() {
+        let folder = tempfile::tempdir().expect("folder");
+        let door = Door::at(folder.path()).expect("door");
+        let caller = unconnected();
+        let end = door.connected(&caller, 1).expect("connected");
+        let (mut near, mut far) = (UnixStream::from(caller), UnixStream::from(end));
+        near.write_all(b"hello").expect("sent");
+        let mut heard = [0; 5];
+        far.read_exact(&mut heard).expect("heard");
+        assert_eq!(&heard, b"hello");
+        assert_eq!(door.connected(&near.into(), 2).expect_err("once"), Errno::EISCONN);
+        assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 0);
+    }
+}
