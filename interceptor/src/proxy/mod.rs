@@ -157,13 +157,23 @@ impl Proxy {
         }
     }
 
-    /// Records that a process wanted to reach a Unix socket that is not its run's own.
+    /// Records that a process wanted to reach a Unix socket that is not its run's own, and was not served.
     pub fn turned_away(&self, run: RunId, process: u32, path: &str) {
         let Some(live) = self.runs.find(run) else { return };
         let of = Some((live.id, &live.agent.name));
         if self.told_enough(Some(run), of) {
-            let hint = destination::sockets_hint();
-            let text = format!("process {process}: Unix socket {path:?}, which is not the run's own; {hint}");
+            let text = match self.gate.rules().inventory.by_socket(path) {
+                Some(resource) => {
+                    format!(
+                        "process {process}: Unix socket {path:?} of `{}`, which was not served",
+                        resource.name
+                    )
+                }
+                None => {
+                    let hint = destination::sockets_hint();
+                    format!("process {process}: Unix socket {path:?}, which is not the run's own; {hint}")
+                }
+            };
             self.event(of, EventKind::Kernel, text);
         }
     }

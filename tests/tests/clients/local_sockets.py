@@ -2,7 +2,7 @@
 
 `driver` does with psycopg what an agent would, at the server whose socket is in the folder PATH. `shape` asks the kernel what
 such a connection looks like. `own` makes sockets of its own in the place of PATH. `talk` tries PATH for each line that it is
-told. `race` tries PATH while another thread puts OTHER in its place.
+told. `race` tries PATH while another thread puts OTHER in its place, once that is there.
 """
 import ctypes
 import errno
@@ -12,6 +12,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 
 SSL_REQUEST = struct.pack("!II", 8, 80877103)
 
@@ -90,7 +91,14 @@ def own(path):
     with unix() as s:
         s.bind(path)
         s.listen()
-        answering = threading.Thread(target=lambda: [s.accept()[0].sendall(b"o") for _ in range(2)])
+
+        def answer():
+            for _ in range(2):
+                with s.accept()[0] as caller:
+                    caller.recv(len(SSL_REQUEST))
+                    caller.sendall(b"o")
+
+        answering = threading.Thread(target=answer)
         answering.start()
         print("own:", attempt(path))
         os.rename(path, "moved")
@@ -116,15 +124,16 @@ def race(path, other):
     address = ctypes.create_string_buffer(names[0], len(names[0]))
     places = [place for place in range(len(path)) if path[place] != other[place]]
     assert len(path) == len(other) and len(places) == 1, "what is torn is one of them all the same"
-    stop = threading.Event()
+    while not os.path.exists(other):
+        time.sleep(0.02)
 
     def change():
-        while not stop.is_set():
+        while True:
             for name in names:
                 address[2 + places[0]] = name[2 + places[0]]
 
     sys.setswitchinterval(1e-5)
-    threading.Thread(target=change).start()
+    threading.Thread(target=change, daemon=True).start()
     served = refused = 0
     # Both are seen, so that the race was one.
     while served < 50 or refused < 50:
@@ -135,7 +144,6 @@ def race(path, other):
             else:
                 assert ctypes.get_errno() == errno.ECONNREFUSED, ctypes.get_errno()
                 refused += 1
-    stop.set()
     print("raced:", served, flush=True)
 
 

@@ -36,7 +36,7 @@ use self::{
     call::{Answer, Asked, Listener, Waiting},
     caller::Caller,
     own::Own,
-    proxied::Door,
+    proxied::{Door, Led},
     sockets::{Address, Destination, Found},
 };
 use super::{daemon::Daemon, filter::Guard, syscalls};
@@ -79,7 +79,7 @@ enum Came {
     Elsewhere,
     /// It went as the kernel said.
     Through(i64),
-    /// It would have led out of the run.
+    /// It would have led out of the run, or to a resource that is not served.
     TurnedAway { process: u32, path: Vec<u8> },
 }
 
@@ -196,14 +196,16 @@ impl Porter {
             Named::Missing(missing) => missing,
         };
         let path = address.path().unwrap_or_default();
-        if matches!(waiting.asked, Asked::Connect)
-            && self.door.leads(&self.daemon, waiting, (&caller, &socket), path)?
-        {
-            return Ok(Came::Through(0));
-        }
-        match missing {
-            Missing::Nothing(errno) => Err(errno),
-            Missing::Others => Ok(Came::TurnedAway { process: caller.process, path: path.to_vec() }),
+        let led = match waiting.asked {
+            Asked::Connect => self.door.leads(&self.daemon, waiting, (&caller, &socket), path)?,
+            Asked::Bind | Asked::Send { .. } => Led::Nowhere,
+        };
+        match (led, missing) {
+            (Led::Through, _) => Ok(Came::Through(0)),
+            (Led::Nowhere, Missing::Nothing(errno)) => Err(errno),
+            (Led::Nowhere, Missing::Others) | (Led::Unserved, _) => {
+                Ok(Came::TurnedAway { process: caller.process, path: path.to_vec() })
+            }
         }
     }
 

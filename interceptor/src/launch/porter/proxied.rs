@@ -6,10 +6,13 @@
 //! fails. Knows no resource and no policy.
 
 use std::{
+    collections::HashMap,
     fs::{File, remove_file},
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::Path,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -38,32 +41,68 @@ use crate::{
 
 /// How long the proxy may take to say whether a path is a resource's.
 const PATIENCE_SECONDS: i64 = 5;
+/// For how long a path that no resource had is not asked about again: programs look for the same few name services all the time.
+const HELD: Duration = Duration::from_secs(2);
+/// How many such paths are kept.
+const MOST_HELD: usize = 256;
+
+/// What a path came to.
+pub(super) enum Led {
+    /// To a resource: the caller's socket is connected.
+    Through,
+    /// To none: no resource has it.
+    Nowhere,
+    /// Nobody serves it, or says whether anybody would.
+    Unserved,
+}
 
 /// Where listeners get the name that they lose.
 pub(super) struct Door {
     folder: File,
+    nowhere: Mutex<Nowhere>,
+}
+
+/// Paths that no resource had when the proxy was last asked, and when that was.
+#[derive(Debug, Default)]
+struct Nowhere(HashMap<String, Instant>);
+
+impl Nowhere {
+    fn has(&self, path: &str, now: Instant) -> bool {
+        self.0.get(path).is_some_and(|since| now.duration_since(*since) < HELD)
+    }
+
+    fn learn(&mut self, path: &str, now: Instant) {
+        if self.0.len() >= MOST_HELD {
+            self.0.clear();
+        }
+        self.0.insert(path.to_owned(), now);
+    }
 }
 
 impl Door {
     /// In a folder that only root writes to.
     pub(super) fn at(folder: &Path) -> io::Result<Self> {
-        File::open(folder).map(|folder| Self { folder })
+        Ok(Self { folder: File::open(folder)?, nowhere: Mutex::default() })
     }
 
-    /// Connects the caller's socket to the proxy, if `path` is a resource's; whether it is.
+    /// Connects the caller's socket to the proxy, if `path` is a resource's.
     pub(super) fn leads(
         &self,
         daemon: &Daemon,
         waiting: &Waiting,
         (caller, socket): (&Caller, &OwnedFd),
         path: &[u8],
-    ) -> nix::Result<bool> {
+    ) -> nix::Result<Led> {
         let Some(path) = str::from_utf8(path).ok().filter(|path| path.starts_with('/')) else {
-            return Ok(false);
+            return Ok(Led::Nowhere);
         };
         let (_, kind, _) = number(syscalls::socket_kind(socket.as_fd()))?;
         if kind != libc::SOCK_STREAM {
-            return Ok(false);
+            return Ok(Led::Nowhere);
+        }
+        let nowhere = || self.nowhere.lock().unwrap_or_else(PoisonError::into_inner);
+        if nowhere().has(path, Instant::now()) {
+            return Ok(Led::Nowhere);
         }
         let process = Pid::from_raw(i32::try_from(caller.process).map_err(|_| Errno::EIO)?);
         let process = number(syscalls::pidfd_open(process))?;
@@ -73,18 +112,23 @@ impl Door {
         setsockopt(&proxy, ReceiveTimeout, &TimeVal::seconds(PATIENCE_SECONDS))?;
         let [uid, ..] = caller.uids;
         let wanted = LaunchRequest::Wanted { uid, path: path.to_owned() };
-        let refused = Errno::ECONNREFUSED;
-        daemon.tell(&wanted, &[process.as_fd(), theirs.as_fd()]).map_err(|_| refused)?;
+        if daemon.tell(&wanted, &[process.as_fd(), theirs.as_fd()]).is_err() {
+            return Ok(Led::Unserved);
+        }
         drop(theirs);
-        // Closed unheard, out of time, unreadable: nobody serves it.
-        match proxy.receive().map_err(|_| refused)? {
-            (Porting::Come, _) => {}
-            (Porting::Nobodys, _) => return Ok(false),
+        match proxy.receive() {
+            Ok((Porting::Come, _)) => {}
+            Ok((Porting::Nobodys, _)) => {
+                nowhere().learn(path, Instant::now());
+                return Ok(Led::Nowhere);
+            }
+            // Closed unheard, out of time, unreadable.
+            Err(_) => return Ok(Led::Unserved),
         }
         waiting.check()?;
         let end = self.connected(socket, waiting.id())?;
-        proxy.send(&Ported::Connected, &[end.as_fd()]).map_err(|_| refused)?;
-        Ok(true)
+        let brought = proxy.send(&Ported::Connected, &[end.as_fd()]);
+        Ok(if brought.is_ok() { Led::Through } else { Led::Unserved })
     }
 
     /// The other end of a socket that is connected to nobody else.
@@ -115,6 +159,18 @@ mod tests {
 
     fn unconnected() -> OwnedFd {
         socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("a socket")
+    }
+
+    #[test]
+    fn what_leads_nowhere_is_asked_about_again_after_a_while() {
+        let (mut nowhere, now) = (Nowhere::default(), Instant::now());
+        nowhere.learn("/a", now);
+        assert!(nowhere.has("/a", now) && !nowhere.has("/b", now));
+        assert!(!nowhere.has("/a", now + HELD));
+        for number in 0..MOST_HELD {
+            nowhere.learn(&number.to_string(), now);
+        }
+        assert!(!nowhere.has("/a", now) && nowhere.0.len() <= MOST_HELD, "it does not grow");
     }
 
     #[test]
