@@ -70,7 +70,7 @@ fn bare_stage() -> (Installation, String) {
     (installation, path)
 }
 
-fn client<'a>(installation: &Installation, words: &[&'a str]) -> Vec<String> {
+fn client(installation: &Installation, words: &[&str]) -> Vec<String> {
     let script = installation.script("local_sockets.py", include_str!("../clients/local_sockets.py"));
     let python = places::python().display().to_string();
     [python, script].into_iter().chain(words.iter().map(|word| (*word).to_owned())).collect()

@@ -5,8 +5,8 @@
 //! are left out: the record has them.
 
 use interceptor_core::model::{
-    AgentIdentity, ExecutableDigest, OriginalDestination, OutcomeStatus, Phase, ProcessFacts, RequestRecord, Target,
-    Verb, WouldBe,
+    AgentIdentity, ExecutableDigest, OriginalDestination, OutcomeStatus, Phase, ProcessFacts, RequestRecord,
+    Target, Verb, WouldBe,
 };
 use serde_json::{Map, Value, json};
 

@@ -7,9 +7,12 @@
 
 use std::{
     collections::HashMap,
-    fs::{File, remove_file},
+    fs::{File, Permissions, remove_file, set_permissions},
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
     path::Path,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
@@ -20,7 +23,8 @@ use nix::{
     libc,
     sys::{
         socket::{
-            AddressFamily, Backlog, SockFlag, SockType, listen, setsockopt, socket, sockopt::ReceiveTimeout,
+            AddressFamily, Backlog, SockFlag, SockType, getsockopt, listen, setsockopt, socket,
+            sockopt::{PeerCredentials, ReceiveTimeout},
         },
         time::{TimeVal, TimeValLike},
     },
@@ -141,9 +145,14 @@ impl Door {
         let file = sockets::bound_file(listener.as_fd());
         number(remove_file(&name))?;
         let file = file?;
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        // Somebody may have looked it up by its name, and could connect while it listens.
+        number(set_permissions(&path, Permissions::from_mode(0o000)))?;
         listen(&listener, Backlog::new(1)?)?;
-        sockets::connect(caller, &Address::of_path(&format!("/proc/self/fd/{}", file.as_raw_fd())))?;
-        number(syscalls::accept(listener.as_fd()))
+        sockets::connect(caller, &Address::of_path(&path))?;
+        let end = number(syscalls::accept(listener.as_fd()))?;
+        let connected_by = getsockopt(&end, PeerCredentials)?.pid();
+        if u32::try_from(connected_by) == Ok(own) { Ok(end) } else { Err(Errno::EPERM) }
     }
 }
 
