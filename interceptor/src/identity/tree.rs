@@ -1,9 +1,6 @@
 //! The tree of captured processes.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use interceptor_core::model::{Ancestor, Descent, ExecutableDigest, ProcessFacts, RunId};
 
@@ -73,7 +70,7 @@ struct Node {
 /// All captured processes, and the dead ones that living ones descend from.
 #[derive(Debug, Default)]
 pub struct Tree {
-    nodes: BTreeMap<ProcessId, Node>,
+    nodes: HashMap<ProcessId, Node>,
     per_run: HashMap<RunId, usize>,
 }
 
@@ -128,10 +125,10 @@ impl Tree {
     /// The process of `run` that has this number and started in this tick of the clock; as exactly as the tick says, where it
     /// was never seen.
     pub fn find(&self, run: RunId, pid: u32, ticks: u64) -> ProcessId {
-        let from = ProcessId { pid, start_time: ticks.saturating_mul(TICK) };
-        let to = ProcessId { pid, start_time: from.start_time.saturating_add(TICK - 1) };
-        let mut seen = self.nodes.range(from..=to).filter(|(_, node)| node.run == Some(run));
-        seen.next_back().map_or(from, |(id, _)| *id)
+        let is_it = |id: &ProcessId| id.pid == pid && id.start_time / TICK == ticks;
+        let seen = self.nodes.iter().filter(|(id, node)| is_it(id) && node.run == Some(run));
+        let unseen = ProcessId { pid, start_time: ticks.saturating_mul(TICK) };
+        seen.map(|(id, _)| *id).max().unwrap_or(unseen)
     }
 
     /// Forgets everything of a run that ended.
