@@ -12,10 +12,13 @@ use std::{
 use interceptor_core::model::{AgentIdentity, AgentName, ExecutableDigest, Guarantee, Mode, Run, RunId};
 use serde::{Deserialize, Serialize};
 
-use super::released::Note;
+use super::{
+    kept::{Connection, Existing, Fate, Keep, Keeping},
+    released::Note,
+};
 
 /// The version of these messages; both sides of the launch socket must have the same.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The longest command line that is told, in bytes; what is longer is cut.
 pub const COMMAND_LIMIT: usize = 16 * 1024;
@@ -91,6 +94,10 @@ pub struct LaunchFacts {
     pub capabilities: Vec<String>,
     /// What network it has.
     pub network: Network,
+    /// What becomes of connections that it has from before.
+    pub existing: Existing,
+    /// The unit of systemd's that it is, where somebody named it as one.
+    pub unit: Option<String>,
     /// Names of the environment's variables that hold a secret; never their values.
     pub secrets: Vec<String>,
 }
@@ -115,9 +122,12 @@ pub enum LaunchRequest {
         /// Where it wanted to go, as it said.
         path: String,
     },
-    /// A cgroup that is captured where it is has been tried, and rid of what was there before: it stays captured. Without this
-    /// word it is let go of when the launcher is gone.
-    Settled,
+    /// What was there before is captured, tried, and rid of what it had, but for what is to go on. Without this word it is let go
+    /// of when the launcher is gone.
+    Settled {
+        /// What is to go on, if anything.
+        keep: Option<Keep>,
+    },
     /// Let go of a cgroup that is captured where it is. The first message, or none.
     Detach {
         /// [`VERSION`].
@@ -222,6 +232,24 @@ pub enum ToProxy {
         v6: bool,
         /// Their ports.
         ports: Ports,
+        /// What an earlier proxy has recorded as going on, and still does.
+        keeping: Option<Keeping>,
+    },
+    /// Connections of a run from before are to go on; answer with [`FromProxy::Kept`].
+    Keep {
+        /// The run.
+        run: RunId,
+        /// Which.
+        keeping: Keeping,
+    },
+    /// Some of them have ended.
+    KeptEnded {
+        /// The run.
+        run: RunId,
+        /// Which.
+        gone: Vec<Connection>,
+        /// How.
+        fate: Fate,
     },
     /// The run is over.
     Ended {
@@ -344,6 +372,11 @@ pub enum FromProxy {
     },
     /// The run's listeners are served.
     Serving {
+        /// The run.
+        run: RunId,
+    },
+    /// What is to go on of a run is in the record.
+    Kept {
         /// The run.
         run: RunId,
     },

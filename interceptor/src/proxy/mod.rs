@@ -53,7 +53,7 @@ pub use flood::Flood;
 pub use listen::{Listeners, serve};
 pub use origin::Origins;
 pub use restore::{NotRestored, Restoring};
-pub use runs::{Released, Runs};
+pub use runs::{Released, Runs, Seen, observed};
 pub use seats::Seats;
 pub use survey::{Surveyed, Surveying};
 pub use workers::Workers;
