@@ -31,7 +31,7 @@ use crate::{
     gate::{PolicyGate, Rules, now_us},
     helper::{
         self, Confined, Connection, Fate, Keep, Keeping, confine,
-        messages::{Attached, FromProxy, LaunchFacts, ToProxy},
+        messages::{Attached, Ended, FromProxy, LaunchFacts, ToProxy},
     },
     identity::ProcessId,
     keeper::{
@@ -177,7 +177,7 @@ fn may_launch(
         id: RunId::from_random(0),
         agent: agent.clone(),
         cgroup: String::new(),
-        guarantee: facts.network.guarantee(),
+        guarantee: facts.guarantee(),
         mode: facts.mode,
         claims: BTreeMap::from([("launcher_user".to_owned(), launcher.to_owned())]),
         started_at: now_us(),
@@ -338,7 +338,7 @@ impl Daemon {
                     }
                 }
                 ToProxy::KeptEnded { run, gone, fate } => self.kept_ended(run, &gone, fate),
-                ToProxy::Ended { run, how } => self.ended(run, how.text()),
+                ToProxy::Ended { run, how } => self.ended(run, how),
                 ToProxy::Left { run, processes } => self.left(run, &processes),
                 ToProxy::Brought { run, text } => self.brought(run, text),
                 ToProxy::TurnedAway { run, process, path } => self.proxy.turned_away(run, process, &path),
@@ -465,7 +465,7 @@ impl Daemon {
         }
     }
 
-    fn ended(&self, run: RunId, how: &str) {
+    fn ended(&self, run: RunId, how: Ended) {
         self.proxy.registry.end_run(run, &Ending::Killed);
         let events = self.proxy.origins.catch_up();
         self.proxy.record(events);
@@ -476,6 +476,10 @@ impl Daemon {
                 let text = format!("{missed} more events of the kernel side's were left out");
                 self.proxy.event(Some((run, &live.agent.name)), EventKind::Kernel, text);
             }
+            let how = match (how, live.claims.contains_key(helper::UNIT)) {
+                (Ended::Cgroup, true) => "its unit has stopped",
+                (how, _) => how.text(),
+            };
             self.proxy.event(Some((run, &live.agent.name)), EventKind::RunEnded, how);
         }
         self.proxy.origins.end_run(run);

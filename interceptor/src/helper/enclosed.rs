@@ -103,31 +103,29 @@ impl Supervisor {
 
     /// From here on it stays captured, whatever becomes of its launcher, and what it keeps goes on.
     pub(super) fn settle(&mut self, run: RunId, keeping: Option<Keeping>, reply: Reply) {
-        let kept = keeping.as_ref().map(|keeping| keeping.keep.connections.clone());
-        let settled = match (self.runs.get(&run), Described::find(&self.places, run)) {
-            (Some(Stage::Served(served)), Some(described)) => {
-                let settled = Described { progress: Progress::Settled, keeping, ..described };
-                settled.write(&self.places).map(|()| {
-                    if self.is_in_place(&served.run) {
-                        // Not before: the sockets that it had when it was captured still said their farewells.
-                        self.put_belt_on(&served.run, &served.listeners);
-                    }
-                    self.tree.directory(&served.run.cgroup)
-                })
-            }
-            _ => Err(io::Error::other("the run is over already")),
-        };
-        match settled {
-            Ok(directory) => {
-                if let Some(kept) = kept {
-                    self.watch_kept(run, kept, &directory);
-                }
-                answer(reply, LaunchAnswer::Settled);
-            }
+        match self.try_settle(run, keeping) {
+            Ok(()) => answer(reply, LaunchAnswer::Settled),
             Err(error) => {
                 answer(reply, LaunchAnswer::Refused { text: format!("it does not stay captured: {error}") });
             }
         }
+    }
+
+    fn try_settle(&mut self, run: RunId, keeping: Option<Keeping>) -> io::Result<()> {
+        let over = || io::Error::other("the run is over already");
+        let described = Described::find(&self.places, run).ok_or_else(over)?;
+        let is_in_place = self.is_in_place(&described.run);
+        if let Some(keeping) = &keeping {
+            let directory = self.tree.directory(&described.run.cgroup);
+            self.watch_kept(run, keeping.keep.connections.clone(), &directory)?;
+        }
+        let Some(Stage::Served(served)) = self.runs.get(&run) else { return Err(over()) };
+        Described { progress: Progress::Settled, keeping, ..described }.write(&self.places)?;
+        if is_in_place {
+            // Not before: the sockets that it had when it was captured still said their farewells.
+            self.put_belt_on(&served.run, &served.listeners);
+        }
+        Ok(())
     }
 
     /// Ends a run whose launcher went away before it had said that all is well.

@@ -5,7 +5,7 @@
 //! told of. A new daemon goes on where the last one was.
 
 use std::{
-    fmt,
+    fmt, io,
     net::SocketAddr,
     path::Path,
     str::FromStr,
@@ -209,19 +209,20 @@ impl Supervisor {
                 tracing::error!(%run, %error, "connections from before cannot be held any more");
             }
         }
-        self.watch_kept(run, keeping.keep.connections.clone(), directory);
+        if let Err(error) = self.watch_kept(run, keeping.keep.connections.clone(), directory) {
+            // The kernel side ends them all the same.
+            tracing::error!(%run, %error, "connections from before cannot be looked at");
+        }
     }
 
     /// Looks after what goes on, until all of it has ended.
-    pub(super) fn watch_kept(&mut self, run: RunId, connections: Vec<Connection>, directory: &Path) {
-        let opened = network_of(directory).and_then(|network| Diag::open(&network));
-        let diag = match opened {
-            Ok(diag) => Arc::new(diag),
-            Err(error) => {
-                // The kernel side ends them all the same.
-                return tracing::error!(%run, %error, "connections from before cannot be looked at");
-            }
-        };
+    pub(super) fn watch_kept(
+        &mut self,
+        run: RunId,
+        connections: Vec<Connection>,
+        directory: &Path,
+    ) -> io::Result<()> {
+        let diag = Arc::new(Diag::open(&network_of(directory)?)?);
         let (events, capture) = (self.events.clone(), Arc::clone(&self.capture));
         let task = tokio::spawn(async move {
             let mut left = connections;
@@ -243,6 +244,7 @@ impl Supervisor {
         if let Some(before) = self.kept_watches.insert(run, task.abort_handle()) {
             before.abort();
         }
+        Ok(())
     }
 
     /// Connections from before have ended.

@@ -102,6 +102,16 @@ pub struct LaunchFacts {
     pub secrets: Vec<String>,
 }
 
+impl LaunchFacts {
+    /// How strongly it is captured at first: not wholly, where connections are to go on.
+    pub fn guarantee(&self) -> Guarantee {
+        match self.existing {
+            Existing::Reset => self.network.guarantee(),
+            Existing::Drain(_) | Existing::KeepObserved => Guarantee::Observed,
+        }
+    }
+}
+
 /// From a launcher to the helper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -62,7 +62,7 @@ fn what_is_kept_goes_on_until_its_end_and_marks_every_record() {
     assert_eq!(agent.say("close", LONG), "closed");
     wait_until("its end to be told", PATIENCE, || told(&installation, &run, "it ended by itself") == 1);
     wait_until("all to be captured", PATIENCE, || guarantee(&installation) == "enforced");
-    assert_eq!(told(&installation, &run, "everything is captured"), 1);
+    wait_until("that to be told", PATIENCE, || told(&installation, &run, "everything is captured") == 1);
     assert_eq!(agent.say("query", LONG), "100");
     installation.records_once("what is enforced", |records| {
         records.with(first).iter().any(|exchange| exchange.at("/request/guarantee") == "enforced")
@@ -93,8 +93,8 @@ fn what_drains_goes_on_for_its_time_and_no_longer() {
     }
     let pid = moved.pid().to_string();
     let runs = [
-        attach(&installation, ["--pid", &pid], "drain=6s"),
-        attach(&installation, ["--cgroup", cgroup.0.to_str().expect("a plain path")], "drain=6s"),
+        attach(&installation, ["--pid", &pid], "drain=4s"),
+        attach(&installation, ["--cgroup", cgroup.0.to_str().expect("a plain path")], "drain=4s"),
     ];
     for one in [&mut moved, &mut inside, &mut local] {
         assert_eq!(one.say("kept", LONG), "heard", "what was there goes on");

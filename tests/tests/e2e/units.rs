@@ -8,6 +8,7 @@ use std::{
 
 use interceptor_tests::{
     Bed, Installation, Setup,
+    installation::agent_user,
     machine::Machine,
     places,
     process::{Finished, PATIENCE, run, wait_until},
@@ -34,12 +35,14 @@ impl Service {
         mkfifo(&fifo, Mode::from_bits_truncate(0o666)).expect("own folder");
         let input = OpenOptions::new().read(true).write(true).open(&fifo).expect("own queue");
         let first = format!("/usr/bin/python3 {script} query >> {}", firsts.display());
+        // What the drop-in's command says goes to the log.
+        let then = format!("exec /usr/bin/python3 {script} >> {}", answers.display());
         let text = format!(
-            "User=nobody\nExecStart=/bin/sh -c '{first}; exec /usr/bin/python3 {script}'\n\
-             StandardInput=file:{}\nStandardOutput=append:{}\nStandardError=append:{}\n",
+            "User={}\nExecStart=/bin/sh -c '{first}; {then}'\n\
+             StandardInput=file:{}\nStandardOutput=append:{log}\nStandardError=append:{log}\n",
+            agent_user(),
             fifo.display(),
-            answers.display(),
-            log.display()
+            log = log.display()
         );
         Self { input, answers, firsts, log, text, heard: 0 }
     }
@@ -79,7 +82,7 @@ fn a_unit_is_captured_where_it_is_and_at_each_start() {
     let bed = Bed::start();
     let mut installation = Setup::of(&bed).start();
     let mut service = Service::of(&installation);
-    let root = service.text.replace("User=nobody\n", "");
+    let root = service.text.replace(&format!("User={}\n", agent_user()), "");
     let machine = Machine::start(&installation, &[("bot.service", &service.text), ("root.service", &root)]);
     machine.systemctl(&["start", "bot"]).succeeded();
     service.await_ready();
@@ -148,7 +151,7 @@ fn a_unit_is_captured_where_it_is_and_at_each_start() {
     let detach = ["detach", "--unit", "bot", "--reason", "gone for good"];
     machine.interceptor(&installation, &detach).succeeded();
     assert!(!folder(drop_in), "nothing of it stays");
-    let audit = installation.interceptor(&["audit", "tail", "--all"]).text();
+    let audit = installation.interceptor(&["audit", "tail", "--all", "-n", "1000"]).text();
     assert!(audit.contains("gone for good") && audit.contains("the test is over"), "{audit}");
     drop(machine);
     installation.finish();

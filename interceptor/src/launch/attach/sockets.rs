@@ -68,7 +68,7 @@ pub(super) fn held_by(processes: &[Process]) -> io::Result<Held> {
             match syscalls::socket_kind(copy.as_fd())? {
                 (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_TCP)
                 | (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_UDP) => {
-                    held.internet.insert(inode, (process.pid, process.name().to_owned()));
+                    held.internet.insert(inode, (process.pid, plain(process.name())));
                     held.networks.insert(syscalls::namespace_cookie(copy.as_fd())?);
                 }
                 (libc::AF_UNIX, ..) => held.unix += 1,
@@ -81,6 +81,11 @@ pub(super) fn held_by(processes: &[Process]) -> io::Result<Held> {
         }
     }
     Ok(held)
+}
+
+/// As much of a name as is told: whoever has it has chosen it.
+fn plain(name: &str) -> String {
+    name.chars().take(64).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 fn inode_of(target: &str) -> Option<u64> {
