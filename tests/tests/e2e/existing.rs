@@ -91,6 +91,7 @@ fn what_drains_goes_on_for_its_time_and_no_longer() {
     for one in [&mut moved, &mut inside, &mut local, &mut other] {
         assert_eq!(one.say("keep", LONG), "heard");
     }
+    assert_eq!(inside.say("keep6", LONG), "heard");
     let pid = moved.pid().to_string();
     let runs = [
         attach(&installation, ["--pid", &pid], "drain=4s"),
@@ -99,6 +100,7 @@ fn what_drains_goes_on_for_its_time_and_no_longer() {
     for one in [&mut moved, &mut inside, &mut local] {
         assert_eq!(one.say("kept", LONG), "heard", "what was there goes on");
     }
+    assert_eq!(inside.say("kept6", LONG), "heard", "past the belt, too");
     kill_daemon(&installation);
     for one in [&mut moved, &mut inside, &mut local] {
         reaches_nothing(one, "what is new is captured");
