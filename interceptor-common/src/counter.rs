@@ -71,4 +71,8 @@ counters! {
     RefusedUnix = 19, "refused-unix";
     /// What was let by, of a run that is released.
     Released = 20, "released";
+    /// Packets of connections from before their run's capture that may go on.
+    Kept = 21, "kept";
+    /// The same, after their time.
+    DroppedKept = 22, "dropped-kept";
 }

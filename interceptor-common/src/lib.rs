@@ -14,10 +14,10 @@ pub mod setting;
 pub use counter::Counter;
 pub use event::{ARGUMENT_BYTES, EventHead, EventKind, ExecEvent, PATH_BYTES, ProcessKey, ProcessValue};
 pub use flow::{Flow, Form, TupleKey};
-pub use setting::{Config, Offsets, RUN_LEVELS, RunConfig};
+pub use setting::{Config, Kept, Offsets, RUN_LEVELS, RunConfig};
 
 /// Which layout this is. Kernel programs and maps of another version are never mixed with ours.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// The family of an IPv4 address (`AF_INET`).
 pub const FAMILY_V4: u32 = 2;
@@ -36,5 +36,7 @@ pub const MAX_FLOWS_PER_RUN: u64 = 16_384;
 pub const MAX_RUNS: u32 = 1_024;
 /// How many captured processes are remembered by the kernel side.
 pub const MAX_PROCESSES: u32 = 65_536;
+/// How many connections from before their runs' capture may go on at once on one host.
+pub const MAX_KEPT: u32 = 4_096;
 /// The bytes of the event ring.
 pub const RING_BYTES: u32 = 4 * 1024 * 1024;

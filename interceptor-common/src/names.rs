@@ -19,8 +19,12 @@ pub const USAGE: &str = "USAGE";
 /// Per processor, one `u64` per [`crate::Counter`].
 pub const COUNTERS: &str = "COUNTERS";
 
+/// Socket cookie to [`crate::Kept`].
+pub const KEPT: &str = "KEPT";
+
 /// Every map that is pinned and kept over a restart.
-pub const PINNED: [&str; 9] = [CONFIG, HEARTBEAT, RUNS, FLOWS, TUPLES, PROCESSES, EVENTS, USAGE, COUNTERS];
+pub const PINNED: [&str; 10] =
+    [CONFIG, HEARTBEAT, RUNS, FLOWS, TUPLES, PROCESSES, EVENTS, USAGE, COUNTERS, KEPT];
 
 /// The global that holds [`crate::Offsets`].
 pub const OFFSETS: &str = "OFFSETS";
@@ -48,6 +52,9 @@ pub const CGROUP_PROGRAMS: [&str; 15] = [
 /// The programs that are attached to the root of the hierarchy, since they are for sockets of other cgroups.
 pub const GUARD_PROGRAMS: [&str; 4] =
     ["guard_connect4", "guard_connect6", "guard_sendmsg4", "guard_sendmsg6"];
+
+/// The program that ends what is kept, whoever is there. It is attached to the root of the hierarchy as long as anything is.
+pub const KEPT_GUARD: &str = "guard_kept";
 
 /// The program that guards Unix sockets. It is loaded for each of [`UNIX_LINKS`].
 pub const UNIX_PROGRAM: &str = "guard_unix";

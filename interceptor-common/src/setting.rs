@@ -53,9 +53,23 @@ pub struct RunConfig {
 impl RunConfig {
     /// The run has a network namespace of its own: its own listeners are left alone.
     pub const OWN_NETNS: u32 = 1;
+    /// Connections of the run from before its capture may go on: they are among the kept ones.
+    pub const KEEPS: u32 = 2;
 }
 
 const _: () = assert!(size_of::<RunConfig>() == 56);
+
+/// A connection from before its run's capture that may go on for a while.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// The run.
+    pub run: u64,
+    /// Until when, in nanoseconds since boot, time asleep included. Past it nothing of the connection's is sent any more.
+    pub until: u64,
+}
+
+const _: () = assert!(size_of::<Kept>() == 16);
 
 /// Where fields are in the running kernel's structures, in bytes, read from its BTF.
 #[repr(C)]
@@ -98,3 +112,6 @@ unsafe impl aya::Pod for RunConfig {}
 #[cfg(feature = "user")]
 // SAFETY: as above.
 unsafe impl aya::Pod for Offsets {}
+#[cfg(feature = "user")]
+// SAFETY: as above.
+unsafe impl aya::Pod for Kept {}

@@ -17,6 +17,7 @@ use crate::{
     address::{is_own_v4, is_own_v6},
     admission::{is_released, run_above},
     context::load,
+    guard_kept::{Keeping, keeping},
     report::count,
 };
 
@@ -40,6 +41,11 @@ fn stays(ctx: &SkBuffContext) -> Option<bool> {
     let run = run_of(ctx)?;
     if is_released(run) {
         return Some(true);
+    }
+    if run.flags & RunConfig::KEEPS != 0
+        && let Some(keeping) = keeping(ctx)
+    {
+        return Some(keeping == Keeping::Lasts);
     }
     if load(field!(ctx.skb.skb, ifindex)) != LOOPBACK_INTERFACE {
         return Some(false);

@@ -12,6 +12,7 @@ mod connect;
 mod egress;
 mod getpeername;
 mod guard;
+mod guard_kept;
 mod guard_unix;
 mod maps;
 mod post_bind;

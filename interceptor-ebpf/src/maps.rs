@@ -5,8 +5,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use interceptor_common::{
-    Config, Counter, ExecEvent, Flow, MAX_FLOWS, MAX_PROCESSES, MAX_RUNS, Offsets, ProcessKey, ProcessValue,
-    RING_BYTES, RunConfig, TupleKey,
+    Config, Counter, ExecEvent, Flow, Kept, MAX_FLOWS, MAX_KEPT, MAX_PROCESSES, MAX_RUNS, Offsets, ProcessKey,
+    ProcessValue, RING_BYTES, RunConfig, TupleKey,
 };
 
 #[map]
@@ -36,6 +36,9 @@ pub static EVENTS: RingBuf = RingBuf::pinned(RING_BYTES, 0);
 
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(Counter::COUNT, 0);
+
+#[map]
+pub static KEPT: HashMap<u64, Kept> = HashMap::pinned(MAX_KEPT, 0);
 
 /// Exec events are put together here: they are longer than the stack.
 #[map]

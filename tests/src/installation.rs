@@ -526,6 +526,10 @@ impl Drop for Installation {
             }
         }
         self.remove_kernel_side();
+        if std::thread::panicking() {
+            // A cgroup in its place, whose end the daemon did not live to see, leaves its belt.
+            leaks::remove_tables_of(&self.mark());
+        }
     }
 }
 

@@ -60,6 +60,17 @@ pub fn traces_of(mark: &str) -> Vec<String> {
     found
 }
 
+/// Removes the tables of nftables that carry `mark`, in this network namespace.
+pub fn remove_tables_of(mark: &str) {
+    let nft = places::tool("nft");
+    let nft = nft.to_string_lossy();
+    let tables = process::run(process::command(&[&*nft, "list", "tables"])).stdout;
+    for table in tables.lines().filter(|line| line.contains(mark)) {
+        let words = [&*nft, "delete"].into_iter().chain(table.split(' '));
+        process::run(process::command(&words.collect::<Vec<_>>()));
+    }
+}
+
 /// A process of this host.
 #[derive(Debug, Clone)]
 pub struct Process {

@@ -19,6 +19,7 @@ pub mod fuzzing;
 pub mod installation;
 pub mod leaks;
 pub mod login;
+pub mod machine;
 pub mod model_api;
 pub mod places;
 pub mod process;

@@ -138,6 +138,10 @@ pub(crate) fn clients() -> Result<()> {
     if find("nft").is_none() {
         missing.push("nftables");
     }
+    // It is not started as this host's.
+    if !Path::new("/lib/systemd/systemd").exists() || find("systemctl").is_none() {
+        missing.push("systemd");
+    }
     missing.extend(RAILS.iter().copied().filter(|package| !is_installed(package)));
     install(&missing)?;
     let folder = target()?.join("clients");

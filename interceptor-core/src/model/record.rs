@@ -264,6 +264,10 @@ pub enum EventKind {
     Released,
     /// A release ended.
     ReleaseEnded,
+    /// Connections of a run from before its capture go on uninspected for a while, as root said.
+    Kept,
+    /// Some of them ended, or all.
+    KeptEnded,
     /// The policy was loaded.
     PolicyLoaded,
     /// A policy was refused and the one in force stays.

@@ -37,7 +37,7 @@ impl Daemon {
 
     /// Where it is asked for; what was not said is what it can only be.
     fn place(&self, place: Place) -> Result<(Arc<Run>, ResourceName, String), String> {
-        let live: Vec<Arc<Run>> = self.proxy.runs.list().into_iter().map(|(run, _)| run).collect();
+        let live: Vec<Arc<Run>> = self.proxy.runs.list().into_iter().map(|seen| seen.run).collect();
         let run = match (place.run, live.as_slice()) {
             (Some(id), live) => live.iter().find(|run| run.id == id).ok_or_else(|| {
                 format!(

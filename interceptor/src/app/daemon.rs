@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     os::{
         fd::{BorrowedFd, OwnedFd},
         unix::fs::chown,
@@ -17,8 +18,8 @@ use interceptor_core::model::RunId;
 
 use crate::{
     config::Settings,
-    helper::{self, Accounts, Around, Capture, Foreign, Options, Roles, RunNetwork},
-    kernel::{Attachment, Belts, Girth, KernelLog, RunAddresses, RunSettings, cgroup},
+    helper::{self, Accounts, Around, Capture, Connection, Foreign, Options, Roles, RunNetwork},
+    kernel::{Attachment, Belts, Girth, KernelLog, Passing, RunAddresses, RunSettings, cgroup},
     places::Places,
     store::Journal,
     telemetry,
@@ -69,6 +70,10 @@ fn journal(places: &Places, accounts: Accounts) -> Result<OwnedFd, Foreign> {
     Ok(fs::OpenOptions::new().read(true).write(true).open(&path)?.into())
 }
 
+fn ends(connections: &[Connection]) -> Vec<(SocketAddr, SocketAddr)> {
+    connections.iter().map(|connection| (connection.own, connection.peer)).collect()
+}
+
 struct Kernel {
     attachment: Attachment,
     log: Mutex<Option<KernelLog>>,
@@ -115,12 +120,36 @@ impl Capture for Kernel {
         Ok(self.attachment.release(run, cgroup)?)
     }
 
-    fn put_belt_on(&self, run: RunId, netfilter: OwnedFd, around: Around<'_>) -> Result<(), Foreign> {
+    fn put_belt_on(
+        &self,
+        run: RunId,
+        netfilter: OwnedFd,
+        around: Around<'_>,
+        kept: &[Connection],
+    ) -> Result<(), Foreign> {
         let girth = match around {
             Around::Namespace => Girth::Namespace,
             Around::Cgroup(path) => Girth::of_cgroup(path)?,
         };
-        Ok(self.belts.put_on(run, netfilter, girth, self.attachment.released_for(run))?)
+        let passing = Passing {
+            released: self.attachment.released_for(run),
+            kept: ends(kept),
+            kept_for: self.attachment.kept_for(run).unwrap_or_default(),
+        };
+        Ok(self.belts.put_on(run, netfilter, girth, passing)?)
+    }
+
+    fn keep(&self, run: RunId, cookies: &[u64], time: Duration) -> Result<(), Foreign> {
+        Ok(self.attachment.keep(run, cookies, time)?)
+    }
+
+    fn unkeep(&self, run: RunId, gone: &[Connection]) -> Result<(), Foreign> {
+        self.attachment.unkeep(run, &helper::cookies(gone))?;
+        Ok(self.belts.unkeep(run, &ends(gone))?)
+    }
+
+    fn kept_for(&self, run: RunId) -> Option<Duration> {
+        self.attachment.kept_for(run)
     }
 
     fn take_belt_off(&self, run: RunId, elsewhere: Option<BorrowedFd<'_>>) -> Result<(), Foreign> {

@@ -17,7 +17,7 @@ use crate::{
     control::api::{self, Answer, Envelope, Request},
     gate::now_us,
     helper::{Note, messages::FromProxy},
-    proxy::{Released, registry::Ending},
+    proxy::{Released, Seen, registry::Ending},
     telemetry,
 };
 
@@ -79,6 +79,7 @@ impl Daemon {
             Request::Kill { run } => self.kill(run).await,
             Request::Release { run, reason, seconds } => self.release(run, reason, seconds),
             Request::Detach { run, reason } => self.detach(run, &reason),
+            Request::ForgetUnit { unit, reason } => self.forget_unit(&unit, &reason),
             Request::Reload => self.reload().await,
             Request::Survey { .. } => {
                 Answer::Failed { text: "a look at a database is answered in several messages".to_owned() }
@@ -95,12 +96,14 @@ impl Daemon {
             }
             Err(error) => return Answer::Failed { text: telemetry::chain(&error) },
         };
+        let runs = self.proxy.runs.list();
         Answer::Status(api::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
             policy: rules.policy.hash().to_owned(),
             resources: rules.inventory.resources.len(),
-            runs: self.proxy.runs.list().len(),
+            runs: runs.len(),
+            kept: runs.iter().flat_map(|seen| &seen.keeping).map(|kept| kept.keep.connections.len()).sum(),
             sessions: self.proxy.registry.list().len(),
             kernel,
             synced: self.journal.synced(),
@@ -119,13 +122,18 @@ impl Daemon {
         };
         let now = now_us();
         let runs = self.proxy.runs.list().into_iter();
-        runs.map(|(run, released)| api::RunStatus {
+        runs.map(|Seen { run, released, keeping }| api::RunStatus {
             run: run.id,
             agent: run.agent.name.clone(),
             guarantee: run.guarantee,
             mode: run.mode,
             started_at: run.started_at,
             released_until: released.map(|released| released.until).filter(|until| now < *until),
+            kept: keeping.map(|keeping| api::KeptStatus {
+                existing: keeping.keep.existing.to_string(),
+                until: keeping.until,
+                connections: keeping.keep.connections.iter().map(ToString::to_string).collect(),
+            }),
             command: run.claims.get("command").cloned().unwrap_or_default(),
             sessions: of(run.id),
         })
@@ -209,6 +217,20 @@ impl Daemon {
         } else {
             Answer::Failed {
                 text: "nothing was detached: it could not be recorded; see `interceptor status`".to_owned(),
+            }
+        }
+    }
+
+    fn forget_unit(&self, unit: &str, reason: &str) -> Answer {
+        if reason.trim().is_empty() {
+            return Answer::Failed { text: "detaching needs a reason".to_owned() };
+        }
+        let text = format!("{unit} is captured no more when it starts: {reason}");
+        if self.proxy.event(None, EventKind::Released, text) {
+            Answer::Done { text: format!("{unit} is not captured when it starts again; this is recorded") }
+        } else {
+            Answer::Failed {
+                text: "nothing was changed: it could not be recorded; see `interceptor status`".to_owned(),
             }
         }
     }

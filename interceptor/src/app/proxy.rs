@@ -30,8 +30,8 @@ use crate::{
     config::{Folder, LocalApproval, Settings},
     gate::{PolicyGate, Rules, now_us},
     helper::{
-        self, Confined, confine,
-        messages::{Attached, CallerFacts, FromProxy, LaunchFacts, Ports, ToProxy},
+        self, Confined, Connection, Fate, Keep, Keeping, confine,
+        messages::{Attached, CallerFacts, Ended, FromProxy, LaunchFacts, Ports, ToProxy},
     },
     identity::ProcessId,
     keeper::{
@@ -45,6 +45,7 @@ use crate::{
     proxy::{
         Catalogues, Flood, Listeners, MOST_WANTING, Origins, Proxy, Runs, Seats, Wanting, Workers,
         dial::Dialler,
+        observed,
         registry::{Ending, Registry},
     },
     store::{Journal, Limits, Producer},
@@ -176,12 +177,20 @@ fn may_launch(
         id: RunId::from_random(0),
         agent: agent.clone(),
         cgroup: String::new(),
-        guarantee: facts.network.guarantee(),
+        guarantee: facts.guarantee(),
         mode: facts.mode,
         claims: BTreeMap::from([("launcher_user".to_owned(), launcher.to_owned())]),
         started_at: now_us(),
     };
     rules.may_launch(&run, program)
+}
+
+/// What goes on, for how long and why.
+fn kept_text(keeping: &Keeping) -> String {
+    let until = jiff::Timestamp::from_microsecond(keeping.until)
+        .map_or_else(|_| keeping.until.to_string(), |until| until.to_string());
+    let Keep { existing, reason, connections } = &keeping.keep;
+    format!("{} connections, until {until} at the latest ({existing}): {reason}", connections.len())
 }
 
 /// Puts questions about executables to the helper, which answers each.
@@ -312,9 +321,9 @@ impl Daemon {
                     let answer = self.requested(run, &facts);
                     self.helper.send(&answer, &[]).await?;
                 }
-                ToProxy::Started { run, v6, ports } => {
+                ToProxy::Started { run, v6, ports: _, keeping } => {
                     let id = run.id;
-                    match self.started(run, v6, ports, descriptors).await {
+                    match self.started(run, v6, keeping, descriptors).await {
                         Ok(()) => self.helper.send(&FromProxy::Serving { run: id }, &[]).await?,
                         Err(error) => {
                             let text = format!("its listeners cannot be served: {error:#}");
@@ -322,7 +331,14 @@ impl Daemon {
                         }
                     }
                 }
-                ToProxy::Ended { run, how } => self.ended(run, how.text()),
+                ToProxy::Keep { run, keeping } => {
+                    // What cannot be recorded does not go on: the launcher is told when it has waited long enough.
+                    if self.keeps(run, keeping) {
+                        self.helper.send(&FromProxy::Kept { run }, &[]).await?;
+                    }
+                }
+                ToProxy::KeptEnded { run, gone, fate } => self.kept_ended(run, &gone, fate),
+                ToProxy::Ended { run, how } => self.ended(run, how),
                 ToProxy::Left { run, processes } => self.left(run, &processes),
                 ToProxy::Brought { run, text } => self.brought(run, text),
                 ToProxy::TurnedAway { run, process, path } => self.proxy.turned_away(run, process, &path),
@@ -392,7 +408,7 @@ impl Daemon {
         &self,
         run: Run,
         v6: bool,
-        _ports: Ports,
+        keeping: Option<Keeping>,
         descriptors: Vec<OwnedFd>,
     ) -> anyhow::Result<()> {
         let run = Arc::new(run);
@@ -411,14 +427,48 @@ impl Daemon {
             dns: std::iter::once(made.dns4).chain(dns6).collect(),
             unix,
         };
-        let tasks = crate::proxy::serve(&self.proxy, &self.workers, &run, listeners)?;
+        // Until it is among the live ones, it is as it is told here.
+        let served = if keeping.is_some() { observed(&run) } else { run.clone() };
+        let tasks = crate::proxy::serve(&self.proxy, &self.workers, &served, listeners)?;
         let text = format!("{} as {}", run.cgroup, run.agent.name);
         self.proxy.event(Some((run.id, &run.agent.name)), EventKind::RunStarted, text);
-        self.proxy.runs.begin(run, door, tasks);
+        let (id, agent) = (run.id, run.agent.name.clone());
+        if let Some(keeping) = &keeping {
+            let text = format!("connections from before go on still: {}", kept_text(keeping));
+            self.proxy.event(Some((id, &agent)), EventKind::Kept, text);
+        }
+        self.proxy.runs.begin(run, door, tasks, keeping);
         Ok(())
     }
 
-    fn ended(&self, run: RunId, how: &str) {
+    /// Records what is to go on of a run uninspected; whether it could be.
+    fn keeps(&self, run: RunId, keeping: Keeping) -> bool {
+        let Some(live) = self.proxy.runs.find(run) else { return false };
+        let text = format!("go on uninspected from before: {}", kept_text(&keeping));
+        let each = keeping.keep.connections.iter().map(|one| format!("goes on uninspected: {one}"));
+        let mut texts = std::iter::once(text).chain(each);
+        texts.all(|text| self.proxy.event(Some((run, &live.agent.name)), EventKind::Kept, text))
+            && self.proxy.runs.keep(run, keeping)
+    }
+
+    /// Records that some of it has ended.
+    fn kept_ended(&self, run: RunId, gone: &[Connection], fate: Fate) {
+        let Some(live) = self.proxy.runs.find(run) else { return };
+        let tell = |text: String| {
+            self.proxy.event(Some((run, &live.agent.name)), EventKind::KeptEnded, text);
+        };
+        let how = match fate {
+            Fate::Closed => "it ended by itself",
+            Fate::Reset => "its time was over, and it was reset",
+        };
+        gone.iter().for_each(|one| tell(format!("{one}: {how}")));
+        match self.proxy.runs.end_kept(run, gone) {
+            0 => tell("none is left: everything is captured".to_owned()),
+            left => tell(format!("{left} go on still")),
+        }
+    }
+
+    fn ended(&self, run: RunId, how: Ended) {
         self.proxy.registry.end_run(run, &Ending::Killed);
         let events = self.proxy.origins.catch_up();
         self.proxy.record(events);
@@ -429,6 +479,10 @@ impl Daemon {
                 let text = format!("{missed} more events of the kernel side's were left out");
                 self.proxy.event(Some((run, &live.agent.name)), EventKind::Kernel, text);
             }
+            let how = match (how, live.claims.contains_key(helper::UNIT)) {
+                (Ended::Cgroup, true) => "its unit has stopped",
+                (how, _) => how.text(),
+            };
             self.proxy.event(Some((run, &live.agent.name)), EventKind::RunEnded, how);
         }
         self.proxy.origins.end_run(run);

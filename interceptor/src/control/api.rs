@@ -68,6 +68,13 @@ pub enum Request {
         /// Why, for the record.
         reason: String,
     },
+    /// Record that a unit which does not run is about to be captured no more at its starts.
+    ForgetUnit {
+        /// The unit.
+        unit: String,
+        /// Why, for the record.
+        reason: String,
+    },
     /// Load the policy folder again.
     Reload,
     /// Which columns there are, and which labels they bear. Answered in several messages, of which the last is
@@ -145,6 +152,8 @@ pub struct Status {
     pub runs: usize,
     /// Open sessions.
     pub sessions: usize,
+    /// Connections from before their runs' capture that go on uninspected.
+    pub kept: usize,
     /// The kernel side's counters by name.
     pub kernel: Vec<(String, u64)>,
     /// The newest entry that is on disk.
@@ -255,10 +264,23 @@ pub struct RunStatus {
     pub started_at: i64,
     /// Until when it is released, in microseconds of the Unix epoch.
     pub released_until: Option<i64>,
+    /// Connections from before its capture that go on uninspected, if any do.
+    pub kept: Option<KeptStatus>,
     /// What was started.
     pub command: String,
     /// Open sessions.
     pub sessions: Vec<(ConnectionId, ResourceName)>,
+}
+
+/// Connections from before a run's capture.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KeptStatus {
+    /// What root chose.
+    pub existing: String,
+    /// Until when at most, in microseconds of the Unix epoch.
+    pub until: i64,
+    /// Each that goes on still, in words.
+    pub connections: Vec<String>,
 }
 
 /// Why a daemon could not be asked.

@@ -7,7 +7,8 @@ use std::{os::fd::AsFd, path::Path};
 use interceptor_core::model::{Guarantee, Run, RunId};
 
 use super::{
-    Around, Foreign, listeners::Listeners, messages::ToProxy, runs::network_of, supervisor::Supervisor,
+    Around, Foreign, described::Described, listeners::Listeners, messages::ToProxy, runs::network_of,
+    supervisor::Supervisor,
 };
 use crate::telemetry;
 
@@ -19,11 +20,13 @@ impl Supervisor {
             Guarantee::Structural => Around::Namespace,
             Guarantee::Enforced | Guarantee::Observed => Around::Cgroup(&cgroup),
         };
+        let keeping = Described::find(&self.places, run.id).and_then(|described| described.keeping);
+        let kept = keeping.map_or_else(Vec::new, |keeping| keeping.keep.connections);
         let put_on = match &listeners.netfilter {
             Some(netfilter) => netfilter
                 .try_clone()
                 .map_err(Foreign::from)
-                .and_then(|netfilter| self.capture.put_belt_on(run.id, netfilter, around)),
+                .and_then(|netfilter| self.capture.put_belt_on(run.id, netfilter, around, &kept)),
             None => Err("the kernel has no netfilter that could be spoken to".into()),
         };
         if let Err(error) = put_on {

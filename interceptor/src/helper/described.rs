@@ -8,7 +8,7 @@ use std::{fs, io, os::unix::fs::OpenOptionsExt, path::PathBuf};
 use interceptor_core::model::{Run, RunId};
 use serde::{Deserialize, Serialize};
 
-use super::{cgroup::Tree, executable::start_ticks, messages::Ports};
+use super::{cgroup::Tree, executable::start_ticks, kept::Keeping, messages::Ports};
 use crate::places::Places;
 
 /// What is needed to serve a run again.
@@ -26,6 +26,9 @@ pub(super) struct Described {
     /// How far its capture has come.
     #[serde(default)]
     pub(super) progress: Progress,
+    /// Connections from before that go on.
+    #[serde(default)]
+    pub(super) keeping: Option<Keeping>,
 }
 
 /// How far the capture of a run has come.
@@ -43,7 +46,7 @@ impl Described {
     pub(super) fn new(run: Run, init: u32, ports: Ports) -> io::Result<Self> {
         let init_start =
             start_ticks(init).ok_or_else(|| io::Error::other("the run's first process is gone"))?;
-        Ok(Self { run, init, init_start, ports, progress: Progress::Settled })
+        Ok(Self { run, init, init_start, ports, progress: Progress::Settled, keeping: None })
     }
 
     /// Writes it, whole or not at all.

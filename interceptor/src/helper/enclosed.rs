@@ -17,6 +17,7 @@ use super::{
     cgroup::Tree,
     described::{self, Described, Progress},
     in_place::{self, InPlace, LOOK, Moves, Watch},
+    kept::{Keeping, cookies},
     listeners::Listeners,
     messages::{Ended, LaunchAnswer, ToProxy},
     runs::network_of,
@@ -49,7 +50,7 @@ impl Supervisor {
     /// Watches a captured cgroup from here on. What is in it and is not among those that `watch` has seen was moved in, or born
     /// there.
     pub(super) fn watch_in_place(&self, run: RunId, mut watch: Watch) {
-        let (events, tree) = (self.events.clone(), self.tree.clone());
+        let (events, tree, places) = (self.events.clone(), self.tree.clone(), self.places.clone());
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(LOOK).await;
@@ -58,7 +59,16 @@ impl Supervisor {
                     return;
                 };
                 let inside = if come.is_empty() { BTreeSet::new() } else { watch.numbers() };
-                let rid = tokio::task::spawn_blocking(move || rid_of_brought(&come, &inside)).await;
+                let places = places.clone();
+                let rid = tokio::task::spawn_blocking(move || {
+                    let described = if come.is_empty() { None } else { Described::find(&places, run) };
+                    let keeping = described.and_then(|described| described.keeping);
+                    let kept = keeping.map_or_else(Vec::new, |keeping| cookies(&keeping.keep.connections));
+                    rid_of_brought(&come, |cgroup, cookie| {
+                        cgroup.is_some_and(|cgroup| inside.contains(&cgroup)) || kept.contains(&cookie)
+                    })
+                });
+                let rid = rid.await;
                 let said = (!left.is_empty()).then_some(Event::Left(run, left));
                 let reset = rid.unwrap_or_default().into_iter().map(|text| Event::Brought(run, text));
                 for event in said.into_iter().chain(reset) {
@@ -91,22 +101,31 @@ impl Supervisor {
         self.tell(ToProxy::Left { run, processes }, Vec::new());
     }
 
-    /// From here on it stays captured, whatever becomes of its launcher.
-    pub(super) fn settle(&mut self, run: RunId, reply: Reply) {
-        let settled = match (self.runs.get(&run), Described::find(&self.places, run)) {
-            (Some(Stage::Served(served)), Some(described)) => {
-                // Not before: the sockets that it had when it was captured still said their farewells.
-                self.put_belt_on(&served.run, &served.listeners);
-                Described { progress: Progress::Settled, ..described }.write(&self.places)
-            }
-            _ => Err(io::Error::other("the run is over already")),
-        };
-        match settled {
+    /// From here on it stays captured, whatever becomes of its launcher, and what it keeps goes on.
+    pub(super) fn settle(&mut self, run: RunId, keeping: Option<Keeping>, reply: Reply) {
+        match self.try_settle(run, keeping) {
             Ok(()) => answer(reply, LaunchAnswer::Settled),
             Err(error) => {
                 answer(reply, LaunchAnswer::Refused { text: format!("it does not stay captured: {error}") });
             }
         }
+    }
+
+    fn try_settle(&mut self, run: RunId, keeping: Option<Keeping>) -> io::Result<()> {
+        let over = || io::Error::other("the run is over already");
+        let described = Described::find(&self.places, run).ok_or_else(over)?;
+        let is_in_place = self.is_in_place(&described.run);
+        if let Some(keeping) = &keeping {
+            let directory = self.tree.directory(&described.run.cgroup);
+            self.watch_kept(run, keeping.keep.connections.clone(), &directory)?;
+        }
+        let Some(Stage::Served(served)) = self.runs.get(&run) else { return Err(over()) };
+        Described { progress: Progress::Settled, keeping, ..described }.write(&self.places)?;
+        if is_in_place {
+            // Not before: the sockets that it had when it was captured still said their farewells.
+            self.put_belt_on(&served.run, &served.listeners);
+        }
+        Ok(())
     }
 
     /// Ends a run whose launcher went away before it had said that all is well.
@@ -130,6 +149,7 @@ impl Supervisor {
         match self.release(run, &self.tree.directory(&cgroup)) {
             Ok(()) => {
                 self.runs.remove(&run);
+                self.forget_kept(run);
                 self.tell(ToProxy::Ended { run, how: Ended::Detached }, Vec::new());
                 answer(reply, LaunchAnswer::Detached);
             }
@@ -186,7 +206,7 @@ impl Supervisor {
         }
     }
 
-    fn take_over_in_place(&self, described: Described) -> Result<Served, Foreign> {
+    fn take_over_in_place(&mut self, described: Described) -> Result<Served, Foreign> {
         let directory = self.tree.directory(&described.run.cgroup);
         // What comes from another network is refused.
         let namespace = network_of(&directory)?;
@@ -196,7 +216,10 @@ impl Supervisor {
         self.put_belt_on(&described.run, &listeners);
         Described { ports, ..described.clone() }.write(&self.places)?;
         // What was moved in while no daemon was there is seen at its first look.
-        self.watch_in_place(described.run.id, Watch::begin(directory)?);
+        self.watch_in_place(described.run.id, Watch::begin(directory.clone())?);
+        if let Some(keeping) = &described.keeping {
+            self.keep_on(described.run.id, keeping, &directory);
+        }
         Ok(Served { run: described.run, ports, listeners })
     }
 
@@ -206,20 +229,19 @@ impl Supervisor {
     }
 }
 
-/// Resets what processes have brought along that came into a captured cgroup, whose number and those below it are `inside`; says
-/// what there is to say.
-fn rid_of_brought(come: &[u32], inside: &BTreeSet<u64>) -> Vec<String> {
-    let said =
-        come.iter().filter_map(|pid| match attach::reset_brought(*pid, |number| inside.contains(&number)) {
-            Ok(0) => None,
-            Ok(count) => {
-                Some(format!("process {} was moved in: {count} sockets from before were reset", named(*pid)))
-            }
-            Err(error) => Some(format!(
-                "process {} was moved in, and its sockets from before may still be open: {error}",
-                named(*pid)
-            )),
-        });
+/// Resets what processes have brought along that came into a captured cgroup, but for what `stays` by the number of the cgroup
+/// that it was made in, or by its cookie; says what there is to say.
+fn rid_of_brought(come: &[u32], stays: impl Fn(Option<u64>, u64) -> bool) -> Vec<String> {
+    let said = come.iter().filter_map(|pid| match attach::reset_brought(*pid, &stays) {
+        Ok(0) => None,
+        Ok(count) => {
+            Some(format!("process {} was moved in: {count} sockets from before were reset", named(*pid)))
+        }
+        Err(error) => Some(format!(
+            "process {} was moved in, and its sockets from before may still be open: {error}",
+            named(*pid)
+        )),
+    });
     said.collect()
 }
 

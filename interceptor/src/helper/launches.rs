@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use super::{
     callers::Wanted,
     cgroup::Tree,
+    kept::Keep,
     messages::{LaunchAnswer, LaunchFacts, LaunchRequest, Network, VERSION},
     supervisor::Event,
 };
@@ -36,8 +37,8 @@ pub(super) enum Asked {
     Begin(LaunchFacts, oneshot::Sender<Answered>),
     /// Serve this run: its network namespace and its first process.
     Namespaces(RunId, OwnedFd, OwnedFd, oneshot::Sender<Answered>),
-    /// This run, whose cgroup is captured in its place, holds.
-    Settled(RunId, oneshot::Sender<Answered>),
+    /// This run, whose processes were there before, holds; some of what they had may go on.
+    Settled(RunId, Option<Keep>, oneshot::Sender<Answered>),
     /// Let go of a cgroup that is captured in its place.
     Detach(RunId, oneshot::Sender<Answered>),
     /// The launcher went away before the run was served, or before it was said to hold.
@@ -117,7 +118,7 @@ async fn serve(
         }
         (
             LaunchRequest::Namespaces
-            | LaunchRequest::Settled
+            | LaunchRequest::Settled { .. }
             | LaunchRequest::TurnedAway { .. }
             | LaunchRequest::Wanted { .. },
             _,
@@ -182,13 +183,13 @@ async fn finish(
         .map_err(|wrong| format!("a launcher sent {} descriptors instead of 2", wrong.len()))?;
     let (answer, _) = ask(events, |reply| Asked::Namespaces(run, namespace, init, reply)).await?;
     launcher.send(&answer, &[]).await?;
-    if answer != LaunchAnswer::Ready || !matches!(network, Network::InPlace { .. }) {
+    if answer != LaunchAnswer::Ready || matches!(network, Network::Own) {
         return Ok(answer == LaunchAnswer::Ready);
     }
-    let (LaunchRequest::Settled, _) = launcher.receive().await? else {
+    let (LaunchRequest::Settled { keep }, _) = launcher.receive().await? else {
         return Err("a launcher spoke out of turn".into());
     };
-    let (answer, _) = ask(events, |reply| Asked::Settled(run, reply)).await?;
+    let (answer, _) = ask(events, |reply| Asked::Settled(run, keep, reply)).await?;
     launcher.send(&answer, &[]).await?;
     Ok(answer == LaunchAnswer::Settled)
 }

@@ -12,7 +12,10 @@ use std::{
 use interceptor_core::model::{AgentIdentity, AgentName, ExecutableDigest, Guarantee, Mode, Run, RunId};
 use serde::{Deserialize, Serialize};
 
-use super::released::Note;
+use super::{
+    kept::{Connection, Existing, Fate, Keep, Keeping},
+    released::Note,
+};
 
 /// The version of these messages; both sides of the launch socket must have the same.
 pub const VERSION: u32 = 5;
@@ -91,8 +94,22 @@ pub struct LaunchFacts {
     pub capabilities: Vec<String>,
     /// What network it has.
     pub network: Network,
+    /// What becomes of connections that it has from before.
+    pub existing: Existing,
+    /// The unit of systemd's that it is, where somebody named it as one.
+    pub unit: Option<String>,
     /// Names of the environment's variables that hold a secret; never their values.
     pub secrets: Vec<String>,
+}
+
+impl LaunchFacts {
+    /// How strongly it is captured at first: not wholly, where connections are to go on.
+    pub fn guarantee(&self) -> Guarantee {
+        match self.existing {
+            Existing::Reset => self.network.guarantee(),
+            Existing::Drain(_) | Existing::KeepObserved => Guarantee::Observed,
+        }
+    }
 }
 
 /// From a launcher to the helper.
@@ -130,9 +147,12 @@ pub enum LaunchRequest {
         /// The run.
         run: RunId,
     },
-    /// A cgroup that is captured where it is has been tried, and rid of what was there before: it stays captured. Without this
-    /// word it is let go of when the launcher is gone.
-    Settled,
+    /// What was there before is captured, tried, and rid of what it had, but for what is to go on. Without this word it is let go
+    /// of when the launcher is gone.
+    Settled {
+        /// What is to go on, if anything.
+        keep: Option<Keep>,
+    },
     /// Let go of a cgroup that is captured where it is. The first message, or none.
     Detach {
         /// [`VERSION`].
@@ -269,6 +289,24 @@ pub enum ToProxy {
         v6: bool,
         /// Their ports.
         ports: Ports,
+        /// What an earlier proxy has recorded as going on, and still does.
+        keeping: Option<Keeping>,
+    },
+    /// Connections of a run from before are to go on; answer with [`FromProxy::Kept`].
+    Keep {
+        /// The run.
+        run: RunId,
+        /// Which.
+        keeping: Keeping,
+    },
+    /// Some of them have ended.
+    KeptEnded {
+        /// The run.
+        run: RunId,
+        /// Which.
+        gone: Vec<Connection>,
+        /// How.
+        fate: Fate,
     },
     /// The run is over.
     Ended {
@@ -400,6 +438,11 @@ pub enum FromProxy {
     },
     /// The run's listeners are served.
     Serving {
+        /// The run.
+        run: RunId,
+    },
+    /// What is to go on of a run is in the record.
+    Kept {
         /// The run.
         run: RunId,
     },

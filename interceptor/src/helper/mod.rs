@@ -13,6 +13,7 @@ mod enclosed;
 mod executable;
 mod ground;
 pub mod in_place;
+mod kept;
 mod launches;
 mod listeners;
 pub mod messages;
@@ -32,6 +33,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use interceptor_core::model::RunId;
@@ -40,10 +42,13 @@ use nix::unistd::geteuid;
 pub use confine::{Confined, confine};
 pub(crate) use executable::start_ticks;
 pub use ground::{Accounts, GroundError, Lock, lock};
+pub use kept::{Connection, Existing, Fate, Keep, Keeping, MOST_KEPT, NotExisting, cookies};
 pub use listeners::{Listeners, cpus};
 pub use released::Note;
 pub use roles::{Roles, keeper_channel, proxy_channel};
-pub use runs::{CGROUP_BEFORE, Captured, captured, directory_of, known, live, network_of};
+pub use runs::{
+    CGROUP_BEFORE, Captured, UNIT, captured, captured_at, directory_of, known, live, network_of, run_of_unit,
+};
 
 use self::{cgroup::Tree, messages::Ports, roles::Handed, supervisor::Supervisor};
 use crate::{launch, places::Places};
@@ -89,14 +94,26 @@ pub trait Capture: Send + Sync {
     /// Forgets such a run and leaves its cgroup, which may be gone.
     fn release(&self, run: RunId, cgroup: &Path) -> Result<(), Foreign>;
     /// Puts a belt on a run before it is served, in place of one that an earlier daemon put on it. `netfilter` is a socket
-    /// for `NETLINK_NETFILTER` in its network namespace.
-    fn put_belt_on(&self, run: RunId, netfilter: OwnedFd, around: Around<'_>) -> Result<(), Foreign>;
+    /// for `NETLINK_NETFILTER` in its network namespace; `kept` are connections from before that may pass while they last.
+    fn put_belt_on(
+        &self,
+        run: RunId,
+        netfilter: OwnedFd,
+        around: Around<'_>,
+        kept: &[Connection],
+    ) -> Result<(), Foreign>;
     /// Takes it off. `elsewhere` is where to look for one that an earlier daemon put on.
     fn take_belt_off(&self, run: RunId, elsewhere: Option<BorrowedFd<'_>>) -> Result<(), Foreign>;
     /// What a run's belt, or every one, has to say since it was last asked; called every few seconds.
     fn inspect_belts(&self, only: Option<RunId>) -> Vec<(RunId, String)>;
     /// Removes the belts of runs that are gone; called when a daemon has taken over what there is.
     fn shed_belts(&self) -> Result<(), Foreign>;
+    /// Lets connections of a run from before, by the cookies of their sockets, go on for `time` and no longer.
+    fn keep(&self, run: RunId, cookies: &[u64], time: Duration) -> Result<(), Foreign>;
+    /// Forgets those that have ended.
+    fn unkeep(&self, run: RunId, gone: &[Connection]) -> Result<(), Foreign>;
+    /// For how much longer what a run keeps may go on: nothing at all where that is over, none where it keeps nothing.
+    fn kept_for(&self, run: RunId) -> Option<Duration>;
     /// Maps that the proxy works with, in the kernel side's order.
     fn descriptors(&self) -> Result<Vec<OwnedFd>, Foreign>;
     /// Removes what no process can ask for any more; called every few seconds.

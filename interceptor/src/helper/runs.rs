@@ -15,7 +15,8 @@ use super::{
     Foreign, RunNetwork,
     cgroup::Tree,
     described::{self, Described, Progress},
-    in_place::Watch,
+    in_place::{self, Watch},
+    kept::Existing,
     listeners::Listeners,
     messages::{Ended, LaunchAnswer, LaunchFacts, Network, Ports, ToProxy},
     supervisor::{Event, REMOVAL, Reply, Served, Stage, Supervisor, answer},
@@ -30,6 +31,8 @@ use crate::{
 const LEFT: Duration = Duration::from_millis(200);
 /// The claim that says where attached processes came from.
 pub const CGROUP_BEFORE: &str = "cgroup_before";
+/// The claim that says of which unit a cgroup is.
+pub const UNIT: &str = "unit";
 
 /// What the proxy says of a run that may be.
 pub(super) struct Accepted {
@@ -132,6 +135,7 @@ impl Supervisor {
             run: served.run.clone(),
             v6: served.listeners.v6.is_some(),
             ports: served.ports,
+            keeping: Described::find(&self.places, served.run.id).and_then(|described| described.keeping),
         };
         self.tell(message, served.listeners.copies()?);
         Ok(())
@@ -186,6 +190,7 @@ impl Supervisor {
         if let Stage::Requested { reply, .. } | Stage::Starting { reply, .. } = stage {
             answer(reply, LaunchAnswer::Refused { text: why.to_owned() });
         }
+        self.forget_kept(run);
         self.inspect_last(run);
         self.discard(run, &cgroup);
         self.tell(ToProxy::Ended { run, how }, Vec::new());
@@ -244,7 +249,7 @@ impl Supervisor {
         }
     }
 
-    fn take_over(&self, described: Described) -> Result<Served, Foreign> {
+    fn take_over(&mut self, described: Described) -> Result<Served, Foreign> {
         let attached = described.run.guarantee != Guarantee::Structural;
         let directory = self.tree.directory(&described.run.cgroup);
         let first = match Tree::processes(&directory).first() {
@@ -260,7 +265,7 @@ impl Supervisor {
         if !alive {
             return Err("its first process is gone".into());
         }
-        let Described { run, ports, .. } = described;
+        let Described { run, ports, keeping, .. } = described;
         let (ports, listeners) = match run.guarantee {
             Guarantee::Structural => (ports, Listeners::make(namespace.as_fd(), ports)?),
             // Somebody else may have taken the ports while nobody of ours had them.
@@ -268,8 +273,12 @@ impl Supervisor {
         };
         self.register(&run, ports, &listeners)?;
         self.put_belt_on(&run, &listeners);
-        Described::new(run.clone(), first, ports)?.write(&self.places)?;
+        let described = Described { keeping, ..Described::new(run.clone(), first, ports)? };
+        described.write(&self.places)?;
         self.watch(&run, init)?;
+        if let Some(keeping) = &described.keeping {
+            self.keep_on(run.id, keeping, &directory);
+        }
         Ok(Served { run, ports, listeners })
     }
 
@@ -329,6 +338,10 @@ fn own_claims(facts: &LaunchFacts) -> BTreeMap<String, String> {
         ("uid".to_owned(), facts.uid.to_string()),
     ]);
     claims.extend(facts.launcher_user.clone().map(|user| ("launcher_user".to_owned(), user)));
+    if facts.existing != Existing::Reset {
+        claims.insert("existing".to_owned(), facts.existing.to_string());
+    }
+    claims.extend(facts.unit.clone().map(|unit| (UNIT.to_owned(), unit)));
     claims.extend(facts.reason.clone().map(|reason| ("reason".to_owned(), reason)));
     if let Network::Shared { cgroup_before } = &facts.network {
         claims.insert(CGROUP_BEFORE.to_owned(), cgroup_before.clone());
@@ -345,17 +358,32 @@ pub enum Captured {
         cgroup_before: String,
     },
     /// Their cgroup is captured in its place.
-    InPlace,
+    InPlace {
+        /// The unit that it is of, where it was captured as one.
+        unit: Option<String>,
+    },
 }
 
 /// How the processes of a run came to be captured; nothing for a run that was launched, or is not there.
 pub fn captured(places: &Places, tree: &Tree, run: RunId) -> Option<Captured> {
     let Described { run, .. } = Described::find(places, run)?;
     if run.cgroup != tree.name_of(run.id) {
-        return Some(Captured::InPlace);
+        return Some(Captured::InPlace { unit: run.claims.get(UNIT).cloned() });
     }
     let cgroup_before = run.claims.get(CGROUP_BEFORE).cloned()?;
     Some(Captured::Moved { cgroup_before })
+}
+
+/// The run that a cgroup, by its name, is captured as in its place, if it is.
+pub fn captured_at(places: &Places, tree: &Tree, cgroup: &str) -> Option<Run> {
+    let mut known = known(places).into_iter();
+    known.find(|run| run.cgroup == cgroup && in_place::is_marked_as(&tree.directory(cgroup), run.id))
+}
+
+/// The run that a unit is captured as, while it runs.
+pub fn run_of_unit(places: &Places, unit: &str) -> Option<RunId> {
+    let mut known = known(places).into_iter();
+    known.find(|run| run.claims.get(UNIT).is_some_and(|own| own == unit)).map(|run| run.id)
 }
 
 /// The runs that a daemon has described, whether or not one lives.

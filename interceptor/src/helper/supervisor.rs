@@ -15,7 +15,7 @@ use interceptor_core::model::{Run, RunId};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Semaphore, mpsc},
-    task::JoinHandle,
+    task::{AbortHandle, JoinHandle},
 };
 
 use super::{
@@ -26,6 +26,7 @@ use super::{
     executable::Executables,
     failed,
     ground::{self, Accounts},
+    kept::{Connection, Fate, Waiting},
     launches::{self, Answered, Asked},
     listeners::Listeners,
     messages::{Ended, FromProxy, LaunchAnswer, LaunchFacts, Ports, ToProxy},
@@ -53,6 +54,8 @@ pub(super) enum Event {
     Left(RunId, Vec<u32>),
     /// A process was moved into a captured cgroup and had sockets from before; what became of them.
     Brought(RunId, String),
+    /// Connections of a run from before have ended.
+    KeptEnded(RunId, Vec<Connection>, Fate),
     /// A process of a run wanted to reach a Unix socket that is not the run's own.
     TurnedAway { run: RunId, process: u32, path: String },
     /// A process of a run wants to be connected to a Unix socket.
@@ -120,6 +123,10 @@ pub(super) struct Supervisor {
     has_served: bool,
     swept_at: Instant,
     pub(super) runs: BTreeMap<RunId, Stage>,
+    /// Launchers that wait until the record has what their runs keep.
+    pub(super) waiting: BTreeMap<RunId, Waiting>,
+    /// Who looks after what runs keep.
+    pub(super) kept_watches: BTreeMap<RunId, AbortHandle>,
     executables: Arc<Executables>,
     hashing: Arc<Semaphore>,
 }
@@ -151,6 +158,8 @@ impl Supervisor {
             has_served: false,
             swept_at: Instant::now(),
             runs: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            kept_watches: BTreeMap::new(),
             executables: Arc::default(),
             hashing: Arc::new(Semaphore::new(HASHING)),
         }
@@ -218,12 +227,13 @@ impl Supervisor {
                     self.end_run(run, Ended::Processes, "it could not be started");
                 }
             }
-            Event::Asked(Asked::Settled(run, reply)) => self.settle(run, reply),
+            Event::Asked(Asked::Settled(run, keep, reply)) => self.hold(run, keep, reply),
             Event::Asked(Asked::Detach(run, reply)) => self.detach(run, reply),
             Event::Asked(Asked::Abandoned(run)) => self.abandon(run),
             Event::RunEnded(run, how) => self.end_run(run, how, "the run ended before it was served"),
             Event::Left(run, processes) => self.report_left(run, &processes),
             Event::Brought(run, text) => self.report_brought(run, text),
+            Event::KeptEnded(run, gone, fate) => self.end_kept(run, gone, fate),
             Event::TurnedAway { run, process, path } => {
                 if self.runs.contains_key(&run) {
                     self.tell(ToProxy::TurnedAway { run, process, path }, Vec::new());
@@ -257,6 +267,7 @@ impl Supervisor {
                 Some(other) => drop(self.runs.insert(run, other)),
                 None => {}
             },
+            FromProxy::Kept { run } => self.keep_recorded(run),
             FromProxy::Executable { ticket, pid, start_time } => self.look_up(ticket, pid, start_time),
             FromProxy::Recorded { run, at } => {
                 if let Err(error) = Note::remove(&self.places, run, at) {
@@ -379,6 +390,7 @@ impl Supervisor {
             roles::end(pair.proxy);
             roles::end(pair.keeper);
         }
+        self.give_up_waiting(|_| true);
         let waiting = std::mem::take(&mut self.runs);
         for (run, stage) in waiting {
             let cgroup = self.cgroup_of(run, &stage);
@@ -408,6 +420,7 @@ impl Supervisor {
             self.inspect_belts();
             self.adopt_late();
         }
+        self.give_up_waiting(|elapsed| elapsed > PATIENCE);
         let late: Vec<RunId> = self
             .runs
             .iter()

@@ -65,7 +65,7 @@ impl Capture for NoKernel {
     fn release(&self, _: RunId, _: &Path) -> Result<(), Foreign> {
         self.note("release")
     }
-    fn put_belt_on(&self, _: RunId, _: OwnedFd, around: Around<'_>) -> Result<(), Foreign> {
+    fn put_belt_on(&self, _: RunId, _: OwnedFd, around: Around<'_>, _: &[Connection]) -> Result<(), Foreign> {
         assert!(
             matches!(around, Around::Namespace) || matches!(around, Around::Cgroup(path) if path.is_dir())
         );
@@ -79,6 +79,15 @@ impl Capture for NoKernel {
     }
     fn shed_belts(&self) -> Result<(), Foreign> {
         Ok(())
+    }
+    fn keep(&self, _: RunId, cookies: &[u64], _: Duration) -> Result<(), Foreign> {
+        self.note(&format!("keep {}", cookies.len()))
+    }
+    fn unkeep(&self, _: RunId, gone: &[Connection]) -> Result<(), Foreign> {
+        self.note(&format!("unkeep {}", gone.len()))
+    }
+    fn kept_for(&self, _: RunId) -> Option<Duration> {
+        None
     }
     fn descriptors(&self) -> Result<Vec<OwnedFd>, Foreign> {
         Ok(vec![File::open("/dev/null")?.into()])
@@ -308,6 +317,8 @@ fn begin_in(launcher: &Launcher, executable: &str, network: Network) -> (LaunchA
         uid: 65_534,
         capabilities: Vec::new(),
         network,
+        existing: Existing::Reset,
+        unit: None,
         secrets: Vec::new(),
     };
     launcher.send(&LaunchRequest::Begin { version: VERSION, facts: Box::new(facts) }, &[]).expect("send");
@@ -556,7 +567,7 @@ fn a_cgroup_in_its_place_is_captured_only_once_it_is_settled() {
     assert!(!Tree::is_frozen(&directory));
 
     let (settled, run) = capture();
-    settled.send(&LaunchRequest::Settled, &[]).expect("send");
+    settled.send(&LaunchRequest::Settled { keep: None }, &[]).expect("send");
     assert_eq!(settled.receive().expect("receive").0, LaunchAnswer::Settled);
     drop(settled);
     let detached = |run| {

@@ -75,9 +75,10 @@ pub struct RunSettings {
 }
 
 impl RunSettings {
-    /// As the kernel side has it; `released_until` is its clock's.
-    pub(super) fn to_raw(self, released_until: u64) -> RunConfig {
+    /// As the kernel side has it. What it lets the run do for a while, by what it had `before`, it goes on with.
+    pub(super) fn to_raw(self, before: Option<RunConfig>) -> RunConfig {
         let addresses = self.own.unwrap_or_default();
+        let own = if self.own.is_some() { RunConfig::OWN_NETNS } else { 0 };
         RunConfig {
             run: self.run.as_u64(),
             netns_cookie: self.namespace,
@@ -85,8 +86,8 @@ impl RunSettings {
             own_v4: addresses.v4.map_or(0, |v4| u32::from_ne_bytes(v4.octets())),
             tcp_port: self.tcp_port.into(),
             dns_port: self.dns_port.into(),
-            flags: if self.own.is_some() { RunConfig::OWN_NETNS } else { 0 },
-            released_until,
+            flags: own | before.map_or(0, |before| before.flags & RunConfig::KEEPS),
+            released_until: before.map_or(0, |before| before.released_until),
         }
     }
 }

@@ -15,14 +15,16 @@ use aya::{
 };
 use interceptor_common::{
     ABI_VERSION, Config, Flow, ProcessKey, ProcessValue, RUN_LEVELS, RunConfig, TupleKey,
-    names::{self, CGROUP_PROGRAMS, GUARD_PROGRAMS, TRACEPOINT_PROGRAMS, UNIX_LINKS},
+    names::{self, CGROUP_PROGRAMS, GUARD_PROGRAMS, KEPT_GUARD, TRACEPOINT_PROGRAMS, UNIX_LINKS},
 };
 use interceptor_core::model::RunId;
 
 use super::{
     KernelError, KernelLog, KernelMaps,
     abi::RunSettings,
-    cgroup, load,
+    cgroup,
+    kept::KeptConnections,
+    load,
     maps::{lock, monotonic_ns, pinned},
     pins::{self, Pins},
     release,
@@ -42,6 +44,7 @@ pub struct Attachment {
     tuples: Mutex<HashMap<MapData, TupleKey, Flow>>,
     usage: Mutex<HashMap<MapData, u64, u64>>,
     processes: HashMap<MapData, ProcessKey, ProcessValue>,
+    kept: KeptConnections,
     proxy: KernelMaps,
     held: Mutex<Held>,
     enclosed: Mutex<BTreeMap<RunId, Enclosed>>,
@@ -56,6 +59,8 @@ struct Held {
     _links: Vec<load::Pinned>,
     /// The programs, for cgroups that are not below the slice.
     object: Option<Ebpf>,
+    /// The one that ends what is kept, while anything is.
+    kept_guard: Option<load::Pinned>,
 }
 
 /// Programs in force on a cgroup that is not below the slice.
@@ -79,6 +84,7 @@ impl Attachment {
         attachment.put_in_force(object)?;
         let mut known = CGROUP_PROGRAMS.to_vec();
         known.extend(GUARD_PROGRAMS);
+        known.push(KEPT_GUARD);
         known.extend(UNIX_LINKS.iter().map(|(name, _)| *name));
         known.extend(TRACEPOINT_PROGRAMS.iter().map(|(name, _)| *name));
         attachment.pins.remove_strangers(&known)?;
@@ -89,8 +95,66 @@ impl Attachment {
         // From here to the end of pinning, both the new programs and any old ones are in force.
         let links = load::attach_all(&mut object, &self.slice, &cgroup::root()?)?;
         let links = replace_pins(&self.pins.links(), links)?;
-        *lock(&self.held) = Held { slice: cgroup::id(&self.slice)?, _links: links, object: Some(object) };
+        let slice = cgroup::id(&self.slice)?;
+        let mut held = lock(&self.held);
+        *held = Held { slice, _links: links, object: Some(object), kept_guard: None };
+        self.guard_kept(&mut held)
+    }
+
+    /// Has what is kept ended in time, with programs of this daemon's, where anything is; else takes the guard off.
+    fn guard_kept(&self, held: &mut Held) -> Result<(), KernelError> {
+        let folder = self.pins.links();
+        if self.kept.is_empty() {
+            held.kept_guard = None;
+            return pins::remove_file(&folder.join(KEPT_GUARD));
+        }
+        if held.kept_guard.is_none() {
+            let link = load::attach_kept_guard(object_of(held)?, &cgroup::root()?)?;
+            held.kept_guard = Some(replace_pin(&folder, KEPT_GUARD, link)?);
+        }
         Ok(())
+    }
+
+    /// Lets connections of a run from before, by the cookies of their sockets, go on for `time`.
+    pub fn keep(&self, run: RunId, cookies: &[u64], time: Duration) -> Result<(), KernelError> {
+        // First what ends them, then what lets them go on.
+        let kept = self.kept.insert(run, cookies, time).and_then(|()| self.guard_kept(&mut lock(&self.held)));
+        match kept {
+            Ok(()) => self.flag_kept(run),
+            Err(error) => {
+                self.forget_kept(run)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Forgets connections that are no more.
+    pub fn unkeep(&self, run: RunId, cookies: &[u64]) -> Result<(), KernelError> {
+        self.kept.remove(cookies);
+        self.flag_kept(run)?;
+        self.guard_kept(&mut lock(&self.held))
+    }
+
+    /// For how much longer a run's connections from before may go on: nothing at all where that is over, none where there are
+    /// none.
+    pub fn kept_for(&self, run: RunId) -> Option<Duration> {
+        self.kept.left(run)
+    }
+
+    fn forget_kept(&self, run: RunId) -> Result<(), KernelError> {
+        self.kept.forget(run);
+        self.guard_kept(&mut lock(&self.held))
+    }
+
+    /// Has the programs of a run's cgroup look for what is kept exactly where there is some.
+    fn flag_kept(&self, run: RunId) -> Result<(), KernelError> {
+        let mut runs = lock(&self.runs);
+        let found = runs.iter().flatten().find(|(_, known)| known.run == run.as_u64());
+        let Some((cgroup, known)) = found else { return Ok(()) };
+        let others = known.flags & !RunConfig::KEEPS;
+        let flags = others | self.kept.left(run).map_or(0, |_| RunConfig::KEEPS);
+        runs.insert(cgroup, RunConfig { flags, ..known }, 0)
+            .map_err(KernelError::refused(format!("to say that run {run} keeps connections")))
     }
 
     /// Puts the programs in force again where somebody has removed the slice, which takes them with it: whether that was
@@ -124,11 +188,7 @@ impl Attachment {
         self.write_levels()?;
         let folder = self.pins.ensure_links_of(run)?;
         let mut held = lock(&self.held);
-        let object = held.object.as_mut().ok_or_else(|| KernelError::Refused {
-            what: "a cgroup".to_owned(),
-            source: "its programs are not in force".into(),
-        })?;
-        let links = replace_pins(&folder, load::attach_to(object, cgroup)?)?;
+        let links = replace_pins(&folder, load::attach_to(object_of(&mut held)?, cgroup)?)?;
         drop(held);
         lock(&self.enclosed).insert(run, Enclosed { level, _links: links });
         Ok(())
@@ -188,7 +248,8 @@ impl Attachment {
             usage: Mutex::new(hash(names::USAGE)?.try_into().map_err(unfit(names::USAGE))?),
             processes: hash(names::PROCESSES)?.try_into().map_err(unfit(names::PROCESSES))?,
             proxy: KernelMaps::from_pins(&folder)?,
-            held: Mutex::new(Held { slice: 0, _links: Vec::new(), object: None }),
+            kept: KeptConnections::open(&folder)?,
+            held: Mutex::new(Held { slice: 0, _links: Vec::new(), object: None, kept_guard: None }),
             enclosed: Mutex::default(),
             levels: Mutex::new(levels),
             log: Mutex::new(Some(log)),
@@ -235,8 +296,7 @@ impl Attachment {
         let mut runs = lock(&self.runs);
         // It may have been let go of while no daemon was there: that holds for as long as was said.
         let before = runs.get(&cgroup, 0).ok().filter(|before| before.run == run.run.as_u64());
-        let released_until = before.map_or(0, |before| before.released_until);
-        runs.insert(cgroup, run.to_raw(released_until), 0)
+        runs.insert(cgroup, run.to_raw(before), 0)
             .map_err(KernelError::refused(format!("run {}: there may be too many", run.run)))
     }
 
@@ -251,7 +311,7 @@ impl Attachment {
         lock(&self.runs).remove(&cgroup).map_err(KernelError::refused("to forget a run"))?;
         let _ = lock(&self.usage).remove(&run.run);
         self.remove_where(|flow| flow.run == run.run, |flow| flow.run == run.run);
-        Ok(())
+        self.forget_kept(RunId::from_random(run.run))
     }
 
     /// The runs that are known, each with its cgroup.
@@ -323,6 +383,13 @@ impl fmt::Debug for Attachment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Attachment").field("slice", &self.slice).finish_non_exhaustive()
     }
+}
+
+fn object_of(held: &mut Held) -> Result<&mut Ebpf, KernelError> {
+    held.object.as_mut().ok_or_else(|| KernelError::Refused {
+        what: "another link".to_owned(),
+        source: "the programs are not in force".into(),
+    })
 }
 
 fn replace_pins(

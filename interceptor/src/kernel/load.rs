@@ -14,7 +14,7 @@ use aya::{
         links::{FdLink, PinnedLink},
     },
 };
-use interceptor_common::names::{CGROUP_PROGRAMS, GUARD_PROGRAMS, OFFSETS, TRACEPOINT_PROGRAMS};
+use interceptor_common::names::{CGROUP_PROGRAMS, GUARD_PROGRAMS, KEPT_GUARD, OFFSETS, TRACEPOINT_PROGRAMS};
 
 use super::{KernelError, btf, neighbours, sys, unix};
 
@@ -104,6 +104,8 @@ pub(super) fn attach_all(
             .map_err(KernelError::refused(format!("program {name}")))?;
         links.push((name, linked(object, name, cgroup)?));
     }
+    verify(program_of(object, KEPT_GUARD)?, None, &types)
+        .map_err(KernelError::refused(format!("program {KEPT_GUARD}")))?;
     links.extend(unix::attach(object, &root.file)?);
     Ok(links)
 }
@@ -113,6 +115,11 @@ pub(super) fn attach_all(
 pub(super) fn attach_to(object: &mut Ebpf, cgroup: &Path) -> Result<Vec<(&'static str, Link)>, KernelError> {
     let cgroup = Target::open(cgroup)?;
     CGROUP_PROGRAMS.iter().map(|name| Ok((*name, linked(object, name, &cgroup)?))).collect()
+}
+
+/// Attaches the program that ends what is kept to `root`. It has been loaded by [`attach_all`].
+pub(super) fn attach_kept_guard(object: &mut Ebpf, root: &Path) -> Result<Link, KernelError> {
+    linked(object, KEPT_GUARD, &Target::open(root)?)
 }
 
 /// A cgroup that programs are attached to.

@@ -11,6 +11,7 @@ mod btf;
 pub mod cgroup;
 pub mod diag;
 mod events;
+mod kept;
 mod load;
 mod log;
 mod maps;
@@ -29,7 +30,7 @@ use interceptor_core::model::RunId;
 
 pub use abi::{Flow, ProcessRef, RunAddresses, RunSettings};
 pub use attachment::{Attachment, HEARTBEAT_LIMIT};
-pub use belt::{Belts, Girth};
+pub use belt::{Belts, Girth, Passing};
 pub use events::{EventReader, KernelEvent, Occurrence};
 pub use interceptor_common::Counter;
 pub use log::KernelLog;

@@ -6,7 +6,9 @@ use std::{
 };
 
 use aya::programs::{ProgramError, links::PinnedLink};
-use interceptor_common::names::{CGROUP_PROGRAMS, GUARD_PROGRAMS, TRACEPOINT_PROGRAMS, UNIX_LINKS};
+use interceptor_common::names::{
+    CGROUP_PROGRAMS, GUARD_PROGRAMS, KEPT_GUARD, TRACEPOINT_PROGRAMS, UNIX_LINKS,
+};
 
 use super::{KernelError, belt, btf, cgroup, diag, load, neighbours, pins, unix};
 use crate::places::Places;
@@ -79,7 +81,7 @@ fn hooks(places: &Places, scratch: &Path) -> Vec<Finding> {
         Err(detail) => return failed(detail),
     };
     let links = pins::Pins::of(places).links();
-    let plain = CGROUP_PROGRAMS.iter().chain(&GUARD_PROGRAMS).map(|name| (*name, None));
+    let plain = CGROUP_PROGRAMS.iter().chain(&GUARD_PROGRAMS).chain([&KEPT_GUARD]).map(|name| (*name, None));
     let traced = TRACEPOINT_PROGRAMS.iter().map(|(name, point)| (*name, Some(*point)));
     let unix = unix_hooks(&object, &links);
     plain
@@ -91,7 +93,8 @@ fn hooks(places: &Places, scratch: &Path) -> Vec<Finding> {
             };
             let attached = PinnedLink::from_pin(links.join(name)).is_ok();
             let mut finding = Finding::of(&format!("hook {name}"), verified, |()| "loads".into());
-            finding.attached = Some(attached);
+            // This one is there only while something is kept.
+            finding.attached = (attached || name != KEPT_GUARD).then_some(attached);
             finding
         })
         .chain(unix)

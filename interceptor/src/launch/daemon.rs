@@ -106,7 +106,12 @@ pub(super) fn connect_or_start(options: &Options) -> Result<Helper, LaunchError>
 /// A channel to the helper that runs.
 pub(super) fn find(places: &Places) -> Result<Helper, LaunchError> {
     let path = places.launch_socket();
-    try_connect(&path)?.ok_or_else(|| LaunchError::Daemon(format!("nobody answers at {}", path.display())))
+    try_connect(&path)?.ok_or_else(|| {
+        LaunchError::Obstacle(format!(
+            "nobody answers at {}: start the daemon, by `systemctl start interceptor` or `interceptor daemon`",
+            path.display()
+        ))
+    })
 }
 
 /// Nothing, when nobody listens there.

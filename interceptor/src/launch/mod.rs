@@ -70,7 +70,10 @@ use self::{
 };
 use crate::{
     channel::{self, Channel, ChannelError},
-    helper::messages::{COMMAND_LIMIT, LaunchAnswer, LaunchFacts, LaunchRequest, Network, VERSION},
+    helper::{
+        Existing,
+        messages::{COMMAND_LIMIT, LaunchAnswer, LaunchFacts, LaunchRequest, Network, VERSION},
+    },
     places::Places,
 };
 
@@ -277,6 +280,8 @@ fn begin(
         uid: account.uid.as_raw(),
         capabilities: options.capabilities.iter().map(ToString::to_string).collect(),
         network: Network::Own,
+        existing: Existing::Reset,
+        unit: None,
         secrets: environment::secret_names(env::vars_os()),
     };
     begun(helper, facts)

@@ -20,8 +20,10 @@ use super::{
     *,
 };
 use crate::{
-    helper::{self, Around, Capture, Foreign, Listeners, Roles, RunNetwork, cgroup::Tree, messages::*},
-    kernel::{Attachment, Belts, Girth, KernelMaps, RunAddresses, RunSettings, cgroup},
+    helper::{
+        self, Around, Capture, Connection, Foreign, Listeners, Roles, RunNetwork, cgroup::Tree, messages::*,
+    },
+    kernel::{Attachment, Belts, Girth, KernelMaps, Passing, RunAddresses, RunSettings, cgroup},
 };
 
 const ROOT: &str = "INTERCEPTOR_TEST_ROOT";
@@ -84,9 +86,24 @@ impl Capture for Kernel {
         Ok(self.attachment.release(run, path)?)
     }
 
-    fn put_belt_on(&self, run: RunId, netfilter: OwnedFd, around: Around<'_>) -> Result<(), Foreign> {
+    fn keep(&self, run: RunId, cookies: &[u64], time: Duration) -> Result<(), Foreign> {
+        Ok(self.attachment.keep(run, cookies, time)?)
+    }
+    fn unkeep(&self, run: RunId, gone: &[Connection]) -> Result<(), Foreign> {
+        Ok(self.attachment.unkeep(run, &helper::cookies(gone))?)
+    }
+    fn kept_for(&self, run: RunId) -> Option<Duration> {
+        self.attachment.kept_for(run)
+    }
+    fn put_belt_on(
+        &self,
+        run: RunId,
+        netfilter: OwnedFd,
+        around: Around<'_>,
+        _: &[Connection],
+    ) -> Result<(), Foreign> {
         assert_eq!(around, Around::Namespace);
-        Ok(self.belts.put_on(run, netfilter, Girth::Namespace, None)?)
+        Ok(self.belts.put_on(run, netfilter, Girth::Namespace, Passing::default())?)
     }
 
     fn take_belt_off(&self, run: RunId, elsewhere: Option<BorrowedFd<'_>>) -> Result<(), Foreign> {

@@ -85,7 +85,9 @@ pub fn serve(
         tasks.push(runtime.spawn(accept(proxy, run, turn, seats, listener)).abort_handle());
     }
     for (runtime, socket) in dns {
-        let served = names::serve_datagrams(Arc::new(socket), proxy.gate.clone(), nobody(run));
+        let (own, run) = (proxy.clone(), run.clone());
+        let asks = move || nobody(&own.runs.as_it_is(&run));
+        let served = names::serve_datagrams(Arc::new(socket), proxy.gate.clone(), asks);
         tasks.push(runtime.spawn(served).abort_handle());
     }
     let runtimes = workers.all();
@@ -119,7 +121,7 @@ async fn accept(proxy: Arc<Proxy>, run: Arc<Run>, turn: Turn, seats: Share, list
                     reset(&stream.into());
                     continue;
                 };
-                let (proxy, run, turn) = (proxy.clone(), run.clone(), turn.clone());
+                let (proxy, run, turn) = (proxy.clone(), proxy.runs.as_it_is(&run), turn.clone());
                 connections.spawn(async move {
                     let _seat = seat;
                     handle(&proxy, &run, &turn, stream, peer).await;

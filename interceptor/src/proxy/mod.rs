@@ -55,7 +55,7 @@ pub use listen::{Listeners, serve};
 pub use origin::Origins;
 pub use ported::{MOST_WANTING, Wanting};
 pub use restore::{NotRestored, Restoring};
-pub use runs::{Released, Runs};
+pub use runs::{Released, Runs, Seen, observed};
 pub use seats::Seats;
 pub use survey::{Surveyed, Surveying};
 pub use workers::Workers;

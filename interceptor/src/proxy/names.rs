@@ -37,7 +37,11 @@ const IDLE: std::time::Duration = std::time::Duration::from_secs(30);
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Answers datagrams for one run until the socket fails or the task is dropped.
-pub(super) async fn serve_datagrams(socket: Arc<UdpSocket>, gate: Arc<PolicyGate>, subject: Subject) {
+pub(super) async fn serve_datagrams(
+    socket: Arc<UdpSocket>,
+    gate: Arc<PolicyGate>,
+    asks: impl Fn() -> Subject,
+) {
     let mut buffer = vec![0; 4096];
     let under_way = Arc::new(tokio::sync::Semaphore::new(64));
     loop {
@@ -45,7 +49,7 @@ pub(super) async fn serve_datagrams(socket: Arc<UdpSocket>, gate: Arc<PolicyGate
             Ok(received) => received,
             Err(error) => {
                 // One bad datagram, or no memory for a moment: the run keeps its resolver.
-                tracing::warn!(run = %subject.run.id, "the resolver's socket: {error}");
+                tracing::warn!(run = %asks().run.id, "the resolver's socket: {error}");
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 continue;
             }
@@ -53,7 +57,7 @@ pub(super) async fn serve_datagrams(socket: Arc<UdpSocket>, gate: Arc<PolicyGate
         let query = Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default());
         // A flood waits in the socket's own queue and is dropped there by the kernel.
         let Ok(place) = under_way.clone().acquire_owned().await else { return };
-        let (socket, gate, subject) = (socket.clone(), gate.clone(), subject.clone());
+        let (socket, gate, subject) = (socket.clone(), gate.clone(), asks());
         tokio::spawn(async move {
             let _place = place;
             if let Some(answer) = answer(&gate, &subject, query).await

@@ -5,10 +5,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use interceptor_core::model::{Run, RunId};
+use interceptor_core::model::{Guarantee, Run, RunId};
 use tokio::{sync::mpsc, task::AbortHandle};
 
 use super::ported::Wanting;
+use crate::helper::{Connection, Keeping};
 
 /// A run that an operator released.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,10 +23,35 @@ pub struct Released {
 #[derive(Debug)]
 struct Live {
     run: Arc<Run>,
+    /// What goes on uninspected, and the run as it is meanwhile.
+    keeps: Option<(Keeping, Arc<Run>)>,
     released: Option<Released>,
     frozen: bool,
     door: mpsc::Sender<Wanting>,
     tasks: Vec<AbortHandle>,
+}
+
+impl Live {
+    /// The run as strongly as it is captured now.
+    fn run(&self) -> &Arc<Run> {
+        self.keeps.as_ref().map_or(&self.run, |(_, observed)| observed)
+    }
+}
+
+/// A run while connections of its own go on uninspected.
+pub fn observed(run: &Run) -> Arc<Run> {
+    Arc::new(Run { guarantee: Guarantee::Observed, ..run.clone() })
+}
+
+/// A live run, as operators see it.
+#[derive(Debug)]
+pub struct Seen {
+    /// The run.
+    pub run: Arc<Run>,
+    /// Until when it is let go of, if it is.
+    pub released: Option<Released>,
+    /// What goes on uninspected.
+    pub keeping: Option<Keeping>,
 }
 
 /// The live runs.
@@ -33,9 +59,17 @@ struct Live {
 pub struct Runs(Mutex<BTreeMap<RunId, Live>>);
 
 impl Runs {
-    /// A run began, and these tasks serve its sockets; those of the Unix family come to the door.
-    pub fn begin(&self, run: Arc<Run>, door: mpsc::Sender<Wanting>, tasks: Vec<AbortHandle>) {
-        let live = Live { run: run.clone(), released: None, frozen: false, door, tasks };
+    /// A run began, and these tasks serve its sockets; those of the Unix family come to the door. Some connections of its own
+    /// may go on.
+    pub fn begin(
+        &self,
+        run: Arc<Run>,
+        door: mpsc::Sender<Wanting>,
+        tasks: Vec<AbortHandle>,
+        keeping: Option<Keeping>,
+    ) {
+        let keeps = keeping.map(|keeping| (keeping, observed(&run)));
+        let live = Live { run: run.clone(), keeps, released: None, frozen: false, door, tasks };
         if let Some(before) = self.lock().insert(run.id, live) {
             before.tasks.iter().for_each(AbortHandle::abort);
         }
@@ -50,7 +84,33 @@ impl Runs {
 
     /// The run, if it is live.
     pub fn find(&self, run: RunId) -> Option<Arc<Run>> {
-        self.lock().get(&run).map(|live| live.run.clone())
+        self.lock().get(&run).map(|live| live.run().clone())
+    }
+
+    /// A run as strongly as it is captured now; as it is given where it is not live yet.
+    pub fn as_it_is(&self, run: &Arc<Run>) -> Arc<Run> {
+        self.find(run.id).unwrap_or_else(|| run.clone())
+    }
+
+    /// Connections of a live run go on; whether there is one.
+    pub fn keep(&self, run: RunId, keeping: Keeping) -> bool {
+        let mut lives = self.lock();
+        let Some(live) = lives.get_mut(&run) else { return false };
+        live.keeps = Some((keeping, observed(&live.run)));
+        true
+    }
+
+    /// Some of them have ended: how many go on.
+    pub fn end_kept(&self, run: RunId, gone: &[Connection]) -> usize {
+        let mut lives = self.lock();
+        let Some(live) = lives.get_mut(&run) else { return 0 };
+        let Some((keeping, _)) = &mut live.keeps else { return 0 };
+        keeping.keep.connections.retain(|one| !gone.contains(one));
+        let left = keeping.keep.connections.len();
+        if left == 0 {
+            live.keeps = None;
+        }
+        left
     }
 
     /// Hands on what a process of a run wants. Where nobody takes it, its porter is refused.
@@ -89,10 +149,14 @@ impl Runs {
     }
 
     /// All of them, oldest first.
-    pub fn list(&self) -> Vec<(Arc<Run>, Option<Released>)> {
-        let mut all: Vec<_> =
-            self.lock().values().map(|live| (live.run.clone(), live.released.clone())).collect();
-        all.sort_by_key(|(run, ..)| run.started_at);
+    pub fn list(&self) -> Vec<Seen> {
+        let seen = |live: &Live| Seen {
+            run: live.run().clone(),
+            released: live.released.clone(),
+            keeping: live.keeps.as_ref().map(|(keeping, _)| keeping.clone()),
+        };
+        let mut all: Vec<_> = self.lock().values().map(seen).collect();
+        all.sort_by_key(|seen| seen.run.started_at);
         all
     }
 

@@ -35,6 +35,7 @@ def query():
 
 WORDS = {
     "before": lambda: over(before),
+    "close": lambda: before.close() or "closed",
     "dial": lambda: dial(socket.socket()),
     "unused": lambda: dial(unused),
     "datagrams": lambda: datagrams.sendto(b"x", ("192.0.2.1", 9)),

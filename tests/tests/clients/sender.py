@@ -3,7 +3,7 @@ import socket
 import sys
 
 v4, v6 = sys.argv[1:]
-kept = None
+kept = {}
 
 
 def datagram(family, to):
@@ -28,10 +28,9 @@ def heard(s):
     return "heard" if s.recv(1) else "closed"
 
 
-def keep():
-    global kept
-    kept = connected(socket.AF_INET, v4)
-    return heard(kept)
+def keep(family, to):
+    kept[family] = connected(family, to)
+    return heard(kept[family])
 
 
 WORDS = {
@@ -39,8 +38,10 @@ WORDS = {
     "datagram6": lambda: datagram(socket.AF_INET6, v6),
     "dial4": lambda: dial(socket.AF_INET, v4),
     "dial6": lambda: dial(socket.AF_INET6, v6),
-    "keep": keep,
-    "kept": lambda: heard(kept),
+    "keep": lambda: keep(socket.AF_INET, v4),
+    "kept": lambda: heard(kept[socket.AF_INET]),
+    "keep6": lambda: keep(socket.AF_INET6, v6),
+    "kept6": lambda: heard(kept[socket.AF_INET6]),
 }
 
 print("ready", flush=True)

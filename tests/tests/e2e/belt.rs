@@ -28,9 +28,14 @@ const CAUGHT: &str = "caught by the belt";
 
 /// A process that sends beyond the host, and is not captured yet.
 pub(crate) fn sender(installation: &Installation) -> Talker {
+    sender_to(installation, WORLD_V4, WORLD_V6)
+}
+
+/// One that sends elsewhere.
+pub(crate) fn sender_to(installation: &Installation, v4: &str, v6: &str) -> Talker {
     let script = installation.script("sender.py", SENDER);
     let mut command: Command = installation.outside(&places::tool("setpriv"));
-    command.args(NOBODY).args(["/usr/bin/python3", &script, WORLD_V4, WORLD_V6]);
+    command.args(NOBODY).args(["/usr/bin/python3", &script, v4, v6]);
     command.current_dir("/");
     Talker::start(command)
 }

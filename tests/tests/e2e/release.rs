@@ -23,7 +23,7 @@ use crate::{
     belt::{attach_process, reaches_nothing, sender, told},
 };
 
-const ECHO: &str = "import socket, socketserver, sys, threading\n\
+pub(crate) const ECHO: &str = "import socket, socketserver, sys, threading\n\
                     class Echo(socketserver.BaseRequestHandler):\n\
                     \x20   def handle(self):\n\
                     \x20       while data := self.request.recv(100): self.request.sendall(data)\n\
@@ -36,12 +36,12 @@ const ECHO: &str = "import socket, socketserver, sys, threading\n\
                     sys.stdin.read()\n";
 
 /// A server beyond the host.
-fn server(sniffer: &Sniffer) -> Talker {
+pub(crate) fn server(sniffer: &Sniffer) -> Talker {
     let namespace = format!("--net=/run/netns/{}", sniffer.world());
     Talker::start(command(&["nsenter", &namespace, "/usr/bin/python3", "-c", ECHO]))
 }
 
-fn kill_daemon(installation: &Installation) {
+pub(crate) fn kill_daemon(installation: &Installation) {
     let daemon = installation.daemon().expect("it runs");
     kill(Pid::from_raw(daemon.cast_signed()), Signal::SIGKILL).expect("our daemon");
     wait_until("its roles to be gone", PATIENCE, || installation.roles().is_empty());

@@ -187,6 +187,8 @@ fn event_word(kind: EventKind) -> (&'static str, Tone) {
         EventKind::PolicyLoaded => ("policy", Tone::Faint),
         EventKind::Internal => ("internal", Tone::Faint),
         EventKind::ReleaseEnded => ("release", Tone::Notice),
+        EventKind::Kept => ("KEPT", Tone::Bad),
+        EventKind::KeptEnded => ("kept", Tone::Notice),
         EventKind::Recovered => ("recover", Tone::Notice),
         EventKind::Decided => ("approval", Tone::Notice),
         EventKind::Uncovered => ("uncovered", Tone::Notice),

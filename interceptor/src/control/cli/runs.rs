@@ -14,7 +14,7 @@ use super::{
 use crate::{
     control::api::{self, Answer, ControlError, Request, RunStatus, Status},
     helper::{self, Captured, cgroup::Tree},
-    launch,
+    launch::{self, attach::Unit},
     places::Places,
     store,
 };
@@ -29,11 +29,22 @@ pub(super) struct Kill {
 /// Arguments of `detach`.
 #[derive(Debug, Args)]
 pub(super) struct Detach {
-    /// The run, as `ps` prints it.
-    run: RunId,
+    #[command(flatten)]
+    which: Detached,
     /// Why; it is recorded.
     #[arg(long)]
     reason: String,
+}
+
+/// What is let go of.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Detached {
+    /// The run, as `ps` prints it.
+    run: Option<RunId>,
+    /// The service, which runs or not: its later starts are not captured any more, either.
+    #[arg(long, value_name = "NAME")]
+    unit: Option<Unit>,
 }
 
 pub(super) fn time(text: &str) -> Result<SignedDuration, String> {
@@ -69,6 +80,7 @@ fn row(run: &RunStatus, frozen: bool) -> Vec<(String, Tone)> {
     let (state, tone) = match (run.released_until, run.mode) {
         _ if frozen => ("FROZEN, see `approvals list`".to_owned(), Tone::Bad),
         (Some(until), _) => (format!("released until {}", clock(until)), Tone::Bad),
+        (None, _) if run.kept.is_some() => (kept_words(run), Tone::Bad),
         (None, Mode::Observe) => ("observe only".to_owned(), Tone::Notice),
         (None, Mode::Enforce) => ("enforced".to_owned(), Tone::Good),
     };
@@ -82,6 +94,13 @@ fn row(run: &RunStatus, frozen: bool) -> Vec<(String, Tone)> {
         (state, tone),
         (records::one_line(&run.command), Tone::Plain),
     ]
+}
+
+fn kept_words(run: &RunStatus) -> String {
+    run.kept.as_ref().map_or_else(String::new, |kept| {
+        let until = clock(kept.until);
+        format!("{} from before go on, until {until} at most ({})", kept.connections.len(), kept.existing)
+    })
 }
 
 /// What `ps` can say with the daemon dead: which runs still have processes. All they can do is be killed.
@@ -155,6 +174,9 @@ fn troubles(status: &Status, disk: Option<u64>) -> Vec<String> {
         }
         _ => {}
     }
+    if status.kept > 0 {
+        troubles.push(format!("{} connections from before go on uninspected: see `ps`", status.kept));
+    }
     for (name, count) in status.kernel.iter().filter(|(_, count)| *count > 0) {
         match name.as_str() {
             "refused-heartbeat" => troubles
@@ -225,11 +247,19 @@ pub(super) fn kill(places: &Places, printer: &Printer, options: &Kill) -> Result
 
 /// `interceptor detach`
 pub(super) fn detach(places: &Places, printer: &Printer, options: Detach) -> Result<ExitCode, Failure> {
-    let Detach { run, reason } = options;
+    let Detach { which, reason } = options;
     if reason.trim().is_empty() {
         return Err(Failure::usage("--reason must say why: it is recorded"));
     }
     let tree = Tree::find(places).map_err(|error| Failure::of(&error))?;
+    let run = match which {
+        Detached { run: Some(run), .. } => run,
+        Detached { unit: Some(unit), .. } => match helper::run_of_unit(places, &unit.to_string()) {
+            Some(run) => run,
+            None => return forget_unit(places, printer, &unit, reason),
+        },
+        Detached { run: None, unit: None } => return Err(Failure::usage("say which run, or which unit")),
+    };
     let captured = helper::captured(places, &tree, run).ok_or_else(|| {
         Failure::no(format!(
             "run {run} was not attached: it ends with its command, or by `interceptor kill {run}`"
@@ -239,12 +269,31 @@ pub(super) fn detach(places: &Places, printer: &Printer, options: Detach) -> Res
     if matches!(answer, Answer::Done { .. }) {
         match captured {
             Captured::Moved { cgroup_before } => move_back(places, &tree, run, &cgroup_before)?,
-            Captured::InPlace => {
+            Captured::InPlace { unit } => {
+                if let Some(unit) = unit.as_deref().and_then(|unit| unit.parse().ok()) {
+                    // First, so that no start comes in between that is captured again.
+                    remove_drop_in(places, &unit)?;
+                }
                 launch::attach::detach(places, run).map_err(|error| Failure::host(launch::chain(&error)))?;
             }
         }
     }
     finish(printer, answer)
+}
+
+/// Lets the later starts of a unit be that does not run.
+fn forget_unit(places: &Places, printer: &Printer, unit: &Unit, reason: String) -> Result<ExitCode, Failure> {
+    let answer = ask(places, Request::ForgetUnit { unit: unit.to_string(), reason })?;
+    if matches!(answer, Answer::Done { .. }) && !remove_drop_in(places, unit)? {
+        return Err(Failure::no(format!(
+            "{unit} does not run captured, and has no drop-in of the interceptor's"
+        )));
+    }
+    finish(printer, answer)
+}
+
+fn remove_drop_in(places: &Places, unit: &Unit) -> Result<bool, Failure> {
+    launch::attach::remove_drop_in(places, unit).map_err(|error| Failure::host(launch::chain(&error)))
 }
 
 /// Takes every process of a run out of it.

@@ -19,10 +19,11 @@ use super::{
         LaunchError, Options, asked, daemon, preflight, step,
         syscalls::{self, same_file},
     },
-    Attached, Plan, await_frozen, begin,
+    Attached, Chosen, Plan, await_frozen, begin,
     created::Created,
-    planned, probe_from, refuse, reset, thaw,
+    kept_by, planned, probe_from, refuse, reset, settle, shown, thaw,
     tree::{self, Process},
+    unit::Starting,
 };
 use crate::{
     helper::{
@@ -39,6 +40,8 @@ pub(super) enum Inhabitants {
     Whoever,
     /// The first process of a container that is being made, as it will be.
     Created(Process),
+    /// The first process of a service that is being started, as it will be; and this one, which its drop-in has called.
+    Starting(Process),
 }
 
 impl Inhabitants {
@@ -46,6 +49,7 @@ impl Inhabitants {
         match self {
             Self::Whoever => tree::in_cgroup(cgroup),
             Self::Created(first) => Created::alone(cgroup, first),
+            Self::Starting(first) => Starting::alone(cgroup, first),
         }
     }
 }
@@ -54,9 +58,10 @@ impl Inhabitants {
 pub(super) fn plan(cgroups: &Tree, path: &Path, who: &Inhabitants) -> Result<Plan, LaunchError> {
     let cgroup = InPlace::find(cgroups, path).map_err(unfit)?;
     let processes = who.look(&cgroup)?;
-    let (mut plan, _) = planned(&processes)?;
-    if let Err(error) = network_of(&processes) {
-        plan.obstacles.push(super::super::chain(&error));
+    let (mut plan, held) = planned(&processes)?;
+    match network_of(&processes) {
+        Ok(_) => plan.shown = shown(&processes, &held)?,
+        Err(error) => plan.obstacles.push(super::super::chain(&error)),
     }
     Ok(plan)
 }
@@ -67,6 +72,7 @@ pub(super) fn attach(
     cgroups: &Tree,
     path: &Path,
     who: &Inhabitants,
+    chosen: &Chosen,
 ) -> Result<Attached, LaunchError> {
     let cgroup = InPlace::find(cgroups, path).map_err(unfit)?;
     let processes = who.look(&cgroup)?;
@@ -76,7 +82,7 @@ pub(super) fn attach(
         syscalls::pidfd_open(Pid::from_raw(first.pid.cast_signed())).map_err(step("hold the process"))?;
     let helper = daemon::connect_or_start(options)?;
     let whole = Network::InPlace { cgroup: cgroup.name().to_owned() };
-    let begun = begin(options, first, whole, &helper)?;
+    let begun = begin(options, first, whole, chosen, &helper)?;
     match asked(&helper, &LaunchRequest::Namespaces, &[network.as_fd(), handle.as_fd()])? {
         (LaunchAnswer::Ready, _) => {}
         _ => return Err(LaunchError::OutOfTurn("the daemon")),
@@ -93,14 +99,41 @@ pub(super) fn attach(
             "its processes have gone to another network namespace: try again".to_owned(),
         ));
     }
-    reset(&network, &held)?;
-    // Before they go on: from here on nobody but root undoes it.
-    match asked(&helper, &LaunchRequest::Settled, &[])? {
-        (LaunchAnswer::Settled, _) => {}
+    let keep = reset(options, &network, &held, chosen.existing)?;
+    let kept = kept_by(keep.as_ref());
+    // Before they go on.
+    settle(&helper, keep)?;
+    frozen.thaw()?;
+    Ok(Attached { run: begun.run, agent: begun.agent.name, plan, kept })
+}
+
+/// Captures the cgroup of a service before it begins. Nothing is there that had to be frozen or reset: what it will be is
+/// `first`, and this process, which ends, is alone in it.
+pub(super) fn attach_starting(
+    options: &Options,
+    cgroups: &Tree,
+    path: &Path,
+    first: &Process,
+    chosen: &Chosen,
+) -> Result<Attached, LaunchError> {
+    let cgroup = InPlace::find(cgroups, path).map_err(unfit)?;
+    Starting::alone(&cgroup, first)?;
+    let network = File::open("/proc/self/ns/net").map_err(step("open the network namespace"))?;
+    let handle = syscalls::pidfd_open(Pid::this()).map_err(step("hold this process"))?;
+    // One that were started from here would be the unit's.
+    let helper = daemon::find(&options.places)?;
+    let whole = Network::InPlace { cgroup: cgroup.name().to_owned() };
+    let begun = begin(options, first, whole, chosen, &helper)?;
+    match asked(&helper, &LaunchRequest::Namespaces, &[network.as_fd(), handle.as_fd()])? {
+        (LaunchAnswer::Ready, _) => {}
         _ => return Err(LaunchError::OutOfTurn("the daemon")),
     }
-    frozen.thaw()?;
-    Ok(Attached { run: begun.run, agent: begun.agent.name, plan })
+    probe_from(&begun, &network)?;
+    let processes = Starting::alone(&cgroup, first)?;
+    settle(&helper, None)?;
+    let processes = processes.iter().map(|process| (process.pid, process.command.join(" "))).collect();
+    let plan = Plan { processes, ..Plan::default() };
+    Ok(Attached { run: begun.run, agent: begun.agent.name, plan, kept: 0 })
 }
 
 /// Has the daemon let go of a cgroup that is captured in its place, after that was recorded.

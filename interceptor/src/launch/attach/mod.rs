@@ -1,7 +1,8 @@
 //! `interceptor attach`: captures processes that run already.
 //!
 //! Strategy: the tree is moved, frozen, into a run's cgroup; every Internet socket that it has from before is reset, since
-//! the kernel side chooses its programs by a socket's cgroup, which never changes; the daemon serves the run in the
+//! the kernel side chooses its programs by a socket's cgroup, which never changes (root may have connections go on for a while
+//! instead, on the record); the daemon serves the run in the
 //! network namespace that the processes are in; a probe from within the cgroup shows that capture holds; only then do
 //! they go on. Whatever fails before puts them back as they were. What cannot be captured so (other kinds of sockets,
 //! capabilities that lead around) is a refusal that names the process. A cgroup can be captured in its place instead
@@ -9,9 +10,11 @@
 
 mod container;
 mod created;
+mod diag;
 mod in_place;
 mod sockets;
 mod tree;
+mod unit;
 
 use std::{
     fs::{self, File},
@@ -30,12 +33,18 @@ use nix::{
     unistd::{self, Pid},
 };
 
-pub(crate) use self::sockets::reset_brought;
-pub use self::{created::Created, in_place::detach};
+pub use self::{
+    created::Created,
+    in_place::detach,
+    sockets::Fate,
+    unit::{DropIn, Lasting, NotUnit, Unit, remove_drop_in},
+};
+pub(crate) use self::{diag::Diag, sockets::reset_brought};
 use self::{
     in_place::Inhabitants,
     sockets::{Held, Swept},
     tree::Process,
+    unit::{Shown, Starting},
 };
 use super::{
     Begun, Helper, LaunchError, Options, asked, bounded, daemon, preflight, probe, step,
@@ -43,6 +52,7 @@ use super::{
 };
 use crate::{
     helper::{
+        self, Existing, Keep,
         cgroup::Tree,
         messages::{LaunchAnswer, LaunchFacts, LaunchRequest, Network},
     },
@@ -53,12 +63,14 @@ use crate::{
 const FREEZE: Duration = Duration::from_secs(5);
 
 /// What attaching to a process tree does to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Its processes, each with its command.
     pub processes: Vec<(u32, String)>,
-    /// Internet sockets that will be reset.
+    /// Internet sockets.
     pub sockets: usize,
+    /// Those of them that the kernel's tables have, and what can become of each; looked for only where nothing is done.
+    pub shown: Vec<(String, Fate)>,
     /// Unix sockets that stay connected to whoever is at their other end.
     pub unix: usize,
     /// What makes attaching impossible, each with what to do.
@@ -74,6 +86,19 @@ pub struct Attached {
     pub agent: AgentName,
     /// What it was done to.
     pub plan: Plan,
+    /// How many connections go on.
+    pub kept: usize,
+}
+
+/// How attaching ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// What runs is captured.
+    Attached(Attached),
+    /// The unit does not run; it is captured from its next start on.
+    Prepared,
+    /// The unit's cgroup has been captured ever since an earlier start.
+    Already(RunId),
 }
 
 /// What to attach to.
@@ -87,6 +112,10 @@ pub enum Target {
     Container(String),
     /// A container that its runtime is just making: as [`Target::Container`], before anything of its own runs.
     Created(Created),
+    /// A service of systemd's: its cgroup is captured in its place, and so is that of each later start.
+    Unit(Unit, DropIn),
+    /// A service that systemd is just starting, whose drop-in has called this process.
+    Starting(Unit),
 }
 
 /// The folder of the cgroup to capture, and who is in it.
@@ -99,6 +128,14 @@ fn located(cgroups: &Tree, target: &Target) -> Result<Located, LaunchError> {
             let (folder, first) = created.find(cgroups)?;
             Located::Cgroup(folder, Inhabitants::Created(first))
         }
+        Target::Unit(unit, _) => match Shown::of(unit)?.cgroup(cgroups)? {
+            Some(folder) => Located::Cgroup(folder, Inhabitants::Whoever),
+            None => Located::Nowhere,
+        },
+        Target::Starting(unit) => {
+            let Starting { folder, first } = Starting::find(cgroups, unit)?;
+            Located::Cgroup(folder, Inhabitants::Starting(first))
+        }
     })
 }
 
@@ -106,54 +143,127 @@ fn located(cgroups: &Tree, target: &Target) -> Result<Located, LaunchError> {
 enum Located {
     Process(u32),
     Cgroup(PathBuf, Inhabitants),
+    /// It does not run.
+    Nowhere,
 }
 
 /// Says what attaching would do, and does nothing.
 pub fn plan(places: &Places, target: &Target) -> Result<Plan, LaunchError> {
     preflight::may_launch()?;
     let cgroups = Tree::find(places).map_err(unfit)?;
-    match located(&cgroups, target)? {
-        Located::Process(pid) => planned(&tree::of(&cgroups, pid, None)?).map(|(plan, _)| plan),
-        Located::Cgroup(folder, who) => in_place::plan(&cgroups, &folder, &who),
+    let mut plan = match located(&cgroups, target)? {
+        Located::Process(pid) => {
+            let processes = tree::of(&cgroups, pid, None)?;
+            let (mut plan, held) = planned(&processes)?;
+            plan.shown = shown(&processes, &held)?;
+            plan
+        }
+        Located::Cgroup(folder, who) => in_place::plan(&cgroups, &folder, &who)?,
+        Located::Nowhere => Plan::default(),
+    };
+    if let Target::Unit(unit, _) = target {
+        plan.obstacles.extend(Shown::of(unit)?.obstacles());
     }
+    Ok(plan)
 }
 
 /// Captures what runs already. `options.command` and the like are not looked at: the processes are what they are.
-pub fn attach(options: &Options, target: &Target) -> Result<Attached, LaunchError> {
+pub fn attach(options: &Options, target: &Target, existing: Existing) -> Result<Done, LaunchError> {
+    if let Target::Starting(unit) = target
+        && let Some(run) = already(&options.places, unit)?
+    {
+        return Ok(Done::Already(run));
+    }
     preflight::may_launch()?;
+    if existing != Existing::Reset && options.reason.as_ref().is_none_or(|reason| reason.trim().is_empty()) {
+        return Err(LaunchError::Obstacle(
+            "connections that go on uninspected need a reason: say `--reason \"...\"`".to_owned(),
+        ));
+    }
     let cgroups = Tree::find(&options.places).map_err(unfit)?;
-    match located(&cgroups, target)? {
-        Located::Process(pid) => attach_process(options, &cgroups, pid),
-        Located::Cgroup(folder, who) => in_place::attach(options, &cgroups, &folder, &who),
+    let chosen = Chosen { existing, unit: unit_of(target) };
+    let found = located(&cgroups, target)?;
+    let installed = match target {
+        Target::Unit(unit, drop_in) => {
+            refuse(&plan(&options.places, target)?)?;
+            Some(drop_in.clone().install(unit)?)
+        }
+        _ => None,
+    };
+    let done = match found {
+        Located::Process(pid) => Done::Attached(attach_process(options, &cgroups, pid, &chosen)?),
+        Located::Cgroup(folder, Inhabitants::Starting(first)) => {
+            Done::Attached(in_place::attach_starting(options, &cgroups, &folder, &first, &chosen)?)
+        }
+        Located::Cgroup(folder, who) => {
+            Done::Attached(in_place::attach(options, &cgroups, &folder, &who, &chosen)?)
+        }
+        Located::Nowhere => Done::Prepared,
+    };
+    if let Some(installed) = installed {
+        installed.stay();
+    }
+    Ok(done)
+}
+
+/// What was said of what is captured.
+struct Chosen {
+    /// What becomes of connections that are there.
+    existing: Existing,
+    /// The unit that it is.
+    unit: Option<String>,
+}
+
+fn unit_of(target: &Target) -> Option<String> {
+    match target {
+        Target::Unit(unit, _) | Target::Starting(unit) => Some(unit.to_string()),
+        Target::Process(_) | Target::Cgroup(_) | Target::Container(_) | Target::Created(_) => None,
     }
 }
 
-fn attach_process(options: &Options, cgroups: &Tree, pid: u32) -> Result<Attached, LaunchError> {
+/// The run that this process is in already, if it is the unit's: an earlier start left its cgroup behind.
+fn already(places: &Places, unit: &Unit) -> Result<Option<RunId>, LaunchError> {
+    let cgroups = Tree::find(places).map_err(unfit)?;
+    let name = unit::own_cgroup()?;
+    let run = helper::captured_at(places, &cgroups, &name);
+    Ok(run
+        .filter(|run| run.claims.get(helper::UNIT).is_some_and(|own| *own == unit.to_string()))
+        .map(|run| run.id))
+}
+
+fn attach_process(
+    options: &Options,
+    cgroups: &Tree,
+    pid: u32,
+    chosen: &Chosen,
+) -> Result<Attached, LaunchError> {
     let processes = tree::of(cgroups, pid, None)?;
     let (plan, _) = planned(&processes)?;
     refuse(&plan)?;
     let first = processes.first().ok_or(LaunchError::NoProcess(pid))?;
     let helper = daemon::connect_or_start(options)?;
     let before = Network::Shared { cgroup_before: first.cgroup.clone() };
-    let begun = begin(options, first, before, &helper)?;
+    let begun = begin(options, first, before, chosen, &helper)?;
     // Declared after the channel: whatever fails, they are put back before the daemon hears of it.
     let mut moved = Moved::prepare(&cgroups.directory_of(begun.run))?;
     moved.take(cgroups, pid)?;
     let (plan, held) = planned(&moved.processes)?;
     refuse(&plan)?;
     let network = File::open(format!("/proc/{pid}/ns/net")).map_err(step("open the network namespace"))?;
-    reset(&network, &held)?;
+    let keep = reset(options, &network, &held, chosen.existing)?;
+    let kept = kept_by(keep.as_ref());
     let first = syscalls::pidfd_open(Pid::from_raw(pid.cast_signed())).map_err(step("hold the process"))?;
     match asked(&helper, &LaunchRequest::Namespaces, &[network.as_fd(), first.as_fd()])? {
         (LaunchAnswer::Ready, _) => {}
         _ => return Err(LaunchError::OutOfTurn("the daemon")),
     }
     probe_from(&begun, &network)?;
+    settle(&helper, keep)?;
     moved.stay()?;
-    Ok(Attached { run: begun.run, agent: begun.agent.name, plan })
+    Ok(Attached { run: begun.run, agent: begun.agent.name, plan, kept })
 }
 
-fn unfit(error: crate::helper::cgroup::CgroupError) -> LaunchError {
+fn unfit(error: helper::cgroup::CgroupError) -> LaunchError {
     step("find the cgroups")(io::Error::other(error))
 }
 
@@ -164,6 +274,7 @@ fn planned(processes: &[Process]) -> Result<(Plan, Held), LaunchError> {
     let plan = Plan {
         processes: processes.iter().map(|process| (process.pid, process.command.join(" "))).collect(),
         sockets: held.internet.len(),
+        shown: Vec::new(),
         unix: held.unix,
         obstacles,
     };
@@ -177,13 +288,40 @@ fn refuse(plan: &Plan) -> Result<(), LaunchError> {
     }
 }
 
-/// Resets what the processes have from before.
-fn reset(network: &File, held: &Held) -> Result<(), LaunchError> {
-    match sockets::sweep(network, held).map_err(step("reset the sockets from before"))? {
-        Swept { left: 0, .. } => Ok(()),
+/// The sockets that the processes have, as far as the kernel's tables of their network have them.
+fn shown(processes: &[Process], held: &Held) -> Result<Vec<(String, Fate)>, LaunchError> {
+    let Some(first) = processes.first() else { return Ok(Vec::new()) };
+    let network = File::open(format!("/proc/{}/ns/net", first.pid));
+    network.and_then(|network| sockets::shown(&network, held)).map_err(step("look at the sockets"))
+}
+
+/// Resets what the processes have from before, but for what is to go on.
+fn reset(
+    options: &Options,
+    network: &File,
+    held: &Held,
+    existing: Existing,
+) -> Result<Option<Keep>, LaunchError> {
+    match sockets::sweep(network, held, existing).map_err(step("reset the sockets from before"))? {
+        Swept { left: 0, kept, .. } => {
+            let reason = options.reason.clone().unwrap_or_default();
+            Ok((!kept.is_empty()).then_some(Keep { existing, reason, connections: kept }))
+        }
         Swept { left, .. } => Err(LaunchError::Obstacle(format!(
             "{left} sockets from before could not be reset; this kernel needs CONFIG_INET_DIAG_DESTROY"
         ))),
+    }
+}
+
+fn kept_by(keep: Option<&Keep>) -> usize {
+    keep.map_or(0, |keep| keep.connections.len())
+}
+
+/// Tells the daemon that capture holds, and what is to go on; from here on nobody but root undoes it.
+fn settle(helper: &Helper, keep: Option<Keep>) -> Result<(), LaunchError> {
+    match asked(helper, &LaunchRequest::Settled { keep }, &[])? {
+        (LaunchAnswer::Settled, _) => Ok(()),
+        _ => Err(LaunchError::OutOfTurn("the daemon")),
     }
 }
 
@@ -191,6 +329,7 @@ fn begin(
     options: &Options,
     first: &Process,
     network: Network,
+    chosen: &Chosen,
     helper: &Helper,
 ) -> Result<Begun, LaunchError> {
     let (launcher, launcher_user) = preflight::launcher();
@@ -198,7 +337,7 @@ fn begin(
     let facts = LaunchFacts {
         agent: options.agent.clone(),
         mode: Mode::Enforce,
-        reason: None,
+        reason: options.reason.clone(),
         command: bounded(&command),
         executable: first.executable.clone(),
         launcher_uid: launcher.as_raw(),
@@ -206,6 +345,8 @@ fn begin(
         uid: first.uid,
         capabilities: Vec::new(),
         network,
+        existing: chosen.existing,
+        unit: chosen.unit.clone(),
         // Its environment is what it is, and nobody replaces anything in it.
         secrets: Vec::new(),
     };

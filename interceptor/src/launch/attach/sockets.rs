@@ -1,33 +1,28 @@
-//! The sockets that processes have from before they are captured: found by their descriptors, reset by sock_diag.
+//! The sockets that processes have from before they are captured: found by their descriptors, and reset, or let go on where
+//! root says so.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    slice, thread,
+    os::fd::AsFd,
+    slice,
 };
 
-use nix::{
-    libc,
-    sched::{CloneFlags, setns},
-    sys::socket::{
-        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket, sockopt,
-    },
-    sys::time::TimeVal,
-    unistd::Pid,
-};
+use nix::{libc, unistd::Pid};
 
 use super::{
     super::syscalls,
+    diag::{Diag, Socket},
     tree::{self, Process},
 };
+use crate::helper::{Connection, Existing, MOST_KEPT};
 
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    /// The inodes of TCP and UDP sockets.
-    pub(super) internet: BTreeSet<u64>,
+    /// The inodes of TCP and UDP sockets, each with a process that has it.
+    pub(super) internet: BTreeMap<u64, (u32, String)>,
     /// The kernel's numbers of the network namespaces that those are in.
     pub(super) networks: BTreeSet<u64>,
     /// How many Unix sockets there are.
@@ -41,8 +36,10 @@ pub(super) struct Held {
 pub(super) struct Swept {
     /// How many were reset.
     pub(super) reset: usize,
-    /// How many still lead somewhere.
+    /// How many still lead somewhere, and should not.
     pub(super) left: usize,
+    /// Those that go on.
+    pub(super) kept: Vec<Connection>,
 }
 
 /// The sockets behind the descriptors of `processes`.
@@ -71,7 +68,7 @@ pub(super) fn held_by(processes: &[Process]) -> io::Result<Held> {
             match syscalls::socket_kind(copy.as_fd())? {
                 (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_TCP)
                 | (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_UDP) => {
-                    held.internet.insert(inode);
+                    held.internet.insert(inode, (process.pid, plain(process.name())));
                     held.networks.insert(syscalls::namespace_cookie(copy.as_fd())?);
                 }
                 (libc::AF_UNIX, ..) => held.unix += 1,
@@ -86,18 +83,49 @@ pub(super) fn held_by(processes: &[Process]) -> io::Result<Held> {
     Ok(held)
 }
 
+/// As much of a name as is told: whoever has it has chosen it.
+fn plain(name: &str) -> String {
+    name.chars().take(64).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
 fn inode_of(target: &str) -> Option<u64> {
     target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// Resets every socket of `held` in a network namespace, in which all of them must be: none of another would be found.
-pub(super) fn sweep(network: &File, held: &Held) -> io::Result<Swept> {
-    sweep_where(network, held, |_| true)
+/// Those of `held` that the tables of a network namespace have, as text, each with whether it could go on.
+pub(super) fn shown(network: &File, held: &Held) -> io::Result<Vec<(String, Fate)>> {
+    let diag = Diag::open(network)?;
+    let found = diag.all(&held.internet)?;
+    let each = found.iter().map(|(inode, socket)| {
+        let fate = if socket.is_connection() { Fate::Chosen } else { Fate::Reset };
+        let (pid, name) = holder(held, *inode);
+        (format!("{socket}, of process {pid} ({name})"), fate)
+    });
+    Ok(each.collect())
 }
 
-/// Resets the sockets that a process has brought along into a captured cgroup: those that were not made in it, as `is_inside`
-/// knows by the number of a socket's cgroup. Says how many there were.
-pub(crate) fn reset_brought(pid: u32, is_inside: impl Fn(u64) -> bool) -> io::Result<usize> {
+/// What can become of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is reset, whatever is chosen.
+    Reset,
+    /// It is a connection, which may go on if that is chosen.
+    Chosen,
+}
+
+fn holder(held: &Held, inode: u64) -> (u32, String) {
+    held.internet.get(&inode).cloned().unwrap_or_default()
+}
+
+/// Resets every socket of `held` in a network namespace, in which all of them must be, since none of another would be found;
+/// but for connections that `existing` lets go on.
+pub(super) fn sweep(network: &File, held: &Held, existing: Existing) -> io::Result<Swept> {
+    sweep_where(network, held, |socket| existing != Existing::Reset && socket.is_connection())
+}
+
+/// Resets the sockets that a process has brought along into a captured cgroup, but for those that `stays` knows, by the number of
+/// the cgroup that a socket was made in, and by its cookie. Says how many there were.
+pub(crate) fn reset_brought(pid: u32, stays: impl Fn(Option<u64>, u64) -> bool) -> io::Result<usize> {
     let process = match tree::read(pid) {
         // It has ended, and its sockets with it.
         Err(error) if tree::is_gone(&error) => return Ok(0),
@@ -108,155 +136,33 @@ pub(crate) fn reset_brought(pid: u32, is_inside: impl Fn(u64) -> bool) -> io::Re
         return Ok(0);
     }
     let network = File::open(format!("/proc/{pid}/ns/net"))?;
-    let is_brought = |socket: &Named| socket.cgroup.is_none_or(|cgroup| !is_inside(cgroup));
-    match sweep_where(&network, &held, is_brought)? {
-        Swept { reset, left: 0 } => Ok(reset),
+    match sweep_where(&network, &held, |socket| stays(socket.cgroup, socket.cookie()))? {
+        Swept { reset, left: 0, .. } => Ok(reset),
         Swept { left, .. } => Err(io::Error::other(format!("{left} could not be reset"))),
     }
 }
 
-fn sweep_where(network: &File, held: &Held, goes: impl Fn(&Named) -> bool) -> io::Result<Swept> {
-    let network = network.try_clone()?;
-    let opened = thread::spawn(move || -> io::Result<OwnedFd> {
-        // Only this thread changes over, and it ends here.
-        setns(&network, CloneFlags::CLONE_NEWNET)?;
-        let flags = SockFlag::SOCK_CLOEXEC;
-        let diag = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkSockDiag)?;
-        setsockopt(&diag, sockopt::ReceiveTimeout, &TimeVal::new(2, 0))?;
-        Ok(diag)
-    });
-    let diag = opened.join().unwrap_or_else(|_| Err(io::Error::other("the thread ended early")))?;
-    let network = syscalls::namespace_cookie(diag.as_fd())?;
-    if held.networks.iter().any(|other| *other != network) {
+fn sweep_where(network: &File, held: &Held, stays: impl Fn(&Socket) -> bool) -> io::Result<Swept> {
+    let diag = Diag::open(network)?;
+    if held.networks.iter().any(|other| *other != diag.network) {
         return Err(io::Error::other(
             "some are of another network namespace: close them, or end their process",
         ));
     }
-    let those = || -> io::Result<Vec<Named>> {
-        let found = all(diag.as_fd(), &held.internet)?;
-        Ok(found.into_values().filter(|socket| goes(socket)).collect())
-    };
-    let found = those()?;
-    for socket in &found {
-        destroy(diag.as_fd(), socket)?;
+    let found = diag.all(&held.internet)?;
+    let (kept, goes): (Vec<_>, Vec<_>) = found.iter().partition(|(_, socket)| stays(socket));
+    if kept.len() > MOST_KEPT {
+        return Err(io::Error::other(format!(
+            "{} connections were to go on, and at most {MOST_KEPT} can: use `--existing reset`",
+            kept.len()
+        )));
     }
-    let left = those()?.len();
-    Ok(Swept { reset: found.len().saturating_sub(left), left })
-}
-
-/// A socket as sock_diag names it.
-struct Named {
-    family: u8,
-    protocol: u8,
-    /// `struct inet_diag_sockid`
-    id: [u8; 48],
-    /// The number of the cgroup that it was made in, where the kernel says so.
-    cgroup: Option<u64>,
-}
-
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const SOCK_DESTROY: u16 = 21;
-const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
-const DUMP: u16 = REQUEST | libc::NLM_F_DUMP as u16;
-const ACKNOWLEDGED: u16 = REQUEST | libc::NLM_F_ACK as u16;
-const HEADER: usize = 16;
-/// The length of `struct inet_diag_msg`; attributes follow.
-const MESSAGE: usize = 72;
-/// `INET_DIAG_CGROUP_ID`
-const CGROUP_ID: u16 = 21;
-/// All of TCP's states but TIME_WAIT, SYN_RECV's half-open requests and CLOSE: those belong to nobody any more.
-const STATES: u32 = !(1 << 6 | 1 << 12);
-
-/// Those of `inodes` that the kernel's tables have.
-fn all(diag: BorrowedFd<'_>, inodes: &BTreeSet<u64>) -> io::Result<BTreeMap<u64, Named>> {
-    let mut found = BTreeMap::new();
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        for protocol in [libc::IPPROTO_TCP, libc::IPPROTO_UDP] {
-            let (family, protocol) = (family as u8, protocol as u8);
-            let any = Named { family, protocol, id: [0; 48], cgroup: None };
-            send(diag.as_raw_fd(), &request(SOCK_DIAG_BY_FAMILY, DUMP, &any), MsgFlags::empty())?;
-            read_dump(diag, protocol, inodes, &mut found)?;
-        }
+    for (_, socket) in &goes {
+        diag.destroy(socket)?;
     }
-    Ok(found)
-}
-
-fn read_dump(
-    diag: BorrowedFd<'_>,
-    protocol: u8,
-    inodes: &BTreeSet<u64>,
-    found: &mut BTreeMap<u64, Named>,
-) -> io::Result<()> {
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let length = recv(diag.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        let mut rest = buffer.get(..length).unwrap_or_default();
-        while let (Some(size), Some(kind)) = (word(rest, 0), half(rest, 4)) {
-            let size = size as usize;
-            match i32::from(kind) {
-                libc::NLMSG_DONE => return Ok(()),
-                libc::NLMSG_ERROR => {
-                    let code = word(rest, HEADER).unwrap_or(0).cast_signed();
-                    return Err(io::Error::from_raw_os_error(-code));
-                }
-                _ => {}
-            }
-            let message = rest.get(HEADER..size).unwrap_or_default();
-            let id = message.get(4..52).and_then(|id| id.try_into().ok());
-            if let (Some(family), Some(inode), Some(id)) = (message.first(), word(message, 68), id)
-                && inodes.contains(&inode.into())
-            {
-                let cgroup = attribute(message.get(MESSAGE..).unwrap_or_default(), CGROUP_ID);
-                found.insert(inode.into(), Named { family: *family, protocol, id, cgroup });
-            }
-            rest = rest.get(size.max(HEADER).next_multiple_of(4)..).unwrap_or_default();
-        }
-    }
-}
-
-fn destroy(diag: BorrowedFd<'_>, socket: &Named) -> io::Result<()> {
-    send(diag.as_raw_fd(), &request(SOCK_DESTROY, ACKNOWLEDGED, socket), MsgFlags::empty())?;
-    let mut answer = [0; 1024];
-    let length = recv(diag.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    let code = word(answer.get(..length).unwrap_or_default(), HEADER).unwrap_or(0).cast_signed();
-    match -code {
-        // Gone by itself.
-        0 | libc::ENOENT => Ok(()),
-        errno => Err(io::Error::from_raw_os_error(errno)),
-    }
-}
-
-/// `struct nlmsghdr` and `struct inet_diag_req_v2`.
-fn request(kind: u16, flags: u16, socket: &Named) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(72);
-    bytes.extend(72_u32.to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(flags.to_ne_bytes());
-    bytes.extend([0; 8]);
-    bytes.extend([socket.family, socket.protocol, 0, 0]);
-    bytes.extend(STATES.to_ne_bytes());
-    bytes.extend(socket.id);
-    bytes
-}
-
-/// A number of eight bytes among netlink's attributes.
-fn attribute(mut rest: &[u8], wanted: u16) -> Option<u64> {
-    while let (Some(size), Some(kind)) = (half(rest, 0), half(rest, 2)) {
-        let size = usize::from(size);
-        if kind == wanted {
-            return rest.get(4..size)?.try_into().ok().map(u64::from_ne_bytes);
-        }
-        rest = rest.get(size.max(4).next_multiple_of(4)..)?;
-    }
-    None
-}
-
-fn half(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+    let left = diag.all(&held.internet)?.values().filter(|socket| !stays(socket)).count();
+    let kept = kept.into_iter().map(|(inode, socket)| socket.connection(holder(held, *inode)));
+    Ok(Swept { reset: goes.len().saturating_sub(left), left, kept: kept.collect() })
 }
 
 #[cfg(test)]
@@ -264,7 +170,7 @@ mod tests {
     use std::{
         io::{Read, Write},
         net::{TcpListener, TcpStream, UdpSocket},
-        os::unix::fs::MetadataExt,
+        os::{fd::OwnedFd, unix::fs::MetadataExt},
         process::Command,
     };
 
@@ -283,13 +189,44 @@ mod tests {
         let datagrams = UdpSocket::bind("127.0.0.1:0").expect("a port");
         datagrams.connect("127.0.0.1:9").expect("any address");
         let mut held = Held::default();
-        held.internet.extend([inode(&listener), inode(&client), inode(&datagrams)]);
+        let inodes = [inode(&listener), inode(&client), inode(&datagrams)];
+        held.internet.extend(inodes.map(|inode| (inode, (1, "own".to_owned()))));
         let network = File::open("/proc/self/ns/net").expect("namespace");
-        assert_eq!(sweep(&network, &held).expect("sweep"), Swept { reset: 3, left: 0 });
+        assert_eq!(shown(&network, &held).expect("a look").len(), 3);
+        let swept = sweep(&network, &held, Existing::Reset).expect("sweep");
+        assert_eq!(swept, Swept { reset: 3, left: 0, kept: Vec::new() });
         assert!(client.read(&mut [0]).is_err());
         assert!(datagrams.send(b"x").is_err());
         held.networks.insert(1);
-        assert!(sweep(&network, &held).is_err(), "what cannot be found is not said to be reset");
+        let swept = sweep(&network, &held, Existing::Reset);
+        assert!(swept.is_err(), "what cannot be found is not said to be reset");
+    }
+
+    #[test]
+    fn a_connection_that_is_kept_goes_on_and_is_known_until_its_end() {
+        for listens in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(listens).expect("a port");
+            let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("own listener");
+            let (mut server, _) = listener.accept().expect("own client");
+            let mut held = Held::default();
+            held.internet
+                .extend([inode(&listener), inode(&client)].map(|inode| (inode, (7, "own".to_owned()))));
+            let network = File::open("/proc/self/ns/net").expect("namespace");
+            let swept = sweep(&network, &held, Existing::KeepObserved).expect("sweep");
+            assert_eq!((swept.reset, swept.left), (1, 0), "a listener does not go on");
+            let [kept] = &*swept.kept else { panic!("{swept:?}") };
+            assert_eq!((kept.own, kept.peer), (client.local_addr().unwrap(), client.peer_addr().unwrap()));
+            server.write_all(b"x").expect("it goes on");
+            client.read_exact(&mut [0]).expect("so does its other end");
+            let diag = Diag::open(&network).expect("sock_diag");
+            assert!(diag.has(kept).expect("a look"));
+            let other = Connection { cookie: kept.cookie + 1, ..kept.clone() };
+            assert!(!diag.has(&other).expect("a look"), "another of the same addresses is another");
+            diag.reset(&other).expect("nothing to do");
+            assert!(diag.has(kept).expect("a look"));
+            diag.reset(kept).expect("a reset");
+            assert!(!diag.has(kept).expect("a look") && client.read(&mut [0]).is_err());
+        }
     }
 
     #[test]
@@ -302,13 +239,13 @@ mod tests {
         let tree = Tree::find(&Places::system()).expect("cgroup2");
         let own = tree.directory(&Tree::cgroup_of("self").expect("this process's"));
         let own = fs::metadata(own).expect("a cgroup").ino();
-        assert_eq!(reset_brought(holder.id(), |cgroup| cgroup == own).expect("a look"), 0);
+        assert_eq!(reset_brought(holder.id(), |cgroup, _| cgroup == Some(own)).expect("a look"), 0);
         server.write_all(b"x").expect("it is there");
         client.read_exact(&mut [0]).expect("so is its other end");
-        assert_eq!(reset_brought(holder.id(), |cgroup| cgroup != own).expect("a reset"), 1);
+        assert_eq!(reset_brought(holder.id(), |cgroup, _| cgroup != Some(own)).expect("a reset"), 1);
         assert!(client.read(&mut [0]).is_err());
         holder.kill().expect("kill");
         holder.wait().expect("wait");
-        assert_eq!(reset_brought(holder.id(), |_| false).expect("nobody"), 0);
+        assert_eq!(reset_brought(holder.id(), |_, _| false).expect("nobody"), 0);
     }
 }

@@ -372,6 +372,8 @@ fn is_the_runs_doing(kind: EventKind) -> bool {
         | EventKind::RunKilled
         | EventKind::Released
         | EventKind::ReleaseEnded
+        | EventKind::Kept
+        | EventKind::KeptEnded
         | EventKind::Decided
         | EventKind::Uncovered
         | EventKind::Voided
