@@ -11,7 +11,7 @@ use interceptor_core::model::{AgentName, Mode};
 
 use crate::{
     launch::{
-        self, LaunchError, Options, Trust,
+        self, LaunchError, Options, Profile, Trust,
         attach::{self, Attached, Created, Plan, Target},
     },
     places::Places,
@@ -86,6 +86,7 @@ pub fn run(places: &Places, root: Option<&Path>, arguments: &Arguments) -> ExitC
         reason: None,
         user: None,
         capabilities: Vec::new(),
+        profile: Profile::Plain,
         command: Vec::new(),
         daemon: super::own_arguments(root, ["daemon", "--announce"]),
         trust: |_, _| Trust::default(),

@@ -103,9 +103,13 @@ async fn serve(
             launcher.send(&LaunchAnswer::Refused { text }, &[]).await?;
             return Ok(());
         }
-        (LaunchRequest::Namespaces | LaunchRequest::Settled | LaunchRequest::TurnedAway { .. }, _) => {
-            return Err("a launcher spoke out of turn".into());
-        }
+        (
+            LaunchRequest::Namespaces
+            | LaunchRequest::Settled
+            | LaunchRequest::TurnedAway { .. }
+            | LaunchRequest::Engine { .. },
+            _,
+        ) => return Err("a launcher spoke out of turn".into()),
     };
     let network = facts.network.clone();
     let (answer, cgroup) = ask(events, |reply| Asked::Begin(facts, reply)).await?;
@@ -131,8 +135,17 @@ async fn serve(
 
 /// Takes in what the launcher of a run that is served has to tell, for as long as that one lives.
 async fn listen(launcher: &Launcher, run: RunId, events: &mpsc::Sender<Event>) {
-    while let Ok((LaunchRequest::TurnedAway { process, path }, _)) = launcher.receive().await {
-        if events.send(Event::TurnedAway { run, process, path }).await.is_err() {
+    while let Ok((told, _)) = launcher.receive().await {
+        let event = match told {
+            LaunchRequest::TurnedAway { process, path } => Event::TurnedAway { run, process, path },
+            LaunchRequest::Engine { cadence, text } => Event::Engine { run, cadence, text },
+            // Out of turn: it is heard no more.
+            LaunchRequest::Begin { .. }
+            | LaunchRequest::Namespaces
+            | LaunchRequest::Settled
+            | LaunchRequest::Detach { .. } => return,
+        };
+        if events.send(event).await.is_err() {
             return;
         }
     }

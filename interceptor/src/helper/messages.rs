@@ -13,9 +13,10 @@ use interceptor_core::model::{AgentIdentity, AgentName, ExecutableDigest, Guaran
 use serde::{Deserialize, Serialize};
 
 use super::released::Note;
+pub use crate::engine::Cadence;
 
 /// The version of these messages; both sides of the launch socket must have the same.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The longest command line that is told, in bytes; what is longer is cut.
 pub const COMMAND_LIMIT: usize = 16 * 1024;
@@ -66,6 +67,26 @@ impl Network {
     }
 }
 
+/// What a run has besides the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum ProfileKind {
+    /// Nothing.
+    Plain,
+    /// What CI jobs need: containers.
+    Ci,
+}
+
+impl ProfileKind {
+    /// Its name in policy; that of nothing is empty.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Ci => "ci",
+        }
+    }
+}
+
 /// What is known of a launch before its agent is resolved. The launcher is root, so these are facts, but for the
 /// command, which is a hint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +110,8 @@ pub struct LaunchFacts {
     pub uid: u32,
     /// Capabilities that it keeps.
     pub capabilities: Vec<String>,
+    /// What it has besides.
+    pub profile: ProfileKind,
     /// What network it has.
     pub network: Network,
     /// Names of the environment's variables that hold a secret; never their values.
@@ -114,6 +137,13 @@ pub enum LaunchRequest {
         process: u32,
         /// Where it wanted to go, as it said.
         path: String,
+    },
+    /// What the run that is served asked its container engine for, and what came of it. Not answered.
+    Engine {
+        /// How often there can be such.
+        cadence: Cadence,
+        /// In words.
+        text: String,
     },
     /// A cgroup that is captured where it is has been tried, and rid of what was there before: it stays captured. Without this
     /// word it is let go of when the launcher is gone.
@@ -252,6 +282,15 @@ pub enum ToProxy {
         process: u32,
         /// Where it wanted to go, as it said.
         path: String,
+    },
+    /// What a run asked its container engine for.
+    Engine {
+        /// The run.
+        run: RunId,
+        /// How often there can be such.
+        cadence: Cadence,
+        /// In words.
+        text: String,
     },
     /// A run's belt has something to say.
     Belt {

@@ -41,7 +41,8 @@ pub(crate) use executable::start_ticks;
 pub use ground::{Accounts, GroundError, Lock, lock};
 pub use listeners::{Listeners, cpus};
 pub use released::Note;
-pub use roles::{Roles, keeper_channel, proxy_channel};
+pub(crate) use roles::start as start_role;
+pub use roles::{Roles, broker_channel, keeper_channel, proxy_channel};
 pub use runs::{CGROUP_BEFORE, Captured, captured, directory_of, known, live, network_of};
 
 use self::{cgroup::Tree, messages::Ports, roles::Handed, supervisor::Supervisor};

@@ -27,7 +27,7 @@ use super::{
     ground::{self, Accounts},
     launches::{self, Answered, Asked},
     listeners::Listeners,
-    messages::{Ended, FromProxy, LaunchAnswer, LaunchFacts, Ports, ToProxy},
+    messages::{Cadence, Ended, FromProxy, LaunchAnswer, LaunchFacts, Ports, ToProxy},
     proxy_link::ProxyLink,
     released::Note,
     roles::{self, Handed, Pair, Roles},
@@ -54,6 +54,8 @@ pub(super) enum Event {
     Brought(RunId, String),
     /// A process of a run wanted to reach a Unix socket that is not the run's own.
     TurnedAway { run: RunId, process: u32, path: String },
+    /// A run asked its container engine for something.
+    Engine { run: RunId, cadence: Cadence, text: String },
 }
 
 pub(super) type Reply = tokio::sync::oneshot::Sender<Answered>;
@@ -224,6 +226,11 @@ impl Supervisor {
             Event::TurnedAway { run, process, path } => {
                 if self.runs.contains_key(&run) {
                     self.tell(ToProxy::TurnedAway { run, process, path }, Vec::new());
+                }
+            }
+            Event::Engine { run, cadence, text } => {
+                if self.runs.contains_key(&run) {
+                    self.tell(ToProxy::Engine { run, cadence, text }, Vec::new());
                 }
             }
         }

@@ -307,6 +307,7 @@ fn begin_in(launcher: &Launcher, executable: &str, network: Network) -> (LaunchA
         launcher_user: None,
         uid: 65_534,
         capabilities: Vec::new(),
+        profile: ProfileKind::Plain,
         network,
         secrets: Vec::new(),
     };

@@ -61,6 +61,7 @@ pub use workers::Workers;
 use self::{dial::Dialler, flood::Told, registry::Registry};
 use crate::{
     gate::{PolicyGate, Rules, now_us},
+    helper::messages::Cadence,
     kernel::{KernelEvent, Occurrence},
     store::JournalError,
     tls::server::Terminator,
@@ -162,6 +163,15 @@ impl Proxy {
         if self.told_enough(Some(run), of) {
             let text = format!("process {process}: Unix socket {path:?}, which is not the run's own");
             self.event(of, EventKind::Kernel, text);
+        }
+    }
+
+    /// Records what a run asked its container engine for.
+    pub fn asked_engine(&self, run: RunId, cadence: Cadence, text: String) {
+        let Some(live) = self.runs.find(run) else { return };
+        let of = Some((live.id, &live.agent.name));
+        if cadence == Cadence::Each || self.told_enough(Some(run), of) {
+            self.event(of, EventKind::Engine, text);
         }
     }
 

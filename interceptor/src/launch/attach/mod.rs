@@ -44,7 +44,7 @@ use super::{
 use crate::{
     helper::{
         cgroup::Tree,
-        messages::{LaunchAnswer, LaunchFacts, LaunchRequest, Network},
+        messages::{LaunchAnswer, LaunchFacts, LaunchRequest, Network, ProfileKind},
     },
     places::Places,
 };
@@ -205,6 +205,7 @@ fn begin(
         launcher_user,
         uid: first.uid,
         capabilities: Vec::new(),
+        profile: ProfileKind::Plain,
         network,
         // Its environment is what it is, and nobody replaces anything in it.
         secrets: Vec::new(),
