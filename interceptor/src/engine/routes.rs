@@ -193,11 +193,13 @@ fn refusal(method: &Method, parts: &[&str]) -> Refusal {
 /// The parameters of a call.
 pub(super) fn parameters(query: &str) -> Result<Vec<(String, String)>, Refusal> {
     let all: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-    match all.iter().find(|(name, _)| !PARAMETERS.contains(&name.as_str())) {
-        Some((name, value)) if !value.is_empty() => Err(Refusal::forbidden(format!(
+    // Clients send some that say nothing.
+    let says = |value: &str| !matches!(value, "" | "0" | "false" | "False");
+    match all.iter().find(|(name, value)| !PARAMETERS.contains(&name.as_str()) && says(value)) {
+        Some((name, _)) => Err(Refusal::forbidden(format!(
             "the parameter {name:?} is none that a run may give: leave it out"
         ))),
-        _ => Ok(all.into_iter().filter(|(name, _)| PARAMETERS.contains(&name.as_str())).collect()),
+        None => Ok(all.into_iter().filter(|(name, _)| PARAMETERS.contains(&name.as_str())).collect()),
     }
 }
 
@@ -276,6 +278,8 @@ mod tests {
     fn parameters_that_are_not_known_are_refused() {
         assert_eq!(parameters("t=5&signal=KILL").map(|all| all.len()), Ok(2));
         assert_eq!(parameters("checkpoint=&t=5").map(|all| all.len()), Ok(1), "an empty one says nothing");
+        assert_eq!(parameters("link=False&trunc_cmd=0&v=True").map(|all| all.len()), Ok(1));
+        assert!(parameters("link=0&link=1").is_err());
         assert!(parameters("checkpoint=a&checkpoint-dir=%2Fetc").is_err());
     }
 }

@@ -15,13 +15,9 @@ use super::{
 /// Narrows a list to what bears the run's label.
 pub(super) fn only_own(parameters: &mut Vec<(String, String)>, run: RunId) -> Result<(), Refusal> {
     narrowed(parameters, |filters| {
-        let own = format!("{LABEL}={run}");
-        match filters.entry("label").or_insert_with(|| json!([])) {
-            Value::Array(labels) => labels.push(json!(own)),
-            // As older clients write it.
-            Value::Object(labels) => drop(labels.insert(own, json!(true))),
-            _ => return Err(unread()),
-        }
+        let labels = filters.entry("label").or_insert_with(|| json!({}));
+        let labels = labels.as_object_mut().ok_or_else(unread)?;
+        labels.insert(format!("{LABEL}={run}"), json!(true));
         Ok(())
     })
 }
@@ -29,7 +25,7 @@ pub(super) fn only_own(parameters: &mut Vec<(String, String)>, run: RunId) -> Re
 /// Narrows events to those of containers.
 pub(super) fn only_of_containers(parameters: &mut Vec<(String, String)>) -> Result<(), Refusal> {
     narrowed(parameters, |filters| {
-        filters.insert("type".to_owned(), json!(["container"]));
+        filters.insert("type".to_owned(), json!({ "container": true }));
         Ok(())
     })
 }
@@ -50,6 +46,13 @@ fn narrowed(
         _ => return Err(unread()),
     };
     let mut filters: Map<String, Value> = serde_json::from_str(text).map_err(|_| unread())?;
+    for values in filters.values_mut() {
+        // Of the two ways to write them the engine takes either, and not both in one.
+        if let Value::Array(listed) = values {
+            let listed = listed.iter().map(|value| Some((value.as_str()?.to_owned(), json!(true))));
+            *values = Value::Object(listed.collect::<Option<_>>().ok_or_else(unread)?);
+        }
+    }
     narrow(&mut filters)?;
     *parameters = others;
     parameters.push(("filters".to_owned(), Value::Object(filters).to_string()));
@@ -103,12 +106,10 @@ mod tests {
     #[test]
     fn a_list_is_of_ones_own_whatever_is_asked() {
         let own = format!("{LABEL}={}", RunId::from_random(7));
-        assert_eq!(listed(None), Ok(json!({ "label": [own] })));
-        assert_eq!(
-            listed(Some(r#"{"label":["a"],"name":["b"]}"#)),
-            Ok(json!({ "label": ["a", own], "name": ["b"] }))
-        );
-        assert_eq!(listed(Some(r#"{"label":{"a":true}}"#)), Ok(json!({ "label": { "a": true, own: true } })));
+        assert_eq!(listed(None), Ok(json!({ "label": { &own: true } })));
+        let both = Ok(json!({ "label": { "a": true, &own: true }, "name": { "b": true } }));
+        assert_eq!(listed(Some(r#"{"label":["a"],"name":["b"]}"#)), both);
+        assert_eq!(listed(Some(r#"{"label":{"a":true},"name":{"b":true}}"#)), both);
         for wrong in ["[]", "x", r#"{"label":"a"}"#] {
             assert!(listed(Some(wrong)).is_err(), "{wrong}");
         }

@@ -74,6 +74,20 @@ pub enum Profile {
 }
 
 impl Profile {
+    /// What clients need to know that do not find it out by themselves. The cleaner of testcontainers is a container that holds the
+    /// engine's socket: here, containers end with the run.
+    pub(super) fn variables(&self) -> Vec<(String, String)> {
+        let variables: &[(&str, &str)] = match self {
+            Self::Plain => &[],
+            Self::Ci { .. } => &[
+                ("TESTCONTAINERS_RYUK_DISABLED", "true"),
+                ("TESTCONTAINERS_HOST_OVERRIDE", "localhost"),
+                ("TESTCONTAINERS_CONNECTION_MODE", "docker_host"),
+            ],
+        };
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
     /// As it is told.
     pub(super) fn kind(&self) -> ProfileKind {
         match self {

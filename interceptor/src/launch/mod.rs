@@ -358,10 +358,7 @@ fn environment_of(options: &Options, account: &Account, begun: &Begun) -> (Envir
         trust.files.into_iter().map(|TrustFile { name, over, contents }| Overlay { name, over, contents });
     let mut added = trust.environment;
     added.push(("INTERCEPTOR_RUN".to_owned(), begun.run.to_string()));
-    if options.profile != Profile::Plain {
-        // Its cleaner is a container that holds the engine's socket. Here, containers end with the run.
-        added.push(("TESTCONTAINERS_RYUK_DISABLED".to_owned(), "true".to_owned()));
-    }
+    added.extend(options.profile.variables());
     (environment::prepare(begun.run, inherited, &begun.keeps, added), files.collect())
 }
 

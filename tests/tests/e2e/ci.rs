@@ -41,7 +41,7 @@ impl Engine {
             "data-root": folder.path().join("data"),
             "exec-root": folder.path().join("exec"),
             "pidfile": folder.path().join("docker.pid"),
-            "bridge": "none", "iptables": false, "ip6tables": false, "ip-forward": false, "storage-driver": "vfs",
+            "bridge": "none", "iptables": false, "ip6tables": false, "ip-forward": false,
             "log-level": "error",
         });
         fs::write(folder.path().join("daemon.json"), settings.to_string()).expect("own folder");
