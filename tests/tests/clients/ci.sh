@@ -1,6 +1,9 @@
 # What a CI job does with a container engine, and what it may not. $1 is the client's program. Each line says what came of a thing.
 CLIENT="$1"
 docker() { "$CLIENT" "$@" </dev/null 2>&1; }
+fetch() {
+    /usr/bin/python3 -c 'import urllib.request as u; print(u.urlopen("http://127.0.0.1:8123/page").read().decode())'
+}
 say() { name="$1"; shift; printf '%s: %s\n' "$name" "$("$@" | tr '\n' ' ')"; }
 DSN="host=db.internal user=whoever password=whatever dbname=orders sslmode=require"
 
@@ -9,9 +12,9 @@ say query docker run --rm base psql -X -A -t -d "$DSN" -c "SELECT count(*) FROM 
 # One that stays: by name, joined, its port in the run's network, its Unix sockets its own.
 say started docker run -d --name web -p 8123 -v "$PWD:/work" base httpd -f -p 8123 -h /work
 echo hello > page
-for _ in $(seq 100); do curl -s -o /dev/null http://127.0.0.1:8123/page && break; sleep 0.05; done
+for _ in $(seq 100); do fetch >/dev/null 2>&1 && break; sleep 0.05; done
 say port docker port web
-say served curl -s http://127.0.0.1:8123/page
+say served fetch
 say joined docker exec web sh -c 'echo $(id -u) $(cat /work/page)'
 say elsewhere docker exec web nc -w 5 192.0.2.1 81
 say unix docker exec web perl -e '
