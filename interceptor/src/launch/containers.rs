@@ -369,3 +369,67 @@ fn received(socket: &OwnedFd) -> io::Result<OwnedFd> {
     one.map(|[one]| one)
         .map_err(|wrong| io::Error::other(format!("{} descriptors instead of 1", wrong.len())))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// A process that runs nothing else, in a cgroup.
+    struct Sleeper(Child);
+
+    impl Sleeper {
+        fn start(words: &[&str], cgroup: &Path) -> Self {
+            let mut command = Command::new(words.first().expect("a program"));
+            let sleeper = Self(command.args(words.iter().skip(1)).spawn().expect("it is there"));
+            fs::write(cgroup.join("cgroup.procs"), sleeper.0.id().to_string()).expect("moved");
+            sleeper
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn what_is_not_the_runs_does_not_begin() {
+        let root = tempfile::tempdir().expect("a folder");
+        let places = Places::under(root.path());
+        let tree = Tree::find(&places).expect("cgroup2");
+        let (run, own) = (RunId::from_random(7), tree.directory_of(RunId::from_random(7)));
+        fs::create_dir_all(own.join(CONTAINERS)).expect("a cgroup");
+        fs::create_dir_all(own.join(AGENT)).expect("a cgroup");
+        let (helper, _daemon) = channel::pair().expect("a channel");
+        let doorman = Doorman {
+            tree: tree.clone(),
+            run,
+            folder: root.path().to_owned(),
+            working: File::open(root.path()).expect("own folder"),
+            network: File::open("/proc/self/ns/net").expect("/proc is mounted"),
+            named: PathBuf::new(),
+            unix: UnixSockets::All,
+            helper: Arc::new(helper),
+        };
+        let sleep = ["sleep", "1000"];
+        let plain = |cgroup: &str| Sleeper::start(&sleep, &own.join(cgroup));
+        let looked =
+            |sleeper: &Sleeper| doorman.look("0123456789abcdef", sleeper.0.id()).expect_err("not one's own");
+        let (beside, unfiltered) = (plain(AGENT), plain(CONTAINERS));
+        assert!(looked(&beside).contains("cgroup"));
+        assert!(looked(&unfiltered).contains("filter"));
+        let apart = Sleeper::start(&["unshare", "--net", "sleep", "1000"], &own.join(CONTAINERS));
+        // It leaves the network before it becomes what it runs.
+        let name = format!("/proc/{}/comm", apart.0.id());
+        while fs::read_to_string(&name).is_ok_and(|name| name.trim() != "sleep") {
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert!(looked(&apart).contains("network"));
+        drop((beside, unfiltered, apart));
+        tree.remove(run, Duration::from_secs(5)).expect("the cgroup goes");
+        fs::remove_dir(tree.slice()).expect("the slice goes");
+    }
+}
