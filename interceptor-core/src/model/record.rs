@@ -304,6 +304,8 @@ pub enum EventKind {
     ProtocolError,
     /// The kernel side lost or refused something.
     Kernel,
+    /// A run asked its container engine for something, or a container of its began.
+    Engine,
     /// The belt behind the kernel side caught something, or somebody else changed it.
     Belt,
     /// Disk, quota or store trouble.

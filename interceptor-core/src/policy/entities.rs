@@ -150,6 +150,7 @@ impl Policy {
             ("path", text(&program.path)),
             ("user", text(&program.user)),
             ("capabilities", RestrictedExpression::new_set(capabilities)),
+            ("profile", text(&program.profile)),
         ];
         let entity = entity(uid(&self.types.program, &program.path), attributes, HashSet::new())?;
         Ok((entity.uid(), vec![entity]))

@@ -32,9 +32,10 @@ fn target(target: &Target) -> String {
         Target::Setting(name) => format!("setting {name}"),
         Target::Name(name) => format!("name {name}"),
         Target::Label(name) => format!("label {name}"),
-        Target::Program(Program { path, user, capabilities }) => {
+        Target::Program(Program { path, user, capabilities, profile }) => {
             let kept = capabilities.iter().map(|name| format!(" with {name}")).collect::<String>();
-            format!("{path} as {user}{kept}")
+            let profile = if profile.is_empty() { String::new() } else { format!(" with profile {profile}") };
+            format!("{path} as {user}{kept}{profile}")
         }
     }
 }
@@ -115,12 +116,12 @@ fn only(target: &Target, inside: Option<&str>) -> (String, Option<String>) {
         Target::Setting(name) => (of("Setting"), Some(named(name))),
         Target::Label(name) => (of("Label"), Some(named(name))),
         Target::Name(name) => ("resource is Name".to_owned(), Some(named(name))),
-        Target::Program(Program { path, user, capabilities }) => {
-            let (path, user) = (literal(path), literal(user));
+        Target::Program(Program { path, user, capabilities, profile }) => {
+            let (path, user, profile) = (literal(path), literal(user), literal(profile));
             let kept: Vec<_> = capabilities.iter().map(|name| literal(name)).collect();
             let kept = format!("[{}].containsAll(resource.capabilities)", kept.join(", "));
             let scope = format!("resource == Program::{path}");
-            (scope, Some(format!("resource.user == {user} && {kept}")))
+            (scope, Some(format!("resource.user == {user} && {kept} && resource.profile == {profile}")))
         }
     }
 }

@@ -80,7 +80,7 @@ enum Class {
     Setting,
     Name,
     Label,
-    Program { user: String, capabilities: BTreeSet<String> },
+    Program { user: String, capabilities: BTreeSet<String>, profile: String },
 }
 
 impl Class {
@@ -102,7 +102,8 @@ impl Class {
             Target::Label(name) => (Self::Label, name.clone()),
             Target::Program(program) => {
                 let (user, capabilities) = (program.user.clone(), program.capabilities.clone());
-                (Self::Program { user, capabilities }, program.path.clone())
+                let profile = program.profile.clone();
+                (Self::Program { user, capabilities, profile }, program.path.clone())
             }
         }
     }
@@ -339,10 +340,11 @@ fn conditions(head: &Head, names: &[&str]) -> Vec<String> {
         ],
         Class::Object { kind } => vec![format!("resource.kind == {}", literal(kind)), named()],
         Class::Setting | Class::Name | Class::Label => vec![named()],
-        Class::Program { user, capabilities } => {
+        Class::Program { user, capabilities, profile } => {
             let kept: Vec<_> = capabilities.iter().map(|name| literal(name)).collect();
             let kept = format!("[{}].containsAll(resource.capabilities)", kept.join(", "));
-            vec![is("path"), format!("resource.user == {}", literal(user)), kept]
+            let profile = format!("resource.profile == {}", literal(profile));
+            vec![is("path"), format!("resource.user == {}", literal(user)), kept, profile]
         }
     }
 }

@@ -461,6 +461,7 @@ fn program() -> Program {
         path: "/usr/bin/odd \"name\"".into(),
         user: "ci".into(),
         capabilities: ["net_raw".to_owned(), "chown".to_owned()].into(),
+        profile: "ci".into(),
     }
 }
 

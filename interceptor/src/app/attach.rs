@@ -12,7 +12,7 @@ use interceptor_core::model::{AgentName, Mode};
 use crate::{
     helper::Existing,
     launch::{
-        self, LaunchError, Options, Trust,
+        self, LaunchError, Options, Profile, Trust,
         attach::{self, Attached, Created, Done, DropIn, Fate, Lasting, Plan, Target, Unit},
     },
     places::Places,
@@ -140,6 +140,7 @@ pub fn run(places: &Places, root: Option<&Path>, arguments: &Arguments) -> ExitC
         reason: arguments.reason.clone(),
         user: None,
         capabilities: Vec::new(),
+        profile: Profile::Plain,
         command: Vec::new(),
         daemon: super::own_arguments(root, ["daemon", "--announce"]),
         trust: |_, _| Trust::default(),

@@ -4,6 +4,7 @@ mod ahead;
 mod approvals;
 pub mod attach;
 pub mod daemon;
+pub mod engine_runtime;
 mod floods;
 mod glass;
 mod keeper;
@@ -18,7 +19,7 @@ use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 
-use crate::{control::cli, places::Places, telemetry};
+use crate::{control::cli, engine, helper, places::Places, telemetry};
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
@@ -40,6 +41,8 @@ pub enum RoleName {
     Proxy,
     /// Keeps secrets and evidence.
     Keeper,
+    /// Serves a run the container engine's interface, as far as a run may have it.
+    Broker,
 }
 
 /// Runs a role to its end.
@@ -48,6 +51,7 @@ pub fn role(places: &Places, role: &Role) -> ExitCode {
     let ended = match role.name {
         RoleName::Proxy => proxy::run(places),
         RoleName::Keeper => keeper::run(places),
+        RoleName::Broker => broker(),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -56,6 +60,11 @@ pub fn role(places: &Places, role: &Role) -> ExitCode {
             ExitCode::from(3)
         }
     }
+}
+
+fn broker() -> anyhow::Result<()> {
+    engine::broker::run(helper::broker_channel()?)?;
+    Ok(())
 }
 
 /// The arguments with which this program does something else for the same installation.

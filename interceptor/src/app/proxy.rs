@@ -31,7 +31,7 @@ use crate::{
     gate::{PolicyGate, Rules, now_us},
     helper::{
         self, Confined, Connection, Fate, Keep, Keeping, confine,
-        messages::{Attached, CallerFacts, Ended, FromProxy, LaunchFacts, Ports, ToProxy},
+        messages::{Attached, CallerFacts, Ended, FromProxy, LaunchFacts, Ports, ProfileKind, ToProxy},
     },
     identity::ProcessId,
     keeper::{
@@ -171,6 +171,7 @@ fn may_launch(
         path: facts.executable.clone(),
         user: user.map_or_else(|| facts.uid.to_string(), |user| user.name),
         capabilities: facts.capabilities.iter().cloned().collect(),
+        profile: facts.profile.name().to_owned(),
     };
     // As it would be, but for what it is not known by yet.
     let run = Run {
@@ -343,6 +344,7 @@ impl Daemon {
                 ToProxy::Brought { run, text } => self.brought(run, text),
                 ToProxy::TurnedAway { run, process, path } => self.proxy.turned_away(run, process, &path),
                 ToProxy::Wanted { run, caller, path } => self.wanted(run, caller, path, descriptors),
+                ToProxy::Engine { run, cadence, text } => self.proxy.asked_engine(run, cadence, text),
                 ToProxy::Belt { run, text } => self.caught(run, text),
                 ToProxy::Noted { note } => {
                     // What cannot be recorded now is told again to the next proxy.
@@ -400,6 +402,9 @@ impl Daemon {
         let mut claims = BTreeMap::from([("command".to_owned(), facts.command.join(" "))]);
         if !facts.capabilities.is_empty() {
             claims.insert("capabilities".to_owned(), facts.capabilities.join(" "));
+        }
+        if facts.profile != ProfileKind::Plain {
+            claims.insert("profile".to_owned(), facts.profile.name().to_owned());
         }
         FromProxy::Accepted { run, agent, claims, keeps, authority }
     }

@@ -1,12 +1,18 @@
 //! `interceptor run`: the launcher, with what its runs must trust.
 
-use std::{ffi::OsString, fs, io, path::Path, process::ExitCode};
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use interceptor_core::model::{AgentName, Mode};
 
 use crate::{
-    launch::{self, Capability, Options, Trust, TrustFile},
+    engine::SOCKET,
+    launch::{self, Capability, Options, Profile, Trust, TrustFile},
     places::Places,
     tls::trust,
 };
@@ -23,6 +29,12 @@ pub struct Arguments {
     /// Let it keep this capability; may be given several times. What each costs is said at the start.
     #[arg(long = "capability", value_name = "NAME")]
     capabilities: Vec<Capability>,
+    /// What it has besides: `ci` for containers, by a container engine of the host's. What that costs is said at the start.
+    #[arg(long, value_enum, value_name = "PROFILE")]
+    profile: Option<ProfileName>,
+    /// Where the container engine of `--profile ci` listens.
+    #[arg(long, value_name = "SOCKET", requires = "profile", default_value = SOCKET)]
+    engine: PathBuf,
     /// Forward everything and only record what would have been refused.
     #[arg(long, requires = "reason")]
     observe: bool,
@@ -34,6 +46,13 @@ pub struct Arguments {
     command: Vec<OsString>,
 }
 
+/// What a run may have besides, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ProfileName {
+    /// What CI jobs need.
+    Ci,
+}
+
 /// Runs the command captured and gives its exit code.
 pub fn run(places: &Places, root: Option<&Path>, arguments: Arguments) -> ExitCode {
     launch::run(&Options {
@@ -43,6 +62,13 @@ pub fn run(places: &Places, root: Option<&Path>, arguments: Arguments) -> ExitCo
         reason: arguments.reason,
         user: arguments.user,
         capabilities: arguments.capabilities,
+        profile: match arguments.profile {
+            None => Profile::Plain,
+            Some(ProfileName::Ci) => Profile::Ci {
+                engine: arguments.engine,
+                broker: super::own_arguments(root, ["role", "broker"]),
+            },
+        },
         command: arguments.command,
         daemon: super::own_arguments(root, ["daemon", "--announce"]),
         trust: |certificate, folder| {

@@ -82,9 +82,11 @@ impl Described {
     }
 }
 
-/// Removes a run's description.
+/// Removes a run's description, and the sockets that a launcher which was killed left beside it.
 pub(super) fn forget(places: &Places, run: RunId) {
-    let _ = fs::remove_file(path_of(places, run));
+    for path in [path_of(places, run), places.door(run), places.calls(run)] {
+        let _ = fs::remove_file(path);
+    }
 }
 
 fn path_of(places: &Places, run: RunId) -> PathBuf {

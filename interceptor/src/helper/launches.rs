@@ -120,11 +120,10 @@ async fn serve(
             LaunchRequest::Namespaces
             | LaunchRequest::Settled { .. }
             | LaunchRequest::TurnedAway { .. }
-            | LaunchRequest::Wanted { .. },
+            | LaunchRequest::Wanted { .. }
+            | LaunchRequest::Engine { .. },
             _,
-        ) => {
-            return Err("a launcher spoke out of turn".into());
-        }
+        ) => return Err("a launcher spoke out of turn".into()),
     };
     let network = facts.network.clone();
     let (answer, cgroup) = ask(events, |reply| Asked::Begin(facts, reply)).await?;
@@ -156,6 +155,7 @@ async fn listen(launcher: &Launcher, run: RunId, events: &mpsc::Sender<Event>) {
             Ok((LaunchRequest::Wanted { uid, path }, descriptors)) => {
                 Event::Wanted(Wanted { run, uid, path, descriptors })
             }
+            Ok((LaunchRequest::Engine { cadence, text }, _)) => Event::Engine { run, cadence, text },
             Ok(_) => return tracing::error!(%run, "a launcher spoke out of turn: it is listened to no more"),
             Err(_) => return,
         };

@@ -16,6 +16,7 @@ use super::{
     kept::{Connection, Existing, Fate, Keep, Keeping},
     released::Note,
 };
+pub use crate::engine::Cadence;
 
 /// The version of these messages; both sides of the launch socket must have the same.
 pub const VERSION: u32 = 5;
@@ -69,6 +70,26 @@ impl Network {
     }
 }
 
+/// What a run has besides the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum ProfileKind {
+    /// Nothing.
+    Plain,
+    /// What CI jobs need: containers.
+    Ci,
+}
+
+impl ProfileKind {
+    /// Its name in policy; that of nothing is empty.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Ci => "ci",
+        }
+    }
+}
+
 /// What is known of a launch before its agent is resolved. The launcher is root, so these are facts, but for the
 /// command, which is a hint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +113,8 @@ pub struct LaunchFacts {
     pub uid: u32,
     /// Capabilities that it keeps.
     pub capabilities: Vec<String>,
+    /// What it has besides.
+    pub profile: ProfileKind,
     /// What network it has.
     pub network: Network,
     /// What becomes of connections that it has from before.
@@ -152,6 +175,13 @@ pub enum LaunchRequest {
     Settled {
         /// What is to go on, if anything.
         keep: Option<Keep>,
+    },
+    /// What the run that is served asked its container engine for, and what came of it. Not answered.
+    Engine {
+        /// How often there can be such.
+        cadence: Cadence,
+        /// In words.
+        text: String,
     },
     /// Let go of a cgroup that is captured where it is. The first message, or none.
     Detach {
@@ -346,6 +376,15 @@ pub enum ToProxy {
         caller: CallerFacts,
         /// Where it wants to go, as it said.
         path: String,
+    },
+    /// What a run asked its container engine for.
+    Engine {
+        /// The run.
+        run: RunId,
+        /// How often there can be such.
+        cadence: Cadence,
+        /// In words.
+        text: String,
     },
     /// A run's belt has something to say.
     Belt {

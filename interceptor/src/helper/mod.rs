@@ -45,7 +45,8 @@ pub use ground::{Accounts, GroundError, Lock, lock};
 pub use kept::{Connection, Existing, Fate, Keep, Keeping, MOST_KEPT, NotExisting, cookies};
 pub use listeners::{Listeners, cpus};
 pub use released::Note;
-pub use roles::{Roles, keeper_channel, proxy_channel};
+pub(crate) use roles::start as start_role;
+pub use roles::{Roles, broker_channel, keeper_channel, proxy_channel};
 pub use runs::{
     CGROUP_BEFORE, Captured, UNIT, captured, captured_at, directory_of, known, live, network_of, run_of_unit,
 };

@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     channel::{self, Channel},
+    engine::{FromBroker, ToBroker},
     launch::{filter::Filter, privileges, syscalls},
 };
 
@@ -137,7 +138,12 @@ pub(super) fn describe(status: ExitStatus) -> String {
     }
 }
 
-fn start(arguments: &[OsString], account: (Uid, Gid), channel: BorrowedFd<'_>) -> io::Result<Child> {
+/// Starts a role as `account`, with its channel as standard input. To be called from the thread with which it is to die.
+pub(crate) fn start(
+    arguments: &[OsString],
+    account: (Uid, Gid),
+    channel: BorrowedFd<'_>,
+) -> io::Result<Child> {
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0("interceptor")
@@ -183,6 +189,11 @@ fn kept(name: Option<&str>) -> bool {
 
 /// The helper's end of the proxy's life: what `main` of the proxy role begins with.
 pub fn proxy_channel() -> io::Result<Channel<FromProxy, ToProxy>> {
+    syscalls::take_standard_input().map(Channel::from_socket)
+}
+
+/// The same for the broker role, whose channel is to a launcher.
+pub fn broker_channel() -> io::Result<Channel<FromBroker, ToBroker>> {
     syscalls::take_standard_input().map(Channel::from_socket)
 }
 

@@ -29,7 +29,7 @@ use super::{
     kept::{Connection, Fate, Waiting},
     launches::{self, Answered, Asked},
     listeners::Listeners,
-    messages::{Ended, FromProxy, LaunchAnswer, LaunchFacts, Ports, ToProxy},
+    messages::{Cadence, Ended, FromProxy, LaunchAnswer, LaunchFacts, Ports, ToProxy},
     proxy_link::ProxyLink,
     released::Note,
     roles::{self, Handed, Pair, Roles},
@@ -60,6 +60,8 @@ pub(super) enum Event {
     TurnedAway { run: RunId, process: u32, path: String },
     /// A process of a run wants to be connected to a Unix socket.
     Wanted(Wanted),
+    /// A run asked its container engine for something.
+    Engine { run: RunId, cadence: Cadence, text: String },
 }
 
 pub(super) type Reply = tokio::sync::oneshot::Sender<Answered>;
@@ -240,6 +242,11 @@ impl Supervisor {
                 }
             }
             Event::Wanted(wanted) => self.introduce(wanted),
+            Event::Engine { run, cadence, text } => {
+                if self.runs.contains_key(&run) {
+                    self.tell(ToProxy::Engine { run, cadence, text }, Vec::new());
+                }
+            }
         }
     }
 

@@ -316,6 +316,7 @@ fn begin_in(launcher: &Launcher, executable: &str, network: Network) -> (LaunchA
         launcher_user: None,
         uid: 65_534,
         capabilities: Vec::new(),
+        profile: ProfileKind::Plain,
         network,
         existing: Existing::Reset,
         unit: None,

@@ -8,7 +8,10 @@ use std::{
     ffi::CString,
     fs,
     io::{self, Read, Write},
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{fs::PermissionsExt, net::UnixListener},
+    },
     path::PathBuf,
 };
 
@@ -36,12 +39,13 @@ use super::{
     relay::Stream,
     syscalls::{self, Side},
 };
-use crate::channel::Channel;
+use crate::{channel::Channel, engine::SOCKET};
 
 /// From the first process to the launcher.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum FromInit {
-    /// Namespaces, network and mounts stand. Carries the master of the agent's terminal, if it has one.
+    /// Namespaces, network and mounts stand. Carries the master of the agent's terminal, if it has one, and what listens where
+    /// the run looks for a container engine, if it may have containers.
     Furnished,
     /// The agent's filter stands; only the agent's own process says so. Carries where its calls wait for the porter.
     Filtered { guard: Guard },
@@ -64,6 +68,8 @@ pub(super) struct Plan {
     pub(super) view: View,
     pub(super) streams: [Stream; 3],
     pub(super) terminal: bool,
+    /// Whether to listen where the run looks for a container engine.
+    pub(super) engine: bool,
     pub(super) uid: Uid,
     pub(super) gid: Gid,
     pub(super) capabilities: Vec<Capability>,
@@ -112,11 +118,13 @@ fn start(channel: &Channel<FromInit, ToInit>, mut plan: Plan) -> Result<Pid, Fai
         Failure { status: super::OWN_FAILURE, text: format!("{error}: {cause}") }
     })?;
     let terminal = if plan.terminal { Some(open_terminal(plan.uid)?) } else { None };
-    let master: Vec<_> = terminal.iter().map(|(master, _)| master.as_fd()).collect();
+    let engine = if plan.engine { Some(listen_as_engine()?) } else { None };
+    let handed: Vec<_> = terminal.iter().map(|(master, _)| master).chain(&engine).map(AsFd::as_fd).collect();
     channel
-        .send(&FromInit::Furnished, &master)
+        .send(&FromInit::Furnished, &handed)
         .map_err(|e| failure("tell the launcher")(io::Error::other(e)))?;
-    drop(master);
+    drop(handed);
+    drop(engine);
     let (ToInit::Go, _) =
         channel.receive().map_err(|e| failure("hear from the launcher")(io::Error::other(e)))?;
     let guard = if plan.probe { tried(plan.run, v6)? } else { Guard::Nothing };
@@ -130,6 +138,16 @@ fn start(channel: &Channel<FromInit, ToInit>, mut plan: Plan) -> Result<Pid, Fai
         }
     }
     execute(channel, &plan, &filter)
+}
+
+/// Listens where clients of a container engine connect to; whoever is in the run may.
+fn listen_as_engine() -> Result<OwnedFd, Failure> {
+    let listen = || {
+        let listener = UnixListener::bind(SOCKET)?;
+        fs::set_permissions(SOCKET, fs::Permissions::from_mode(0o666))?;
+        Ok(listener.into())
+    };
+    listen().map_err(failure("listen as the container engine"))
 }
 
 /// Tries the finished run; says what holds of its Unix sockets.

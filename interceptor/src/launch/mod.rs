@@ -7,6 +7,7 @@
 
 pub mod attach;
 mod capabilities;
+mod containers;
 mod daemon;
 mod environment;
 pub(crate) mod filter;
@@ -54,12 +55,14 @@ use nix::{
 };
 
 pub use capabilities::Capability;
+pub use containers::Profile;
 #[cfg(test)]
 pub(crate) use netlink::furnish as furnish_network;
 pub use netlink::{ADDRESS_V4, ADDRESS_V6};
 
 pub(crate) use self::preflight::launcher;
 use self::{
+    containers::{Broker, Containers},
     daemon::Daemon,
     environment::Environment,
     init::{FromInit, Plan, ToInit},
@@ -99,6 +102,8 @@ pub struct Options {
     pub user: Option<String>,
     /// Capabilities that the run keeps; by default none.
     pub capabilities: Vec<Capability>,
+    /// What it has besides.
+    pub profile: Profile,
     /// The command and its arguments.
     pub command: Vec<OsString>,
     /// The arguments with which this program is the daemon, and writes the line `ready` to its standard output when
@@ -243,12 +248,18 @@ fn launch(options: &Options) -> Result<u8, LaunchError> {
     let command = options.command.first().ok_or(LaunchError::NoCommand)?;
     let executable = preflight::find_command(command, env::var_os("PATH"))?;
     let streams = Streams::of_caller()?;
+    let folder = env::current_dir().map_err(step("find the current folder"))?;
+    if options.profile != Profile::Plain {
+        containers::showable(&folder, &account)?;
+    }
+    let broker = Broker::start(&options.profile)?;
     let helper = daemon::connect_or_start(options)?;
     let begun = begin(options, &account, &executable, &helper)?;
     let (environment, trust) = environment_of(options, &account, &begun);
     announce(options, &begun, &environment);
     let plan = plan(options, &account, &executable, begun.run, environment, trust, &streams)?;
-    enter(helper, &options.places, &begun.cgroup, plan, streams)
+    let run = containers::Run { id: begun.run, places: options.places.clone(), folder };
+    enter(helper, &options.places, &begun.cgroup, plan, streams, broker.map(|broker| (broker, run)))
 }
 
 /// A run that the daemon has made room for.
@@ -279,6 +290,7 @@ fn begin(
         launcher_user,
         uid: account.uid.as_raw(),
         capabilities: options.capabilities.iter().map(ToString::to_string).collect(),
+        profile: options.profile.kind(),
         network: Network::Own,
         existing: Existing::Reset,
         unit: None,
@@ -351,6 +363,7 @@ fn environment_of(options: &Options, account: &Account, begun: &Begun) -> (Envir
         trust.files.into_iter().map(|TrustFile { name, over, contents }| Overlay { name, over, contents });
     let mut added = trust.environment;
     added.push(("INTERCEPTOR_RUN".to_owned(), begun.run.to_string()));
+    added.extend(options.profile.variables());
     (environment::prepare(begun.run, inherited, &begun.keeps, added), files.collect())
 }
 
@@ -359,6 +372,13 @@ fn announce(options: &Options, begun: &Begun, environment: &Environment) {
     eprintln!("interceptor: run {} of agent {}", begun.run, begun.agent.name);
     for capability in &options.capabilities {
         eprintln!("interceptor: capability {capability} kept: {}", capability.cost());
+    }
+    if let Profile::Ci { engine, .. } = &options.profile {
+        eprintln!(
+            "interceptor: profile ci: containers by the engine at {}: root in them reads and writes whatever lies in the current \
+             folder, whoever owns it; they share the run's network and end with it",
+            engine.display()
+        );
     }
     if !environment.kept.is_empty() {
         eprintln!("interceptor: real secrets kept for passed resources: {}", environment.kept.join(", "));
@@ -396,6 +416,7 @@ fn plan(
         view,
         streams: streams.for_agent().map_err(step("prepare the standard streams"))?,
         terminal: streams.terminal.is_some(),
+        engine: options.profile != Profile::Plain,
         uid: account.uid,
         gid: account.gid,
         capabilities: options.capabilities.clone(),
@@ -430,6 +451,7 @@ fn enter(
     cgroup: &OwnedFd,
     plan: Plan,
     streams: Streams,
+    containers: Option<(Broker, containers::Run)>,
 ) -> Result<u8, LaunchError> {
     const NAMESPACES: i32 =
         libc::CLONE_NEWNET | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
@@ -437,16 +459,21 @@ fn enter(
     let mask = SigSet::all().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK);
     let mask = mask.map_err(|e| step("block signals")(e.into()))?;
     let flags = u64::try_from(NAMESPACES).map_err(|e| step("make namespaces")(io::Error::other(e)))?;
+    let beside = containers.is_some().then(|| containers::agents_own(cgroup)).transpose()?;
+    let cgroup = beside.as_ref().unwrap_or(cgroup);
     match syscalls::clone_into(cgroup.as_fd(), flags).map_err(step("make the run's first process"))? {
         Side::Child => {
-            drop((outside, helper, streams));
+            drop((outside, helper, streams, beside));
+            // The broker is the launcher's to end.
+            std::mem::forget(containers);
             init::live(inside, plan)
         }
         Side::Parent(child) => {
             let run = plan.run;
             drop((inside, plan));
             mask.thread_set_mask().map_err(|e| step("unblock signals")(e.into()))?;
-            Launched(child).attend(Daemon::of(helper, places, run), &outside, streams)
+            let daemon = Arc::new(Daemon::of(helper, places, run));
+            Launched(child).attend(daemon, &outside, streams, containers)
         }
     }
 }
@@ -464,14 +491,17 @@ impl Drop for Launched {
 impl Launched {
     fn attend(
         &self,
-        daemon: Daemon,
+        daemon: Arc<Daemon>,
         init: &Channel<ToInit, FromInit>,
         streams: Streams,
+        containers: Option<(Broker, containers::Run)>,
     ) -> Result<u8, LaunchError> {
-        let master = match heard(init)? {
-            (FromInit::Furnished, mut descriptors) => descriptors.pop(),
+        let mut handed = match heard(init)? {
+            (FromInit::Furnished, descriptors) => descriptors,
             _ => return Err(LaunchError::OutOfTurn("the run's first process")),
         };
+        let listener = if containers.is_some() { handed.pop() } else { None };
+        let master = handed.pop();
         let network = self.get_served(&daemon.helper())?;
         relay::forwarded().thread_block().map_err(|e| step("block signals")(e.into()))?;
         let mut relay = streams.hand_over(master)?;
@@ -482,13 +512,26 @@ impl Launched {
             _ => None,
         };
         let (calls, guard) = told.ok_or(LaunchError::OutOfTurn("the run's first process"))?;
-        porter::attend(calls, guard, network, daemon).map_err(step("see to the run's Unix sockets"))?;
+        let copy = network.try_clone().map_err(step("keep the run's network namespace"))?;
+        let attendant = porter::attend(calls, guard, copy, listener.as_ref(), Arc::clone(&daemon))
+            .map_err(step("see to the run's Unix sockets"))?;
+        let containers = match (containers, listener) {
+            (Some((broker, run)), Some(listener)) => {
+                let (run_in, porter) = ((network, self.0.pid), (attendant, guard));
+                Some(Containers::attend(broker, run, &listener, run_in, porter, daemon)?)
+            }
+            (None, None) => None,
+            _ => return Err(LaunchError::OutOfTurn("the run's first process")),
+        };
         match heard(init)? {
             (FromInit::Started, _) => {}
             _ => return Err(LaunchError::OutOfTurn("the run's first process")),
         }
         relay.until_end(self.0.pidfd.as_fd()).map_err(step("stay with the run"))?;
         drop(relay);
+        if let Some(containers) = containers {
+            containers.end();
+        }
         self.exit_status()
     }
 

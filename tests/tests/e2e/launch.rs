@@ -5,7 +5,7 @@ use interceptor_tests::Setup;
 const RULES: &str = r#"
 @id("shells")
 permit (principal == Agent::"release-bot", action == Action::"launch", resource == Program::"/usr/bin/true")
-when { resource.capabilities.isEmpty() && context.mode == Mode::"enforce" && context.launcher_user == "root" };
+when { resource.capabilities.isEmpty() && resource.profile == "" && context.mode == Mode::"enforce" && context.launcher_user == "root" };
 
 @id("no-root")
 @say("agents are not root")

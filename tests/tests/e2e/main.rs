@@ -17,6 +17,7 @@ mod break_glass;
 mod budget;
 mod bypass;
 mod chaos;
+mod ci;
 mod clients;
 mod containers;
 mod corpus;

@@ -17,9 +17,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     // The keeper signs what the proxy's TLS shows: it is asked over a channel.
     ("keeper", &["places", "channel", "store", "tls", "telemetry"]),
     ("tls", &["keeper", "channel", "telemetry"]),
+    // The launcher knows the broker and the runtime by their messages only.
+    ("engine", &["places", "channel", "telemetry"]),
     // A launch asks the helper for a run, and the helper starts its roles by the launcher's primitives.
-    ("launch", &["places", "channel", "helper", "telemetry"]),
-    ("helper", &["places", "channel", "launch", "telemetry"]),
+    ("launch", &["places", "channel", "engine", "helper", "telemetry"]),
+    ("helper", &["places", "channel", "engine", "launch", "telemetry"]),
     ("approval", &["places", "store", "keeper", "tls", "telemetry"]),
     ("binding", &["store", "keeper", "telemetry"]),
     ("opinion", &["telemetry"]),
@@ -77,6 +79,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "proxy",
             "control",
             "config",
+            "engine",
             "helper",
             "launch",
         ],

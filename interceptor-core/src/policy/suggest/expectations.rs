@@ -83,10 +83,13 @@ fn on(class: &Class, name: &str) -> Option<String> {
         Class::Setting => Some(format!("setting = {}", text(name))),
         Class::Name => Some(format!("name = {}", text(name))),
         Class::Label => Some(format!("label = {}", text(name))),
-        Class::Program { user, capabilities } => {
+        Class::Program { user, capabilities, profile } => {
             let kept: Vec<_> = capabilities.iter().map(|name| text(name)).collect();
             let (path, user, kept) = (text(name), text(user), kept.join(", "));
-            Some(format!("program = {{ path = {path}, user = {user}, capabilities = [{kept}] }}"))
+            let profile = text(profile);
+            Some(format!(
+                "program = {{ path = {path}, user = {user}, capabilities = [{kept}], profile = {profile} }}"
+            ))
         }
     }
 }

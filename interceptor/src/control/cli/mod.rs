@@ -55,6 +55,8 @@ enum Command {
     Run(app::run::Arguments),
     /// Capture a process that runs already, and all that descend from it.
     Attach(app::attach::Arguments),
+    /// Make a container of a run's, as the container engine asks for it: registered with the engine as the runtime `interceptor`.
+    OciRuntime(app::engine_runtime::Arguments),
     /// Take an attached run's processes out of capture again; recorded.
     Detach(runs::Detach),
     /// Write a first policy folder, credential file and expected verdicts for one database.
@@ -125,6 +127,7 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Run(options) => return app::run::run(&places, root, options),
         Command::Attach(options) => return app::attach::run(&places, root, &options),
+        Command::OciRuntime(options) => return app::engine_runtime::run(&places, options),
         Command::Daemon(options) => return app::daemon::run(&places, root, &options),
         Command::Role(role) => return app::role(&places, &role),
         Command::Init(options) => init::init(&places, &printer, options),

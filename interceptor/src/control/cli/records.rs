@@ -186,6 +186,7 @@ fn event_word(kind: EventKind) -> (&'static str, Tone) {
         EventKind::RunStarted | EventKind::RunEnded => ("run", Tone::Faint),
         EventKind::PolicyLoaded => ("policy", Tone::Faint),
         EventKind::Internal => ("internal", Tone::Faint),
+        EventKind::Engine => ("engine", Tone::Faint),
         EventKind::ReleaseEnded => ("release", Tone::Notice),
         EventKind::Kept => ("KEPT", Tone::Bad),
         EventKind::KeptEnded => ("kept", Tone::Notice),

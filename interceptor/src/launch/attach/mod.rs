@@ -54,7 +54,7 @@ use crate::{
     helper::{
         self, Existing, Keep,
         cgroup::Tree,
-        messages::{LaunchAnswer, LaunchFacts, LaunchRequest, Network},
+        messages::{LaunchAnswer, LaunchFacts, LaunchRequest, Network, ProfileKind},
     },
     places::Places,
 };
@@ -344,6 +344,7 @@ fn begin(
         launcher_user,
         uid: first.uid,
         capabilities: Vec::new(),
+        profile: ProfileKind::Plain,
         network,
         existing: chosen.existing,
         unit: chosen.unit.clone(),

@@ -60,7 +60,7 @@ struct Porter {
     /// This process's own descriptors, as a folder.
     descriptors: OwnedFd,
     room: Arc<Semaphore>,
-    daemon: Daemon,
+    daemon: Arc<Daemon>,
     door: Door,
     told: Mutex<(Instant, u32)>,
 }
@@ -99,8 +99,26 @@ enum Missing {
     Others,
 }
 
-/// Answers the calls that wait at `listener`, from now on.
-pub(super) fn attend(listener: OwnedFd, guard: Guard, network: File, daemon: Daemon) -> io::Result<()> {
+/// A porter at work, for whom there may be more to answer.
+pub(super) struct Attendant(Arc<Porter>);
+
+impl Attendant {
+    /// Answers the calls that wait at another listener, too: those of one of the run's containers.
+    pub(super) fn attend_also(&self, listener: OwnedFd) -> io::Result<()> {
+        let (porter, listener) = (Arc::clone(&self.0), Listener::new(listener));
+        thread::Builder::new().name("porter".into()).spawn(move || porter.serve(&listener)).map(drop)
+    }
+}
+
+/// Answers the calls that wait at `listener`, from now on. What `served` is bound to, somebody serves for the run as if it were
+/// the run's own.
+pub(super) fn attend(
+    listener: OwnedFd,
+    guard: Guard,
+    network: File,
+    served: Option<&OwnedFd>,
+    daemon: Arc<Daemon>,
+) -> io::Result<Attendant> {
     // What acts for the run is not to be looked into by others of the run's user.
     nix::sys::prctl::set_dumpable(false)?;
     let porter = Porter {
@@ -113,9 +131,12 @@ pub(super) fn attend(listener: OwnedFd, guard: Guard, network: File, daemon: Dae
         daemon,
         told: Mutex::new((Instant::now(), 0)),
     };
-    let listener = Listener::new(listener);
-    thread::Builder::new().name("porter".into()).spawn(move || Arc::new(porter).serve(&listener))?;
-    Ok(())
+    if let Some(socket) = served {
+        porter.own.remember(socket)?;
+    }
+    let attendant = Attendant(Arc::new(porter));
+    attendant.attend_also(listener)?;
+    Ok(attendant)
 }
 
 impl Porter {

@@ -360,9 +360,11 @@ impl Producer {
 /// Whether a run can cause such events without end.
 fn is_the_runs_doing(kind: EventKind) -> bool {
     match kind {
-        EventKind::ConnectionRefused | EventKind::Internal | EventKind::ProtocolError | EventKind::Kernel => {
-            true
-        }
+        EventKind::ConnectionRefused
+        | EventKind::Internal
+        | EventKind::ProtocolError
+        | EventKind::Kernel
+        | EventKind::Engine => true,
         EventKind::DaemonStarted
         | EventKind::DaemonStopped
         | EventKind::Recovered
