@@ -42,6 +42,9 @@ fn what_is_kept_goes_on_until_its_end_and_marks_every_record() {
     assert!(plan.stdout.contains(&format!("to 127.0.0.1:{}, of process {pid}", bed.port())), "{plan}");
 
     let run = attach(&installation, ["--pid", &pid], "keep-observed");
+    wait_until("the record of it", PATIENCE, || told(&installation, &run, "moving house") == 1);
+    let each = format!("of process {pid} (/usr/bin/python3)");
+    wait_until("each to be listed", PATIENCE, || told(&installation, &run, &each) == 1);
     assert_eq!(agent.say("before", LONG), "S", "what was there goes on");
     assert!(agent.say("dial", LONG).ends_with("Error"), "what is new is captured");
     assert!(agent.say("unused", LONG).ends_with("Error"), "and so is what was not connected");
@@ -51,12 +54,6 @@ fn what_is_kept_goes_on_until_its_end_and_marks_every_record() {
     assert_eq!(guarantee(&installation), "observed");
     installation.interceptor(&["ps"]).succeeded().says("1 from before go on").says("keep-observed");
     installation.interceptor(&["status"]).succeeded().says("1 connections from before go on uninspected");
-    assert_eq!(told(&installation, &run, "moving house"), 1);
-    assert_eq!(
-        told(&installation, &run, &format!("of process {pid} (/usr/bin/python3)")),
-        1,
-        "each is listed"
-    );
     assert!(is_guarded(&installation));
 
     assert_eq!(agent.say("close", LONG), "closed");

@@ -111,7 +111,7 @@ impl Diag {
         self.send(SOCK_DIAG_BY_FAMILY, REQUEST, (family, TCP, &id))?;
         let mut answer = [0; 1024];
         let length = recv(self.socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-        let answer = answer.get(..length).unwrap_or_default();
+        let answer = answered(answer.get(..length).unwrap_or_default(), &id)?;
         match half(answer, 4).map(i32::from) {
             Some(libc::NLMSG_ERROR) => match code(answer) {
                 // None, or another.
@@ -139,7 +139,7 @@ impl Diag {
         self.send(SOCK_DESTROY, ACKNOWLEDGED, (family, protocol, id))?;
         let mut answer = [0; 1024];
         let length = recv(self.socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-        match code(answer.get(..length).unwrap_or_default()) {
+        match code(answered(answer.get(..length).unwrap_or_default(), id)?) {
             // Gone by itself.
             0 | libc::ENOENT | libc::ESTALE => Ok(()),
             errno => Err(io::Error::from_raw_os_error(errno)),
@@ -152,12 +152,21 @@ impl Diag {
         bytes.extend(72_u32.to_ne_bytes());
         bytes.extend(kind.to_ne_bytes());
         bytes.extend(flags.to_ne_bytes());
-        bytes.extend([0; 8]);
+        bytes.extend(id.sequence().to_ne_bytes());
+        bytes.extend([0; 4]);
         bytes.extend([family, protocol, 0, 0]);
         bytes.extend(STATES.to_ne_bytes());
         bytes.extend(id.0);
         send(self.socket.as_raw_fd(), &bytes, MsgFlags::empty())?;
         Ok(())
+    }
+}
+
+/// The answer, if it is one to the question about `id`: what another is told decides nothing here.
+fn answered<'a>(answer: &'a [u8], id: &Id) -> io::Result<&'a [u8]> {
+    match word(answer, 8) {
+        Some(sequence) if sequence == id.sequence() => Ok(answer),
+        _ => Err(io::Error::other("sock_diag answered another question")),
     }
 }
 
@@ -262,6 +271,11 @@ impl Id {
 
     fn interface(&self) -> u32 {
         word(&self.0, 36).unwrap_or(0)
+    }
+
+    /// What a question about it, and the answer, are known by.
+    fn sequence(&self) -> u32 {
+        word(&self.0, 40).unwrap_or(0)
     }
 
     fn cookie(&self) -> u64 {
