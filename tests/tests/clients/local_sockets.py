@@ -50,11 +50,21 @@ def driver(folder):
             session.execute("DELETE FROM secrets WHERE id = %s", [1])
         except psycopg.errors.InsufficientPrivilege as error:
             print("refused:", error.sqlstate)
-        threading.Timer(0.3, session.cancel).start()
+        over = threading.Event()
+
+        def cancel():
+            # One that comes before there is anything to cancel does nothing.
+            while not over.wait(0.2):
+                session.cancel()
+
+        cancelling = threading.Thread(target=cancel)
+        cancelling.start()
         try:
             session.execute("SELECT count(*) FROM generate_series(1, 2000000000)")
         except psycopg.errors.QueryCanceled as error:
             print("cancelled:", error.sqlstate)
+        over.set()
+        cancelling.join()
 
 
 def shape(path):
