@@ -31,7 +31,7 @@ use crate::{
     gate::{PolicyGate, Rules, now_us},
     helper::{
         self, Confined, Connection, Fate, Keep, Keeping, confine,
-        messages::{Attached, CallerFacts, Ended, FromProxy, LaunchFacts, Ports, ProfileKind, ToProxy},
+        messages::{Attached, CallerFacts, Ended, FromProxy, LaunchFacts, ProfileKind, ToProxy},
     },
     identity::ProcessId,
     keeper::{

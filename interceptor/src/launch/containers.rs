@@ -35,9 +35,9 @@ use nix::{
 };
 
 use super::{
-    Helper, LaunchError,
-    filter::Guard,
+    LaunchError,
     daemon::Daemon,
+    filter::Guard,
     porter::Attendant,
     preflight::Account,
     step,

@@ -40,6 +40,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use interceptor_core::{
