@@ -99,7 +99,7 @@ pub(super) fn attach(
             "its processes have gone to another network namespace: try again".to_owned(),
         ));
     }
-    let keep = reset(options, &network, &held, chosen.existing)?;
+    let keep = reset(options, &network, (&processes, &held), chosen.existing)?;
     let kept = kept_by(keep.as_ref());
     // Before they go on.
     settle(&helper, keep)?;

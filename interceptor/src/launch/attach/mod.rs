@@ -250,7 +250,7 @@ fn attach_process(
     let (plan, held) = planned(&moved.processes)?;
     refuse(&plan)?;
     let network = File::open(format!("/proc/{pid}/ns/net")).map_err(step("open the network namespace"))?;
-    let keep = reset(options, &network, &held, chosen.existing)?;
+    let keep = reset(options, &network, (&moved.processes, &held), chosen.existing)?;
     let kept = kept_by(keep.as_ref());
     let first = syscalls::pidfd_open(Pid::from_raw(pid.cast_signed())).map_err(step("hold the process"))?;
     match asked(&helper, &LaunchRequest::Namespaces, &[network.as_fd(), first.as_fd()])? {
@@ -295,15 +295,16 @@ fn shown(processes: &[Process], held: &Held) -> Result<Vec<(String, Fate)>, Laun
     network.and_then(|network| sockets::shown(&network, held)).map_err(step("look at the sockets"))
 }
 
-/// Resets what the processes have from before, but for what is to go on.
+/// Resets what the processes have from before, and has nobody from elsewhere come to it, but for what is to go on.
 fn reset(
     options: &Options,
     network: &File,
-    held: &Held,
+    (processes, held): (&[Process], &Held),
     existing: Existing,
 ) -> Result<Option<Keep>, LaunchError> {
     match sockets::sweep(network, held, existing).map_err(step("reset the sockets from before"))? {
-        Swept { left: 0, kept, .. } => {
+        Swept { left: 0, kept, stay, .. } => {
+            sockets::shut_in(processes, &stay).map_err(step("shut in the sockets from before"))?;
             let reason = options.reason.clone().unwrap_or_default();
             Ok((!kept.is_empty()).then_some(Keep { existing, reason, connections: kept }))
         }

@@ -3,13 +3,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
     fs::{self, File},
     io,
-    os::fd::AsFd,
+    os::fd::{AsFd, RawFd},
     slice,
 };
 
-use nix::{libc, unistd::Pid};
+use nix::{
+    libc,
+    sys::socket::{setsockopt, sockopt},
+    unistd::Pid,
+};
 
 use super::{
     super::syscalls,
@@ -40,6 +45,8 @@ pub(super) struct Swept {
     pub(super) left: usize,
     /// Those that go on.
     pub(super) kept: Vec<Connection>,
+    /// Their inodes.
+    pub(super) stay: BTreeSet<u64>,
 }
 
 /// The sockets behind the descriptors of `processes`.
@@ -47,11 +54,7 @@ pub(super) fn held_by(processes: &[Process]) -> io::Result<Held> {
     let mut held = Held::default();
     for process in processes {
         let Ok(handle) = syscalls::pidfd_open(Pid::from_raw(process.pid.cast_signed())) else { continue };
-        let Ok(entries) = fs::read_dir(format!("/proc/{}/fd", process.pid)) else { continue };
-        for entry in entries.flatten() {
-            let Ok(target) = fs::read_link(entry.path()) else { continue };
-            let target = target.to_string_lossy().into_owned();
-            let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        for (number, target) in files_of(process) {
             let obstacle = |what: &str| {
                 format!(
                     "process {} ({}) holds {what}, which cannot be captured: end it, or start it by `interceptor run`",
@@ -62,12 +65,11 @@ pub(super) fn held_by(processes: &[Process]) -> io::Result<Held> {
             if target == "anon_inode:[io_uring]" {
                 held.obstacles.push(obstacle("a ring of io_uring"));
             }
-            let (Some(inode), Some(number)) = (inode_of(&target), number) else { continue };
+            let Some(inode) = inode_of(&target) else { continue };
             // Closed meanwhile.
             let Ok(copy) = syscalls::pidfd_descriptor(handle.as_fd(), number) else { continue };
             match syscalls::socket_kind(copy.as_fd())? {
-                (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_TCP)
-                | (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_UDP) => {
+                kind if is_internet(kind) => {
                     held.internet.insert(inode, (process.pid, plain(process.name())));
                     held.networks.insert(syscalls::namespace_cookie(copy.as_fd())?);
                 }
@@ -81,6 +83,44 @@ pub(super) fn held_by(processes: &[Process]) -> io::Result<Held> {
         }
     }
     Ok(held)
+}
+
+/// Has no other host reach what `processes` have from before, but for the sockets with these inodes. What was reset can be made to
+/// listen again, and what was never connected is in no table; no hook sees who then comes. Bound to the loopback
+/// interface, nobody from elsewhere does; and who lacks `net_raw`, as whoever is captured, cannot undo that.
+pub(super) fn shut_in(processes: &[Process], stay: &BTreeSet<u64>) -> io::Result<()> {
+    for process in processes {
+        let Ok(handle) = syscalls::pidfd_open(Pid::from_raw(process.pid.cast_signed())) else { continue };
+        for (number, target) in files_of(process) {
+            if inode_of(&target).is_none_or(|inode| stay.contains(&inode)) {
+                continue;
+            }
+            // Closed meanwhile.
+            let Ok(copy) = syscalls::pidfd_descriptor(handle.as_fd(), number) else { continue };
+            if is_internet(syscalls::socket_kind(copy.as_fd())?) {
+                setsockopt(&copy, sockopt::BindToDevice, &OsString::from("lo"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_internet(kind: (libc::c_int, libc::c_int, libc::c_int)) -> bool {
+    matches!(
+        kind,
+        (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_TCP)
+            | (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_UDP)
+    )
+}
+
+/// The open files of a process, by their numbers; none where it has ended.
+fn files_of(process: &Process) -> Vec<(RawFd, String)> {
+    let entries = fs::read_dir(format!("/proc/{}/fd", process.pid)).into_iter().flatten().flatten();
+    let file = |entry: fs::DirEntry| {
+        let target = fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned();
+        Some((entry.file_name().to_str()?.parse().ok()?, target))
+    };
+    entries.filter_map(file).collect()
 }
 
 /// As much of a name as is told: whoever has it has chosen it.
@@ -137,7 +177,7 @@ pub(crate) fn reset_brought(pid: u32, stays: impl Fn(Option<u64>, u64) -> bool) 
     }
     let network = File::open(format!("/proc/{pid}/ns/net"))?;
     match sweep_where(&network, &held, |socket| stays(socket.cgroup, socket.cookie()))? {
-        Swept { reset, left: 0, .. } => Ok(reset),
+        Swept { reset, left: 0, stay, .. } => shut_in(slice::from_ref(&process), &stay).map(|()| reset),
         Swept { left, .. } => Err(io::Error::other(format!("{left} could not be reset"))),
     }
 }
@@ -161,12 +201,14 @@ fn sweep_where(network: &File, held: &Held, stays: impl Fn(&Socket) -> bool) -> 
         diag.destroy(socket)?;
     }
     let left = diag.all(&held.internet)?.values().filter(|socket| !stays(socket)).count();
-    let kept = kept.into_iter().map(|(inode, socket)| socket.connection(holder(held, *inode)));
-    Ok(Swept { reset: goes.len().saturating_sub(left), left, kept: kept.collect() })
+    let stay = kept.iter().map(|(inode, _)| **inode).collect();
+    let kept = kept.into_iter().map(|(inode, socket)| socket.connection(holder(held, *inode))).collect();
+    Ok(Swept { reset: goes.len().saturating_sub(left), left, kept, stay })
 }
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::socket::getsockopt;
     use std::{
         io::{Read, Write},
         net::{TcpListener, TcpStream, UdpSocket},
@@ -194,7 +236,7 @@ mod tests {
         let network = File::open("/proc/self/ns/net").expect("namespace");
         assert_eq!(shown(&network, &held).expect("a look").len(), 3);
         let swept = sweep(&network, &held, Existing::Reset).expect("sweep");
-        assert_eq!(swept, Swept { reset: 3, left: 0, kept: Vec::new() });
+        assert_eq!(swept, Swept { reset: 3, left: 0, kept: Vec::new(), stay: BTreeSet::new() });
         assert!(client.read(&mut [0]).is_err());
         assert!(datagrams.send(b"x").is_err());
         held.networks.insert(1);
@@ -244,6 +286,12 @@ mod tests {
         client.read_exact(&mut [0]).expect("so is its other end");
         assert_eq!(reset_brought(holder.id(), |cgroup, _| cgroup != Some(own)).expect("a reset"), 1);
         assert!(client.read(&mut [0]).is_err());
+        let device = getsockopt(&client, sockopt::BindToDevice).expect("own socket");
+        assert_eq!(
+            device.to_string_lossy().trim_end_matches('\0'),
+            "lo",
+            "nobody from elsewhere comes to it any more"
+        );
         holder.kill().expect("kill");
         holder.wait().expect("wait");
         assert_eq!(reset_brought(holder.id(), |_, _| false).expect("nobody"), 0);
