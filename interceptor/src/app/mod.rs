@@ -10,6 +10,7 @@ mod keeper;
 mod labels;
 mod operators;
 mod proxy;
+mod rescue;
 pub mod run;
 mod undo;
 mod vouch;
@@ -59,7 +60,7 @@ pub fn role(places: &Places, role: &Role) -> ExitCode {
 }
 
 /// The arguments with which this program does something else for the same installation.
-fn own_arguments<const N: usize>(root: Option<&Path>, words: [&str; N]) -> Vec<OsString> {
+pub(crate) fn own_arguments<const N: usize>(root: Option<&Path>, words: [&str; N]) -> Vec<OsString> {
     let place = root.map(|root| [OsString::from("--root"), root.as_os_str().to_owned()]);
     place.into_iter().flatten().chain(words.map(OsString::from)).collect()
 }

@@ -39,6 +39,7 @@ mod places;
 mod protocol;
 mod recorded;
 mod release;
+mod rescue;
 mod rude;
 mod rude_wire;
 mod second_opinion;

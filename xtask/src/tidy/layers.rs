@@ -23,6 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("approval", &["places", "store", "keeper", "tls", "telemetry"]),
     ("binding", &["store", "keeper", "telemetry"]),
     ("opinion", &["telemetry"]),
+    ("rescue", &["places", "store", "telemetry"]),
     ("gate", &["places", "identity", "store", "approval", "binding", "telemetry"]),
     (
         "proxy",
@@ -40,7 +41,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "config",
         ],
     ),
-    ("config", &["places", "gate", "telemetry"]),
+    ("config", &["places", "gate", "rescue", "telemetry"]),
     (
         "control",
         &[
@@ -54,6 +55,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "config",
             "helper",
             "launch",
+            "rescue",
             "telemetry",
             "app",
         ],
@@ -73,6 +75,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "approval",
             "binding",
             "opinion",
+            "rescue",
             "gate",
             "proxy",
             "control",
