@@ -201,6 +201,7 @@ mod tests {
             path: "/bin/true".to_owned(),
             user: "nobody".to_owned(),
             capabilities: Default::default(),
+            profile: String::new(),
         };
         for _ in 0..2 {
             assert_eq!(said(&gate, "a").await, Ok(false));
