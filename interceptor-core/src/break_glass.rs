@@ -12,7 +12,7 @@ use crate::{
 /// How long it lasts at most, in seconds.
 pub const LONGEST: u64 = 3600;
 /// The longest reason or note, in bytes.
-const LONGEST_WORDS: usize = 2000;
+pub(crate) const LONGEST_WORDS: usize = 2000;
 
 /// One break-glass, from its beginning to its review.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,7 +113,7 @@ impl BreakGlass {
     }
 }
 
-fn has_words(text: &str) -> bool {
+pub(crate) fn has_words(text: &str) -> bool {
     !text.trim().is_empty() && text.len() <= LONGEST_WORDS
 }
 

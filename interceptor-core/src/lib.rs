@@ -18,6 +18,7 @@ pub mod password;
 pub mod permit;
 pub mod policy;
 pub mod protocol;
+pub mod rescue;
 pub mod sql;
 pub mod survey;
 pub mod text;

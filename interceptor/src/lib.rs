@@ -16,6 +16,7 @@ pub mod launch;
 pub mod opinion;
 pub mod places;
 pub mod proxy;
+pub mod rescue;
 pub mod store;
 pub mod telemetry;
 pub mod tls;

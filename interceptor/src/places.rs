@@ -67,6 +67,11 @@ impl Places {
         self.state.join("releases")
     }
 
+    /// What was saved for a rescue, and the note of one that lasts. Owned by root, read by all roles.
+    pub fn rescue(&self) -> PathBuf {
+        self.state.join("rescue")
+    }
+
     /// The CA's key and certificate. Owned by the keeper.
     pub fn authority(&self) -> PathBuf {
         self.state.join("ca")

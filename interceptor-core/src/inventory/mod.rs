@@ -112,6 +112,8 @@ pub struct Resource {
     pub hold_max: Duration,
     /// Whether denials are carried out.
     pub mode: crate::model::Mode,
+    /// What becomes of it while a rescue lasts.
+    pub rescue: InRescue,
     /// Where it stands: file and line.
     pub at: (String, usize),
 }
@@ -257,6 +259,17 @@ pub enum RecordLevel {
     Binds,
     /// And the rows that come back, masked as for somebody who may see nothing: only where its labels were reviewed.
     Rows,
+}
+
+/// What becomes of a resource while a rescue lasts, as was chosen for it beforehand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InRescue {
+    /// It is refused: nothing was chosen.
+    Refused,
+    /// It is used as ever.
+    Masked,
+    /// It is used, and what bears labels is shown.
+    Unmasked,
 }
 
 /// A named non-human identity.

@@ -6,7 +6,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    AddressPattern, Inventory, KnownProtocol, Reach, RecordLevel, Resource, Tls, Upstream, credential,
+    AddressPattern, InRescue, Inventory, KnownProtocol, Reach, RecordLevel, Resource, Tls, Upstream,
+    credential,
     load::{Item, Reader},
     place,
 };
@@ -29,6 +30,7 @@ struct RawResource {
     #[serde(default = "enforce")]
     mode: Mode,
     record: Option<Spanned<RawRecord>>,
+    rescue: Option<RawRescue>,
     facts_max_age: Option<Spanned<String>>,
     hold_max: Option<Spanned<String>>,
     tls: Option<Spanned<RawTls>>,
@@ -53,6 +55,13 @@ enum RawRecord {
     Metadata,
     Binds,
     Rows,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "kebab-case")]
+enum RawRescue {
+    Masked,
+    Unmasked,
 }
 
 #[derive(Deserialize)]
@@ -139,6 +148,7 @@ fn resource(
         facts_max_age: facts_max_age(reader, raw.facts_max_age, inspected),
         hold_max: hold_max(reader, raw.hold_max, inspected),
         mode: raw.mode,
+        rescue: rescue(raw.rescue),
         at: reader.place(at),
         name,
         hosts,
@@ -163,6 +173,15 @@ fn record(reader: &mut Reader<'_>, raw: Option<Spanned<RawRecord>>, inspected: b
             }
             RecordLevel::Rows
         }
+    }
+}
+
+/// What nothing was chosen for stays refused.
+fn rescue(raw: Option<RawRescue>) -> InRescue {
+    match raw {
+        None => InRescue::Refused,
+        Some(RawRescue::Masked) => InRescue::Masked,
+        Some(RawRescue::Unmasked) => InRescue::Unmasked,
     }
 }
 

@@ -44,6 +44,7 @@ upstream = "db.internal:6432"
 dial = "host"
 mode = "observe"
 record = "metadata"
+rescue = "unmasked"
 tls = { roots = "/etc/ssl/db-ca.pem", server_name = "db.internal" }
 [[resource.orders.credential]]
 agents = ["release-bot"]
@@ -69,6 +70,7 @@ keeps = ["MODEL_API_KEY"]
         Upstream::Network { host: "db.internal".into(), port: 6432, reach: Reach::Host }
     );
     assert_eq!((orders.mode, orders.record), (Mode::Observe, RecordLevel::Metadata));
+    assert_eq!(orders.rescue, InRescue::Unmasked);
     let [first, second] = orders.credentials.as_slice() else { panic!("two credentials") };
     assert_eq!(first.minimum, AuthMethod::ScramSha256Plus);
     assert_eq!(
@@ -194,6 +196,7 @@ fn what_is_wrong_in_resources_is_named_with_its_line() {
         ("[resource.\"a b\"]\nhosts = [\"x\"]\nports = [1]".into(), &[(1, "is not a name")]),
         (format!("{pg}hots = []"), &[(4, "unknown field `hots`")]),
         (format!("{pg}mode = \"off\""), &[(4, "unknown variant `off`")]),
+        (format!("{pg}rescue = \"on\""), &[(4, "unknown variant `on`")]),
         (format!("{pg}env = \"none\""), &[(4, "choose another")]),
         (format!("{pg}ports = [0]"), &[(4, "`ports`")]),
         (format!("{pg}ports = [70000]"), &[(4, "")]),

@@ -163,6 +163,14 @@ short_id! {
 }
 
 short_id! {
+    /// A rescue: `s` and ten hexadecimal digits. Never reused.
+    RescueId, 's',
+    /// Why a text is not a rescue.
+    NotARescue,
+    "a rescue: it is `s` and ten hexadecimal digits, as `interceptor status` prints it"
+}
+
+short_id! {
     /// One captured process tree, from capture to its last process.
     RunId, 'r',
     /// Why a text is not a run.

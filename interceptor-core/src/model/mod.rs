@@ -17,7 +17,7 @@ pub use address::{ClientAddress, OriginalDestination, SocketPath, SyntheticAddre
 pub use identity::{AgentIdentity, Ancestor, Descent, ExecutableDigest, Guarantee, Mode, ProcessFacts, Run};
 pub use ids::{
     AgentName, ApprovalId, BreakGlassId, ConnectionId, ExchangeDigest, GroupName, LabelName, PersonName,
-    RecordId, ResourceName, RuleId, RunId,
+    RecordId, RescueId, ResourceName, RuleId, RunId,
 };
 pub use record::{
     ApprovalRecord, Author, Entry, EventKind, EventRecord, MaskLayer, MaskRecord, OutcomeRecord,

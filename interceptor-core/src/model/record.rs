@@ -9,7 +9,7 @@ use crate::undo::UndoRecord;
 
 use super::{
     Action, AgentIdentity, AgentName, ApprovalId, BreakGlassId, ClientAddress, ConnectionId, Guarantee, Mode,
-    OriginalDestination, PersonName, Principal, ProcessFacts, RecordId, ResourceName, RunId,
+    OriginalDestination, PersonName, Principal, ProcessFacts, RecordId, RescueId, ResourceName, RunId,
 };
 
 /// Who wrote the statement.
@@ -97,6 +97,9 @@ pub struct VerdictRecord {
     /// The break-glass under which `mode` is observe, where that is why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub break_glass: Option<BreakGlassId>,
+    /// The rescue that lasted, where one did: the policy is the saved one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rescue: Option<RescueId>,
     /// The rows that it was about to change, which are kept for `interceptor undo`, where a rule wants that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo: Option<UndoRecord>,
@@ -286,6 +289,12 @@ pub enum EventKind {
     GlassMended,
     /// Somebody looked at what was done under a break-glass.
     GlassReviewed,
+    /// What is in force was saved as known to be good, for a rescue.
+    RescueSaved,
+    /// Root began a rescue: for a while, what was saved is in force in the place of what is configured.
+    RescueBegun,
+    /// A rescue is over.
+    RescueEnded,
     /// A labelled column is called otherwise than its label says. It stays labelled.
     LabelMoved,
     /// A credential stood in what an agent read, and was masked.

@@ -114,6 +114,7 @@ pub(super) mod tests {
                 held_for: Vec::new(),
                 approval: None,
                 break_glass: None,
+                rescue: None,
                 undo: None,
                 masked: Vec::new(),
                 tokens: 0,

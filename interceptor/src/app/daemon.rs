@@ -17,7 +17,7 @@ use clap::Args;
 use interceptor_core::model::RunId;
 
 use crate::{
-    config::Settings,
+    config::Basis,
     helper::{self, Accounts, Around, Capture, Connection, Foreign, Options, Roles, RunNetwork},
     kernel::{Attachment, Belts, Girth, KernelLog, Passing, RunAddresses, RunSettings, cgroup},
     places::Places,
@@ -39,6 +39,10 @@ pub struct Arguments {
 /// Runs the daemon until it is told to end.
 pub fn run(places: &Places, root: Option<&Path>, arguments: &Arguments) -> ExitCode {
     telemetry::start();
+    if let Err(error) = super::rescue::hand_over(places) {
+        eprintln!("interceptor daemon: {}", telemetry::chain(&error));
+        return ExitCode::from(3);
+    }
     let role = |name: &str| super::own_arguments(root, ["role", name]);
     let ended = helper::run(Options {
         places: places.clone(),
@@ -62,7 +66,7 @@ pub fn run(places: &Places, root: Option<&Path>, arguments: &Arguments) -> ExitC
 
 /// Opens the journal, which is the keeper's, as its folder is.
 fn journal(places: &Places, accounts: Accounts) -> Result<OwnedFd, Foreign> {
-    let settings = Settings::read(places)?;
+    let settings = Basis::now(places)?.settings(places)?;
     let path = places.audit().join("journal");
     drop(Journal::open_or_create(&path, settings.journal_mib * 1024 * 1024)?);
     let (uid, gid) = accounts.keeper;

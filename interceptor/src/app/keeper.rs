@@ -15,7 +15,7 @@ use interceptor_core::{
 
 use crate::{
     channel::{Channel, ChannelError},
-    config::{Folder, Settings},
+    config::{Basis, Settings},
     gate::{Durability, now_us},
     helper::{
         self, Confined, confine,
@@ -51,16 +51,16 @@ pub(super) fn run(places: &Places) -> anyhow::Result<()> {
     let extent = confine(Confined::Keeper, places)?;
     tracing::debug!(?extent, "confined");
     let journal = Journal::from_fd(journal)?;
-    let (writer, report) = Writer::open(&places.audit(), &journal, config(&Settings::read(places)?))?;
+    let settings = Basis::now(places)?.settings(places)?;
+    let (writer, report) = Writer::open(&places.audit(), &journal, config(&settings))?;
     tracing::info!(entries = report.last_seq, replayed = report.replayed, "the store is open");
     let role = Role {
         channel: Channel::from_socket(peer),
         places: places.clone(),
         systemd: SystemdCredentials::read(credentials),
         load: Box::new(|places| {
-            Folder::in_force(places)
-                .and_then(|folder| folder.inventory())
-                .map_err(|error| telemetry::chain(&error))
+            let basis = Basis::now(places).map_err(|error| telemetry::chain(&error))?;
+            basis.inventory(places).map_err(|error| telemetry::chain(&error))
         }),
         spent: {
             let audit = places.audit();

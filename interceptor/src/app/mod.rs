@@ -11,6 +11,7 @@ mod keeper;
 mod labels;
 mod operators;
 mod proxy;
+mod rescue;
 pub mod run;
 mod undo;
 mod vouch;
@@ -68,7 +69,7 @@ fn broker() -> anyhow::Result<()> {
 }
 
 /// The arguments with which this program does something else for the same installation.
-fn own_arguments<const N: usize>(root: Option<&Path>, words: [&str; N]) -> Vec<OsString> {
+pub(crate) fn own_arguments<const N: usize>(root: Option<&Path>, words: [&str; N]) -> Vec<OsString> {
     let place = root.map(|root| [OsString::from("--root"), root.as_os_str().to_owned()]);
     place.into_iter().flatten().chain(words.map(OsString::from)).collect()
 }

@@ -13,9 +13,9 @@ use interceptor_core::model::{AgentName, EventKind, RunId};
 use super::proxy::{BEAT, Daemon};
 use crate::{
     channel,
-    config::Folder,
+    config::Basis,
     control::api::{self, Answer, Envelope, Request},
-    gate::now_us,
+    gate::{Rules, now_us},
     helper::{Note, messages::FromProxy},
     proxy::{Released, Seen, registry::Ending},
     telemetry,
@@ -81,6 +81,8 @@ impl Daemon {
             Request::Detach { run, reason } => self.detach(run, &reason),
             Request::ForgetUnit { unit, reason } => self.forget_unit(&unit, &reason),
             Request::Reload => self.reload().await,
+            Request::Rescue => self.look_at_rescue().await,
+            Request::RescueSaved { text } => self.rescue_saved(text),
             Request::Survey { .. } => {
                 Answer::Failed { text: "a look at a database is answered in several messages".to_owned() }
             }
@@ -107,6 +109,10 @@ impl Daemon {
             sessions: self.proxy.registry.list().len(),
             kernel,
             synced: self.journal.synced(),
+            rescue: rules.rescue.as_ref().map(|rescued| api::RescueStatus {
+                rescue: rescued.rescue().clone(),
+                lasts: rescued.lasts(),
+            }),
             keeper: tokio::time::timeout(BEAT, self.keeper.ping()).await.is_ok_and(|pong| pong.is_ok()),
         })
     }
@@ -238,7 +244,18 @@ impl Daemon {
     async fn reload(&self) -> Answer {
         // One at a time, or the keeper and the rules here could end at different editions.
         let _alone = self.reloading.lock().await;
-        let loaded = Folder::in_force(&self.places).and_then(|folder| folder.load());
+        let loaded = match Basis::now(&self.places) {
+            Ok(basis @ Basis::Configured) => basis.rules(&self.places),
+            Ok(Basis::Saved(begun, _)) => {
+                let id = begun.rescue.id;
+                let text = format!(
+                    "nothing was changed: rescue {id} lasts, and the policy folder is not in force; \
+                     `interceptor rescue end` puts it in force"
+                );
+                return Answer::Failed { text };
+            }
+            Err(error) => Err(error.into()),
+        };
         let rules = match loaded {
             Ok(rules) => rules,
             Err(error) => {
@@ -247,16 +264,23 @@ impl Daemon {
                 return Answer::Failed { text: format!("nothing was changed:\n{text}") };
             }
         };
-        if let Err(error) = self.keeper.reload().await {
-            return Answer::Failed { text: format!("nothing was changed: {}", telemetry::chain(&error)) };
+        match self.put_in_force(rules).await {
+            Ok(hash) => Answer::Done { text: format!("policy {hash} is in force") },
+            Err(text) => Answer::Failed { text: format!("nothing was changed: {text}") },
         }
+    }
+
+    /// These rules are in force from now on, here and at the keeper, and open sessions are judged by them; the hash of
+    /// their policy. To be called with `reloading` held.
+    pub(super) async fn put_in_force(&self, rules: Rules) -> Result<String, String> {
+        self.keeper.reload().await.map_err(|error| telemetry::chain(&error))?;
         let hash = rules.policy.hash().to_owned();
         let before = self.rules.swap(Arc::new(rules));
         self.proxy.dialler.forget();
         self.proxy.event(None, EventKind::PolicyLoaded, format!("policy {hash}"));
         self.proxy.judge_again(&before);
         self.void_approvals().await;
-        Answer::Done { text: format!("policy {hash} is in force") }
+        Ok(hash)
     }
 
     /// What was asked under another policy than the one in force means nothing any more.

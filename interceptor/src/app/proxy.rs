@@ -21,13 +21,13 @@ use tokio::sync::mpsc;
 use super::{
     approvals,
     floods::{self, FLOODS},
-    operators,
+    operators, rescue,
 };
 use crate::{
     approval::{Approvals, Notices, Packs, Webhook},
     binding::Bound,
     channel::{self, AsyncChannel, Channel},
-    config::{Folder, LocalApproval, Settings},
+    config::{Basis, LocalApproval, Settings},
     gate::{PolicyGate, Rules, now_us},
     helper::{
         self, Confined, Connection, Fate, Keep, Keeping, confine,
@@ -63,7 +63,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Runs the role until the helper ends it.
 pub(super) fn run(places: &Places) -> anyhow::Result<()> {
     let _hardened = keeper::harden()?;
-    let settings = Settings::read(places)?;
+    let settings = Basis::now(places)?.settings(places)?;
     if let Some(program) = &settings.second_opinion {
         // Later no program can be started.
         interceptor_protocols::postgres::ask_also(Box::new(opinion::Program::start(program)?))?;
@@ -221,7 +221,7 @@ impl Daemon {
             bail!("the helper's first message was not the start");
         };
         let handed = Handed::sort(attached, descriptors)?;
-        let rules = Arc::new(ArcSwap::from_pointee(Folder::in_force(places)?.load()?));
+        let rules = Arc::new(ArcSwap::from_pointee(Basis::now(places)?.rules(places)?));
         let journal = Journal::from_fd(handed.journal)?;
         let limits = Limits { run_bytes: settings.run_quota_mib * 1024 * 1024 };
         let producer = Producer::attach(&journal, limits, [])?;
@@ -288,6 +288,7 @@ impl Daemon {
         let daemon = Arc::new(self);
         daemon.keeper.ping().await.context("the keeper is not there")?;
         daemon.proxy.event(None, EventKind::DaemonStarted, format!("version {}", env!("CARGO_PKG_VERSION")));
+        daemon.say_what_lasts()?;
         let policy = format!("policy {}", daemon.rules.load().policy.hash());
         daemon.proxy.event(None, EventKind::PolicyLoaded, policy);
         let beating = tokio::spawn(beat(daemon.clone()));
@@ -298,6 +299,7 @@ impl Daemon {
         }
         let controlling = tokio::spawn(operators::serve(daemon.clone()));
         let freezing = tokio::spawn(floods::serve(daemon.clone(), flooded));
+        let outlasting = tokio::spawn(rescue::outlast(daemon.clone()));
         let approving = tokio::spawn(approvals::serve(daemon.clone(), daemon.approvers.try_clone()?));
         daemon.helper.send(&FromProxy::Up, &[]).await?;
         tokio::select! {
@@ -308,6 +310,7 @@ impl Daemon {
             _ = controlling => bail!("the control socket can no longer be served"),
             _ = freezing => bail!("runs can no longer be frozen"),
             _ = approving => bail!("the approvers' socket can no longer be served"),
+            _ = outlasting => bail!("rescues can no longer end"),
             // Without the keeper nothing can be proven or sealed: the helper starts us both again.
             () = daemon.keeper.gone() => bail!("the keeper is gone"),
         }

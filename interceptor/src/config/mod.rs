@@ -2,6 +2,7 @@
 //!
 //! What is writable by others than root decides nothing: such a file is refused with the command that mends it.
 
+mod basis;
 mod settings;
 
 use std::{
@@ -15,9 +16,10 @@ use interceptor_core::{
     policy::Policy,
 };
 
+pub use basis::Basis;
 pub use settings::{LocalApproval, Settings, SettingsError};
 
-use crate::{gate::Rules, places::Places};
+use crate::{gate::Rules, places::Places, rescue::RescueError};
 
 /// Why the rules could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +44,9 @@ pub enum RulesError {
         /// Who owns it.
         uid: u32,
     },
+    /// What was saved for a rescue cannot be used.
+    #[error(transparent)]
+    Rescue(#[from] RescueError),
     /// The rules say something wrong.
     #[error("{}", list(.0))]
     Faults(Vec<Fault>),
@@ -81,7 +86,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Reads the installation's folder.
+    /// Reads the installation's folder, as it is configured.
     pub fn in_force(places: &Places) -> Result<Self, RulesError> {
         Self::read(places.configuration(), Trust::InForce)
     }
@@ -115,11 +120,17 @@ impl Folder {
         })
     }
 
+    /// All that is read of it, but for the expectations, which decide nothing.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        let toml = [Some(&self.resources), Some(&self.agents), self.people.as_ref(), self.labels.as_ref()];
+        toml.into_iter().flatten().chain(&self.policies)
+    }
+
     /// Checks the whole folder; every fault is listed.
     pub fn load(&self) -> Result<Rules, RulesError> {
         let inventory = self.inventory()?;
         let policy = Policy::load(&self.policies, &inventory).map_err(RulesError::Faults)?;
-        Ok(Rules { inventory, policy })
+        Ok(Rules { inventory, policy, rescue: None })
     }
 
     /// Checks the TOML half alone.

@@ -1,10 +1,13 @@
 //! `interceptor.toml`: how the daemon itself behaves. Every key has a default, and the file may be missing.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
-use crate::{gate::Durability, places::Places};
+use crate::{gate::Durability, rescue::RescueError};
 
 /// Why the settings could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +15,9 @@ pub enum SettingsError {
     /// The file cannot be read.
     #[error("{0} cannot be read")]
     Read(PathBuf, #[source] io::Error),
+    /// What was saved for a rescue cannot be used.
+    #[error(transparent)]
+    Rescue(#[from] RescueError),
     /// It says something wrong.
     #[error("{0}: {1}")]
     Wrong(PathBuf, String),
@@ -65,6 +71,9 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The file's name.
+    pub const FILE: &'static str = "interceptor.toml";
+
     /// Whether people may approve on this host. Where the daemon was started in a CI job, whoever is logged in is
     /// likely to be the job.
     pub fn local_approval(&self) -> LocalApproval {
@@ -72,9 +81,9 @@ impl Settings {
         self.local_approval.unwrap_or(if is_ci { LocalApproval::Off } else { LocalApproval::On })
     }
 
-    /// Reads the installation's settings.
-    pub fn read(places: &Places) -> Result<Self, SettingsError> {
-        let path = places.configuration().join("interceptor.toml");
+    /// Reads the settings in a folder.
+    pub fn read(folder: &Path) -> Result<Self, SettingsError> {
+        let path = folder.join(Self::FILE);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),

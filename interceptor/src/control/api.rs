@@ -9,13 +9,19 @@ use std::{
 use interceptor_core::{
     mask::Which,
     model::{AgentName, ConnectionId, Guarantee, Mode, RecordId, ResourceName, RunId},
+    rescue::Rescue,
     survey::{Depth, Document, RelationKind, RowPolicy},
 };
 use nix::{
     errno::Errno,
-    sys::socket::{
-        AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt::PeerCredentials,
+    sys::{
+        socket::{
+            AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, setsockopt, socket,
+            sockopt::{PeerCredentials, ReceiveTimeout, SendTimeout},
+        },
+        time::{TimeVal, TimeValLike},
     },
+    unistd::Pid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +83,13 @@ pub enum Request {
     },
     /// Load the policy folder again.
     Reload,
+    /// Do what root's note of a rescue says, or that there is none any more.
+    Rescue,
+    /// Record that what is in force is about to be saved for a rescue.
+    RescueSaved {
+        /// What, in words.
+        text: String,
+    },
     /// Which columns there are, and which labels they bear. Answered in several messages, of which the last is
     /// [`Answer::Surveyed`].
     Survey {
@@ -158,8 +171,19 @@ pub struct Status {
     pub kernel: Vec<(String, u64)>,
     /// The newest entry that is on disk.
     pub synced: u64,
+    /// The rescue that the rules are in force for, where it is one.
+    pub rescue: Option<RescueStatus>,
     /// Whether the keeper answers; without it nothing new is allowed.
     pub keeper: bool,
+}
+
+/// A rescue.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RescueStatus {
+    /// Which.
+    pub rescue: Rescue,
+    /// Whether it lasts; otherwise it is over, what is configured could not be loaded, and everything is refused.
+    pub lasts: bool,
 }
 
 /// What a look at a database is for.
@@ -310,12 +334,29 @@ pub fn ask(path: &Path, request: Request) -> Result<Answer, ControlError> {
     ask_for_many(path, request, |_| ())
 }
 
+/// The same of a daemon that may hang: an error when it takes longer.
+pub fn ask_within(path: &Path, request: Request, seconds: i64) -> Result<Answer, ControlError> {
+    converse(reach(path, Some(seconds))?, request, |_| ())
+}
+
 /// The same, where [`Answer::Columns`] may come before the answer: those are for `column`.
 pub fn ask_for_many(
     path: &Path,
     request: Request,
-    mut column: impl FnMut(ColumnStatus),
+    column: impl FnMut(ColumnStatus),
 ) -> Result<Answer, ControlError> {
+    converse(reach(path, None)?, request, column)
+}
+
+/// The daemon's first process, which listens at `path`.
+pub fn daemon(path: &Path) -> Result<Pid, ControlError> {
+    let socket = reach(path, Some(1))?;
+    let unreachable = |errno: Errno| ControlError::Unreachable(path.display().to_string(), errno.into());
+    Ok(Pid::from_raw(getsockopt(&socket, PeerCredentials).map_err(unreachable)?.pid()))
+}
+
+/// A socket that is connected to `path`, and waits so many seconds at most, or for as long as it takes.
+fn reach(path: &Path, seconds: Option<i64>) -> Result<OwnedFd, ControlError> {
     let down = |error: nix::Error| {
         let at = path.display().to_string();
         match error {
@@ -333,8 +374,20 @@ pub fn ask_for_many(
     let address = UnixAddr::new(path).map_err(down)?;
     let descriptor =
         socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(down)?;
+    if let Some(seconds) = seconds {
+        setsockopt(&descriptor, ReceiveTimeout, &TimeVal::seconds(seconds)).map_err(down)?;
+        setsockopt(&descriptor, SendTimeout, &TimeVal::seconds(seconds)).map_err(down)?;
+    }
     connect(descriptor.as_raw_fd(), &address).map_err(down)?;
-    let channel: Channel<Envelope, Answer> = Channel::from_socket(descriptor);
+    Ok(descriptor)
+}
+
+fn converse(
+    socket: OwnedFd,
+    request: Request,
+    mut column: impl FnMut(ColumnStatus),
+) -> Result<Answer, ControlError> {
+    let channel: Channel<Envelope, Answer> = Channel::from_socket(socket);
     channel.send(&Envelope { version: VERSION, request }, &[])?;
     loop {
         match channel.receive()?.0 {

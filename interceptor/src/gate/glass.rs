@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use interceptor_core::{
     break_glass::BreakGlass,
-    model::{BreakGlassId, Mode, ResourceName},
+    model::{BreakGlassId, Mode, RescueId, ResourceName},
 };
 use tokio::time::Instant;
 
@@ -19,11 +19,8 @@ pub(super) struct Stance {
     pub(super) mode: Mode,
     /// The break-glass that it is by.
     pub(super) glass: Option<BreakGlassId>,
-}
-
-impl Stance {
-    /// Verdicts are carried out.
-    pub(super) const ENFORCE: Self = Self { mode: Mode::Enforce, glass: None };
+    /// The rescue that lasts.
+    pub(super) rescue: Option<RescueId>,
 }
 
 /// The one break-glass that there may be.

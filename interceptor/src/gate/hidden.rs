@@ -159,6 +159,10 @@ impl PolicyGate {
         if labels.is_empty() || (stance.mode == Mode::Observe && stance.glass.is_none()) {
             return Mask::Nothing;
         }
+        // As was chosen for it beforehand. Credentials are hidden all the same.
+        if rules.unmasks(Some(resource)) && rules.outlived().is_none() {
+            return self.masks.of(labels, LabelSet::NONE, subject.sought());
+        }
         let (mut hidden, nobody) = (LabelSet::NONE, NOBODY);
         for (place, action) in actions {
             let spent = self.spent(rules, subject);

@@ -22,7 +22,7 @@ use interceptor_core::{
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Estimator, NOBODY, PolicyGate, Rules, Settled, Stance, Subject, Unsent,
+    Estimator, NOBODY, PolicyGate, Rules, Settled, Subject, Unsent,
     terms::{self, Way},
     wanted::{NOTICES, Wanted, prepared},
 };
@@ -92,7 +92,7 @@ impl PolicyGate {
         let judgements = self.judgements(&rules, subject, (held, author), &NOBODY).await;
         let judgements = prepared(held, judgements);
         let only_asks = held.circumstances().waits == Waits::OnlyAsks && author == Author::Agent;
-        let stance = if only_asks { Stance::ENFORCE } else { self.stance(&rules, subject) };
+        let stance = if only_asks { rules.enforced() } else { self.stance(&rules, subject) };
         let wanted = match stance.mode {
             Mode::Observe => None,
             Mode::Enforce => Wanted::of(&rules, subject, &judgements),
@@ -237,7 +237,7 @@ impl Hold<'_> {
     ) -> Verdict {
         let gate = self.gate;
         let deciding = self.wanted.rules.iter().chain(terms::deciding(&judgements));
-        let wanted = terms::wanted(&self.rules, Stance::ENFORCE, self.held.actions(), deciding);
+        let wanted = terms::wanted(&self.rules, self.rules.enforced(), self.held.actions(), deciding);
         let terms = Terms { rows: standing.terms().rows, ..wanted };
         let (judgements, packed) = match terms::way(self.subject, self.held, terms) {
             Way::On(packed) => (judgements, packed),
@@ -245,7 +245,8 @@ impl Hold<'_> {
             Way::Never(why) => return gate.cannot(&self.rules, self.subject, self.held, (terms, why)).await,
         };
         let undo = packed.as_ref().map(|packed| packed.record.clone());
-        let settled = Settled { undo, ..Settled::new(Stance::ENFORCE, judgements).with(approval(standing)) };
+        let settled =
+            Settled { undo, ..Settled::new(self.rules.enforced(), judgements).with(approval(standing)) };
         let receipt = match gate.commit(&self.rules, self.subject, self.held, Author::Agent, &settled).await {
             Ok(receipt) => receipt,
             Err(denial) => return Verdict::Deny(denial),
@@ -371,7 +372,7 @@ impl Hold<'_> {
 
     /// Refuses what could not even be filed.
     async fn refuse(&self, judgements: Vec<Judgement>, denial: Denial) -> Verdict {
-        let settled = Settled::new(Stance::ENFORCE, judgements);
+        let settled = Settled::new(self.rules.enforced(), judgements);
         let committed = self.gate.commit(&self.rules, self.subject, self.held, Author::Agent, &settled).await;
         match committed {
             Ok(receipt) => {
@@ -390,7 +391,7 @@ impl Hold<'_> {
         standing: &Standing,
         then: impl AsyncFnOnce(Option<RecordId>) -> (String, Verdict),
     ) -> Verdict {
-        let settled = Settled::new(Stance::ENFORCE, judgements).with(approval(standing));
+        let settled = Settled::new(self.rules.enforced(), judgements).with(approval(standing));
         let committed = self.gate.commit(&self.rules, self.subject, self.held, Author::Agent, &settled).await;
         let receipt = match committed {
             Ok(receipt) => receipt,

@@ -15,6 +15,9 @@ use super::{Rules, now_us};
 impl Rules {
     /// Whether `run` may be launched as this program; an error says why not, for whoever launches it.
     pub fn may_launch(&self, run: &Run, program: Program) -> Result<(), String> {
+        if let Some((id, why)) = self.outlived() {
+            return Err(format!("rescue {id}: {why}"));
+        }
         let facts = Arc::new(StatementFacts::single(Verb::Launch, Target::Program(program)));
         let action = Action { phase: Phase::Launch, text: Text::new(), binds: Binds::new(), facts };
         let (principal, approvals) = (Principal::default(), BTreeMap::new());

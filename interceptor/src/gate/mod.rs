@@ -11,6 +11,7 @@ mod hidden;
 mod hold;
 mod launch;
 mod ledger;
+mod rescue;
 mod session;
 mod settled;
 mod spent;
@@ -52,6 +53,7 @@ use uncover::Clear;
 pub use clock::now_us;
 pub use glass::Glass;
 pub use ledger::Ledger;
+pub use rescue::Rescued;
 pub use session::SessionGate;
 pub use spent::{Tallies, Tally};
 pub use subject::Subject;
@@ -78,6 +80,8 @@ pub struct Rules {
     pub inventory: Inventory,
     /// The policy.
     pub policy: Policy,
+    /// The rescue that they are in force for, where it is one.
+    pub rescue: Option<Rescued>,
 }
 
 /// When a permit may be minted.
@@ -172,12 +176,16 @@ impl PolicyGate {
 
     /// How verdicts on the subject are carried out now.
     fn stance(&self, rules: &Rules, subject: &Subject) -> Stance {
+        let enforced = rules.enforced();
+        if rules.out_of_rescue(subject.resource.as_ref()).is_some() {
+            return enforced;
+        }
         let resource = resource_of(rules, subject).map_or(Mode::Enforce, |resource| resource.mode);
         let observes = subject.run.mode == Mode::Observe || resource == Mode::Observe;
         match self.glass.at(subject.resource.as_ref()) {
-            _ if observes => Stance { mode: Mode::Observe, glass: None },
-            Some(glass) => Stance { mode: Mode::Observe, glass: Some(glass) },
-            None => Stance::ENFORCE,
+            _ if observes => Stance { mode: Mode::Observe, ..enforced },
+            Some(glass) => Stance { mode: Mode::Observe, glass: Some(glass), ..enforced },
+            None => enforced,
         }
     }
 
@@ -232,7 +240,7 @@ impl PolicyGate {
                 format!("ended by the interceptor in the middle of its answer: {reason}")
             }
         };
-        let mut denial = Settled::new(Stance::ENFORCE, vec![judgement]).denial(subject, record);
+        let mut denial = Settled::new(rules.enforced(), vec![judgement]).denial(subject, record);
         denial.hint = "The answer ends here; an open transaction has failed. Do not retry it unchanged; the operator sees why"
             .to_owned()
             + &record.map_or_else(|| ".".to_owned(), |id| format!(" with `interceptor why {id}`."));
@@ -256,6 +264,10 @@ impl PolicyGate {
         let rules = self.rules();
         // A session's decoder knows its labels from its beginning.
         if Self::labels(before, subject) != Self::labels(&rules, subject) {
+            return false;
+        }
+        // What it was shown unmasked, and may still be shown, ends with the rescue.
+        if before.unmasks(subject.resource.as_ref()) != rules.unmasks(subject.resource.as_ref()) {
             return false;
         }
         // And from when on it records rows.
@@ -320,8 +332,8 @@ impl PolicyGate {
     pub async fn own(&self, subject: &Subject, held: &Held, reason: &str) -> Verdict {
         let rules = self.rules();
         let yes = Judgement::Allowed { rules: Vec::new(), reason: reason.to_owned() };
-        self.settle(&rules, (subject, Stance::ENFORCE), held, Author::Gate, vec![yes; held.actions().len()])
-            .await
+        let stance = rules.enforced();
+        self.settle(&rules, (subject, stance), held, Author::Gate, vec![yes; held.actions().len()]).await
     }
 
     /// Refuses something that never came as far as policy, and records it.
@@ -339,7 +351,7 @@ impl PolicyGate {
             .iter()
             .map(|_| Judgement::Denied { rules: Vec::new(), reason: reason.to_owned() })
             .collect();
-        let settled = Settled::new(Stance::ENFORCE, judgements);
+        let settled = Settled::new(rules.enforced(), judgements);
         match self.commit(&rules, subject, held, Author::Agent, &settled).await {
             Ok(receipt) => {
                 use interceptor_core::Committed as _;
@@ -527,6 +539,9 @@ fn ask(
     spent: Spent,
     approvals: &BTreeMap<String, u32>,
 ) -> Judgement {
+    if let Some(refusal) = rules.out_of_rescue(subject.resource.as_ref()) {
+        return refusal;
+    }
     rules.policy.judge(&subject.asks(action, (place, statements), spent, approvals))
 }
 

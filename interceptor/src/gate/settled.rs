@@ -93,6 +93,7 @@ impl Settled {
             held_for: held_for.to_vec(),
             approval: self.approval.clone(),
             break_glass: self.stance.glass,
+            rescue: self.stance.rescue,
             undo: self.undo.clone(),
             masked: Vec::new(),
             tokens: 0,

@@ -102,7 +102,8 @@ impl PolicyGate {
         };
         let reason = format!("{what}, and {why}");
         let no = Judgement::Denied { rules: Vec::new(), reason: reason.clone() };
-        match self.settle(rules, (subject, Stance::ENFORCE), held, Author::Agent, vec![no; held.actions().len()]).await {
+        let each = vec![no; held.actions().len()];
+        match self.settle(rules, (subject, rules.enforced()), held, Author::Agent, each).await {
             Verdict::Deny(denial) => Verdict::Deny(Denial {
                 rule: if terms.undo.is_some() { "undo" } else { "ceiling" }.to_owned(),
                 message: format!("refused: {reason}"),
@@ -136,7 +137,7 @@ impl PolicyGate {
             return self.settle(rules, (subject, stance), held, Author::Agent, judgements).await;
         };
         let settled =
-            Settled { undo: Some(packed.record.clone()), ..Settled::new(Stance::ENFORCE, judgements) };
+            Settled { undo: Some(packed.record.clone()), ..Settled::new(rules.enforced(), judgements) };
         let receipt = match self.commit(rules, subject, held, Author::Agent, &settled).await {
             Ok(receipt) => receipt,
             Err(denial) => return Verdict::Deny(denial),

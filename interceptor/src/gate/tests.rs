@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-const RESOURCES: &str = r#"
+pub(super) const RESOURCES: &str = r#"
 [resource.orders]
 protocol = "postgres"
 hosts = ["db.internal"]
@@ -44,7 +44,7 @@ permit (principal, action in [Action::"connect", Action::"data.read", Action::"d
 forbid (principal, action == Action::"data.delete", resource);
 "#;
 
-fn rules(resources: &str) -> Rules {
+pub(super) fn rules(resources: &str) -> Rules {
     let source = |file: &str, text: &str| Source { file: file.to_owned(), text: text.to_owned() };
     let known = [KnownProtocol { name: "postgres", port: 5432 }];
     let agents = source("agents.toml", "[agent.bot]\nowner = \"alice\"\n");
@@ -52,7 +52,7 @@ fn rules(resources: &str) -> Rules {
         .unwrap_or_else(|faults| panic!("{faults:#?}"));
     let policy =
         Policy::load(&[source("p.cedar", RULES)], &inventory).unwrap_or_else(|faults| panic!("{faults:#?}"));
-    Rules { inventory, policy }
+    Rules { inventory, policy, rescue: None }
 }
 
 /// A docket without a keeper around it; no exchange has ended.
@@ -128,7 +128,7 @@ impl Bed {
     }
 
     /// The gate as `session` meets it.
-    fn session(&self, session: &Session) -> SessionGate {
+    pub(super) fn session(&self, session: &Session) -> SessionGate {
         SessionGate::new(self.gate.clone(), Arc::new(Subject::of_session(session)), Arc::new(Guess))
     }
 

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, os::unix::fs::PermissionsExt, time::Duration};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, Mac};
 use interceptor_core::{
-    inventory::{Agent, Holders, Reach, RecordLevel, Resource, SecretSource, Upstream},
+    inventory::{Agent, Holders, InRescue, Reach, RecordLevel, Resource, SecretSource, Upstream},
     model::{AgentName, Mode, ResourceName},
 };
 use sha2::Sha256;
@@ -41,6 +41,7 @@ pub(in crate::keeper) fn inventory(tls: Tls, credentials: Vec<Credential>) -> In
         facts_max_age: Duration::ZERO,
         hold_max: Duration::ZERO,
         mode: Mode::Enforce,
+        rescue: InRescue::Refused,
         at: ("resources.toml".to_owned(), 1),
     };
     let bot: AgentName = "bot".parse().expect("a name");

@@ -1,6 +1,7 @@
 //! Finding the daemon, or starting it when nobody has.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io::{BufRead, BufReader, Read},
     os::{
@@ -91,7 +92,7 @@ pub(super) fn connect_or_start(options: &Options) -> Result<Helper, LaunchError>
     if let Some(helper) = try_connect(&path)? {
         return Ok(helper);
     }
-    let failed = start(options)?;
+    let failed = start(Path::new("/proc/self/exe"), &options.places, &options.daemon)?;
     // Another launcher's daemon may have won: then ours has ended, and that one answers.
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
@@ -130,16 +131,17 @@ fn try_connect(path: &Path) -> Result<Option<Helper>, LaunchError> {
     }
 }
 
-/// Starts the daemon and waits until it says that it is ready; says how it failed, if it did.
-fn start(options: &Options) -> Result<Option<String>, LaunchError> {
-    let runtime = options.places.runtime();
+/// Starts `program` as the daemon, which `arguments` tell it to be, and waits until it says that it is ready; says how it
+/// failed, if it did.
+pub fn start(program: &Path, places: &Places, arguments: &[OsString]) -> Result<Option<String>, LaunchError> {
+    let runtime = places.runtime();
     fs::create_dir_all(runtime).map_err(step("create the daemon's runtime folder"))?;
     let log = runtime.join("daemon.log");
     let errors = File::create(&log).map_err(step("create the daemon's log"))?;
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(program);
     command
         .arg0("interceptor")
-        .args(&options.daemon)
+        .args(arguments)
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .current_dir("/")

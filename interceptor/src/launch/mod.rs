@@ -61,6 +61,7 @@ pub use containers::Profile;
 pub(crate) use netlink::furnish as furnish_network;
 pub use netlink::{ADDRESS_V4, ADDRESS_V6};
 
+pub use self::daemon::start as start_daemon;
 pub(crate) use self::preflight::launcher;
 use self::{
     containers::{Broker, Containers},

@@ -112,6 +112,7 @@ pub(super) fn request(run: u64, text: &str, allowed: bool) -> RequestRecord {
             held_for: vec![],
             approval: None,
             break_glass: None,
+            rescue: None,
             undo: None,
             masked: Vec::new(),
             tokens: 0,

@@ -9,7 +9,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use interceptor_core::{
-    inventory::{Reach, RecordLevel, Resource, Tls, Upstream},
+    inventory::{InRescue, Reach, RecordLevel, Resource, Tls, Upstream},
     model::{Mode, ResourceName},
 };
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
@@ -235,6 +235,7 @@ fn resource(tls: Tls) -> Resource {
         facts_max_age: Duration::ZERO,
         hold_max: Duration::ZERO,
         mode: Mode::Enforce,
+        rescue: InRescue::Refused,
         at: ("resources.toml".to_owned(), 1),
     }
 }

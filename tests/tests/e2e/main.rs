@@ -42,6 +42,7 @@ mod places;
 mod protocol;
 mod recorded;
 mod release;
+mod rescue;
 mod rude;
 mod rude_wire;
 mod second_opinion;

@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("approval", &["places", "store", "keeper", "tls", "telemetry"]),
     ("binding", &["store", "keeper", "telemetry"]),
     ("opinion", &["telemetry"]),
+    ("rescue", &["places", "store", "telemetry"]),
     ("gate", &["places", "identity", "store", "approval", "binding", "telemetry"]),
     (
         "proxy",
@@ -42,7 +43,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "config",
         ],
     ),
-    ("config", &["places", "gate", "telemetry"]),
+    ("config", &["places", "gate", "rescue", "telemetry"]),
     (
         "control",
         &[
@@ -56,6 +57,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "config",
             "helper",
             "launch",
+            "rescue",
             "telemetry",
             "app",
         ],
@@ -75,6 +77,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "approval",
             "binding",
             "opinion",
+            "rescue",
             "gate",
             "proxy",
             "control",

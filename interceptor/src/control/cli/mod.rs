@@ -18,6 +18,7 @@ mod policy;
 mod records;
 mod release;
 mod replay;
+mod rescue;
 mod runs;
 mod selftest;
 mod session;
@@ -76,6 +77,8 @@ enum Command {
     Approvals(approvals::Command),
     /// Do not carry policy out at a resource, for at most an hour; recorded, told, and to be reviewed by somebody else.
     BreakGlass(break_glass::Break),
+    /// Put back in force what was saved as known to be good, binary and policy, for a while; recorded.
+    Rescue(rescue::Options),
     /// See what bears a label, and label more.
     #[command(subcommand)]
     Labels(labels::Command),
@@ -139,6 +142,7 @@ pub fn main() -> ExitCode {
         Command::Reload => runs::reload(&places, &printer),
         Command::Approvals(command) => approvals::run(&places, &printer, command),
         Command::BreakGlass(options) => break_glass::run(&places, &printer, options),
+        Command::Rescue(options) => rescue::run(&places, root, &printer, options),
         Command::Labels(command) => labels::run(&places, &printer, command),
         Command::Undo(options) => undo::run(&places, &printer, &options),
         Command::Audit(command) => audit::run(&places, &printer, command),

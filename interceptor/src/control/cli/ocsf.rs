@@ -350,6 +350,7 @@ mod tests {
                 held_for: Vec::new(),
                 approval: None,
                 break_glass: None,
+                rescue: None,
                 undo: None,
                 masked: Vec::new(),
                 tokens: 0,

@@ -197,6 +197,8 @@ fn event_word(kind: EventKind) -> (&'static str, Tone) {
         EventKind::Voided => ("approval", Tone::Faint),
         EventKind::GlassBroken => ("GLASS", Tone::Bad),
         EventKind::GlassMended | EventKind::GlassReviewed => ("glass", Tone::Notice),
+        EventKind::RescueBegun => ("RESCUE", Tone::Bad),
+        EventKind::RescueSaved | EventKind::RescueEnded => ("rescue", Tone::Notice),
         EventKind::LabelMoved => ("LABEL", Tone::Bad),
         EventKind::SecretFound => ("SECRET", Tone::Bad),
         EventKind::LabelForgotten => ("label", Tone::Notice),
@@ -417,6 +419,9 @@ fn why(printer: &Printer, verdict: &VerdictRecord) -> Result<(), Failure> {
         }
         None => printer.field("mode", &mode)?,
     }
+    if let Some(rescue) = verdict.rescue {
+        printer.field("rescue", &format!("{rescue}: by what was saved, not by what was configured"))?;
+    }
     printer.field("policy", &verdict.policy)
 }
 
@@ -611,6 +616,7 @@ mod tests {
             held_for: Vec::new(),
                 approval: None,
                 break_glass: None,
+                rescue: None,
                 undo: None,
                 masked: Vec::new(),
                 tokens: 0,

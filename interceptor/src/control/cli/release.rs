@@ -154,14 +154,17 @@ fn attached(places: &Places, tree: &Tree, wanted: Option<RunId>) -> Result<Vec<R
 }
 
 fn note_of(run: &Run, reason: &str, until: i64) -> Note {
-    let (uid, name) = launch::launcher();
-    let by = match name {
-        _ if uid.is_root() => "root".to_owned(),
-        Some(name) => format!("{name} (uid {uid}), as root"),
-        None => format!("uid {uid}, as root"),
-    };
     let at = Timestamp::now().as_microsecond();
-    Note { run: run.id, agent: run.agent.name.clone(), by, reason: reason.to_owned(), at, until }
+    Note { run: run.id, agent: run.agent.name.clone(), by: by(), reason: reason.to_owned(), at, until }
+}
+
+/// Whoever is behind this command, which runs as root, in words.
+pub(super) fn by() -> String {
+    match launch::launcher() {
+        (uid, _) if uid.is_root() => "root".to_owned(),
+        (uid, Some(name)) => format!("{name} (uid {uid}), as root"),
+        (uid, None) => format!("uid {uid}, as root"),
+    }
 }
 
 /// Until when a run is let go of by the kernel side, in microseconds of the Unix epoch.

@@ -10,6 +10,7 @@ use super::{
     output::{Failure, Printer, Tone, clock, when},
     records,
     release::released_until,
+    rescue,
 };
 use crate::{
     control::api::{self, Answer, ControlError, Request, RunStatus, Status},
@@ -53,6 +54,11 @@ pub(super) fn time(text: &str) -> Result<SignedDuration, String> {
 
 /// `interceptor ps`
 pub(super) fn list(places: &Places, printer: &Printer) -> Result<ExitCode, Failure> {
+    if !printer.is_json()
+        && let Ok(Answer::Status(Status { rescue: Some(rescue), .. })) = ask(places, Request::Status)
+    {
+        rescue::loudly(printer, &rescue)?;
+    }
     let runs = match ask(places, Request::Runs) {
         Ok(Answer::Runs { runs }) => runs,
         Ok(other) => return finish(printer, other),
@@ -199,6 +205,9 @@ fn print_status(
     disk: Option<u64>,
     troubles: &[String],
 ) -> Result<(), Failure> {
+    if let Some(rescue) = &status.rescue {
+        rescue::loudly(printer, rescue)?;
+    }
     for trouble in troubles {
         printer.line(&printer.paint(&format!("TROUBLE     {trouble}"), Tone::Bad))?;
     }

@@ -382,6 +382,9 @@ fn is_the_runs_doing(kind: EventKind) -> bool {
         | EventKind::GlassBroken
         | EventKind::GlassMended
         | EventKind::GlassReviewed
+        | EventKind::RescueSaved
+        | EventKind::RescueBegun
+        | EventKind::RescueEnded
         | EventKind::Vouched
         | EventKind::LabelMoved
         | EventKind::SecretFound
