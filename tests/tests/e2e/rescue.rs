@@ -7,7 +7,7 @@ use std::{
 };
 
 use interceptor_tests::{
-    Bed, Finished, Installation, RunningBed, Setup,
+    Bed, Finished, Installation, Job, RunningBed, Setup,
     installation::{DSN, orders, remove_cgroup},
     leaks::cgroup_root,
     places,
@@ -147,19 +147,30 @@ fn the_saved_daemon_takes_over_and_ends_closed_where_the_configuration_is_broken
     let (_bed, mut installation) = stage();
     rescue(&installation, &["save"]).succeeded();
     installation.stop();
+    // Another build serves, and what is configured breaks.
+    let other = installation.work().join("interceptor");
+    fs::copy(places::interceptor(), &other).expect("own folder");
+    append(&other, "\n");
+    let mut command = installation.outside(&other);
+    command.arg("--root").arg(installation.root()).arg("daemon");
+    let daemon = Job::start(command, "");
+    wait_until("it to serve", PATIENCE, || installation.interceptor(&["status"]).status.success());
+    assert_eq!(executable(&installation), other);
     let agents = installation.places().configuration().join("agents.toml");
     let good = fs::read_to_string(&agents).expect("it is there");
     append(&agents, "nonsense");
-    installation.interceptor(&["daemon"]).failed();
 
-    let begun = rescue(&installation, &["--reason", "no daemon starts", "--for", "10m"]).succeeded();
-    begun.says("the daemon that was saved serves");
     let binary = saved(&installation).join("interceptor");
-    assert_eq!(executable(&installation), binary);
-    assert_eq!(read(&installation), EMAIL);
+    for _ in ["in the place of another", "where there is none"] {
+        let begun = rescue(&installation, &["--reason", "the new build", "--for", "10m"]).succeeded();
+        begun.says("the daemon that was saved serves");
+        assert_eq!(executable(&installation), binary);
+        assert_eq!(read(&installation), EMAIL);
+        kill(Pid::from_raw(helper(&installation).cast_signed()), Signal::SIGKILL).expect("our daemon");
+        wait_until("its roles to be gone", PATIENCE, || installation.roles().is_empty());
+    }
+    daemon.finish(PATIENCE).succeeded();
     // Whichever binary is started while it lasts: it is the saved one that serves.
-    kill(Pid::from_raw(helper(&installation).cast_signed()), Signal::SIGKILL).expect("our daemon");
-    wait_until("its roles to be gone", PATIENCE, || installation.roles().is_empty());
     installation.start();
     assert_eq!(executable(&installation), binary);
     assert_eq!(read(&installation), EMAIL);
