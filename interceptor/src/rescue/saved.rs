@@ -210,6 +210,9 @@ pub fn digest_of(path: &Path) -> Result<String, RescueError> {
 fn walk(path: &Path, files: &mut BTreeSet<PathBuf>) -> Result<(), RescueError> {
     let facts = fs::symlink_metadata(path).map_err(failed("look at", path))?;
     let changed = |why| RescueError::Changed { path: path.to_owned(), why };
+    if !facts.is_dir() && !facts.is_file() {
+        return Err(changed("is neither a file nor a folder"));
+    }
     if facts.uid() != 0 || facts.mode() & 0o022 != 0 {
         return Err(changed("could be changed by others than root"));
     }
@@ -217,10 +220,8 @@ fn walk(path: &Path, files: &mut BTreeSet<PathBuf>) -> Result<(), RescueError> {
         for entry in fs::read_dir(path).map_err(failed("list", path))? {
             walk(&entry.map_err(failed("list", path))?.path(), files)?;
         }
-    } else if facts.is_file() {
-        files.insert(path.to_owned());
     } else {
-        return Err(changed("is neither a file nor a folder"));
+        files.insert(path.to_owned());
     }
     Ok(())
 }
