@@ -30,6 +30,8 @@ pub(super) fn is_clean(text: &[u8], is_anchored: impl Fn() -> bool) -> bool {
     // The whole text is looked at for anchors, but once.
     let anchored = OnceCell::new();
     let is_anchored = || *anchored.get_or_init(&is_anchored);
+    // Colons and slashes let anchors count wherever they stand, in one piece or in several.
+    let (mut colons, mut slashes) = (0, 0);
     let mut rest = text;
     loop {
         let bits = Bits::of(rest);
@@ -41,11 +43,14 @@ pub(super) fn is_clean(text: &[u8], is_anchored: impl Fn() -> bool) -> bool {
             },
         };
         let Some((piece, behind)) = rest.split_at_checked(end) else { return false };
-        if !(Sieve { text: piece, bits: bits.before(end), is_piece: true }).is_clean(is_anchored) {
+        let bits = bits.before(end);
+        if !(Sieve { text: piece, bits, is_piece: true }).is_clean(is_anchored) {
             return false;
         }
+        colons += bits.colons.count_ones();
+        slashes += bits.slashes.count_ones();
         if behind.is_empty() {
-            return true;
+            return colons == 0 || slashes < 2 || !is_anchored();
         }
         rest = behind;
     }

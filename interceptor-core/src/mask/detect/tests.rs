@@ -269,6 +269,13 @@ proptest! {
     }
 }
 
+#[test]
+fn what_lets_an_anchor_count_may_stand_in_another_piece() {
+    let text = br#"{"id": 918957, "tags": ["a"]} /0) -0-)/ -0+-----BEGIN PRIVATE KEY"#;
+    let found = ALL.get_or_init(all).find(text);
+    assert_eq!(found.iter().map(|hit| hit.range.clone()).collect::<Vec<_>>(), [43..65]);
+}
+
 static ALL: OnceLock<Detectors> = OnceLock::new();
 
 #[test]
