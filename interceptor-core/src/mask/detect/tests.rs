@@ -273,7 +273,7 @@ proptest! {
 fn what_lets_an_anchor_count_may_stand_in_another_piece() {
     let text = br#"{"id": 918957, "tags": ["a"]} /0) -0-)/ -0+-----BEGIN PRIVATE KEY"#;
     let found = ALL.get_or_init(all).find(text);
-    assert_eq!(found.iter().map(|hit| hit.range.clone()).collect::<Vec<_>>(), [43..65]);
+    assert!(matches!(found.as_slice(), [hit] if hit.range == (43..65)), "{found:?}");
 }
 
 static ALL: OnceLock<Detectors> = OnceLock::new();
