@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::{
     audit::Records,
     bed::{HOST, RunningBed},
-    leaks, places,
+    cgroup, leaks, places,
     process::{Finished, Job, PATIENCE, run, wait_until},
 };
 
@@ -510,7 +510,7 @@ impl Installation {
     fn remove_kernel_side(&self) {
         let root = leaks::cgroup_root();
         for name in [self.places.slice(), self.places.daemon_cgroup()] {
-            remove_cgroup(&root.join(name));
+            cgroup::remove(&root.join(name));
         }
         let _ = fs::remove_dir_all(self.places.pins());
     }
@@ -545,36 +545,6 @@ pub fn agent_user() -> String {
     }
     let open = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0);
     if places::workspace().ancestors().all(open) { "nobody".to_owned() } else { "root".to_owned() }
-}
-
-/// Kills whatever is in a cgroup and removes it with all below it.
-pub fn remove_cgroup(path: &Path) {
-    if !path.exists() {
-        return;
-    }
-    let _ = fs::write(path.join("cgroup.kill"), "1");
-    for _ in 0..200 {
-        let mut below: Vec<PathBuf> = folders_below(path);
-        below.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
-        for folder in &below {
-            let _ = fs::remove_dir(folder);
-        }
-        if fs::remove_dir(path).is_ok() || !path.exists() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn folders_below(path: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.extend(folders_below(&entry.path()));
-            found.push(entry.path());
-        }
-    }
-    found
 }
 
 fn folder(path: &Path, mode: u32) {

@@ -15,6 +15,7 @@ pub mod audit;
 pub mod bed;
 pub mod bypass;
 pub mod certificates;
+pub mod cgroup;
 pub mod fuzzing;
 pub mod installation;
 pub mod leaks;
@@ -29,6 +30,7 @@ pub mod talk;
 
 pub use audit::{Exchange, Records};
 pub use bed::{Bed, RunningBed};
+pub use cgroup::Cgroup;
 pub use installation::{Installation, Setup};
 pub use login::Logins;
 pub use process::{Finished, Job};

@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::{
-    installation::{Installation, remove_cgroup},
+    cgroup,
+    installation::Installation,
     leaks, places,
     process::{Finished, Job, PATIENCE, run, wait_until},
 };
@@ -102,7 +103,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        remove_cgroup(&self.cgroup);
+        cgroup::remove(&self.cgroup);
         let said = self.job.take().map(|job| job.finish(PATIENCE));
         if std::thread::panicking() {
             eprintln!("systemd said:\n{}", said.map_or_else(String::new, |said| said.text()));

@@ -2,6 +2,7 @@
 //!
 //! Promises: one daemon per installation; a role that dies means refusal until it is back; a run's ports are never
 //! free while the run lives; a new helper takes live runs over; whoever asks for a run is root and not captured.
+//! It keeps of root what it needs: a filter of system calls leaves it kernel programs, networks and processes of its own.
 //! It must never know policy, protocols or credentials, and never reads from an agent's connection.
 
 mod belts;
@@ -37,7 +38,13 @@ use std::{
 };
 
 use interceptor_core::model::RunId;
-use nix::unistd::geteuid;
+use nix::{
+    sys::{
+        prctl,
+        resource::{Resource, setrlimit},
+    },
+    unistd::geteuid,
+};
 
 pub use confine::{Confined, confine};
 pub(crate) use executable::start_ticks;
@@ -52,7 +59,10 @@ pub use runs::{
 };
 
 use self::{cgroup::Tree, messages::Ports, roles::Handed, supervisor::Supervisor};
-use crate::{launch, places::Places};
+use crate::{
+    launch::{self, filter::Filter},
+    places::Places,
+};
 
 /// An error of a part that the helper does not know.
 pub type Foreign = Box<dyn Error + Send + Sync>;
@@ -203,6 +213,7 @@ pub fn run(options: Options) -> Result<(), HelperError> {
     if Tree::is_captured("self").map_err(failed("read this process's own cgroup"))? {
         return Err(HelperError::Captured);
     }
+    harden().map_err(failed("take from itself what it does not need"))?;
     let Options { places, roles, announce, capture, journal } = options;
     let accounts = Accounts::find();
     ground::prepare(&places, accounts)?;
@@ -228,6 +239,14 @@ pub fn run(options: Options) -> Result<(), HelperError> {
         let supervisor = Supervisor::new(places, tree, capture, roles, accounts, handed);
         supervisor.serve(move || if announce { say_ready() } else { Ok(()) }).await
     })
+}
+
+/// Before there are other threads, which would not have it.
+fn harden() -> io::Result<()> {
+    prctl::set_dumpable(false)?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    roles::keep_from_being_ended("self");
+    Filter::of_helper()?.install()
 }
 
 /// Tells a waiting launcher, and lets go of it.

@@ -168,9 +168,13 @@ pub(crate) fn start(
         filter.install()
     });
     let child = command.spawn()?;
-    // Without it, an agent that eats the memory would have the kernel end its guard first.
-    let _ = fs::write(format!("/proc/{}/oom_score_adj", child.id()), "-900");
+    keep_from_being_ended(&child.id().to_string());
     Ok(child)
+}
+
+/// Without it, an agent that eats the memory would have the kernel end its guard first.
+pub(super) fn keep_from_being_ended(process: &str) {
+    let _ = fs::write(format!("/proc/{process}/oom_score_adj"), "-900");
 }
 
 /// Raises a limit to `wanted`, or as far as this host lets root go.

@@ -1,4 +1,4 @@
-//! The system calls that a run may make, and those of the daemon's unprivileged roles.
+//! The system calls that a run may make, and those of the daemon's own processes.
 //!
 //! Strategy: two filters. The first lets only calls through that are known to this build; a newer one answers
 //! `ENOSYS`, as on an older kernel, and so does clone3(2), whose flags no filter can read: libraries then use
@@ -101,6 +101,12 @@ const NEVER_OF_ROLES: &[i64] = &[
     libc::SYS_kcmp,
 ];
 
+/// What the helper does that nobody else may: kernel programs and where they are pinned, listeners in other networks.
+const ONLY_OF_THE_HELPER: &[i64] = &[libc::SYS_bpf, libc::SYS_mount, libc::SYS_setns];
+
+/// What the helper speaks to: interfaces, sockets, and the rules of belts.
+const HELPERS_NETLINK: &[libc::c_int] = &[libc::NETLINK_ROUTE, libc::NETLINK_SOCK_DIAG, libc::NETLINK_NETFILTER];
+
 /// The filters of one process tree, ready to be installed.
 pub(crate) struct Filter([BpfProgram; 2]);
 
@@ -150,6 +156,23 @@ impl Filter {
         let mut refused = refused().map_err(io::Error::other)?;
         refused.remove(&libc::SYS_bpf);
         refused.extend(NEVER_OF_ROLES.iter().map(|number| (*number, Vec::new())));
+        Self::of(refused)
+    }
+
+    /// For the helper, which is root: what it needs of that, and no more. Its roles begin with it and add their own.
+    pub(crate) fn of_helper() -> io::Result<Self> {
+        let mut refused = refused().map_err(io::Error::other)?;
+        for number in ONLY_OF_THE_HELPER {
+            refused.remove(number);
+        }
+        refused.extend(NEVER_OF_ROLES.iter().map(|number| (*number, Vec::new())));
+        let only_networks = || -> Result<_, seccompiler::BackendError> {
+            let others = NAMESPACES.iter().filter(|flag| **flag != libc::CLONE_NEWNET).chain([&CLONE_NEWTIME]);
+            let unshared = others.map(|flag| SeccompRule::new(vec![has(0, *flag)?])).collect::<Result<_, _>>()?;
+            let entered = vec![SeccompRule::new(vec![unlike(1, libc::CLONE_NEWNET)?])?];
+            Ok([(libc::SYS_unshare, unshared), (libc::SYS_setns, entered), (libc::SYS_socket, sockets(HELPERS_NETLINK)?)])
+        };
+        refused.extend(only_networks().map_err(io::Error::other)?);
         Self::of(refused)
     }
 
@@ -217,14 +240,7 @@ fn known() -> Rules {
 
 fn refused() -> Result<Rules, seccompiler::BackendError> {
     let mut rules: Rules = NEVER.iter().map(|number| (*number, Vec::new())).collect();
-    rules.insert(
-        libc::SYS_socket,
-        vec![
-            // None of them: each condition must hold.
-            SeccompRule::new(FAMILIES.iter().map(|family| unlike(0, *family)).collect::<Result<_, _>>()?)?,
-            SeccompRule::new(vec![like(0, libc::AF_NETLINK)?, unlike(2, libc::NETLINK_ROUTE)?])?,
-        ],
-    );
+    rules.insert(libc::SYS_socket, sockets(&[libc::NETLINK_ROUTE])?);
     rules.insert(libc::SYS_socketpair, vec![SeccompRule::new(vec![unlike(0, libc::AF_UNIX)?])?]);
     let namespaces = NAMESPACES.iter().map(|flag| SeccompRule::new(vec![has(0, *flag)?]));
     let mut unshared = namespaces.collect::<Result<Vec<_>, _>>()?;
@@ -242,6 +258,17 @@ fn refused() -> Result<Rules, seccompiler::BackendError> {
     rules.insert(libc::SYS_mknod, device_nodes(1)?);
     rules.insert(libc::SYS_mknodat, device_nodes(2)?);
     Ok(rules)
+}
+
+/// Sockets of all families but [`FAMILIES`], and of all protocols of netlink but these.
+fn sockets(netlink: &[libc::c_int]) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    // None of them: each condition must hold.
+    let families = FAMILIES.iter().map(|family| unlike(0, *family));
+    let protocols = netlink.iter().map(|protocol| unlike(2, *protocol));
+    Ok(vec![
+        SeccompRule::new(families.collect::<Result<_, _>>()?)?,
+        SeccompRule::new([like(0, libc::AF_NETLINK)].into_iter().chain(protocols).collect::<Result<_, _>>()?)?,
+    ])
 }
 
 type Condition = Result<SeccompCondition, seccompiler::BackendError>;
@@ -276,16 +303,57 @@ fn device_nodes(mode: u8) -> Result<Vec<SeccompRule>, seccompiler::BackendError>
 
 #[cfg(test)]
 mod tests {
+    use nix::{
+        errno::Errno,
+        sched::{CloneFlags, setns, unshare},
+        sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket},
+    };
+
     use super::*;
 
     #[test]
     fn the_filters_fit_into_the_kernel() {
         let runs = [Guard::Hooks, Guard::Nothing].map(|guard| RunFilter::new(guard).expect("a run's"));
         let asking = runs.iter().map(|run| &run.asking);
-        let role = Filter::of_role().expect("a role's");
-        let both = runs.iter().map(|run| &run.filter).chain([&role]).flat_map(|Filter(programs)| programs);
+        let [role, helper] = [Filter::of_role(), Filter::of_helper()].map(|filter| filter.expect("a role's"));
+        let both = runs.iter().map(|run| &run.filter).chain([&role, &helper]).flat_map(|Filter(programs)| programs);
         // BPF_MAXINSNS
         assert!(both.chain(asking).all(|program| !program.is_empty() && program.len() <= 4096));
+    }
+
+    /// What a thread with the helper's filter can still do, of what it could do without.
+    #[test]
+    fn the_helper_keeps_what_it_needs_of_root() {
+        let tried = std::thread::spawn(|| {
+            Filter::of_helper().and_then(|filter| filter.install()).expect("it is taken");
+            let network = std::fs::File::open("/proc/thread-self/ns/net").expect("its own network");
+            let netlink = |protocol| socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol);
+            let needed = [
+                setns(&network, CloneFlags::CLONE_NEWNET).is_ok(),
+                netlink(SockProtocol::NetlinkSockDiag).is_ok(),
+                netlink(SockProtocol::NetlinkNetFilter).is_ok(),
+                unshare(CloneFlags::CLONE_NEWNET).is_ok(),
+            ];
+            let itself = std::process::id().cast_signed();
+            // SAFETY: none of them is passed memory.
+            let raw = |number, one: i64| unsafe { libc::syscall(number, one, 0, 0, 0, 0) } < 0 && Errno::last() == Errno::EPERM;
+            let refused = [
+                setns(std::fs::File::open("/proc/self/ns/mnt").expect("its own mounts"), CloneFlags::CLONE_NEWNS)
+                    == Err(Errno::EPERM),
+                unshare(CloneFlags::CLONE_NEWNS) == Err(Errno::EPERM),
+                netlink(SockProtocol::NetlinkAudit).err() == Some(Errno::EPERM),
+                socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None).err() == Some(Errno::EPERM),
+                raw(libc::SYS_ptrace, libc::PTRACE_TRACEME.into()),
+                raw(libc::SYS_pidfd_getfd, -1),
+                raw(libc::SYS_process_vm_writev, itself.into()),
+                raw(libc::SYS_io_uring_setup, 1),
+                raw(libc::SYS_finit_module, -1),
+                raw(libc::SYS_kexec_load, 0),
+                raw(libc::SYS_keyctl, 0),
+            ];
+            (needed, refused)
+        });
+        assert_eq!(tried.join().expect("it does not panic"), ([true; 4], [true; 11]));
     }
 
     #[test]

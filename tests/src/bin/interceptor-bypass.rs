@@ -6,22 +6,20 @@ use std::{env, fs, process::ExitCode};
 use anyhow::{Context, Result, bail};
 use interceptor_tests::bypass::{self, Account, Facts, Mode, Report};
 
-const MODES: [Mode; 2] = [Mode::Launched, Mode::Attached];
-
 fn main() -> Result<ExitCode> {
     let words: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         [] => {
-            let reports = perform(&MODES);
-            for (heading, report) in ["`run`", "`attach`"].iter().zip(&reports) {
-                println!("### {heading}\n\n{}", bypass::text(report, &Facts::find()));
+            let reports = perform(&Mode::ALL);
+            for report in &reports {
+                println!("### {}\n\n{}", report.mode.heading(), bypass::text(report, &Facts::find()));
             }
             Ok(told(&reports))
         }
         ["account", modes @ ..] => {
             let modes = modes.iter().map(|word| mode(word)).collect::<Result<Vec<_>>>()?;
-            let reports = perform(if modes.is_empty() { &MODES } else { &modes });
+            let reports = perform(if modes.is_empty() { &Mode::ALL } else { &modes });
             println!("{}", serde_json::to_string(&Account::of(Facts::find(), &reports))?);
             Ok(told(&reports))
         }
@@ -42,7 +40,8 @@ fn mode(word: &str) -> Result<Mode> {
     match word {
         "run" => Ok(Mode::Launched),
         "attach" => Ok(Mode::Attached),
-        other => bail!("no mode {other:?}: there are `run` and `attach`"),
+        "attach-cgroup" => Ok(Mode::Enclosed),
+        other => bail!("no mode {other:?}: there are `run`, `attach` and `attach-cgroup`"),
     }
 }
 

@@ -34,6 +34,8 @@ pub enum Aim {
     Inbound,
     /// A listener that the host dials on its loopback.
     Forwarder,
+    /// A listener that the world beyond dials, made of a socket from before.
+    InboundBefore,
     /// A Unix socket of a process outside.
     Door(Door),
     /// A TCP service on the host's loopback.
@@ -121,6 +123,8 @@ pub enum Means {
     Pings,
     /// Attaching, which resets what was there before.
     Reset,
+    /// Attaching, which binds what was there before to the loopback interface.
+    Shut,
     /// The listener is there, and its port is taken.
     Taken,
     /// Policy.
@@ -144,6 +148,11 @@ impl Means {
         )
     }
 
+    /// Whether a run that is launched has it, too.
+    pub fn is_of_runs(self) -> bool {
+        !matches!(self, Self::Reset | Self::Shut)
+    }
+
     /// Its name in the table.
     pub fn name(self) -> &'static str {
         match self {
@@ -158,6 +167,7 @@ impl Means {
             Self::Proxy => "proxy",
             Self::Pings => "network namespace",
             Self::Reset => "reset",
+            Self::Shut => "bound to loopback",
             Self::Taken => "listener",
             Self::Policy => "policy",
             Self::Belt => "nftables",
@@ -178,6 +188,7 @@ impl Means {
             Self::Porter => &["ECONNREFUSED"],
             Self::Proxy => &["ECONNRESET"],
             Self::Reset => &["EDESTADDRREQ", "ECONNABORTED", "EBADF"],
+            Self::Shut => &["TimeoutError"],
             Self::Taken => &["EADDRINUSE"],
             Self::Policy => &["42501"],
             Self::Belt => &["EPERM"],
@@ -186,8 +197,8 @@ impl Means {
 }
 
 use Means::{
-    Belt, Filter, Launcher, Network, Owner, Pings, Policy, Porter, Processes, Proxy, ReadOnly, Rights, Taken,
-    View,
+    Belt, Filter, Launcher, Network, Owner, Pings, Policy, Porter, Processes, Proxy, ReadOnly, Rights, Shut,
+    Taken, View,
 };
 
 const fn world(name: &'static str) -> Attempt {
@@ -302,7 +313,14 @@ pub const ROWS: &[Row] = &[
         "interfaces of the agent's own: tun, veth",
         &[kernel("tun", &[View]), kernel("new-interface", &[Rights]), kernel("netlink-netfilter", &[Filter])],
     ),
-    row(23, "a socket made before capture", &[aimed("inherited", Aim::Inherited, &[Launcher])]),
+    row(
+        23,
+        "a socket made before capture",
+        &[
+            aimed("inherited", Aim::Inherited, &[Launcher]),
+            aimed("listen-before", Aim::InboundBefore, &[Shut, Network]),
+        ],
+    ),
     row(24, "a socket as standard input", &[aimed("standard-input", Aim::StandardInput, &[Launcher])]),
     known(
         25,

@@ -111,8 +111,8 @@ impl Seen {
         }
         let shows = |means: &Means| means.shows_as().contains(&answer.errno.as_str());
         let by = match mode {
-            Mode::Launched => attempt.by.iter().copied().find(shows),
-            Mode::Attached => {
+            Mode::Launched => attempt.by.iter().copied().filter(|means| means.is_of_runs()).find(shows),
+            Mode::Attached | Mode::Enclosed => {
                 let own = attempt.by.iter().copied().filter(|means| means.without_view());
                 own.chain([Means::Reset, Means::Rights]).find(shows)
             }

@@ -74,13 +74,13 @@ pub fn tables(accounts: &[Account]) -> String {
     let mut named: Vec<_> = accounts.iter().map(|one| format!("{}, {}", one.kernel, one.machine)).collect();
     named.dedup();
     let mut text = format!("Linux {}.\n", named.join("; Linux "));
-    for (heading, mode) in [("`run`", Mode::Launched), ("`attach`", Mode::Attached)] {
+    for mode in Mode::ALL {
         let reports: Vec<(String, Report)> =
             accounts.iter().filter_map(|one| Some((one.short(), one.report(mode)?))).collect();
         if reports.is_empty() {
             continue;
         }
-        let _ = write!(text, "\n### {heading}, on other kernels\n\n| # | way around |");
+        let _ = write!(text, "\n### {}, on other kernels\n\n| # | way around |", mode.heading());
         for (kernel, _) in &reports {
             let _ = write!(text, " {kernel} |");
         }

@@ -30,16 +30,30 @@ use crate::{Bed, Installation, RunningBed, Setup};
 pub enum Mode {
     /// By `interceptor run`.
     Launched,
-    /// By `interceptor attach`.
+    /// By `interceptor attach --pid`.
     Attached,
+    /// By `interceptor attach --cgroup`.
+    Enclosed,
 }
 
 impl Mode {
+    /// All of them, in the order of the tables.
+    pub const ALL: [Self; 3] = [Self::Launched, Self::Attached, Self::Enclosed];
+
+    /// What leads to it, as the head of a table.
+    pub fn heading(self) -> &'static str {
+        match self {
+            Self::Launched => "`run`",
+            Self::Attached => "`attach --pid`",
+            Self::Enclosed => "`attach --cgroup`",
+        }
+    }
+
     /// As whom ways are tried, in the order of the table. Who is root is not attached to.
     pub fn identities(self) -> &'static [Identity] {
         match self {
             Self::Launched => IDENTITIES,
-            Self::Attached => &IDENTITIES[..2],
+            Self::Attached | Self::Enclosed => &IDENTITIES[..2],
         }
     }
 
@@ -47,7 +61,7 @@ impl Mode {
     pub fn said(self, row: &Row) -> &'static str {
         match self {
             Self::Launched => row.said,
-            Self::Attached => {
+            Self::Attached | Self::Enclosed => {
                 ATTACHED.iter().find(|(number, _)| *number == row.number).map_or(row.said, |(_, said)| said)
             }
         }
@@ -150,7 +164,7 @@ impl Report {
     fn is_known(&self, row: &Row) -> bool {
         match self.mode {
             Mode::Launched => false,
-            Mode::Attached => ATTACHED.iter().any(|(number, _)| *number == row.number),
+            Mode::Attached | Mode::Enclosed => ATTACHED.iter().any(|(number, _)| *number == row.number),
         }
     }
 

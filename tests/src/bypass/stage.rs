@@ -20,7 +20,7 @@ use super::{
     judge::{Answer, Seen},
 };
 use crate::{
-    Finished, Installation, Job, RunningBed, Setup, leaks, places,
+    Cgroup, Finished, Installation, Job, RunningBed, Setup, cgroup, leaks, places,
     process::{self, PATIENCE, wait_until},
     sniffer::Sniffer,
     talk::Talker,
@@ -37,6 +37,8 @@ const SERVICE: u16 = 47_010;
 const RESOURCE: &str = "database";
 /// What the world, or the host, dials.
 const LISTENER: u16 = 47_011;
+/// The same for a socket from before, which whoever tries it keeps.
+const LISTENER_BEFORE: u16 = 47_012;
 /// How long a frame may take to the world: the interfaces are in one kernel.
 const SETTLED: Duration = Duration::from_millis(30);
 /// How long an attempt may take, its own limits included.
@@ -58,6 +60,8 @@ pub(super) struct Stage<'a> {
     script: String,
     /// The folder in `/run`; gone with the value.
     doors: tempfile::TempDir,
+    /// Where whoever is captured in its place is; gone with the value.
+    cgroup: Option<Cgroup>,
     /// A captured process, and the proxy's listener in its network.
     run: u32,
     listener: u16,
@@ -88,21 +92,13 @@ impl<'a> Stage<'a> {
         for door in [Door::Run, Door::Shared] {
             open_door(&mut deputy, &door_path(&installation, doors.path(), bed, door), door);
         }
-        let captured = match mode {
-            Mode::Launched => Talker::start(captured(identity, &installation, &script)),
-            Mode::Attached => {
-                let running = Talker::start(outside(&installation, &identity.outside(), &script));
-                let pid = running.pid().to_string();
-                installation.interceptor(&["attach", "--agent", "release-bot", "--pid", &pid]).succeeded();
-                running
-            }
-        };
+        let (captured, cgroup) = captured(mode, identity, &installation, &script);
         for door in [Door::RunLater, Door::TmpLater, Door::SharedLater, Door::Abstract] {
             open_door(&mut deputy, &door_path(&installation, doors.path(), bed, door), door);
         }
         let same = Talker::start(outside(&installation, &identity.outside(), &script));
         let root = Talker::start(outside(&installation, &["--reuid=0".to_owned()], &script));
-        let (run, listener) = listener(&installation, mode);
+        let (run, listener) = listener(&installation, mode, &captured);
         let _ = sniffer.frames();
         Self {
             mode,
@@ -117,6 +113,7 @@ impl<'a> Stage<'a> {
             sniffer,
             script,
             doors,
+            cgroup,
             run,
             listener,
         }
@@ -126,7 +123,7 @@ impl<'a> Stage<'a> {
     /// Nothing for what is the same in every mode and tried in `run`.
     pub(super) fn tried(&mut self, attempt: &Attempt) -> Option<(Seen, Seen, Seen)> {
         let elsewhere = matches!(attempt.at, Aim::StandardInput | Aim::Statement(_) | Aim::Database);
-        if self.mode == Mode::Attached && elsewhere {
+        if self.mode != Mode::Launched && elsewhere {
             return None;
         }
         let before = self.counters();
@@ -148,7 +145,7 @@ impl<'a> Stage<'a> {
     pub(super) fn finish(self) -> usize {
         let late = self.sniffer.frames().len();
         drop((self.captured, self.same, self.root, self.deputy));
-        drop(self.doors);
+        drop((self.doors, self.cgroup));
         // Packet information leads as far as the belt.
         self.installation.finish_after_alarms();
         late
@@ -215,6 +212,7 @@ impl<'a> Stage<'a> {
         match attempt.at {
             Aim::Service => put("port", json!(SERVICE)),
             Aim::Inbound | Aim::Forwarder => put("port", json!(LISTENER)),
+            Aim::InboundBefore => put("port", json!(LISTENER_BEFORE)),
             Aim::Victim => put("pid", json!(self.deputy.pid())),
             Aim::Proxy => put("pid", json!(self.proxy())),
             Aim::Door(door) => put("path", json!(door_path(installation, self.doors.path(), self.bed, door))),
@@ -260,13 +258,14 @@ impl<'a> Stage<'a> {
 
     /// Somebody who dials the listener of an attempt for as long as it lives.
     fn dialler(&self, at: Aim) -> Option<Job> {
-        let (namespace, host) = match at {
-            Aim::Inbound => (self.sniffer.world(), "192.0.2.2"),
-            Aim::Forwarder => (self.sniffer.namespace(), "127.0.0.1"),
+        let (namespace, host, port) = match at {
+            Aim::Inbound => (self.sniffer.world(), "192.0.2.2", LISTENER),
+            Aim::InboundBefore => (self.sniffer.world(), "192.0.2.2", LISTENER_BEFORE),
+            Aim::Forwarder => (self.sniffer.namespace(), "127.0.0.1", LISTENER),
             _ => return None,
         };
         let script = format!(
-            "import socket, time\nwhile True:\n    try: socket.create_connection(({host:?}, {LISTENER}), 0.2)\n    \
+            "import socket, time\nwhile True:\n    try: socket.create_connection(({host:?}, {port}), 0.2)\n    \
              except OSError: pass\n    time.sleep(0.02)\n"
         );
         let network = format!("--net=/run/netns/{namespace}");
@@ -411,7 +410,32 @@ fn with_socket(command: &mut Command) -> &mut Command {
     command.args(["-c", "exec 9<>/dev/udp/192.0.2.1/9; exec \"$@\"", "bash"])
 }
 
-fn captured(identity: &Identity, installation: &Installation, script: &str) -> Command {
+/// Whoever tries, captured; and the cgroup that was captured for that, where it is one.
+fn captured(
+    mode: Mode,
+    identity: &Identity,
+    installation: &Installation,
+    script: &str,
+) -> (Talker, Option<Cgroup>) {
+    let attach = |target: [&str; 2]| {
+        let words = [&["attach", "--agent", "release-bot"][..], &target].concat();
+        installation.interceptor(&words).succeeded();
+    };
+    if mode == Mode::Launched {
+        return (Talker::start(launched(identity, installation, script)), None);
+    }
+    let running = Talker::start(outside(installation, &identity.outside(), script));
+    if mode == Mode::Attached {
+        attach(["--pid", &running.pid().to_string()]);
+        return (running, None);
+    }
+    let cgroup = Cgroup::make(installation, "tried");
+    cgroup::put(&running, &cgroup.0);
+    attach(["--cgroup", cgroup.name()]);
+    (running, Some(cgroup))
+}
+
+fn launched(identity: &Identity, installation: &Installation, script: &str) -> Command {
     let run = installation.command(&["run", "--agent", "release-bot"]);
     // `command` has entered the namespace already.
     let mut command = installation.outside(Path::new("/bin/bash"));
@@ -431,21 +455,24 @@ fn outside(installation: &Installation, who: &[String], script: &str) -> Command
 }
 
 /// A captured process of the installation, and the port of its run's listener.
-fn listener(installation: &Installation, mode: Mode) -> (u32, u16) {
+fn listener(installation: &Installation, mode: Mode, captured: &Talker) -> (u32, u16) {
     let ours = |port: &u16| match mode {
         Mode::Launched => *port >= 61_440,
         // Others listen in the same network.
-        Mode::Attached => (61_500..61_900).contains(port),
+        Mode::Attached | Mode::Enclosed => (61_500..61_900).contains(port),
     };
     let slice = installation.places().slice();
+    let whoever = || match mode {
+        // The launcher's child, in the run.
+        Mode::Launched => leaks::processes()
+            .into_iter()
+            .find(|one| one.cgroup.contains(&slice) && one.command.starts_with("/usr/bin/python3"))
+            .map(|one| one.pid),
+        Mode::Attached | Mode::Enclosed => Some(captured.pid()),
+    };
     let mut found = None;
-    wait_until("a captured process", PATIENCE, || {
-        let mut all = leaks::processes().into_iter();
-        let python = all.find(|process| {
-            process.cgroup.contains(&slice) && process.command.starts_with("/usr/bin/python3")
-        });
-        found =
-            python.and_then(|process| Some((process.pid, listeners(process.pid).into_iter().find(ours)?)));
+    wait_until("the listener of a captured process", PATIENCE, || {
+        found = whoever().and_then(|pid| Some((pid, listeners(pid).into_iter().find(ours)?)));
         found.is_some()
     });
     found.expect("found")

@@ -27,6 +27,9 @@ V4, V6, MARK = "192.0.2.1", "2001:db8::1", b"interceptor-escape"
 PATIENCE = 12
 libc = ctypes.CDLL(None, use_errno=True)
 ATTEMPTS = {}
+# Of the process that is captured later; what is tried is tried by its children.
+BEFORE = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+BEFORE.settimeout(2)
 CALLS = "accept|socket|setsockopt|connect|bind|sendto|sendmsg|send|recv|open|write|rmdir|mkdir|ioctl|execv|listdir|readlink"
 
 
@@ -254,6 +257,14 @@ def listen(given):
     s.bind(("0.0.0.0", given["port"]))
     s.listen()
     return f"reached from {s.accept()[1][0]}"
+
+
+@attempt("listen-before")
+def listen_before(given):
+    BEFORE.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    BEFORE.bind(("0.0.0.0", given["port"]))
+    BEFORE.listen()
+    return f"reached from {BEFORE.accept()[1][0]}"
 
 
 @attempt("smc", 43)

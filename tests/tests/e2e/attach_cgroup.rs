@@ -9,8 +9,8 @@ use std::{
 };
 
 use interceptor_tests::{
-    Bed, Installation, Setup, Talker,
-    installation::remove_cgroup,
+    Bed, Cgroup, Installation, Setup, Talker,
+    cgroup::put,
     leaks, places,
     process::{PATIENCE, run as run_command, wait_until},
 };
@@ -18,37 +18,6 @@ use interceptor_tests::{
 use crate::attach::{LONG, NOBODY, agent, has_lost_what_it_had, run_of};
 
 const UNMARK: &str = include_str!("../clients/unmark.py");
-
-/// A cgroup of somebody else's.
-pub(crate) struct Cgroup(pub(crate) PathBuf);
-
-impl Cgroup {
-    pub(crate) fn make(installation: &Installation, name: &str) -> Self {
-        let cgroup = Self(leaks::cgroup_root().join(format!("{}-{name}", installation.mark())));
-        fs::create_dir_all(&cgroup.0).expect("a cgroup");
-        cgroup
-    }
-
-    fn below(&self, name: &str) -> PathBuf {
-        let path = self.0.join(name);
-        fs::create_dir(&path).expect("a cgroup below");
-        path
-    }
-
-    fn name(&self) -> &str {
-        self.0.to_str().expect("a plain path")
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        remove_cgroup(&self.0);
-    }
-}
-
-pub(crate) fn put(process: &Talker, cgroup: &Path) {
-    fs::write(cgroup.join("cgroup.procs"), process.pid().to_string()).expect("moved");
-}
 
 fn cgroup_of(process: &Talker) -> String {
     fs::read_to_string(format!("/proc/{}/cgroup", process.pid())).expect("it lives")

@@ -8,7 +8,9 @@ use std::{
 };
 
 use interceptor_tests::{
-    Installation, Setup, Talker, places,
+    Cgroup, Installation, Setup, Talker,
+    cgroup::put,
+    places,
     process::{Finished, PATIENCE, command, run, wait_until},
     sniffer::{Sniffer, WORLD_V4, WORLD_V6},
 };
@@ -19,7 +21,7 @@ use nix::{
 
 use crate::{
     attach::{LONG, NOBODY, run_of},
-    attach_cgroup::{Cgroup, attach, put},
+    attach_cgroup::attach,
 };
 
 const SENDER: &str = include_str!("../clients/sender.py");

@@ -55,6 +55,11 @@ fn every_way_around_an_attached_run_is_closed_or_known() {
 }
 
 #[test]
+fn every_way_around_a_cgroup_captured_in_its_place_is_closed_or_known() {
+    closed_or_known(Mode::Enclosed);
+}
+
+#[test]
 fn a_run_has_no_rights_and_its_own_view() {
     let bed = Bed::start();
     let installation = Setup::of(&bed).start();
@@ -252,20 +257,25 @@ fn the_self_test_finds_the_host_closed() {
     installation.finish();
 }
 
-/// Neither of the daemon's unprivileged processes can get more than it was given.
+/// None of the daemon's processes can get more than it was given.
 #[test]
 fn the_roles_are_filtered_and_have_no_rights() {
     let bed = Bed::start();
     let installation = Setup::of(&bed).start();
     let roles = installation.roles();
-    for role in ["proxy", "keeper"] {
+    let filtered = ["Seccomp:\t2", "NoNewPrivs:\t1"];
+    let powerless = ["CapBnd:\t0000000000000000", "CapPrm:\t0000000000000000"];
+    for (role, lines) in
+        [("helper", &filtered[..]), ("proxy", &[filtered, powerless].concat()), ("keeper", &[filtered, powerless].concat())]
+    {
         let (_, pid) = roles.iter().find(|(found, _)| found == role).expect("a role");
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a live process");
-        for line in
-            ["Seccomp:\t2", "NoNewPrivs:\t1", "CapBnd:\t0000000000000000", "CapPrm:\t0000000000000000"]
-        {
+        let of = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).expect("a live process");
+        let status = of("status");
+        for line in lines {
             assert!(status.contains(line), "{role}: {status}");
         }
+        assert_eq!(of("oom_score_adj").trim(), "-900", "{role}");
+        assert!(of("limits").contains("Max core file size        0"), "{role}");
     }
     installation.finish();
 }

@@ -9,7 +9,7 @@ use std::{
 
 use interceptor_tests::{
     Bed, Installation, Job, Setup,
-    installation::remove_cgroup,
+    cgroup,
     leaks, places,
     process::{Finished, PATIENCE, run, wait_until},
 };
@@ -131,7 +131,7 @@ impl Drop for Engine {
         for (root, _) in leaks::hierarchies() {
             for entry in fs::read_dir(&root).into_iter().flatten().flatten() {
                 if entry.file_name().to_string_lossy().contains(&self.mark) {
-                    remove_cgroup(&entry.path());
+                    cgroup::remove(&entry.path());
                 }
             }
         }

@@ -8,17 +8,14 @@ use std::{
 };
 
 use interceptor_tests::{
-    Bed, Installation, Setup, Talker,
-    installation::remove_cgroup,
+    Bed, Cgroup, Installation, Setup, Talker,
+    cgroup::{self, put},
     leaks, places,
     process::{Finished, PATIENCE, run as run_command, wait_until},
 };
 use serde_json::{Value, json};
 
-use crate::{
-    attach::{LONG, NOBODY},
-    attach_cgroup::{Cgroup, put},
-};
+use crate::attach::{LONG, NOBODY};
 
 const CONTAINED: &str = include_str!("../clients/contained.py");
 
@@ -106,7 +103,7 @@ impl Drop for Container {
         };
         runc(&["delete", "--force"]);
         drop(self.talker.take());
-        remove_cgroup(&self.cgroup());
+        cgroup::remove(&self.cgroup());
     }
 }
 
@@ -304,7 +301,7 @@ struct Parent(String);
 impl Drop for Parent {
     fn drop(&mut self) {
         for (root, _) in leaks::hierarchies() {
-            remove_cgroup(&root.join(&self.0));
+            cgroup::remove(&root.join(&self.0));
         }
     }
 }

@@ -1,14 +1,14 @@
 //! Connections from before: they are reset, or go on for a while because root says so, on the record and no longer than that.
 
 use interceptor_tests::{
-    Bed, Installation, Setup, Talker,
+    Bed, Cgroup, Installation, Setup, Talker,
+    cgroup::put,
     process::{PATIENCE, command, wait_until},
     sniffer::Sniffer,
 };
 
 use crate::{
     attach::{LONG, NOBODY, agent, run_of},
-    attach_cgroup::{Cgroup, put},
     belt::{reaches_nothing, sender, sender_to, told},
     release::{ECHO, kill_daemon, server},
 };

@@ -8,7 +8,9 @@ use std::{
 };
 
 use interceptor_tests::{
-    Installation, Job, Setup, Talker, places,
+    Cgroup, Installation, Job, Setup, Talker,
+    cgroup::put,
+    places,
     process::{PATIENCE, command, run, wait_until},
     sniffer::Sniffer,
 };
@@ -19,7 +21,7 @@ use nix::{
 
 use crate::{
     attach::LONG,
-    attach_cgroup::{Cgroup, attach, put},
+    attach_cgroup::attach,
     belt::{attach_process, reaches_nothing, sender, told},
 };
 

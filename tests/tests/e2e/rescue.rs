@@ -8,7 +8,8 @@ use std::{
 
 use interceptor_tests::{
     Bed, Finished, Installation, Job, RunningBed, Setup,
-    installation::{DSN, orders, remove_cgroup},
+    cgroup,
+    installation::{DSN, orders},
     leaks::cgroup_root,
     places,
     process::{PATIENCE, run, wait_until},
@@ -67,7 +68,7 @@ fn captured(installation: &Installation, words: &[&str]) -> Finished {
     command.args(["-c", &enter, "sh"]).arg(places::interceptor());
     command.arg("--root").arg(installation.root()).arg("rescue").args(words);
     let finished = run(command);
-    remove_cgroup(&cgroup);
+    cgroup::remove(&cgroup);
     finished
 }
 
