@@ -18,6 +18,7 @@ pub mod certificates;
 pub mod cgroup;
 pub mod fuzzing;
 pub mod installation;
+pub mod interrupt;
 pub mod leaks;
 pub mod login;
 pub mod machine;

@@ -3,14 +3,12 @@
 
 use std::{
     process::ExitCode,
-    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
 use interceptor_tests::{
-    Bed, Finished, Installation, Job, Logins, RunningBed, Setup, installation, process::PATIENCE,
+    Bed, Finished, Installation, Job, Logins, RunningBed, Setup, installation, interrupt, process::PATIENCE,
 };
-use tokio::signal::unix::{SignalKind, signal};
 
 /// An agent in Python.
 const AGENT: &str = r#"
@@ -62,7 +60,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    listen_for_interrupts();
+    interrupt::listen();
     let mut story = Story::begin();
     for chapter in [
         Story::database,
@@ -73,7 +71,7 @@ fn main() -> ExitCode {
         Story::kernel,
         Story::record,
     ] {
-        if !stopped() {
+        if !interrupt::stopped() {
             chapter(&mut story);
         }
     }
@@ -246,7 +244,7 @@ impl Story {
         let unsigned = || {
             self.installation.interceptor(&["--json", "audit", "verify"]).stdout.contains("\"proven\":null")
         };
-        while begun.elapsed() < Duration::from_secs(20) && !stopped() && unsigned() {
+        while begun.elapsed() < Duration::from_secs(20) && !interrupt::stopped() && unsigned() {
             std::thread::sleep(Duration::from_millis(250));
         }
     }
@@ -272,7 +270,7 @@ impl Story {
             );
             println!("        psql '{}'", installation::DSN);
             println!("    sudo {} --root {root} audit tail --follow", binary.display());
-            while !stopped() {
+            while !interrupt::stopped() {
                 std::thread::sleep(Duration::from_millis(100));
             }
         }
@@ -323,27 +321,4 @@ fn print(finished: &Finished) {
     for line in finished.text().lines() {
         println!("    {line}");
     }
-}
-
-/// Set by Ctrl-C or SIGTERM: the story is cut short, and what it started is cleaned up as ever.
-static STOPPED: AtomicBool = AtomicBool::new(false);
-
-/// Notes those signals from now on, instead of ending by them.
-fn listen_for_interrupts() {
-    std::thread::spawn(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let Ok(runtime) = runtime else { return };
-        runtime.block_on(async {
-            let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-        });
-        STOPPED.store(true, Ordering::Relaxed);
-    });
-}
-
-fn stopped() -> bool {
-    STOPPED.load(Ordering::Relaxed)
 }

@@ -127,6 +127,20 @@ pub(crate) const GOALS: &[Goal] = &[
         None,
     ),
     goal(
+        "connects by `run`, whose launcher is asked: rate, of those by `attach`",
+        [0.95, 1.0],
+        3,
+        |m, t| m.ratio("hook", "a captured connect", "connects", [t, "attached"]),
+        None,
+    ),
+    goal(
+        "new sessions by `run`: rate, of those by `attach`",
+        [0.95, 1.0],
+        3,
+        |m, t| m.ratio("connects", "a session for each query", "rate", [t, "attached"]),
+        None,
+    ),
+    goal(
         "processes that are not captured: rate, of the rate without the product",
         [0.995, 1.0],
         3,

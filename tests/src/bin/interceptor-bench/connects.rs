@@ -14,6 +14,7 @@ use crate::{
 /// Connects, asks one simple query, and ends, over and over.
 pub(crate) fn part(extent: Extent, measured: &mut Measured) -> Result<()> {
     let mut stage = Stage::start(Layout::OneCore, Transport::Clear)?;
+    stage.with_attached()?;
     let script = stage.file("select.sql", SELECT);
     let amount = Amount::For(Duration::from_secs(1));
     let load = Load { script: &script, mode: Mode::Simple, clients: 1, amount, more: "-C" };

@@ -1,4 +1,4 @@
-//! Shells that carry out one line at a time: one captured and one not, so that both kinds of client are started alike
+//! Shells that carry out one line at a time, captured and not, so that all kinds of client are started alike
 //! and neither a launch nor a look-up of a run is in what is measured.
 
 use std::{
@@ -11,13 +11,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use interceptor_tests::Installation;
+use interceptor_tests::{Installation, interrupt, places};
 use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
 
-use crate::interrupt;
 
 /// What the shell does: a line in, its output and its exit code out.
 const LOOP: &str =
@@ -47,6 +46,16 @@ impl Driver {
         let mut command = installation.outside(Path::new("/bin/sh"));
         command.args(["-c", LOOP]);
         Self::start(command)
+    }
+
+    /// On the host, by a user without rights, attached to: no launcher stands beside its connects.
+    pub(crate) fn attached(installation: &Installation) -> Result<Self> {
+        let mut command = installation.outside(&places::tool("setpriv"));
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "/bin/sh", "-c", LOOP]);
+        let driver = Self::start(command)?;
+        let process = driver.child.id().to_string();
+        installation.interceptor(&["attach", "--agent", "release-bot", "--pid", &process]).succeeded();
+        Ok(driver)
     }
 
     fn start(mut command: Command) -> Result<Self> {

@@ -6,10 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use interceptor_tests::Installation;
+use interceptor_tests::{Installation, interrupt};
 
 use crate::{
-    Extent, interrupt,
+    Extent,
     measured::{Measured, Place},
     pgbench::{Amount, Load, Mode, SELECT},
     stage::{Layout, Stage, Transport},

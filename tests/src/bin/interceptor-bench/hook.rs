@@ -18,13 +18,18 @@ const CLOCK: &str = "/proc/sys/kernel/bpf_stats_enabled";
 /// Connects in a row through each way, and looks at what the programs did meanwhile.
 pub(crate) fn part(extent: Extent, measured: &mut Measured) -> Result<()> {
     let mut stage = Stage::start(Layout::OneCore, Transport::Clear)?;
+    stage.with_attached()?;
     let _clock = Clock::start()?;
     let rounds = match extent {
         Extent::Usual => 5,
         Extent::Full => 11,
     };
     for _ in 0..rounds {
-        for (target, load) in [("audit", "a captured connect"), ("direct", "an uncaptured connect")] {
+        for (target, load) in [
+            ("audit", "a captured connect"),
+            ("attached", "a captured connect"),
+            ("direct", "an uncaptured connect"),
+        ] {
             let number = stage.target(target)?;
             let known = stage.targets.get(number).context("no such target")?;
             let (name, client) = (known.name, known.client);

@@ -3,11 +3,11 @@
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use interceptor_tests::places;
+use interceptor_tests::{interrupt, places};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::{
-    Extent, interrupt,
+    Extent,
     measured::{Measured, Place},
     stage::{Client, Layout, Stage, Transport},
     usage::{Memory, Watched},

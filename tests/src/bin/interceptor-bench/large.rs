@@ -1,10 +1,10 @@
 //! Large results: how fast they pass, and what of them stays in the proxy's memory.
 
 use anyhow::{Context, Result};
-use interceptor_tests::places;
+use interceptor_tests::{interrupt, places};
 
 use crate::{
-    Extent, interrupt,
+    Extent,
     measured::{Measured, Place},
     stage::{Layout, Stage, Target, Transport},
     usage::{Memory, Watched},

@@ -6,9 +6,10 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
+use interceptor_tests::interrupt;
 
 use crate::{
-    Extent, interrupt,
+    Extent,
     measured::{Measured, Place},
     stage::{self, Layout, Transport},
 };

@@ -9,7 +9,6 @@ mod driver;
 mod durability;
 mod hook;
 mod idle;
-mod interrupt;
 mod large;
 mod latency;
 mod launch;
@@ -28,6 +27,7 @@ mod usage;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use interceptor_tests::interrupt;
 
 use crate::{measured::Measured, stage::Layout};
 

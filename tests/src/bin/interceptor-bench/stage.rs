@@ -85,10 +85,12 @@ pub(crate) enum Client {
     Captured,
     /// One in a run of the installation whose permits wait for the disk.
     CapturedDurable,
+    /// One that was attached to.
+    Attached,
 }
 
 /// A way to the database.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) name: &'static str,
     pub(crate) client: Client,
@@ -113,6 +115,7 @@ pub(crate) struct Stage {
     outside: Driver,
     captured: Driver,
     captured_durable: Driver,
+    attached: Driver,
     pub(crate) targets: Vec<Target>,
     pub(crate) ours: Installation,
     durable: Installation,
@@ -154,6 +157,7 @@ impl Stage {
         let outside = Driver::outside(&ours)?;
         let captured = Driver::captured(&ours, ours.work())?;
         let captured_durable = Driver::captured(&durable, ours.work())?;
+        let attached = Driver::attached(&ours)?;
         let beside = |name, port, pid: Option<u32>| {
             let watched = pid.map(|pid| Watched { role: "proxy".to_owned(), pid }).into_iter().collect();
             Target { name, client: Client::Outside, host: "127.0.0.1", port, transport, watched }
@@ -177,7 +181,15 @@ impl Stage {
             within("power", bed::HOST, Client::CapturedDurable, &durable),
         ]);
         let (_relay, _rivals, _bed) = (relay, rivals, bed);
-        Ok(Self { outside, captured, captured_durable, targets, ours, durable, _relay, _rivals, _bed })
+        Ok(Self { outside, captured, captured_durable, attached, targets, ours, durable, _relay, _rivals, _bed })
+    }
+
+    /// One way more, for what hangs on how a client was captured: as `audit`, by one that was attached to.
+    pub(crate) fn with_attached(&mut self) -> Result<()> {
+        let audit = self.targets.get(self.target("audit")?).context("no such target")?;
+        let attached = Target { name: "attached", client: Client::Attached, ..audit.clone() };
+        self.targets.push(attached);
+        Ok(())
     }
 
     /// The client of a kind.
@@ -186,6 +198,7 @@ impl Stage {
             Client::Outside => &mut self.outside,
             Client::Captured => &mut self.captured,
             Client::CapturedDurable => &mut self.captured_durable,
+            Client::Attached => &mut self.attached,
         }
     }
 
@@ -201,7 +214,7 @@ impl Stage {
     pub(crate) fn installation(&self, name: &str) -> Result<&Installation> {
         let target = self.targets.get(self.target(name)?).context("no such target")?;
         Ok(match target.client {
-            Client::Outside | Client::Captured => &self.ours,
+            Client::Outside | Client::Captured | Client::Attached => &self.ours,
             Client::CapturedDurable => &self.durable,
         })
     }
@@ -221,8 +234,8 @@ impl Stage {
 
     /// Ends it all in good order, and sees that the record is whole.
     pub(crate) fn finish(self) {
-        let Self { outside, captured, captured_durable, ours, durable, .. } = self;
-        drop((outside, captured, captured_durable));
+        let Self { outside, captured, captured_durable, attached, ours, durable, .. } = self;
+        drop((outside, captured, captured_durable, attached));
         ours.finish();
         durable.finish();
     }

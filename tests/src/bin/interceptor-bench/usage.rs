@@ -7,14 +7,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use interceptor_tests::{Job, places};
+use interceptor_tests::{Job, interrupt, places};
 use nix::{
     sys::signal::Signal,
     time::{clock_getcpuclockid, clock_gettime},
     unistd::Pid,
 };
 
-use crate::{interrupt, stage::Stage};
+use crate::stage::Stage;
 
 /// Which memory is looked at.
 #[derive(Debug, Clone, Copy)]

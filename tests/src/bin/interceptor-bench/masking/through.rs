@@ -2,13 +2,12 @@
 //! anything of a labelled column arrives.
 
 use anyhow::{Context, Result, ensure};
-use interceptor_tests::{RunningBed, bed};
+use interceptor_tests::{RunningBed, bed, interrupt};
 
 use super::{PART, corpora::Corpora};
 use crate::{
     Extent,
     driver::Driver,
-    interrupt,
     large::{client, seconds},
     measured::{Measured, Place},
     stage::{self, Layout, Transport},

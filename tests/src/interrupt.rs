@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM end the bench at the next step, so that what it started is cleaned up as ever.
+//! Ctrl-C and SIGTERM end a program of ours at its next step, so that what it started is cleaned up as ever.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
 /// Notes those signals from now on, instead of ending by them.
-pub(crate) fn listen() {
+pub fn listen() {
     std::thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let Ok(runtime) = runtime else { return };
@@ -24,7 +24,16 @@ pub(crate) fn listen() {
 }
 
 /// An error once one of them came.
-pub(crate) fn check() -> Result<()> {
-    ensure!(!STOPPED.load(Ordering::Relaxed), "interrupted");
+///
+/// # Errors
+///
+/// Says that it was interrupted.
+pub fn check() -> Result<()> {
+    ensure!(!stopped(), "interrupted");
     Ok(())
+}
+
+/// Whether one of them came.
+pub fn stopped() -> bool {
+    STOPPED.load(Ordering::Relaxed)
 }
