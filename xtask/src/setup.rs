@@ -133,7 +133,7 @@ pub(crate) fn clients() -> Result<()> {
     if find("npm").is_none() {
         missing.push("npm");
     }
-    for program in ["strace", "chromium-headless-shell", "runc", "bpftool"] {
+    for program in ["strace", "chromium-headless-shell", "runc", "bpftool", "sudo"] {
         if find(program).is_none() {
             missing.push(program);
         }

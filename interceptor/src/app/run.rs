@@ -12,7 +12,7 @@ use interceptor_core::model::{AgentName, Mode};
 
 use crate::{
     engine::SOCKET,
-    launch::{self, Capability, Options, Profile, Trust, TrustFile},
+    launch::{self, Capability, Elevation, Options, Profile, Trust, TrustFile},
     places::Places,
     tls::trust,
 };
@@ -29,7 +29,11 @@ pub struct Arguments {
     /// Let it keep this capability; may be given several times. What each costs is said at the start.
     #[arg(long = "capability", value_name = "NAME")]
     capabilities: Vec<Capability>,
-    /// What it has besides: `ci` for containers, by a container engine of the host's. What that costs is said at the start.
+    /// Let programs such as sudo work. Root then has a copy of the host's system, which is gone with the run. What that costs is said
+    /// at the start.
+    #[arg(long)]
+    sudo: bool,
+    /// What it has besides: `ci` for sudo, and containers by a container engine of the host's. What that costs is said at the start.
     #[arg(long, value_enum, value_name = "PROFILE")]
     profile: Option<ProfileName>,
     /// Where the container engine of `--profile ci` listens.
@@ -62,6 +66,11 @@ pub fn run(places: &Places, root: Option<&Path>, arguments: Arguments) -> ExitCo
         reason: arguments.reason,
         user: arguments.user,
         capabilities: arguments.capabilities,
+        elevation: if arguments.sudo || arguments.profile == Some(ProfileName::Ci) {
+            Elevation::BySetUserId
+        } else {
+            Elevation::Refused
+        },
         profile: match arguments.profile {
             None => Profile::Plain,
             Some(ProfileName::Ci) => Profile::Ci {

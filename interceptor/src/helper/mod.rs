@@ -246,6 +246,7 @@ fn harden() -> io::Result<()> {
     prctl::set_dumpable(false)?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     roles::keep_from_being_ended("self");
+    prctl::set_no_new_privs()?;
     Filter::of_helper()?.install()
 }
 

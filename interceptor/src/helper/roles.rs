@@ -30,7 +30,11 @@ use super::{
 use crate::{
     channel::{self, Channel},
     engine::{FromBroker, ToBroker},
-    launch::{filter::Filter, privileges, syscalls},
+    launch::{
+        filter::Filter,
+        privileges::{self, Gain},
+        syscalls,
+    },
 };
 
 /// How many of systemd's credentials are handed on: as many descriptors as a message takes besides the others.
@@ -161,7 +165,7 @@ pub(crate) fn start(
         // Many connections; and secrets that must not be swapped out.
         raise(Resource::RLIMIT_NOFILE, 1 << 16)?;
         raise(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY)?;
-        privileges::drop_all(uid, gid, &[])?;
+        privileges::drop_all(uid, gid, &[], Gain::Nothing)?;
         // After the change of user, which clears it.
         prctl::set_pdeathsig(Signal::SIGKILL)?;
         syscalls::restore_signals()?;

@@ -38,6 +38,20 @@ const KEPT: &[Capability] = &[
     Capability { name: "setfcap", number: 31, cost: "files that give others rights, if a person runs them" },
 ];
 
+/// What programs that install software need of root.
+const INSTALLING: &[&str] = &[
+    "chown",
+    "dac_override",
+    "fowner",
+    "fsetid",
+    "kill",
+    "setgid",
+    "setuid",
+    "net_bind_service",
+    "sys_chroot",
+    "setfcap",
+];
+
 /// Those that are asked for most and never kept.
 const REFUSED: &[(&str, &str)] = &[
     ("sys_admin", "it undoes the run's view of the host"),
@@ -96,6 +110,11 @@ impl Capability {
         self.number
     }
 
+    /// Those that root has in a run whose set-user-id programs work.
+    pub(crate) fn installing() -> impl Iterator<Item = Self> {
+        KEPT.iter().filter(|kept| INSTALLING.contains(&kept.name)).copied()
+    }
+
     /// What keeping it costs.
     pub fn cost(self) -> &'static str {
         self.cost
@@ -112,6 +131,7 @@ mod tests {
         assert!(matches!("sys_admin".parse::<Capability>(), Err(CapabilityError::Refused("sys_admin", _))));
         assert!(matches!("mknod".parse::<Capability>(), Err(CapabilityError::Refused(..))));
         assert!(matches!("all".parse::<Capability>(), Err(CapabilityError::Unknown(_))));
+        assert_eq!(Capability::installing().count(), INSTALLING.len());
         assert!(KEPT.iter().all(|kept| REFUSED.iter().all(|(refused, _)| *refused != kept.name)));
     }
 }

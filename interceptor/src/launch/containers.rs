@@ -39,7 +39,6 @@ use super::{
     daemon::Daemon,
     filter::Guard,
     porter::Attendant,
-    preflight::Account,
     step,
     syscalls::{self, same_file},
 };
@@ -143,22 +142,6 @@ impl Broker {
 }
 
 const WHO: &str = "the containers' broker";
-
-/// The folder that a run works in, as what its containers may show. Root of a container writes whatever lies in there, so it
-/// must be the run's own to begin with, and nothing that the host is made of.
-pub(super) fn showable(folder: &Path, account: &Account) -> Result<(), LaunchError> {
-    let owner = fs::metadata(folder).map_err(step("look at the current folder"))?.uid();
-    let is_deep = folder.components().count() > 2;
-    if owner == account.uid.as_raw() && is_deep {
-        return Ok(());
-    }
-    Err(LaunchError::Obstacle(format!(
-        "{} would be what the run's containers may show, and root of a container writes whatever lies in there: launch it from a \
-         folder that belongs to uid {} and is not one of the host's own",
-        folder.display(),
-        account.uid
-    )))
-}
 
 /// The agent's own cgroup in that of a run which may have containers in another.
 pub(super) fn agents_own(cgroup: &OwnedFd) -> Result<OwnedFd, LaunchError> {

@@ -16,7 +16,7 @@ use seccompiler::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::porter;
+use super::{Elevation, porter, syscalls};
 
 /// The last system call that was looked at: `file_setattr`, of Linux 6.17. Those before it are known on every
 /// architecture.
@@ -105,7 +105,8 @@ const NEVER_OF_ROLES: &[i64] = &[
 const ONLY_OF_THE_HELPER: &[i64] = &[libc::SYS_bpf, libc::SYS_mount, libc::SYS_setns];
 
 /// What the helper speaks to: interfaces, sockets, and the rules of belts.
-const HELPERS_NETLINK: &[libc::c_int] = &[libc::NETLINK_ROUTE, libc::NETLINK_SOCK_DIAG, libc::NETLINK_NETFILTER];
+const HELPERS_NETLINK: &[libc::c_int] =
+    &[libc::NETLINK_ROUTE, libc::NETLINK_SOCK_DIAG, libc::NETLINK_NETFILTER];
 
 /// The filters of one process tree, ready to be installed.
 pub(crate) struct Filter([BpfProgram; 2]);
@@ -124,18 +125,24 @@ pub(super) struct RunFilter {
     guard: Guard,
     filter: Filter,
     asking: BpfProgram,
+    /// For a run whose set-user-id programs work.
+    unaudited: Option<BpfProgram>,
 }
 
 impl RunFilter {
     /// Without hooks, datagrams could be sent by name past the porter: then there are no sockets for them.
-    pub(super) fn new(guard: Guard) -> io::Result<Self> {
+    pub(super) fn new(guard: Guard, elevation: Elevation) -> io::Result<Self> {
         let mut refused = refused().map_err(io::Error::other)?;
         if guard == Guard::Nothing {
             for call in [libc::SYS_socket, libc::SYS_socketpair] {
                 refused.entry(call).or_default().extend(datagrams().map_err(io::Error::other)?);
             }
         }
-        Ok(Self { guard, filter: Filter::of(refused)?, asking: asking()? })
+        let unaudited = match elevation {
+            Elevation::Refused => None,
+            Elevation::BySetUserId => Some(unaudited()?),
+        };
+        Ok(Self { guard, filter: Filter::of(refused)?, asking: asking()?, unaudited })
     }
 
     /// What it was made for.
@@ -146,6 +153,10 @@ impl RunFilter {
     /// Holds from now on, for the calling thread and whatever it becomes or makes. What is asked waits at what is returned.
     pub(super) fn install(&self) -> io::Result<OwnedFd> {
         self.filter.install()?;
+        if let Some(program) = &self.unaudited {
+            // What was put in force last has the word where several refuse.
+            syscalls::install_filter(program, 0)?;
+        }
         porter::install(&self.asking)
     }
 }
@@ -167,10 +178,16 @@ impl Filter {
         }
         refused.extend(NEVER_OF_ROLES.iter().map(|number| (*number, Vec::new())));
         let only_networks = || -> Result<_, seccompiler::BackendError> {
-            let others = NAMESPACES.iter().filter(|flag| **flag != libc::CLONE_NEWNET).chain([&CLONE_NEWTIME]);
-            let unshared = others.map(|flag| SeccompRule::new(vec![has(0, *flag)?])).collect::<Result<_, _>>()?;
+            let others =
+                NAMESPACES.iter().filter(|flag| **flag != libc::CLONE_NEWNET).chain([&CLONE_NEWTIME]);
+            let unshared =
+                others.map(|flag| SeccompRule::new(vec![has(0, *flag)?])).collect::<Result<_, _>>()?;
             let entered = vec![SeccompRule::new(vec![unlike(1, libc::CLONE_NEWNET)?])?];
-            Ok([(libc::SYS_unshare, unshared), (libc::SYS_setns, entered), (libc::SYS_socket, sockets(HELPERS_NETLINK)?)])
+            Ok([
+                (libc::SYS_unshare, unshared),
+                (libc::SYS_setns, entered),
+                (libc::SYS_socket, sockets(HELPERS_NETLINK)?),
+            ])
         };
         refused.extend(only_networks().map_err(io::Error::other)?);
         Self::of(refused)
@@ -185,9 +202,10 @@ impl Filter {
         ]))
     }
 
-    /// Holds from now on, for the calling thread and whatever it becomes or makes.
+    /// Holds from now on, for the calling thread and whatever it becomes or makes; it must have given up new privileges, or be
+    /// root.
     pub(crate) fn install(&self) -> io::Result<()> {
-        self.0.iter().try_for_each(|program| seccompiler::apply_filter(program).map_err(io::Error::other))
+        self.0.iter().try_for_each(|program| syscalls::install_filter(program, 0).map(drop))
     }
 }
 
@@ -219,6 +237,17 @@ fn asking() -> io::Result<BpfProgram> {
         }
     }
     Ok(program)
+}
+
+/// Tells programs that want to write to the host's audit log that there is none: those that act for a user give up where
+/// they are not allowed to.
+fn unaudited() -> io::Result<BpfProgram> {
+    let audit = || -> Result<_, seccompiler::BackendError> {
+        SeccompRule::new(vec![like(0, libc::AF_NETLINK)?, like(2, libc::NETLINK_AUDIT)?])
+    };
+    let rules = BTreeMap::from([(libc::SYS_socket, vec![audit().map_err(io::Error::other)?])]);
+    let nothing = SeccompAction::Errno(libc::EPROTONOSUPPORT.unsigned_abs());
+    compiled(rules, SeccompAction::Allow, nothing)
 }
 
 /// Sockets of the Unix family for datagrams, by both of their names.
@@ -267,7 +296,9 @@ fn sockets(netlink: &[libc::c_int]) -> Result<Vec<SeccompRule>, seccompiler::Bac
     let protocols = netlink.iter().map(|protocol| unlike(2, *protocol));
     Ok(vec![
         SeccompRule::new(families.collect::<Result<_, _>>()?)?,
-        SeccompRule::new([like(0, libc::AF_NETLINK)].into_iter().chain(protocols).collect::<Result<_, _>>()?)?,
+        SeccompRule::new(
+            [like(0, libc::AF_NETLINK)].into_iter().chain(protocols).collect::<Result<_, _>>()?,
+        )?,
     ])
 }
 
@@ -313,21 +344,25 @@ mod tests {
 
     #[test]
     fn the_filters_fit_into_the_kernel() {
-        let runs = [Guard::Hooks, Guard::Nothing].map(|guard| RunFilter::new(guard).expect("a run's"));
-        let asking = runs.iter().map(|run| &run.asking);
+        let runs = [Guard::Hooks, Guard::Nothing]
+            .map(|guard| RunFilter::new(guard, Elevation::BySetUserId).expect("a run's"));
+        let more = runs.iter().flat_map(|run| run.unaudited.iter().chain([&run.asking]));
         let [role, helper] = [Filter::of_role(), Filter::of_helper()].map(|filter| filter.expect("a role's"));
-        let both = runs.iter().map(|run| &run.filter).chain([&role, &helper]).flat_map(|Filter(programs)| programs);
+        let both =
+            runs.iter().map(|run| &run.filter).chain([&role, &helper]).flat_map(|Filter(programs)| programs);
         // BPF_MAXINSNS
-        assert!(both.chain(asking).all(|program| !program.is_empty() && program.len() <= 4096));
+        assert!(both.chain(more).all(|program| !program.is_empty() && program.len() <= 4096));
     }
 
     /// What a thread with the helper's filter can still do, of what it could do without.
     #[test]
     fn the_helper_keeps_what_it_needs_of_root() {
         let tried = std::thread::spawn(|| {
+            // As root; the helper gives up new privileges besides.
             Filter::of_helper().and_then(|filter| filter.install()).expect("it is taken");
             let network = std::fs::File::open("/proc/thread-self/ns/net").expect("its own network");
-            let netlink = |protocol| socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol);
+            let netlink =
+                |protocol| socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol);
             let needed = [
                 setns(&network, CloneFlags::CLONE_NEWNET).is_ok(),
                 netlink(SockProtocol::NetlinkSockDiag).is_ok(),
@@ -338,11 +373,14 @@ mod tests {
             // SAFETY: none of them is passed memory.
             let raw = |number, one: i64| unsafe { libc::syscall(number, one, 0, 0, 0, 0) } < 0 && Errno::last() == Errno::EPERM;
             let refused = [
-                setns(std::fs::File::open("/proc/self/ns/mnt").expect("its own mounts"), CloneFlags::CLONE_NEWNS)
-                    == Err(Errno::EPERM),
+                setns(
+                    std::fs::File::open("/proc/self/ns/mnt").expect("its own mounts"),
+                    CloneFlags::CLONE_NEWNS,
+                ) == Err(Errno::EPERM),
                 unshare(CloneFlags::CLONE_NEWNS) == Err(Errno::EPERM),
                 netlink(SockProtocol::NetlinkAudit).err() == Some(Errno::EPERM),
-                socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None).err() == Some(Errno::EPERM),
+                socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None).err()
+                    == Some(Errno::EPERM),
                 raw(libc::SYS_ptrace, libc::PTRACE_TRACEME.into()),
                 raw(libc::SYS_pidfd_getfd, -1),
                 raw(libc::SYS_process_vm_writev, itself.into()),

@@ -32,10 +32,12 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Capability,
+    Capability, Elevation,
     filter::{Guard, RunFilter},
     mounts::{self, View},
-    netlink, privileges, probe,
+    netlink,
+    privileges::{self, Gain},
+    probe,
     relay::Stream,
     syscalls::{self, Side},
 };
@@ -73,6 +75,7 @@ pub(super) struct Plan {
     pub(super) uid: Uid,
     pub(super) gid: Gid,
     pub(super) capabilities: Vec<Capability>,
+    pub(super) elevation: Elevation,
     pub(super) folder: PathBuf,
     pub(super) executable: CString,
     pub(super) arguments: Vec<CString>,
@@ -128,7 +131,7 @@ fn start(channel: &Channel<FromInit, ToInit>, mut plan: Plan) -> Result<Pid, Fai
     let (ToInit::Go, _) =
         channel.receive().map_err(|e| failure("hear from the launcher")(io::Error::other(e)))?;
     let guard = if plan.probe { tried(plan.run, v6)? } else { Guard::Nothing };
-    let filter = RunFilter::new(guard).map_err(failure("make the system call filter"))?;
+    let filter = RunFilter::new(guard, plan.elevation).map_err(failure("make the system call filter"))?;
     if let Some((_, slave)) = terminal {
         for stream in &mut plan.streams {
             if matches!(stream, Stream::Terminal) {
@@ -203,8 +206,9 @@ fn execute(channel: &Channel<FromInit, ToInit>, plan: &Plan, filter: &RunFilter)
 
 /// Turns into the agent; comes back only with the reason why not.
 fn become_agent(channel: &Channel<FromInit, ToInit>, plan: &Plan, filter: &RunFilter) -> Failure {
-    let filtered = shed(plan).and_then(|()| filter.install().map_err(failure("filter system calls")));
-    let told = filtered.and_then(|calls| {
+    // As root still, so that it does not take giving up new privileges, which a run with sudo does not.
+    let filtered = filter.install().map_err(failure("filter system calls"));
+    let told = filtered.and_then(|calls| shed(plan).map(|()| calls)).and_then(|calls| {
         let told = channel.send(&FromInit::Filtered { guard: filter.guard() }, &[calls.as_fd()]);
         told.map_err(|e| failure("tell the launcher")(io::Error::other(e)))
     });
@@ -234,7 +238,16 @@ fn shed(plan: &Plan) -> Result<(), Failure> {
         syscalls::take_terminal().map_err(failure("take the terminal"))?;
     }
     syscalls::close_from_three(true).map_err(failure("close descriptors"))?;
-    privileges::drop_all(plan.uid, plan.gid, &plan.capabilities).map_err(failure("give up privileges"))?;
+    let installing: Vec<_>;
+    let gain = match plan.elevation {
+        Elevation::Refused => Gain::Nothing,
+        Elevation::BySetUserId => {
+            installing = Capability::installing().collect();
+            Gain::AtMost(&installing)
+        }
+    };
+    privileges::drop_all(plan.uid, plan.gid, &plan.capabilities, gain)
+        .map_err(failure("give up privileges"))?;
     unistd::chdir(&plan.folder)
         .map_err(|e| failure(&format!("enter {} inside the run", plan.folder.display()))(e.into()))?;
     syscalls::restore_signals().map_err(failure("restore signals"))

@@ -8,6 +8,7 @@
 pub mod attach;
 mod capabilities;
 mod containers;
+mod copied;
 mod daemon;
 mod environment;
 pub(crate) mod filter;
@@ -68,7 +69,7 @@ use self::{
     daemon::Daemon,
     environment::Environment,
     init::{FromInit, Plan, ToInit},
-    mounts::{Overlay, View},
+    mounts::{Overlay, System, View},
     preflight::Account,
     relay::Streams,
     syscalls::{Child, Side},
@@ -104,6 +105,8 @@ pub struct Options {
     pub user: Option<String>,
     /// Capabilities that the run keeps; by default none.
     pub capabilities: Vec<Capability>,
+    /// Whether its programs may become root.
+    pub elevation: Elevation,
     /// What it has besides.
     pub profile: Profile,
     /// The command and its arguments.
@@ -114,6 +117,15 @@ pub struct Options {
     /// Makes what a run needs to trust the CA with this certificate (PEM). The folder is where the files will be,
     /// inside the run.
     pub trust: fn(certificate: &str, folder: &Path) -> Trust,
+}
+
+/// Whether programs of a run may become root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Elevation {
+    /// Never.
+    Refused,
+    /// By programs such as sudo, whose file says so: root then has what installing software takes, in a copy of the host's system.
+    BySetUserId,
 }
 
 /// What makes the programs of a run trust the CA.
@@ -214,6 +226,18 @@ impl LaunchError {
     }
 }
 
+impl Options {
+    /// The capabilities that processes of the run have, or may come to have.
+    fn reachable(&self) -> Vec<Capability> {
+        let gained = match self.elevation {
+            Elevation::Refused => None,
+            Elevation::BySetUserId => Some(Capability::installing()),
+        };
+        let gained = gained.into_iter().flatten().filter(|one| !self.capabilities.contains(one));
+        self.capabilities.iter().copied().chain(gained).collect()
+    }
+}
+
 fn step(what: &'static str) -> impl FnOnce(io::Error) -> LaunchError {
     move |source| LaunchError::Step { what, source }
 }
@@ -251,8 +275,8 @@ fn launch(options: &Options) -> Result<u8, LaunchError> {
     let executable = preflight::find_command(command, env::var_os("PATH"))?;
     let streams = Streams::of_caller()?;
     let folder = env::current_dir().map_err(step("find the current folder"))?;
-    if options.profile != Profile::Plain {
-        containers::showable(&folder, &account)?;
+    if options.profile != Profile::Plain || options.elevation != Elevation::Refused {
+        preflight::given_up(&folder, &account)?;
     }
     let broker = Broker::start(&options.profile)?;
     let helper = daemon::connect_or_start(options)?;
@@ -291,7 +315,7 @@ fn begin(
         launcher_uid: launcher.as_raw(),
         launcher_user,
         uid: account.uid.as_raw(),
-        capabilities: options.capabilities.iter().map(ToString::to_string).collect(),
+        capabilities: options.reachable().iter().map(ToString::to_string).collect(),
         profile: options.profile.kind(),
         network: Network::Own,
         existing: Existing::Reset,
@@ -375,6 +399,12 @@ fn announce(options: &Options, begun: &Begun, environment: &Environment) {
     for capability in &options.capabilities {
         eprintln!("interceptor: capability {capability} kept: {}", capability.cost());
     }
+    if options.elevation == Elevation::BySetUserId {
+        eprintln!(
+            "interceptor: sudo works: what root changes of the host's system is a copy's, in memory, and gone with the run; but it \
+             reads and writes whatever lies in the current folder, and in the user's home, whoever owns it"
+        );
+    }
     if let Profile::Ci { engine, .. } = &options.profile {
         eprintln!(
             "interceptor: profile ci: containers by the engine at {}: root in them reads and writes whatever lies in the current \
@@ -412,6 +442,10 @@ fn plan(
             .collect(),
         sockets,
         files: mounts::name_service().into_iter().chain(trust).collect(),
+        system: match options.elevation {
+            Elevation::Refused => System::Hosts,
+            Elevation::BySetUserId => System::Copied { but: preflight::own_folders(&folder, account) },
+        },
     };
     Ok(Plan {
         run,
@@ -422,6 +456,7 @@ fn plan(
         uid: account.uid,
         gid: account.gid,
         capabilities: options.capabilities.clone(),
+        elevation: options.elevation,
         executable: preflight::kernel_text(folder.join(executable).as_os_str())?,
         folder,
         arguments: options

@@ -16,11 +16,13 @@ use nix::{
     mount::{MsFlags, mount},
 };
 
+use super::copied;
+
 /// Where the run's own files are, inside the run.
 pub(crate) const OWN: &str = "/run/interceptor-run";
 
 /// What to show and to hide.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct View {
     /// Folders to show empty: the daemon's places.
     pub(crate) hidden: Vec<PathBuf>,
@@ -30,6 +32,20 @@ pub(crate) struct View {
     pub(crate) sockets: Vec<PathBuf>,
     /// Files to lay over the host's, wherever these exist.
     pub(crate) files: Vec<Overlay>,
+    /// Whose the rest is.
+    pub(crate) system: System,
+}
+
+/// Whose the host's folders are in a run, as far as they are shown as they are.
+#[derive(Debug, Clone)]
+pub(crate) enum System {
+    /// The host's own: the modes of files say who may write there.
+    Hosts,
+    /// A copy of the run's, but for these folders.
+    Copied {
+        /// What stays the host's.
+        but: Vec<PathBuf>,
+    },
 }
 
 /// A file with contents of ours.
@@ -52,7 +68,7 @@ pub(crate) struct MountError {
     source: io::Error,
 }
 
-fn failed<E: Into<io::Error>>(step: &'static str, path: &Path) -> impl FnOnce(E) -> MountError {
+pub(super) fn failed<E: Into<io::Error>>(step: &'static str, path: &Path) -> impl FnOnce(E) -> MountError {
     move |source| MountError { step, path: path.to_owned(), source: source.into() }
 }
 
@@ -85,6 +101,9 @@ pub(crate) fn furnish(view: &View) -> Result<(), MountError> {
         .map_err(failed("make private", root))?;
     let kept = remember(KEPT_OF_RUN.iter().map(Path::new))?;
     let kept_of_tmp = remember(view.kept.iter().map(PathBuf::as_path))?;
+    if let System::Copied { but } = &view.system {
+        copied::copy(but)?;
+    }
     new_run(&kept)?;
     new_tmp(&kept_of_tmp)?;
     new_proc()?;
@@ -105,7 +124,11 @@ pub(crate) fn furnish(view: &View) -> Result<(), MountError> {
     fs::create_dir(own).map_err(failed("create", own))?;
     view.files.iter().try_for_each(lay)?;
     bind(own, own)?;
-    read_only(own)
+    read_only(own)?;
+    match &view.system {
+        System::Hosts => Ok(()),
+        System::Copied { .. } => copied::seal(),
+    }
 }
 
 /// The absolute paths of every Unix socket that is bound in any network namespace: a name on disk is everybody's.
@@ -128,7 +151,9 @@ pub(crate) fn named_sockets() -> io::Result<Vec<PathBuf>> {
 }
 
 /// What exists of `paths`, held so that it is found again when something lies over it.
-fn remember<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<Vec<(&'a Path, fs::File)>, MountError> {
+pub(super) fn remember<'a>(
+    paths: impl Iterator<Item = &'a Path>,
+) -> Result<Vec<(&'a Path, fs::File)>, MountError> {
     use std::os::unix::fs::OpenOptionsExt;
     paths
         .filter(|path| path.exists())
@@ -140,7 +165,7 @@ fn remember<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<Vec<(&'a Path, 
 }
 
 /// Shows what was remembered where it was.
-fn show_again(file: &fs::File, at: &Path) -> Result<(), MountError> {
+pub(super) fn show_again(file: &fs::File, at: &Path) -> Result<(), MountError> {
     use std::os::fd::AsRawFd;
     bind(&PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())), at)
 }
@@ -317,12 +342,12 @@ fn normal(path: &Path) -> PathBuf {
     made
 }
 
-fn folder(path: &Path, mode: u32) -> Result<(), MountError> {
+pub(super) fn folder(path: &Path, mode: u32) -> Result<(), MountError> {
     fs::create_dir(path).map_err(failed("create", path))?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed("create", path))
 }
 
-fn empty(path: &Path, options: &str) -> Result<(), MountError> {
+pub(super) fn empty(path: &Path, options: &str) -> Result<(), MountError> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options)).map_err(failed("hide", path))
 }
@@ -333,7 +358,7 @@ fn bind(source: &Path, target: &Path) -> Result<(), MountError> {
 }
 
 /// Keeps the flags that lock a mount; only adds.
-fn read_only(path: &Path) -> Result<(), MountError> {
+pub(super) fn read_only(path: &Path) -> Result<(), MountError> {
     use nix::sys::statvfs::{FsFlags, statvfs};
     let now = statvfs(path).map_err(failed("look at", path))?.flags();
     let mut flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
@@ -357,11 +382,18 @@ pub(crate) fn name_service() -> Vec<Overlay> {
         contents: contents.as_bytes().to_vec(),
     };
     let switch = fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default();
+    let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     vec![
         overlay("resolv.conf", "nameserver 127.0.0.53\noptions timeout:2 attempts:2\n"),
         overlay("nsswitch.conf", &hosts_by_dns_only(&switch)),
-        overlay("hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"),
+        overlay("hosts", &hosts(&host)),
     ]
+}
+
+/// Names of the run itself. Programs look up the host's own name before they do anything else.
+fn hosts(host: &str) -> String {
+    let own = if host.is_empty() { String::new() } else { format!("127.0.1.1 {host}\n") };
+    format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{own}")
 }
 
 /// The host's order of name services, with host names from files and DNS alone.

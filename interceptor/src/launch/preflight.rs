@@ -3,7 +3,10 @@
 use std::{
     env,
     ffi::{CString, OsStr, OsString},
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -74,6 +77,31 @@ pub(crate) fn account(user: Option<&str>) -> Result<Account, LaunchError> {
     }
     let gid = sudo_number("SUDO_GID").map(Gid::from_raw).ok_or(LaunchError::WhichUser)?;
     Ok(Account { uid, gid, name: None, home: None, shell: None })
+}
+
+/// Whether `folder` may be what root of the run, or of its containers, reads and writes: it must be the run's own to begin with, and
+/// nothing that the host is made of.
+pub(crate) fn given_up(folder: &Path, account: &Account) -> Result<(), LaunchError> {
+    if is_own(folder, account) {
+        return Ok(());
+    }
+    Err(LaunchError::Obstacle(format!(
+        "{} would be what root in the run reads and writes: launch it from a folder that belongs to uid {} and is not one of the \
+         host's own",
+        folder.display(),
+        account.uid
+    )))
+}
+
+/// What stays the host's in a run in which there may be root: the folder that it works in, and its user's home.
+pub(crate) fn own_folders(folder: &Path, account: &Account) -> Vec<PathBuf> {
+    let homes = account.home.iter().map(PathBuf::as_path);
+    homes.chain([folder]).filter(|path| is_own(path, account)).map(Path::to_owned).collect()
+}
+
+fn is_own(folder: &Path, account: &Account) -> bool {
+    let is_deep = folder.components().count() > 2;
+    is_deep && folder.metadata().is_ok_and(|data| data.is_dir() && data.uid() == account.uid.as_raw())
 }
 
 /// The user who launches: the one behind `sudo`, or root.

@@ -15,12 +15,24 @@ use super::{Capability, syscalls};
 /// `CAP_KILL`: all that a run's first process needs, to pass signals on.
 const KILL: u32 = 1 << 5;
 
-/// Becomes `uid` with no other group, no capability but `kept` and no way to any: nothing that is executed afterwards
-/// can gain a privilege. Allocates nothing.
-pub(crate) fn drop_all(uid: Uid, gid: Gid, kept: &[Capability]) -> io::Result<()> {
-    let kept = kept.iter().fold(0, |mask, capability| mask | 1 << capability.number());
+/// What a program that is executed afterwards may gain.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Gain<'a> {
+    /// Nothing, whatever its file says.
+    Nothing,
+    /// Another user, and these capabilities at most, if its file says so.
+    AtMost(&'a [Capability]),
+}
+
+/// Becomes `uid` with no other group, no capability but `kept` and no way to any but `gain`. Allocates nothing.
+pub(crate) fn drop_all(uid: Uid, gid: Gid, kept: &[Capability], gain: Gain<'_>) -> io::Result<()> {
+    let mask = |some: &[Capability]| some.iter().fold(0, |mask, capability| mask | 1 << capability.number());
+    let kept = mask(kept);
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    syscalls::empty_bounding_set(kept)?;
+    syscalls::empty_bounding_set(match gain {
+        Gain::Nothing => kept,
+        Gain::AtMost(more) => kept | mask(more),
+    })?;
     setgroups(&[])?;
     setresgid(gid, gid, gid)?;
     // Past the change of user, so that the next step can choose.
@@ -29,7 +41,10 @@ pub(crate) fn drop_all(uid: Uid, gid: Gid, kept: &[Capability]) -> io::Result<()
     syscalls::keep_capabilities(kept, kept)?;
     syscalls::raise_ambient(kept)?;
     prctl::set_keepcaps(false)?;
-    prctl::set_no_new_privs().map_err(io::Error::from)
+    match gain {
+        Gain::Nothing => prctl::set_no_new_privs().map_err(io::Error::from),
+        Gain::AtMost(_) => Ok(()),
+    }
 }
 
 /// Leaves a run's first process with the right to signal the agent, and nothing else.

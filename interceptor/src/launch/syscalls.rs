@@ -309,6 +309,19 @@ pub(crate) fn namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
 /// `SO_NETNS_COOKIE` of `asm-generic/socket.h`.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
+/// Puts a filter of system calls in force on the calling thread, which must have given up new privileges or be root; gives
+/// what the kernel says, a descriptor where the flags ask for one.
+pub(crate) fn install_filter(program: BpfProgramRef<'_>, flags: libc::c_ulong) -> io::Result<libc::c_long> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(io::Error::other)?,
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    let mode = libc::SECCOMP_SET_MODE_FILTER;
+    // SAFETY: the program outlives the call, which only reads it, and is as long as said.
+    let said = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, std::ptr::from_ref(&program)) };
+    if said < 0 { Err(io::Error::last_os_error()) } else { Ok(said) }
+}
+
 /// Makes the terminal behind the first standard stream that is one the session's controlling terminal.
 pub(crate) fn take_terminal() -> io::Result<()> {
     for number in 0..3 {

@@ -64,6 +64,7 @@ fn inside() {
         reason: None,
         user: None,
         capabilities: Vec::new(),
+        elevation: Elevation::Refused,
         profile: Profile::Plain,
         command: ["sh", "-c", &script].map(OsString::from).to_vec(),
         daemon: Vec::new(),

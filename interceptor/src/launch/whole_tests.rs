@@ -144,6 +144,7 @@ fn whole_launcher() {
         reason: None,
         user: Some("nobody".to_owned()),
         capabilities: Vec::new(),
+        elevation: Elevation::Refused,
         profile: Profile::Plain,
         command: ["bash", "-c", &script].map(OsString::from).to_vec(),
         daemon: part("whole_daemon", root),

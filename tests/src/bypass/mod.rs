@@ -75,6 +75,16 @@ pub struct Identity {
     pub name: &'static str,
     uid: u32,
     capabilities: &'static [&'static str],
+    becomes: Becomes,
+}
+
+/// Whom the run's user becomes before it tries anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Becomes {
+    /// Nobody else.
+    Itself,
+    /// Root, by a program whose file says so, with the identity's capabilities.
+    Root,
 }
 
 /// Docker's default capabilities, but for `mknod`, which no run may keep.
@@ -94,33 +104,54 @@ const DOCKER: &[&str] = &[
     "audit_write",
 ];
 
+/// What root has by sudo.
+const SUDO: &[&str] = &[
+    "chown",
+    "dac_override",
+    "fowner",
+    "fsetid",
+    "kill",
+    "setgid",
+    "setuid",
+    "net_bind_service",
+    "sys_chroot",
+    "setfcap",
+];
+
 /// A uid that nothing else on the host runs as.
 const NOBODY: u32 = 65_534;
 
 const IDENTITIES: &[Identity] = &[
-    Identity { name: "nobody", uid: NOBODY, capabilities: &[] },
-    Identity { name: "the person's uid", uid: PERSON, capabilities: &[] },
-    Identity { name: "root, Docker's capabilities", uid: 0, capabilities: DOCKER },
+    Identity { name: "nobody", uid: NOBODY, capabilities: &[], becomes: Becomes::Itself },
+    Identity { name: "the person's uid", uid: PERSON, capabilities: &[], becomes: Becomes::Itself },
+    Identity { name: "root, Docker's capabilities", uid: 0, capabilities: DOCKER, becomes: Becomes::Itself },
+    Identity { name: "root by sudo", uid: PERSON, capabilities: SUDO, becomes: Becomes::Root },
 ];
 
 impl Identity {
     /// The options of `interceptor run`.
     fn options(&self) -> Vec<String> {
         let mut options = vec!["--user".to_owned(), self.uid.to_string()];
-        for capability in self.capabilities {
-            options.extend(["--capability".to_owned(), (*capability).to_owned()]);
+        match self.becomes {
+            Becomes::Itself => {
+                for capability in self.capabilities {
+                    options.extend(["--capability".to_owned(), (*capability).to_owned()]);
+                }
+            }
+            Becomes::Root => options.push("--sudo".to_owned()),
         }
         options
     }
 
     /// The options of `setpriv` that make the same without capture.
     fn outside(&self) -> Vec<String> {
-        let mut options = vec![
-            format!("--reuid={}", self.uid),
-            format!("--regid={}", self.uid),
-            "--clear-groups".to_owned(),
-        ];
-        if self.uid == 0 {
+        let uid = match self.becomes {
+            Becomes::Itself => self.uid,
+            Becomes::Root => 0,
+        };
+        let mut options =
+            vec![format!("--reuid={uid}"), format!("--regid={uid}"), "--clear-groups".to_owned()];
+        if uid == 0 {
             let kept: String = self.capabilities.iter().map(|name| format!(",+{name}")).collect();
             options.push(format!("--bounding-set=-all{kept}"));
         }
@@ -202,6 +233,7 @@ impl Report {
 pub fn perform(mode: Mode) -> Report {
     let bed = Bed::start();
     let plain = Setup::of(&bed).start();
+    stage::make_ready(&plain);
     let columns: Vec<_> = thread::scope(|scope| {
         let all: Vec<_> = mode
             .identities()

@@ -15,7 +15,7 @@ use interceptor::control::api::{self, Request};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Identity, Mode,
+    Becomes, Identity, Mode,
     catalogue::{Aim, Attempt, Door, Secret},
     judge::{Answer, Seen},
 };
@@ -33,6 +33,8 @@ const DEPUTY: &str = include_str!("../../tests/clients/deputy.py");
 pub(super) const PERSON: u32 = 64_801;
 /// The TCP service on the host's loopback.
 const SERVICE: u16 = 47_010;
+/// A Python that is set-user-id root, in the folder that runs work in.
+const ROOTS_PYTHON: &str = "root-python";
 /// The name of the database's socket where a resource has it.
 const RESOURCE: &str = "database";
 /// What the world, or the host, dials.
@@ -81,6 +83,9 @@ impl<'a> Stage<'a> {
         let installation = Setup::of(bed).resource(&beside).in_namespace(sniffer.namespace()).start();
         open_ping(&installation);
         let script = installation.script("escape.py", ESCAPE);
+        if identity.becomes == Becomes::Root {
+            make_ready(&installation);
+        }
         furnish(&installation, doors.path());
         let database = door_path(&installation, doors.path(), bed, Door::Database);
         symlink(database, doors.path().join(RESOURCE)).expect("a folder of ours");
@@ -98,7 +103,7 @@ impl<'a> Stage<'a> {
         }
         let same = Talker::start(outside(&installation, &identity.outside(), &script));
         let root = Talker::start(outside(&installation, &["--reuid=0".to_owned()], &script));
-        let (run, listener) = listener(&installation, mode, &captured);
+        let (run, listener) = listener(&installation, (mode, identity), &captured);
         let _ = sniffer.frames();
         Self {
             mode,
@@ -274,7 +279,7 @@ impl<'a> Stage<'a> {
 
     fn run_once(&self, installation: &Installation) -> Command {
         let mut command = installation.command(&["run", "--agent", "release-bot"]);
-        command.args(self.identity.options()).args(["--", "/usr/bin/python3"]);
+        command.args(self.identity.options()).arg("--").arg(python(self.identity, installation));
         command.current_dir(installation.work());
         command
     }
@@ -440,9 +445,27 @@ fn launched(identity: &Identity, installation: &Installation, script: &str) -> C
     // `command` has entered the namespace already.
     let mut command = installation.outside(Path::new("/bin/bash"));
     with_socket(&mut command).arg(run.get_program()).args(run.get_args());
-    command.args(identity.options()).args(["--", "/usr/bin/python3", script]);
+    command.args(identity.options()).arg("--").arg(python(identity, installation)).arg(script);
     command.current_dir(installation.work());
     command
+}
+
+/// What the script is run by, in a run.
+fn python(identity: &Identity, installation: &Installation) -> PathBuf {
+    match identity.becomes {
+        Becomes::Itself => PathBuf::from("/usr/bin/python3"),
+        Becomes::Root => installation.work().join(ROOTS_PYTHON),
+    }
+}
+
+/// Gives the person the folder that runs work in, as a run with sudo wants it, and puts a program in there that makes
+/// whoever starts it root.
+pub(super) fn make_ready(installation: &Installation) {
+    let work = installation.work();
+    chown(work, Some(PERSON), Some(PERSON)).expect("the tests run as root");
+    let program = work.join(ROOTS_PYTHON);
+    fs::copy("/usr/bin/python3", &program).expect("python3");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).expect("own file");
 }
 
 fn outside(installation: &Installation, who: &[String], script: &str) -> Command {
@@ -455,7 +478,12 @@ fn outside(installation: &Installation, who: &[String], script: &str) -> Command
 }
 
 /// A captured process of the installation, and the port of its run's listener.
-fn listener(installation: &Installation, mode: Mode, captured: &Talker) -> (u32, u16) {
+fn listener(
+    installation: &Installation,
+    (mode, identity): (Mode, &Identity),
+    captured: &Talker,
+) -> (u32, u16) {
+    let python = python(identity, installation).display().to_string();
     let ours = |port: &u16| match mode {
         Mode::Launched => *port >= 61_440,
         // Others listen in the same network.
@@ -466,7 +494,7 @@ fn listener(installation: &Installation, mode: Mode, captured: &Talker) -> (u32,
         // The launcher's child, in the run.
         Mode::Launched => leaks::processes()
             .into_iter()
-            .find(|one| one.cgroup.contains(&slice) && one.command.starts_with("/usr/bin/python3"))
+            .find(|one| one.cgroup.contains(&slice) && one.command.starts_with(&python))
             .map(|one| one.pid),
         Mode::Attached | Mode::Enclosed => Some(captured.pid()),
     };

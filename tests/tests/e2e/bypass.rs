@@ -265,9 +265,11 @@ fn the_roles_are_filtered_and_have_no_rights() {
     let roles = installation.roles();
     let filtered = ["Seccomp:\t2", "NoNewPrivs:\t1"];
     let powerless = ["CapBnd:\t0000000000000000", "CapPrm:\t0000000000000000"];
-    for (role, lines) in
-        [("helper", &filtered[..]), ("proxy", &[filtered, powerless].concat()), ("keeper", &[filtered, powerless].concat())]
-    {
+    for (role, lines) in [
+        ("helper", &filtered[..]),
+        ("proxy", &[filtered, powerless].concat()),
+        ("keeper", &[filtered, powerless].concat()),
+    ] {
         let (_, pid) = roles.iter().find(|(found, _)| found == role).expect("a role");
         let of = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).expect("a live process");
         let status = of("status");

@@ -8,9 +8,7 @@ use std::{
 };
 
 use interceptor_tests::{
-    Bed, Installation, Job, Setup,
-    cgroup,
-    leaks, places,
+    Bed, Installation, Job, Setup, cgroup, leaks, places,
     process::{Finished, PATIENCE, run, wait_until},
 };
 use nix::sys::signal::Signal;

@@ -46,6 +46,7 @@ mod rescue;
 mod rude;
 mod rude_wire;
 mod second_opinion;
+mod sudo;
 mod support;
 mod tokens;
 mod told;

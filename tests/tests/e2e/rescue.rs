@@ -7,8 +7,7 @@ use std::{
 };
 
 use interceptor_tests::{
-    Bed, Finished, Installation, Job, RunningBed, Setup,
-    cgroup,
+    Bed, Finished, Installation, Job, RunningBed, Setup, cgroup,
     installation::{DSN, orders},
     leaks::cgroup_root,
     places,

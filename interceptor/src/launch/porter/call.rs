@@ -10,6 +10,8 @@ use std::{
 use nix::{errno::Errno, libc, unistd::Pid};
 use seccompiler::BpfProgramRef;
 
+use crate::launch::syscalls;
+
 mod numbers {
     //! The requests of `linux/seccomp.h`.
     use nix::libc;
@@ -27,26 +29,13 @@ const SYNC_WAKE_UP: libc::c_ulong = 1;
 pub(crate) fn install(program: BpfProgramRef<'_>) -> io::Result<OwnedFd> {
     // A caller whose call has been taken in hand is not to be interrupted, as it would make it twice (Linux 5.19).
     let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-    match installed(program, flags | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => installed(program, flags),
-        done => done,
-    }
-}
-
-fn installed(program: BpfProgramRef<'_>, flags: libc::c_ulong) -> io::Result<OwnedFd> {
-    let program = libc::sock_fprog {
-        len: u16::try_from(program.len()).map_err(io::Error::other)?,
-        filter: program.as_ptr().cast_mut().cast(),
+    let made = match syscalls::install_filter(program, flags | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => syscalls::install_filter(program, flags)?,
+        done => done?,
     };
-    let mode = libc::SECCOMP_SET_MODE_FILTER;
-    // SAFETY: the program outlives the call, which only reads it, and is as long as said.
-    let fd = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, std::ptr::from_ref(&program)) };
-    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let made = RawFd::try_from(made).map_err(io::Error::other)?;
     // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    Ok(unsafe { OwnedFd::from_raw_fd(made) })
 }
 
 /// Where calls wait.

@@ -17,7 +17,6 @@ use nix::{
     unistd::Pid,
 };
 
-
 /// What the shell does: a line in, its output and its exit code out.
 const LOOP: &str =
     r#"while IFS= read -r line; do sh -c "$line" </dev/null 2>&1; code=$?; echo; echo "ended $code"; done"#;

@@ -181,7 +181,18 @@ impl Stage {
             within("power", bed::HOST, Client::CapturedDurable, &durable),
         ]);
         let (_relay, _rivals, _bed) = (relay, rivals, bed);
-        Ok(Self { outside, captured, captured_durable, attached, targets, ours, durable, _relay, _rivals, _bed })
+        Ok(Self {
+            outside,
+            captured,
+            captured_durable,
+            attached,
+            targets,
+            ours,
+            durable,
+            _relay,
+            _rivals,
+            _bed,
+        })
     }
 
     /// One way more, for what hangs on how a client was captured: as `audit`, by one that was attached to.
