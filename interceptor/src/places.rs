@@ -127,6 +127,11 @@ impl Places {
         Path::new("/sys/fs/bpf").join(self.named("interceptor", ""))
     }
 
+    /// The name of the authority in the host's trust store.
+    pub fn anchor(&self) -> String {
+        self.named("interceptor-ca", "")
+    }
+
     /// What the names of the installation's nftables tables begin with.
     pub fn table(&self) -> String {
         self.named("interceptor", "")

@@ -16,6 +16,7 @@ use bytes::{Buf, Bytes};
 use rustls::crypto::CryptoProvider;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+pub mod anchors;
 pub mod server;
 pub mod trust;
 pub mod upstream;

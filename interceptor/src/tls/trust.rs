@@ -139,6 +139,14 @@ pub fn environment(files: &TrustFiles, existing: &[(String, String)]) -> Vec<(St
     variables
 }
 
+/// Whether the authority in `ca_pem` is among those that this host's programs trust.
+pub fn is_trusted(ca_pem: &[u8]) -> bool {
+    let Ok(ours) = certificates(ca_pem) else { return false };
+    let trusted =
+        bundle_paths().iter().filter_map(|path| read_bundle(path).ok()).flatten().collect::<HashSet<_>>();
+    !ours.is_empty() && ours.iter().all(|certificate| trusted.contains(certificate))
+}
+
 /// The bundles of this host, each once, symbolic links resolved: what to mount [`TrustFiles::bundle`] over.
 pub fn bundle_paths() -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = Vec::new();

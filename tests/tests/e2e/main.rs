@@ -51,6 +51,7 @@ mod support;
 mod tokens;
 mod told;
 mod tools;
+mod trust;
 mod undo;
 mod units;
 mod unix_sockets;

@@ -16,6 +16,7 @@ use crate::{
     helper::Accounts,
     kernel::probe::{self, Finding, Outcome},
     places::Places,
+    tls::trust,
 };
 
 /// Arguments of `doctor`.
@@ -41,7 +42,7 @@ pub(super) fn doctor(places: &Places, printer: &Printer) -> Result<ExitCode, Fai
         Ok(rules) => (format!("good, {} rules", rules.policy.rules().len()), unlisted(&rules.inventory)),
         Err(error) => (crate::telemetry::chain(&error), Vec::new()),
     };
-    let exposed = exposed(places);
+    let (exposed, authority) = (exposed(places), authority(places));
     let missing: Vec<&Finding> =
         findings.iter().filter(|finding| finding.outcome == Outcome::Missing).collect();
     let guarantee = if missing.is_empty() {
@@ -55,7 +56,7 @@ pub(super) fn doctor(places: &Places, printer: &Printer) -> Result<ExitCode, Fai
                 "what": finding.what, "works": finding.outcome == Outcome::Works,
                 "needed": finding.outcome != Outcome::Optional, "attached": finding.attached, "detail": finding.detail,
             })).collect::<Vec<_>>(),
-            "daemon": daemon, "policy": policy, "credentials": exposed, "sockets": unlisted,
+            "daemon": daemon, "policy": policy, "authority": authority, "credentials": exposed, "sockets": unlisted,
             "guarantee": guarantee,
         }))?;
     } else {
@@ -80,11 +81,21 @@ pub(super) fn doctor(places: &Places, printer: &Printer) -> Result<ExitCode, Fai
         printer.table(&["what", "works", "now", "detail"], rows.collect())?;
         printer.field("daemon", &daemon)?;
         printer.field("policy", &policy)?;
+        printer.field("authority", authority)?;
         exposed.iter().try_for_each(|fault| printer.field("credential", fault))?;
         unlisted.iter().try_for_each(|hint| printer.field("socket", hint))?;
         printer.field("guarantee", guarantee)?;
     }
     Ok(if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(3) })
+}
+
+/// Whether this host's programs trust the authority, as far as they go by its store.
+fn authority(places: &Places) -> &'static str {
+    match fs::read(places.authority().join("ca.pem")) {
+        Err(_) => "not made yet: the daemon makes it when it first starts",
+        Ok(pem) if trust::is_trusted(&pem) => "trusted by this host",
+        Ok(_) => "trusted in runs alone; programs that are attached need `interceptor ca install`",
+    }
 }
 
 /// Where databases of this host have their Unix sockets.
