@@ -4,7 +4,7 @@ use std::{
     fmt::Write as _,
     fs,
     os::unix::fs::{PermissionsExt, chown},
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };

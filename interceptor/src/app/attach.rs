@@ -12,7 +12,7 @@ use interceptor_core::model::{AgentName, Mode};
 use crate::{
     helper::Existing,
     launch::{
-        self, LaunchError, Options, Profile, Trust,
+        self, Elevation, LaunchError, Options, Profile, Trust,
         attach::{self, Attached, Created, Done, DropIn, Fate, Lasting, Plan, Target, Unit},
     },
     places::Places,
@@ -140,6 +140,7 @@ pub fn run(places: &Places, root: Option<&Path>, arguments: &Arguments) -> ExitC
         reason: arguments.reason.clone(),
         user: None,
         capabilities: Vec::new(),
+        elevation: Elevation::Refused,
         profile: Profile::Plain,
         command: Vec::new(),
         daemon: super::own_arguments(root, ["daemon", "--announce"]),
@@ -152,7 +153,9 @@ pub fn run(places: &Places, root: Option<&Path>, arguments: &Arguments) -> ExitC
                 Done::Attached(Attached { run, agent, plan, kept }) => {
                     println!("attached run {run} of agent {agent}");
                     print(&plan, arguments.existing, kept);
-                    println!("TLS clients must trust the interceptor: `interceptor ca print`");
+                    println!(
+                        "TLS clients must trust the interceptor: `interceptor ca install` has this host do so"
+                    );
                 }
                 Done::Prepared => println!("it does not run: it is captured from its next start on"),
                 Done::Already(run) => println!("captured already, as run {run}"),

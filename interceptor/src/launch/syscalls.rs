@@ -17,6 +17,7 @@ use nix::{
     sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
     unistd::{ForkResult, Pid},
 };
+use seccompiler::BpfProgramRef;
 use tokio::io::unix::AsyncFd;
 
 /// A child made by [`clone_into`].

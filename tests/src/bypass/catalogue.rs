@@ -177,7 +177,7 @@ impl Means {
     /// How a call fails that it closes.
     pub fn shows_as(self) -> &'static [&'static str] {
         match self {
-            Self::Filter => &["EPERM", "ENOSYS"],
+            Self::Filter => &["EPERM", "ENOSYS", "EPROTONOSUPPORT"],
             Self::View => &["ENOENT", "ENOTDIR"],
             Self::ReadOnly => &["EROFS"],
             Self::Processes => &["ESRCH"],

@@ -268,7 +268,11 @@ def listen_before(given):
     BEFORE.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     BEFORE.bind(("0.0.0.0", given["port"]))
     BEFORE.listen()
-    return f"reached from {BEFORE.accept()[1][0]}"
+    try:
+        return f"reached from {BEFORE.accept()[1][0]}"
+    finally:
+        # Others of the same network try the same.
+        BEFORE.shutdown(socket.SHUT_RDWR)
 
 
 @attempt("smc", 43)
@@ -329,7 +333,7 @@ def inherited(_):
     sent, last = [], errno.EBADF
     for number in range(3, 256):
         try:
-            if stat.S_ISSOCK(os.fstat(number).st_mode):
+            if stat.S_ISSOCK(os.fstat(number).st_mode) and number != BEFORE.fileno():
                 last = errno.EBADF
                 sent.append(written(number))
         except OSError as error:

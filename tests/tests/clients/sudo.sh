@@ -15,7 +15,10 @@ say installed cat /usr/share/interceptor-tried/note /etc/interceptor-tried
 say own sh -c 'sudo -n touch roots && stat -c "%U %a" roots'
 
 # Not for a run, whoever it is.
-say elsewhere root /usr/bin/python3 -c 'import socket; print(socket.create_connection(("192.0.2.1", 443), 5).recv(1) or "closed")'
+say elsewhere root /usr/bin/python3 -c '
+import socket
+try: print("got", socket.create_connection(("192.0.2.1", 443), 5).recv(1))
+except ConnectionResetError: print("got", bytes())'
 say top root touch /top-level
 say mount root mount -t tmpfs none /mnt
 say namespace root unshare --net true

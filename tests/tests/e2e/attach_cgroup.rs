@@ -1,12 +1,6 @@
 //! Cgroups that are captured where they are.
 
-use std::{
-    fs,
-    os::unix::fs::chown,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{fs, os::unix::fs::chown, path::Path, process::Command, time::Duration};
 
 use interceptor_tests::{
     Bed, Cgroup, Installation, Setup, Talker,

@@ -53,8 +53,10 @@ pub(super) struct Swept {
 pub(super) fn held_by(processes: &[Process]) -> io::Result<Held> {
     let mut held = Held::default();
     for process in processes {
-        let Ok(handle) = syscalls::pidfd_open(Pid::from_raw(process.pid.cast_signed())) else { continue };
-        for (number, target) in files_of(process) {
+        let Some(handle) = there(syscalls::pidfd_open(Pid::from_raw(process.pid.cast_signed())))? else {
+            continue;
+        };
+        for (number, target) in files_of(process)? {
             let obstacle = |what: &str| {
                 format!(
                     "process {} ({}) holds {what}, which cannot be captured: end it, or start it by `interceptor run`",
@@ -66,8 +68,7 @@ pub(super) fn held_by(processes: &[Process]) -> io::Result<Held> {
                 held.obstacles.push(obstacle("a ring of io_uring"));
             }
             let Some(inode) = inode_of(&target) else { continue };
-            // Closed meanwhile.
-            let Ok(copy) = syscalls::pidfd_descriptor(handle.as_fd(), number) else { continue };
+            let Some(copy) = there(syscalls::pidfd_descriptor(handle.as_fd(), number))? else { continue };
             match syscalls::socket_kind(copy.as_fd())? {
                 kind if is_internet(kind) => {
                     held.internet.insert(inode, (process.pid, plain(process.name())));
@@ -90,13 +91,14 @@ pub(super) fn held_by(processes: &[Process]) -> io::Result<Held> {
 /// interface, nobody from elsewhere does; and who lacks `net_raw`, as whoever is captured, cannot undo that.
 pub(super) fn shut_in(processes: &[Process], stay: &BTreeSet<u64>) -> io::Result<()> {
     for process in processes {
-        let Ok(handle) = syscalls::pidfd_open(Pid::from_raw(process.pid.cast_signed())) else { continue };
-        for (number, target) in files_of(process) {
+        let Some(handle) = there(syscalls::pidfd_open(Pid::from_raw(process.pid.cast_signed())))? else {
+            continue;
+        };
+        for (number, target) in files_of(process)? {
             if inode_of(&target).is_none_or(|inode| stay.contains(&inode)) {
                 continue;
             }
-            // Closed meanwhile.
-            let Ok(copy) = syscalls::pidfd_descriptor(handle.as_fd(), number) else { continue };
+            let Some(copy) = there(syscalls::pidfd_descriptor(handle.as_fd(), number))? else { continue };
             if is_internet(syscalls::socket_kind(copy.as_fd())?) {
                 setsockopt(&copy, sockopt::BindToDevice, &OsString::from("lo"))?;
             }
@@ -113,14 +115,31 @@ fn is_internet(kind: (libc::c_int, libc::c_int, libc::c_int)) -> bool {
     )
 }
 
+/// What was asked for; nothing where it is gone meanwhile. Whatever else stands against it means that nobody knows what is there.
+fn there<T>(asked: io::Result<T>) -> io::Result<Option<T>> {
+    match asked {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EBADF | libc::ENOENT)) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// The open files of a process, by their numbers; none where it has ended.
-fn files_of(process: &Process) -> Vec<(RawFd, String)> {
-    let entries = fs::read_dir(format!("/proc/{}/fd", process.pid)).into_iter().flatten().flatten();
-    let file = |entry: fs::DirEntry| {
-        let target = fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned();
-        Some((entry.file_name().to_str()?.parse().ok()?, target))
+fn files_of(process: &Process) -> io::Result<Vec<(RawFd, String)>> {
+    let Some(entries) = there(fs::read_dir(format!("/proc/{}/fd", process.pid)))? else {
+        return Ok(Vec::new());
     };
-    entries.filter_map(file).collect()
+    let mut files = Vec::new();
+    for entry in entries {
+        let Some(entry) = there(entry)? else { continue };
+        let Some(target) = there(fs::read_link(entry.path()))? else { continue };
+        if let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+            files.push((number, target.to_string_lossy().into_owned()));
+        }
+    }
+    Ok(files)
 }
 
 /// As much of a name as is told: whoever has it has chosen it.
