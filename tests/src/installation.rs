@@ -53,6 +53,9 @@ forbid (principal, action == Action::"schema.drop", resource);
 const LAUNCH: &str =
     "@id(\"launch\")\npermit (principal, action == Action::\"launch\", resource is Program);\n";
 
+/// How the command line of the process that holds listeners ends.
+const HOLDER: &str = " role holder";
+
 /// What an installation is configured with.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
@@ -353,17 +356,27 @@ impl Installation {
         self.daemon.as_ref().map(Job::pid)
     }
 
-    /// Every process of the daemon, by its role as the command line names it.
+    /// Every process of the daemon that ends with it, by its role as the command line names it.
     pub fn roles(&self) -> Vec<(String, u32)> {
+        let all = self.processes().into_iter().filter(|process| !process.command.ends_with(HOLDER));
+        all.map(|process| {
+            let role = ["proxy", "keeper"].iter().find(|role| process.command.contains(*role));
+            (role.map_or("helper", |role| role).to_owned(), process.pid)
+        })
+        .collect()
+    }
+
+    /// The process that holds listeners when no daemon lives.
+    pub fn holder(&self) -> Option<u32> {
+        let all = self.processes().into_iter();
+        all.filter(|process| process.command.ends_with(HOLDER)).map(|process| process.pid).next()
+    }
+
+    fn processes(&self) -> Vec<leaks::Process> {
         let cgroup = self.places.daemon_cgroup();
-        leaks::processes()
-            .into_iter()
-            .filter(|process| process.cgroup.lines().any(|line| line.split('/').any(|part| part == cgroup)))
-            .map(|process| {
-                let role = ["proxy", "keeper"].iter().find(|role| process.command.contains(*role));
-                (role.map_or("helper", |role| role).to_owned(), process.pid)
-            })
-            .collect()
+        let is_own = |line: &str| line.split('/').any(|part| part == cgroup);
+        let all = leaks::processes().into_iter();
+        all.filter(|process| process.cgroup.lines().any(is_own)).collect()
     }
 
     /// Ends the daemon in good order.
