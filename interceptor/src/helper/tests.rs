@@ -601,9 +601,10 @@ fn what_is_false_among_what_was_held_is_refused() {
             OwnedFd::from(twin)
         })
     };
-    let tamper: [&dyn Fn(&mut Vec<OwnedFd>); 4] =
+    let nothing = || OwnedFd::from(File::open("/dev/null").expect("a file"));
+    let tamper: [Tamper<'_>; 4] =
         [&|held| held.push(of_others()), &|held| held[0] = false_twin(), &|held| drop(held.pop()), &|held| {
-            *held = vec![File::open("/dev/null").expect("a file").into()]
+            *held = vec![nothing()]
         }];
     for with in tamper {
         let before = sleeper.sockets();
@@ -634,6 +635,8 @@ fn a_port_that_somebody_keeps_is_given_up() {
     drop(kept);
 }
 
+/// What is done to what is held.
+type Tamper<'a> = &'a dyn Fn(&mut Vec<OwnedFd>);
 type ToHolder = Channel<serde_json::Value, serde_json::Value>;
 
 fn to_holder(places: &Places) -> ToHolder {
@@ -653,7 +656,7 @@ fn held(channel: &ToHolder, run: RunId) -> Vec<OwnedFd> {
 }
 
 /// Puts something else into the hands of who holds.
-fn hold_falsely(places: &Places, run: RunId, with: &dyn Fn(&mut Vec<OwnedFd>)) {
+fn hold_falsely(places: &Places, run: RunId, with: Tamper<'_>) {
     let channel = to_holder(places);
     let mut all = held(&channel, run);
     with(&mut all);
