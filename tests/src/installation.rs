@@ -358,25 +358,19 @@ impl Installation {
 
     /// Every process of the daemon that ends with it, by its role as the command line names it.
     pub fn roles(&self) -> Vec<(String, u32)> {
-        let all = self.processes().into_iter().filter(|process| !process.command.ends_with(HOLDER));
-        all.map(|process| {
-            let role = ["proxy", "keeper"].iter().find(|role| process.command.contains(*role));
-            (role.map_or("helper", |role| role).to_owned(), process.pid)
-        })
-        .collect()
+        let all = leaks::processes_of(&self.places.daemon_cgroup()).into_iter();
+        all.filter(|process| !process.command.ends_with(HOLDER))
+            .map(|process| {
+                let role = ["proxy", "keeper"].iter().find(|role| process.command.contains(*role));
+                (role.map_or("helper", |role| role).to_owned(), process.pid)
+            })
+            .collect()
     }
 
     /// The process that holds listeners when no daemon lives.
     pub fn holder(&self) -> Option<u32> {
-        let all = self.processes().into_iter();
-        all.filter(|process| process.command.ends_with(HOLDER)).map(|process| process.pid).next()
-    }
-
-    fn processes(&self) -> Vec<leaks::Process> {
-        let cgroup = self.places.daemon_cgroup();
-        let is_own = |line: &str| line.split('/').any(|part| part == cgroup);
-        let all = leaks::processes().into_iter();
-        all.filter(|process| process.cgroup.lines().any(is_own)).collect()
+        let mut all = leaks::processes_of(&self.places.daemon_cgroup()).into_iter();
+        all.find(|process| process.command.ends_with(HOLDER)).map(|process| process.pid)
     }
 
     /// Ends the daemon in good order.
