@@ -97,9 +97,19 @@ impl Places {
         self.runtime.join("launch.sock")
     }
 
+    /// The socket of the process that holds listeners when no daemon lives; root only.
+    pub fn holder_socket(&self) -> PathBuf {
+        self.runtime.join("holder.sock")
+    }
+
     /// One file per live run, written by the helper.
     pub fn runs(&self) -> PathBuf {
         self.runtime.join("runs")
+    }
+
+    /// Which sockets a run's listeners are, by the kernel's numbers.
+    pub fn marks(&self, run: RunId) -> PathBuf {
+        self.runs().join(format!("{run}.marks"))
     }
 
     /// Where a run's launcher admits its containers; root only.

@@ -53,6 +53,9 @@ forbid (principal, action == Action::"schema.drop", resource);
 const LAUNCH: &str =
     "@id(\"launch\")\npermit (principal, action == Action::\"launch\", resource is Program);\n";
 
+/// How the command line of the process that holds listeners ends.
+const HOLDER: &str = " role holder";
+
 /// What an installation is configured with.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
@@ -353,17 +356,21 @@ impl Installation {
         self.daemon.as_ref().map(Job::pid)
     }
 
-    /// Every process of the daemon, by its role as the command line names it.
+    /// Every process of the daemon that ends with it, by its role as the command line names it.
     pub fn roles(&self) -> Vec<(String, u32)> {
-        let cgroup = self.places.daemon_cgroup();
-        leaks::processes()
-            .into_iter()
-            .filter(|process| process.cgroup.lines().any(|line| line.split('/').any(|part| part == cgroup)))
+        let all = leaks::processes_of(&self.places.daemon_cgroup()).into_iter();
+        all.filter(|process| !process.command.ends_with(HOLDER))
             .map(|process| {
                 let role = ["proxy", "keeper"].iter().find(|role| process.command.contains(*role));
                 (role.map_or("helper", |role| role).to_owned(), process.pid)
             })
             .collect()
+    }
+
+    /// The process that holds listeners when no daemon lives.
+    pub fn holder(&self) -> Option<u32> {
+        let mut all = leaks::processes_of(&self.places.daemon_cgroup()).into_iter();
+        all.find(|process| process.command.ends_with(HOLDER)).map(|process| process.pid)
     }
 
     /// Ends the daemon in good order.

@@ -100,6 +100,12 @@ pub fn processes() -> Vec<Process> {
         .collect()
 }
 
+/// Those of a cgroup, by its last name, and of those below it.
+pub fn processes_of(cgroup: &str) -> Vec<Process> {
+    let is_own = |line: &str| line.split('/').any(|part| part == cgroup);
+    processes().into_iter().filter(|process| process.cgroup.lines().any(is_own)).collect()
+}
+
 /// Searches the readable memory of a process for `needle`. `None` when the process is gone.
 pub fn memory_contains(pid: u32, needle: &[u8]) -> Option<bool> {
     use std::os::unix::fs::FileExt;

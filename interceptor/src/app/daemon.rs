@@ -46,7 +46,7 @@ pub fn run(places: &Places, root: Option<&Path>, arguments: &Arguments) -> ExitC
     let role = |name: &str| super::own_arguments(root, ["role", name]);
     let ended = helper::run(Options {
         places: places.clone(),
-        roles: Roles { proxy: role("proxy"), keeper: role("keeper") },
+        roles: Roles { proxy: role("proxy"), keeper: role("keeper"), holder: role("holder") },
         announce: arguments.announce,
         capture: Box::new(|places| {
             let attachment = Attachment::establish(places)?;

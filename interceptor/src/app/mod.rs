@@ -35,13 +35,15 @@ pub struct Role {
     name: RoleName,
 }
 
-/// The daemon's unprivileged processes.
+/// The interceptor's unprivileged processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RoleName {
     /// Judges and forwards.
     Proxy,
     /// Keeps secrets and evidence.
     Keeper,
+    /// Holds listeners when no daemon lives.
+    Holder,
     /// Serves a run the container engine's interface, as far as a run may have it.
     Broker,
 }
@@ -52,6 +54,7 @@ pub fn role(places: &Places, role: &Role) -> ExitCode {
     let ended = match role.name {
         RoleName::Proxy => proxy::run(places),
         RoleName::Keeper => keeper::run(places),
+        RoleName::Holder => holder(),
         RoleName::Broker => broker(),
     };
     match ended {
@@ -61,6 +64,10 @@ pub fn role(places: &Places, role: &Role) -> ExitCode {
             ExitCode::from(3)
         }
     }
+}
+
+fn holder() -> anyhow::Result<()> {
+    Ok(helper::hold()?)
 }
 
 fn broker() -> anyhow::Result<()> {

@@ -4,7 +4,8 @@
 //! whose owner could move processes out of it.
 
 use std::{
-    fs, io,
+    fs::{self, File, OpenOptions},
+    io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -168,28 +169,31 @@ impl Tree {
 
     /// Kills what is left of a run and removes its cgroup, waiting at most `patience` for the processes to go.
     pub fn remove(&self, run: RunId, patience: Duration) -> Result<(), CgroupError> {
-        let path = self.directory_of(run);
-        if !path.exists() {
-            return Ok(());
-        }
-        let begun = Instant::now();
-        Self::kill(&path)?;
-        loop {
-            match remove_tree(&path) {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                Err(_) if begun.elapsed() < patience => std::thread::sleep(Duration::from_millis(5)),
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                    return Err(CgroupError::Populated(path, patience));
-                }
-                Err(error) => return Err(failed("could not remove", &path)(error)),
-            }
-        }
+        clear(self.directory_of(run), patience)
+    }
+
+    /// The cgroup of the process that holds listeners when no daemon lives: it is known by that, whatever it does.
+    fn holder(&self) -> PathBuf {
+        self.root.join(&self.daemon).join("holder")
+    }
+
+    /// Makes that cgroup; gives the file by which a process that writes `0` enters it.
+    pub(super) fn make_holder(&self) -> Result<File, CgroupError> {
+        let path = self.holder();
+        make(&path)?;
+        let entry = path.join("cgroup.procs");
+        OpenOptions::new().write(true).open(&entry).map_err(failed("could not open", &entry))
+    }
+
+    /// Kills who holds, if anybody does, waiting at most `patience` for it to go.
+    pub(super) fn end_holder(&self, patience: Duration) -> Result<(), CgroupError> {
+        clear(self.holder(), patience)
     }
 
     /// Takes this process back to the root and removes what is empty of ours.
     pub fn dismantle(&self) {
         let _ = fs::write(self.root.join("cgroup.procs"), "0");
+        let _ = fs::remove_dir(self.holder());
         let _ = fs::remove_dir(self.root.join(&self.daemon));
         let _ = fs::remove_dir(self.slice());
     }
@@ -251,6 +255,26 @@ fn make(path: &Path) -> Result<(), CgroupError> {
             Err(failed("could not create", path)(error))
         }
         _ => Ok(()),
+    }
+}
+
+/// Kills what is in a cgroup and removes it, waiting at most `patience` for the processes to go.
+fn clear(path: PathBuf, patience: Duration) -> Result<(), CgroupError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let begun = Instant::now();
+    Tree::kill(&path)?;
+    loop {
+        match remove_tree(&path) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(_) if begun.elapsed() < patience => std::thread::sleep(Duration::from_millis(5)),
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                return Err(CgroupError::Populated(path, patience));
+            }
+            Err(error) => return Err(failed("could not remove", &path)(error)),
+        }
     }
 }
 

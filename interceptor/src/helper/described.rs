@@ -3,7 +3,11 @@
 //! The folder is root's and gone after a reboot, as are the runs. A description is believed only as far as the
 //! kernel confirms it: the process, its start time and its cgroup.
 
-use std::{fs, io, os::unix::fs::OpenOptionsExt, path::PathBuf};
+use std::{
+    fs, io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
 
 use interceptor_core::model::{Run, RunId};
 use serde::{Deserialize, Serialize};
@@ -51,13 +55,7 @@ impl Described {
 
     /// Writes it, whole or not at all.
     pub(super) fn write(&self, places: &Places) -> io::Result<()> {
-        let path = path_of(places, self.run.id);
-        let unfinished = path.with_extension("new");
-        let text = serde_json::to_vec(self)?;
-        let _ = fs::remove_file(&unfinished);
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-        io::Write::write_all(&mut file, &text)?;
-        fs::rename(unfinished, path)
+        write_whole(&path_of(places, self.run.id), &serde_json::to_vec(self)?)
     }
 
     /// That of one run.
@@ -82,9 +80,18 @@ impl Described {
     }
 }
 
-/// Removes a run's description, and the sockets that a launcher which was killed left beside it.
+/// Writes a file of a run, whole or not at all.
+pub(super) fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    let _ = fs::remove_file(&unfinished);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    io::Write::write_all(&mut file, text)?;
+    fs::rename(unfinished, path)
+}
+
+/// Removes a run's description with what is noted beside it, and the sockets that a launcher which was killed left there.
 pub(super) fn forget(places: &Places, run: RunId) {
-    for path in [path_of(places, run), places.door(run), places.calls(run)] {
+    for path in [path_of(places, run), places.marks(run), places.door(run), places.calls(run)] {
         let _ = fs::remove_file(path);
     }
 }

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeSet,
     fs, io,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -18,7 +18,6 @@ use super::{
     described::{self, Described, Progress},
     in_place::{self, InPlace, LOOK, Moves, Watch},
     kept::{Keeping, cookies},
-    listeners::Listeners,
     messages::{Ended, LaunchAnswer, ToProxy},
     runs::network_of,
     supervisor::{Event, Reply, Served, Stage, Supervisor, answer},
@@ -161,7 +160,7 @@ impl Supervisor {
     }
 
     /// Takes a run's cgroup out of capture and touches nothing in it. The cgroup may be gone, and another have its name.
-    pub(super) fn release(&self, run: RunId, directory: &Path) -> Result<(), Foreign> {
+    pub(super) fn release(&mut self, run: RunId, directory: &Path) -> Result<(), Foreign> {
         self.capture.release(run, directory)?;
         self.take_belt_off(run, directory)?;
         if in_place::is_marked_as(directory, run) {
@@ -170,6 +169,7 @@ impl Supervisor {
             in_place::unmark(directory)?;
         }
         described::forget(&self.places, run);
+        self.held.let_go(run);
         Ok(())
     }
 
@@ -208,19 +208,28 @@ impl Supervisor {
 
     fn take_over_in_place(&mut self, described: Described) -> Result<Served, Foreign> {
         let directory = self.tree.directory(&described.run.cgroup);
-        // What comes from another network is refused.
-        let namespace = network_of(&directory)?;
-        let (ports, listeners) = Listeners::make_shared(namespace.as_fd())?;
+        let namespace = self.namespace_of(described.run.id, &directory)?;
+        let (ports, listeners) = self.listeners_of(&described.run, described.ports, namespace.as_fd())?;
         self.capture.enclose(described.run.id, &directory)?;
         self.register(&described.run, ports, &listeners)?;
         self.put_belt_on(&described.run, &listeners);
         Described { ports, ..described.clone() }.write(&self.places)?;
+        self.held.hold(described.run.id, &listeners);
         // What was moved in while no daemon was there is seen at its first look.
         self.watch_in_place(described.run.id, Watch::begin(directory.clone())?);
         if let Some(keeping) = &described.keeping {
             self.keep_on(described.run.id, keeping, &directory);
         }
         Ok(Served { run: described.run, ports, listeners })
+    }
+
+    /// The network namespace that a captured cgroup is served in: that of its processes; without any, the one that it was served in,
+    /// where what was held shows that, or else this process's own. What comes from another one is refused.
+    fn namespace_of(&self, run: RunId, directory: &Path) -> io::Result<OwnedFd> {
+        match Tree::processes(directory).is_empty().then(|| self.held.namespace_of(run)).flatten() {
+            Some(namespace) => Ok(namespace),
+            None => network_of(directory).map(OwnedFd::from),
+        }
     }
 
     /// Whether cgroups are captured in their places, for which the kernel side has to stay in force.

@@ -61,6 +61,8 @@ pub struct Accounts {
     pub proxy: (Uid, Gid),
     /// The keeper's user and group.
     pub keeper: (Uid, Gid),
+    /// Those of the process that holds listeners.
+    pub holder: (Uid, Gid),
 }
 
 impl Accounts {
@@ -70,7 +72,11 @@ impl Accounts {
             Ok(Some(user)) => (user.uid, user.gid),
             _ => (Uid::from_raw(number), Gid::from_raw(number)),
         };
-        Self { proxy: account("interceptor-proxy", 64_790), keeper: account("interceptor-keeper", 64_791) }
+        Self {
+            proxy: account("interceptor-proxy", 64_790),
+            keeper: account("interceptor-keeper", 64_791),
+            holder: account("interceptor-holder", 64_792),
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Listeners inside a run's own network namespace, made from outside.
 //!
 //! A short-lived thread enters the namespace, binds, and ends; the sockets stay in the namespace that they were
-//! made in. The helper keeps a copy of each, so that while the proxy restarts nobody in the run can have the ports.
+//! made in. The helper keeps a copy of each, so that while the proxy restarts nobody in the run can have the ports, and has
+//! others [hold](super::held) one, so that nobody can while it restarts itself.
 //!
 //! There is a TCP listener for each CPU, all on one port: the kernel gives a connection to that of the CPU where it
 //! was made (Linux 6.2; older kernels give it to any), so that it is served there.
@@ -62,6 +63,15 @@ impl Listeners {
         Self::make_in(namespace, ports)
     }
 
+    /// The same for a run that was served before: at other ports, where somebody still holds those.
+    pub fn make_again(namespace: BorrowedFd<'_>, ports: Ports) -> io::Result<(Ports, Self)> {
+        match Self::make(namespace, ports) {
+            Ok(made) => Ok((ports, made)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Self::make_shared(namespace),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes them in a namespace that others use, too, at the first ports that are free there.
     pub fn make_shared(namespace: BorrowedFd<'_>) -> io::Result<(Ports, Self)> {
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
@@ -77,22 +87,26 @@ impl Listeners {
 
     /// Makes them in `namespace` at `ports`, whoever else is there.
     fn make_in(namespace: BorrowedFd<'_>, ports: Ports) -> io::Result<Self> {
-        let namespace = namespace.try_clone_to_owned()?;
-        let made = thread::Builder::new().name("listeners".to_owned()).spawn(move || {
-            // Only this thread changes over, and it ends here.
-            setns(&namespace, CloneFlags::CLONE_NEWNET)?;
-            Self::here(ports)
-        })?;
-        made.join().unwrap_or_else(|_| Err(io::Error::other("the thread that makes listeners ended early")))
+        within(namespace, move || Self::here(ports))
+    }
+
+    /// Around listeners that there are. What asks the kernel about them is made anew, in `namespace`, which they are in: in an
+    /// old one there may be an answer that nobody took.
+    pub(super) fn around(
+        namespace: BorrowedFd<'_>,
+        tcp4: Vec<OwnedFd>,
+        dns4: OwnedFd,
+        v6: Option<(Vec<OwnedFd>, OwnedFd)>,
+    ) -> io::Result<Self> {
+        let cookie = syscalls::namespace_cookie(dns4.as_fd())?;
+        let (diag, netfilter) = within(namespace, asking)?;
+        Ok(Self { tcp4, dns4, diag, v6, netfilter, cookie })
     }
 
     fn here(ports: Ports) -> io::Result<Self> {
         let tcp4 = one_for_each_cpu((Ipv4Addr::LOCALHOST, ports.tcp).into())?;
         let dns4 = UdpSocket::bind((Ipv4Addr::LOCALHOST, ports.dns))?;
-        let netlink =
-            |protocol| socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol);
-        let diag = netlink(SockProtocol::NetlinkSockDiag)?;
-        let netfilter = netlink(SockProtocol::NetlinkNetFilter).ok();
+        let (diag, netfilter) = asking()?;
         // Whether there is IPv6 shows at the loopback address, and nowhere else for sure.
         let v6 = match UdpSocket::bind(SocketAddr::from((Ipv6Addr::LOCALHOST, ports.dns))) {
             Ok(dns6) => Some((one_for_each_cpu((Ipv6Addr::LOCALHOST, ports.tcp).into())?, dns6.into())),
@@ -101,6 +115,13 @@ impl Listeners {
         };
         let cookie = syscalls::namespace_cookie(dns4.as_fd())?;
         Ok(Self { tcp4, dns4: dns4.into(), diag, v6, netfilter, cookie })
+    }
+
+    /// Those that the run dials, and no others.
+    pub(super) fn serving(&self) -> Vec<BorrowedFd<'_>> {
+        let (tcp6, dns6) = self.v6.as_ref().map_or((&[][..], None), |(tcp6, dns6)| (tcp6, Some(dns6)));
+        let all = self.tcp4.iter().chain([&self.dns4]).chain(tcp6).chain(dns6);
+        all.map(AsFd::as_fd).collect()
     }
 
     /// Copies, in the order of [`ToProxy::Started`](super::messages::ToProxy::Started).
@@ -129,6 +150,27 @@ impl Listeners {
         }
         Ok(Self { tcp4, dns4, diag, v6, netfilter: None, cookie: 0 })
     }
+}
+
+/// What is made in another network namespace.
+fn within<T: Send + 'static>(
+    namespace: BorrowedFd<'_>,
+    make: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let namespace = namespace.try_clone_to_owned()?;
+    let made = thread::Builder::new().name("listeners".to_owned()).spawn(move || {
+        // Only this thread changes over, and it ends here.
+        setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+        make()
+    })?;
+    made.join().unwrap_or_else(|_| Err(io::Error::other("the thread that makes listeners ended early")))
+}
+
+/// What asks the kernel about a network namespace: its socket tables and, where it has one, its netfilter.
+fn asking() -> io::Result<(OwnedFd, Option<OwnedFd>)> {
+    let netlink = |protocol| socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol);
+    let diag = netlink(SockProtocol::NetlinkSockDiag)?;
+    Ok((diag, netlink(SockProtocol::NetlinkNetFilter).ok()))
 }
 
 fn one_for_each_cpu(address: SocketAddr) -> io::Result<Vec<OwnedFd>> {

@@ -13,6 +13,7 @@ use interceptor_core::model::{AgentIdentity, AgentName, ExecutableDigest, Guaran
 use serde::{Deserialize, Serialize};
 
 use super::{
+    held::FromHolder,
     kept::{Connection, Existing, Fate, Keep, Keeping},
     released::Note,
 };
@@ -551,6 +552,7 @@ pub fn fuzz(bytes: &[u8]) {
     again::<ToProxy>(bytes);
     again::<FromProxy>(bytes);
     again::<FromKeeper>(bytes);
+    again::<FromHolder>(bytes);
     again::<Ported>(bytes);
     again::<Porting>(bytes);
 }

@@ -1,7 +1,8 @@
 //! The root role: loads the kernel side, makes runs, hands out descriptors. Parses nothing that an agent wrote.
 //!
 //! Promises: one daemon per installation; a role that dies means refusal until it is back; a run's ports are never
-//! free while the run lives; a new helper takes live runs over; whoever asks for a run is root and not captured.
+//! free while the run lives and somebody [holds](held) them; a new helper takes live runs over; whoever asks for a run is root and
+//! not captured.
 //! It keeps of root what it needs: a filter of system calls leaves it kernel programs, networks and processes of its own.
 //! It must never know policy, protocols or credentials, and never reads from an agent's connection.
 
@@ -13,6 +14,7 @@ mod described;
 mod enclosed;
 mod executable;
 mod ground;
+mod held;
 pub mod in_place;
 mod kept;
 mod launches;
@@ -49,6 +51,7 @@ use nix::{
 pub use confine::{Confined, confine};
 pub(crate) use executable::start_ticks;
 pub use ground::{Accounts, GroundError, Lock, lock};
+pub use held::hold;
 pub use kept::{Connection, Existing, Fate, Keep, Keeping, MOST_KEPT, NotExisting, cookies};
 pub use listeners::{Listeners, cpus};
 pub use released::Note;
@@ -58,7 +61,13 @@ pub use runs::{
     CGROUP_BEFORE, Captured, UNIT, captured, captured_at, directory_of, known, live, network_of, run_of_unit,
 };
 
-use self::{cgroup::Tree, messages::Ports, roles::Handed, supervisor::Supervisor};
+use self::{
+    cgroup::Tree,
+    held::{Become, Held, Passed},
+    messages::Ports,
+    roles::Handed,
+    supervisor::Supervisor,
+};
 use crate::{
     launch::{self, filter::Filter},
     places::Places,
@@ -213,6 +222,8 @@ pub fn run(options: Options) -> Result<(), HelperError> {
     if Tree::is_captured("self").map_err(failed("read this process's own cgroup"))? {
         return Err(HelperError::Captured);
     }
+    // Before anything is opened.
+    let passed = Passed::take();
     harden().map_err(failed("take from itself what it does not need"))?;
     let Options { places, roles, announce, capture, journal } = options;
     let accounts = Accounts::find();
@@ -234,9 +245,11 @@ pub fn run(options: Options) -> Result<(), HelperError> {
         .enable_all()
         .build()
         .map_err(failed("start the runtime"))?;
+    let as_what = Become { arguments: roles.holder.clone(), account: accounts.holder };
+    let held = Held::new(&places, &tree, passed, as_what);
     // One thread for everything that starts a role: a role dies with the thread that started it.
     runtime.block_on(async {
-        let supervisor = Supervisor::new(places, tree, capture, roles, accounts, handed);
+        let supervisor = Supervisor::new(places, tree, capture, (roles, accounts), handed, held);
         supervisor.serve(move || if announce { say_ready() } else { Ok(()) }).await
     })
 }

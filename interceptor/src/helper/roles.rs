@@ -1,7 +1,7 @@
 //! The unprivileged roles: the keeper and the proxy, started together, since neither is of use without the other.
 //!
 //! Each runs as its own user with no capability and no way to one; its channel to the helper is its standard input;
-//! it dies with the helper.
+//! it dies with the helper. The process that [holds](super::held) listeners is started the same way, and outlives the helper.
 
 use std::{
     ffi::OsString,
@@ -47,6 +47,8 @@ pub struct Roles {
     pub proxy: Vec<OsString>,
     /// As the keeper.
     pub keeper: Vec<OsString>,
+    /// As the process that holds listeners when no daemon lives.
+    pub holder: Vec<OsString>,
 }
 
 /// What the roles get from the helper besides their channels.
@@ -142,11 +144,38 @@ pub(super) fn describe(status: ExitStatus) -> String {
     }
 }
 
+/// How long a role lives.
+enum Life {
+    /// No longer than the thread that starts it.
+    Ours,
+    /// As long as it wants, in the cgroup that this is the way into; it says nothing.
+    ItsOwn(fs::File),
+}
+
 /// Starts a role as `account`, with its channel as standard input. To be called from the thread with which it is to die.
 pub(crate) fn start(
     arguments: &[OsString],
     account: (Uid, Gid),
     channel: BorrowedFd<'_>,
+) -> io::Result<Child> {
+    spawn(arguments, account, channel, Life::Ours)
+}
+
+/// Starts one that outlives this process, in the cgroup that `entry` is the way into.
+pub(super) fn start_lasting(
+    arguments: &[OsString],
+    account: (Uid, Gid),
+    channel: BorrowedFd<'_>,
+    entry: fs::File,
+) -> io::Result<Child> {
+    spawn(arguments, account, channel, Life::ItsOwn(entry))
+}
+
+fn spawn(
+    arguments: &[OsString],
+    account: (Uid, Gid),
+    channel: BorrowedFd<'_>,
+    life: Life,
 ) -> io::Result<Child> {
     let mut command = Command::new("/proc/self/exe");
     command
@@ -158,16 +187,25 @@ pub(crate) fn start(
         .stdin(Stdio::from(channel.try_clone_to_owned()?))
         .stdout(Stdio::null());
     let (uid, gid) = account;
+    if let Life::ItsOwn(_) = life {
+        // Whoever waits for the end of what the daemon says does not wait for this one.
+        command.stderr(Stdio::null());
+    }
     let filter = Filter::of_role()?;
     syscalls::before_exec(&mut command, move || {
+        if let Life::ItsOwn(entry) = &life {
+            nix::unistd::write(entry, b"0")?;
+        }
         nix::unistd::setsid()?;
         syscalls::close_from_three(true)?;
         // Many connections; and secrets that must not be swapped out.
         raise(Resource::RLIMIT_NOFILE, 1 << 16)?;
         raise(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY)?;
         privileges::drop_all(uid, gid, &[], Gain::Nothing)?;
-        // After the change of user, which clears it.
-        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        if let Life::Ours = life {
+            // After the change of user, which clears it.
+            prctl::set_pdeathsig(Signal::SIGKILL)?;
+        }
         syscalls::restore_signals()?;
         filter.install()
     });

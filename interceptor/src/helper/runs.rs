@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -101,6 +101,7 @@ impl Supervisor {
             }
             self.register(&run, ports, &listeners)?;
             described.write(&self.places)?;
+            self.held.hold(run.id, &listeners);
             if !self.is_in_place(&run) {
                 self.put_belt_on(&run, &listeners);
             }
@@ -196,7 +197,7 @@ impl Supervisor {
         self.tell(ToProxy::Ended { run, how }, Vec::new());
     }
 
-    pub(super) fn discard(&self, run: RunId, cgroup: &str) {
+    pub(super) fn discard(&mut self, run: RunId, cgroup: &str) {
         let directory = self.tree.directory(cgroup);
         if cgroup != self.tree.name_of(run) {
             if let Err(error) = self.release(run, &directory) {
@@ -205,6 +206,7 @@ impl Supervisor {
             return;
         }
         described::forget(&self.places, run);
+        self.held.let_go(run);
         if let Err(error) = self.take_belt_off(run, &directory) {
             tracing::error!(%run, "a run's belt remains: {}", telemetry::chain(error.as_ref()));
         }
@@ -222,8 +224,9 @@ impl Supervisor {
         });
     }
 
-    /// Takes over what an earlier helper left: live runs get new listeners, the rest is removed.
+    /// Takes over what an earlier helper left: live runs have their listeners back, or get new ones; the rest is removed.
     pub(super) fn adopt(&mut self) {
+        self.held.take_back();
         let mut left = self.tree.runs();
         for described in Described::all(&self.places) {
             let (run, cgroup) = (described.run.id, described.run.cgroup.clone());
@@ -243,7 +246,11 @@ impl Supervisor {
                 }
             }
         }
-        left.into_iter().for_each(|run| self.discard(run, &self.tree.name_of(run)));
+        for run in left {
+            let cgroup = self.tree.name_of(run);
+            self.discard(run, &cgroup);
+        }
+        self.held.close_rest();
         if let Err(error) = self.capture.shed_belts() {
             tracing::warn!("belts of runs that are gone may remain: {}", telemetry::chain(error.as_ref()));
         }
@@ -266,20 +273,45 @@ impl Supervisor {
             return Err("its first process is gone".into());
         }
         let Described { run, ports, keeping, .. } = described;
-        let (ports, listeners) = match run.guarantee {
-            Guarantee::Structural => (ports, Listeners::make(namespace.as_fd(), ports)?),
-            // Somebody else may have taken the ports while nobody of ours had them.
-            Guarantee::Enforced | Guarantee::Observed => Listeners::make_shared(namespace.as_fd())?,
-        };
+        let (ports, listeners) = self.listeners_of(&run, ports, namespace.as_fd())?;
         self.register(&run, ports, &listeners)?;
         self.put_belt_on(&run, &listeners);
         let described = Described { keeping, ..Described::new(run.clone(), first, ports)? };
         described.write(&self.places)?;
+        self.held.hold(run.id, &listeners);
         self.watch(&run, init)?;
         if let Some(keeping) = &described.keeping {
             self.keep_on(run.id, keeping, &directory);
         }
         Ok(Served { run, ports, listeners })
+    }
+
+    /// The listeners of a run of an earlier helper's: those that were held, or else new ones.
+    pub(super) fn listeners_of(
+        &mut self,
+        run: &Run,
+        ports: Ports,
+        namespace: BorrowedFd<'_>,
+    ) -> Result<(Ports, Listeners), Foreign> {
+        match self.held.take(run.id, ports, namespace) {
+            Ok(listeners) => {
+                tracing::info!(run = %run.id, "its listeners were held, and are taken up");
+                return Ok((ports, listeners));
+            }
+            Err(why) if why.is_innocent() => {
+                tracing::warn!(run = %run.id, "its listeners are made anew: {why}");
+            }
+            Err(why) => {
+                let why = telemetry::chain(&why);
+                tracing::error!(run = %run.id, "what was held for it is refused, and its listeners are made anew: {why}");
+            }
+        }
+        let made = match run.guarantee {
+            Guarantee::Structural => Listeners::make_again(namespace, ports),
+            // Somebody else may have taken the ports while nobody of ours had them.
+            Guarantee::Enforced | Guarantee::Observed => Listeners::make_shared(namespace),
+        };
+        Ok(made?)
     }
 
     /// The stage of a run that waits for the proxy's word; any other stays where it is.

@@ -26,6 +26,7 @@ use super::{
     executable::Executables,
     failed,
     ground::{self, Accounts},
+    held::Held,
     kept::{Connection, Fate, Waiting},
     launches::{self, Answered, Asked},
     listeners::Listeners,
@@ -113,6 +114,8 @@ pub(super) struct Supervisor {
     roles: Roles,
     accounts: Accounts,
     handed: Handed,
+    /// Listeners that outlive this process.
+    pub(super) held: Held,
     pub(super) events: mpsc::Sender<Event>,
     arriving: mpsc::Receiver<Event>,
     pair: Option<Roled>,
@@ -138,9 +141,9 @@ impl Supervisor {
         places: Places,
         tree: Tree,
         capture: Arc<dyn Capture>,
-        roles: Roles,
-        accounts: Accounts,
+        (roles, accounts): (Roles, Accounts),
         handed: Handed,
+        held: Held,
     ) -> Self {
         let (events, arriving) = mpsc::channel(1024);
         Self {
@@ -150,6 +153,7 @@ impl Supervisor {
             roles,
             accounts,
             handed,
+            held,
             events,
             arriving,
             pair: None,
@@ -426,6 +430,7 @@ impl Supervisor {
             self.capture.sweep();
             self.inspect_belts();
             self.adopt_late();
+            self.hold_again();
         }
         self.give_up_waiting(|elapsed| elapsed > PATIENCE);
         let late: Vec<RunId> = self
@@ -444,6 +449,20 @@ impl Supervisor {
                 Ended::Processes,
                 "the daemon's proxy does not answer: see `interceptor status`",
             );
+        }
+    }
+
+    /// Has all listeners held anew where who held them is gone.
+    fn hold_again(&mut self) {
+        if !self.held.is_lost() {
+            return;
+        }
+        tracing::warn!("who held listeners for the next daemon is gone: another one does from now on");
+        self.held.start_over();
+        for stage in self.runs.values() {
+            if let Stage::Starting { served, .. } | Stage::Served(served) = stage {
+                self.held.hold(served.run.id, &served.listeners);
+            }
         }
     }
 
@@ -488,6 +507,7 @@ impl Supervisor {
             tracing::info!("captured processes remain: they are refused everything until the daemon is back");
             return;
         }
+        self.held.end();
         for run in self.tree.runs() {
             described::forget(&self.places, run);
             let _ = self.tree.remove(run, REMOVAL);

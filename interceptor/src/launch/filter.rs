@@ -1,4 +1,4 @@
-//! The system calls that a run may make, and those of the daemon's own processes.
+//! The system calls that a run may make, and those of the daemon's own processes, of which one holds listeners.
 //!
 //! Strategy: two filters. The first lets only calls through that are known to this build; a newer one answers
 //! `ENOSYS`, as on an older kernel, and so does clone3(2), whose flags no filter can read: libraries then use
@@ -7,7 +7,11 @@
 //! the run and cannot be taken off; a call of another architecture (32-bit programs) ends its process. A run has a third
 //! one, which has its bind(2), connect(2) and sendto(2) by name wait for the [porter](super::porter).
 
-use std::{collections::BTreeMap, io, os::fd::OwnedFd};
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
+};
 
 use nix::libc;
 use seccompiler::{
@@ -109,8 +113,29 @@ const ONLY_OF_THE_HELPER: &[i64] = &[libc::SYS_bpf, libc::SYS_mount, libc::SYS_s
 const HELPERS_NETLINK: &[libc::c_int] =
     &[libc::NETLINK_ROUTE, libc::NETLINK_SOCK_DIAG, libc::NETLINK_NETFILTER];
 
+/// What the process that holds listeners may do with whatever it has: close it, and end.
+const HOLDING: &[i64] = &[
+    libc::SYS_close,
+    libc::SYS_brk,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_mprotect,
+    libc::SYS_madvise,
+    libc::SYS_futex,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_restart_syscall,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
+/// What it may do only where it is spoken to.
+const HEARING: &[i64] = &[libc::SYS_recvmsg, libc::SYS_recvfrom, libc::SYS_sendmsg, libc::SYS_getsockopt];
+
 /// The filters of one process tree, ready to be installed.
-pub(crate) struct Filter([BpfProgram; 2]);
+pub(crate) struct Filter(Vec<BpfProgram>);
 
 /// What the kernel side does about Unix sockets of runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,11 +219,26 @@ impl Filter {
         Self::of(refused)
     }
 
+    /// For the process that holds listeners: it may accept at `door`, and hear and speak on the descriptor `spoken_on`; neither on
+    /// anything that it holds.
+    pub(crate) fn of_holder(door: BorrowedFd<'_>, spoken_on: RawFd) -> io::Result<Self> {
+        let only = |argument, value| -> io::Result<Vec<SeccompRule>> {
+            let like = like(argument, value).and_then(|like| SeccompRule::new(vec![like]));
+            Ok(vec![like.map_err(io::Error::other)?])
+        };
+        let mut rules: Rules = HOLDING.iter().map(|number| (*number, Vec::new())).collect();
+        for number in HEARING {
+            rules.insert(*number, only(0, spoken_on)?);
+        }
+        rules.insert(libc::SYS_accept4, only(0, door.as_raw_fd())?);
+        // Whether a descriptor is open: a build for tests asks before it closes one.
+        rules.insert(libc::SYS_fcntl, only(1, libc::F_GETFD)?);
+        Ok(Self(vec![compiled(rules, errno(libc::EPERM), SeccompAction::Allow)?]))
+    }
+
     fn of(refused: Rules) -> io::Result<Self> {
-        let known = known();
-        let errno = |number: libc::c_int| SeccompAction::Errno(number.unsigned_abs());
-        Ok(Self([
-            compiled(known, errno(libc::ENOSYS), SeccompAction::Allow)?,
+        Ok(Self(vec![
+            compiled(known(), errno(libc::ENOSYS), SeccompAction::Allow)?,
             compiled(refused, SeccompAction::Allow, errno(libc::EPERM))?,
         ]))
     }
@@ -211,6 +251,10 @@ impl Filter {
 }
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+fn errno(number: libc::c_int) -> SeccompAction {
+    SeccompAction::Errno(number.unsigned_abs())
+}
 
 fn compiled(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> io::Result<BpfProgram> {
     #[cfg(target_arch = "x86_64")]
@@ -335,6 +379,8 @@ fn device_nodes(mode: u8) -> Result<Vec<SeccompRule>, seccompiler::BackendError>
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd as _;
+
     use nix::{
         errno::Errno,
         sched::{CloneFlags, setns, unshare},
@@ -347,7 +393,9 @@ mod tests {
     fn the_filters_fit_into_the_kernel() {
         let runs = [Guard::Hooks, Guard::Nothing]
             .map(|guard| RunFilter::new(guard, Elevation::BySetUserId).expect("a run's"));
-        let own = [Filter::of_role(), Filter::of_helper()].map(|filter| filter.expect("a role's"));
+        let door = io::stdin();
+        let own = [Filter::of_role(), Filter::of_helper(), Filter::of_holder(door.as_fd(), 4)]
+            .map(|filter| filter.expect("a role's"));
         let more = runs.iter().flat_map(|run| run.unaudited.iter().chain([&run.asking]));
         let both = runs.iter().map(|run| &run.filter).chain(&own).flat_map(|Filter(programs)| programs);
         // BPF_MAXINSNS

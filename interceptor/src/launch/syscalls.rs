@@ -258,6 +258,16 @@ pub(crate) fn take_standard_input() -> io::Result<OwnedFd> {
     Ok(taken)
 }
 
+/// Takes a descriptor that this process was started with, by its number. It is closed at exec from now on.
+pub(crate) fn take_inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is passed; it fails where nothing is open by that number.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and was so before this process opened anything: nobody else here knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// An extended attribute of a file, as text; nothing where it has none.
 pub(crate) fn attribute(path: &Path, name: &CStr) -> io::Result<Option<String>> {
     let path = CString::new(path.as_os_str().as_bytes())?;
@@ -322,6 +332,15 @@ pub(crate) fn install_filter(program: BpfProgramRef<'_>, flags: libc::c_ulong) -
     let said = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, std::ptr::from_ref(&program)) };
     if said < 0 { Err(io::Error::last_os_error()) } else { Ok(said) }
 }
+
+/// The network namespace that a socket was made in.
+pub(crate) fn network_of(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: the request takes nothing and answers with a descriptor.
+    owned(libc::c_long::from(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS, 0) }))
+}
+
+/// `SIOCGSKNS` of `linux/sockios.h`.
+const SIOCGSKNS: libc::c_ulong = 0x894c;
 
 /// Makes the terminal behind the first standard stream that is one the session's controlling terminal.
 pub(crate) fn take_terminal() -> io::Result<()> {

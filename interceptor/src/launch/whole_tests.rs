@@ -164,7 +164,11 @@ fn whole_daemon() {
     println!();
     let done = helper::run(helper::Options {
         places: Places::under(&root),
-        roles: Roles { proxy: part("whole_proxy", &root), keeper: part("whole_keeper", &root) },
+        roles: Roles {
+            proxy: part("whole_proxy", &root),
+            keeper: part("whole_keeper", &root),
+            holder: part("whole_holder", &root),
+        },
         announce: true,
         capture: Box::new(capture),
         journal: Box::new(|_, _| Ok(tempfile::tempfile()?.into())),
@@ -173,6 +177,13 @@ fn whole_daemon() {
         eprintln!("{}", chain(error));
     }
     std::process::exit(i32::from(done.is_err()));
+}
+
+#[test]
+#[ignore = "the holder of the other tests"]
+fn whole_holder() {
+    let Some(_) = given_root() else { return };
+    let _ = helper::hold();
 }
 
 #[test]

@@ -29,6 +29,7 @@ mod enclosed;
 mod existing;
 mod found;
 mod grants;
+mod held;
 mod hidden;
 mod kinds;
 mod launch;

@@ -7,13 +7,16 @@ use std::{
 };
 
 use interceptor_tests::{
-    Bed, Installation, Setup,
+    Bed, Installation, Setup, Talker,
     installation::agent_user,
+    leaks,
     machine::Machine,
     places,
     process::{Finished, PATIENCE, run, wait_until},
 };
 use nix::{sys::stat::Mode, unistd::mkfifo};
+
+use crate::held::Listening;
 
 const CONTAINED: &str = include_str!("../clients/contained.py");
 
@@ -153,6 +156,76 @@ fn a_unit_is_captured_where_it_is_and_at_each_start() {
     assert!(!folder(drop_in), "nothing of it stays");
     let audit = installation.interceptor(&["audit", "tail", "--all", "-n", "1000"]).text();
     assert!(audit.contains("gone for good") && audit.contains("the test is over"), "{audit}");
+    drop(machine);
+    installation.finish();
+}
+
+/// The number of sockets that systemd holds for the daemon.
+fn in_store(machine: &Machine) -> String {
+    let words = ["show", "--property=NFileDescriptorStore", "--value", "interceptor"];
+    machine.systemctl(&words).succeeded().stdout.trim().to_owned()
+}
+
+#[test]
+fn a_daemon_that_is_a_unit_has_its_listeners_held_by_systemd() {
+    let bed = Bed::start();
+    let installation = Setup::of(&bed).write();
+    let (program, root) = (places::interceptor(), installation.root());
+    let log = installation.root().join("daemon.log");
+    let unit = format!(
+        "ExecStart={} --root {} daemon\nRestart=always\nRestartSec=1\nKillMode=mixed\nNotifyAccess=main\n\
+         FileDescriptorStoreMax=256\nStandardError=append:{}\n",
+        program.display(),
+        root.display(),
+        log.display()
+    );
+    let machine = Machine::start(&installation, &[("interceptor.service", &unit)]);
+    let serves = || machine.interceptor(&installation, &["status"]).status.success();
+    let start = || {
+        machine.systemctl(&["start", "interceptor"]).succeeded();
+        wait_until("the daemon to serve", PATIENCE, serves);
+    };
+    start();
+    assert_eq!(in_store(&machine), "0");
+
+    let script = installation.script("contained.py", CONTAINED);
+    let mut command = machine.command(Path::new("/bin/sh"));
+    command.args(["-c", "cd \"$0\" && exec \"$@\""]).arg(installation.work()).arg(&program);
+    command.arg("--root").arg(root).args(["run", "--agent", "release-bot", "--user", &agent_user(), "--"]);
+    let mut agent = Talker::start(with(command, &["/usr/bin/python3", &script]));
+    assert_eq!(agent.say("query", PATIENCE), "100");
+    let slice = installation.places().slice();
+    let process = leaks::processes().into_iter().find(|process| process.cgroup.contains(&slice));
+    let process = process.expect("a captured process").pid;
+    let listening = Listening { process, tcp: 61_443, dns: 61_453 };
+    let before = listening.sockets();
+    assert!(before.len() >= 4, "{before:?}");
+    assert_eq!(in_store(&machine), before.len().to_string());
+    assert_eq!(installation.holder(), None, "systemd holds");
+
+    for words in [&["restart", "interceptor"][..], &["kill", "--signal=KILL", "interceptor"]] {
+        let daemon = installation.roles();
+        machine.systemctl(words).succeeded();
+        let gone = || daemon.iter().all(|one| !installation.roles().contains(one));
+        wait_until("the daemon to be gone", PATIENCE, gone);
+        assert_eq!(listening.sockets(), before, "they are held");
+        wait_until("the next daemon to serve", PATIENCE, serves);
+        assert_eq!(agent.say("query", PATIENCE), "100");
+        assert_eq!(listening.sockets(), before, "they are the same");
+        assert_eq!(in_store(&machine), before.len().to_string());
+    }
+    let said = fs::read_to_string(&log).unwrap_or_default();
+    assert!(!said.contains("made anew") && said.contains("are taken up"), "{said}");
+
+    // Whoever stops it for good gives them up; the next daemon makes new ones.
+    machine.systemctl(&["stop", "interceptor"]).succeeded();
+    wait_until("systemd to let go", PATIENCE, || listening.sockets().is_empty());
+    start();
+    assert_eq!(agent.say("query", PATIENCE), "100");
+    assert!(fs::read_to_string(&log).unwrap_or_default().contains("made anew: nobody holds any"));
+    drop(agent);
+    wait_until("systemd to hold nothing", PATIENCE, || in_store(&machine) == "0");
+    machine.systemctl(&["stop", "interceptor"]).succeeded();
     drop(machine);
     installation.finish();
 }

@@ -158,26 +158,19 @@ pub(super) fn send(socket: &OwnedFd, data: &[u8], flags: libc::c_int, address: &
 
 /// `SIOCUNIXFILE` of `linux/un.h`.
 const SIOCUNIXFILE: libc::c_ulong = 0x89e0;
-/// `SIOCGSKNS` of `linux/sockios.h`.
-const SIOCGSKNS: libc::c_ulong = 0x894c;
 
 /// The file that a socket is bound to.
 pub(super) fn bound_file(socket: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
-    behind(socket, SIOCUNIXFILE)
+    // SAFETY: the request takes nothing and answers with a descriptor.
+    let fd = Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCUNIXFILE, 0) })?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Whether a socket was made in this network namespace.
 pub(super) fn is_of(socket: &OwnedFd, network: &File) -> nix::Result<bool> {
-    let made_in = behind(socket.as_fd(), SIOCGSKNS)?;
+    let made_in = super::number(syscalls::network_of(socket.as_fd()))?;
     super::number(syscalls::same_file(&made_in, network))
-}
-
-fn behind(socket: BorrowedFd<'_>, request: libc::c_ulong) -> nix::Result<OwnedFd> {
-    // SAFETY: these requests take nothing and answer with a descriptor.
-    let fd = Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), request, 0) })?;
-    // SAFETY: the kernel has just made this descriptor for us.
-    let made = unsafe { OwnedFd::from_raw_fd(fd) };
-    Ok(made)
 }
 
 #[cfg(test)]
