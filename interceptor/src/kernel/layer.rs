@@ -276,11 +276,14 @@ impl LayerMaps {
     }
 }
 
-/// The socket at a path that only root can have put there: no link, and nothing above it that others may write.
+/// The socket at a path that only root can have put there: no link, nothing right above it that others may write, and further
+/// up nothing in which others could put something else in its place.
 fn socket_at(path: &Path) -> io::Result<SocketFile> {
-    for above in path.ancestors().skip(1) {
+    for (number, above) in path.ancestors().skip(1).enumerate() {
         let data = fs::symlink_metadata(above)?;
-        if !data.is_dir() || data.uid() != 0 || data.mode() & 0o022 != 0 {
+        // What is root's in a folder with this bit stays what it is.
+        let stays = number > 0 && data.mode() & 0o1000 != 0;
+        if !data.is_dir() || data.uid() != 0 || (data.mode() & 0o022 != 0 && !stays) {
             let text = format!("{} is a link, or others than root may write to it", above.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
@@ -352,5 +355,11 @@ mod tests {
         assert_eq!(socket_at(&link).expect_err("a link").kind(), io::ErrorKind::InvalidInput);
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("mode");
         assert_eq!(socket_at(&path).expect_err("anybody's").kind(), io::ErrorKind::PermissionDenied);
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o1777)).expect("mode");
+        assert_eq!(socket_at(&path).expect_err("still").kind(), io::ErrorKind::PermissionDenied);
+        let below = folder.path().join("below");
+        fs::create_dir(&below).expect("a folder");
+        let _another = UnixListener::bind(below.join("log")).expect("bind");
+        socket_at(&below.join("log")).expect("root's, in root's, in one where that stays so");
     }
 }
