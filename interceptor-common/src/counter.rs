@@ -75,4 +75,22 @@ counters! {
     Kept = 21, "kept";
     /// The same, after their time.
     DroppedKept = 22, "dropped-kept";
+    /// A socket of a family that captured processes cannot have, which only an LSM program sees.
+    RefusedFamily = 23, "refused-family";
+    /// A Unix socket that was made outside of the run, and that a process of it wanted to reach.
+    RefusedPeer = 24, "refused-peer";
+    /// A socket that was made outside of the run, and passed to a process of it.
+    RefusedPassed = 25, "refused-passed";
+    /// A process outside of the run, whose memory or descriptors a process of it wanted.
+    RefusedTrace = 26, "refused-trace";
+    /// A ring of io_uring.
+    RefusedRing = 27, "refused-ring";
+    /// A program that would have had more rights than who executes it.
+    RefusedRights = 28, "refused-rights";
+    /// Input that a process wanted to put into a terminal.
+    RefusedTyping = 29, "refused-typing";
+    /// A socket of a process that bears a run's label, and is no more in the run's cgroup.
+    RefusedStray = 30, "refused-stray";
+    /// A process that was not made, since there is no room for its label.
+    LabelFull = 31, "label-full";
 }

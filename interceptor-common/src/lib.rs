@@ -14,10 +14,10 @@ pub mod setting;
 pub use counter::Counter;
 pub use event::{ARGUMENT_BYTES, EventHead, EventKind, ExecEvent, PATH_BYTES, ProcessKey, ProcessValue};
 pub use flow::{Flow, Form, TupleKey};
-pub use setting::{Config, Kept, Offsets, RUN_LEVELS, RunConfig};
+pub use setting::{Config, Kept, LayerOffsets, Offsets, RUN_LEVELS, RunConfig, SocketFile};
 
 /// Which layout this is. Kernel programs and maps of another version are never mixed with ours.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// The family of an IPv4 address (`AF_INET`).
 pub const FAMILY_V4: u32 = 2;
@@ -38,5 +38,9 @@ pub const MAX_RUNS: u32 = 1_024;
 pub const MAX_PROCESSES: u32 = 65_536;
 /// How many connections from before their runs' capture may go on at once on one host.
 pub const MAX_KEPT: u32 = 4_096;
+/// How many threads can bear a run's label at once on one host; one more is not made.
+pub const MAX_LABELS: u32 = 131_072;
+/// How many Unix sockets of the host's may be open to runs without a network of their own.
+pub const MAX_PEERS: u32 = 64;
 /// The bytes of the event ring.
 pub const RING_BYTES: u32 = 4 * 1024 * 1024;

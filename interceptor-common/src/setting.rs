@@ -103,6 +103,72 @@ pub struct Offsets {
 
 const _: () = assert!(size_of::<Offsets>() == 48);
 
+/// The same, of what LSM programs look at besides. A kernel whose BTF lacks any of these has no such layer.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LayerOffsets {
+    /// `socket.sk`
+    pub socket_sk: u32,
+    /// `sock.sk_cgrp_data.cgroup`
+    pub sock_cgroup: u32,
+    /// `cgroup.level`
+    pub cgroup_level: u32,
+    /// `cgroup.ancestors`
+    pub cgroup_ancestors: u32,
+    /// `cgroup.kn`
+    pub cgroup_kn: u32,
+    /// `kernfs_node.id`
+    pub kernfs_id: u32,
+    /// `task_struct.cgroups`
+    pub task_cgroups: u32,
+    /// `css_set.dfl_cgrp`
+    pub css_set_cgroup: u32,
+    /// `file.f_inode`
+    pub file_inode: u32,
+    /// `file.private_data`
+    pub file_private: u32,
+    /// `inode.i_mode`
+    pub inode_mode: u32,
+    /// `qstr.name`
+    pub qstr_name: u32,
+    /// `linux_binprm.cred`
+    pub binprm_cred: u32,
+    /// `task_struct.cred`
+    pub task_cred: u32,
+    /// `cred.euid`
+    pub cred_euid: u32,
+    /// `cred.egid`
+    pub cred_egid: u32,
+    /// `cred.cap_permitted`
+    pub cred_permitted: u32,
+    /// `unix_sock.path.dentry`
+    pub unix_dentry: u32,
+    /// `dentry.d_inode`
+    pub dentry_inode: u32,
+    /// `inode.i_ino`
+    pub inode_number: u32,
+    /// `inode.i_sb`
+    pub inode_volume: u32,
+    /// `super_block.s_dev`
+    pub volume_device: u32,
+}
+
+const _: () = assert!(size_of::<LayerOffsets>() == 88);
+
+/// The file that a Unix socket is bound to.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketFile {
+    /// Its inode's number.
+    pub inode: u64,
+    /// The device of its file system, as the kernel has it: the major number from the 20th bit on, the minor below.
+    pub device: u32,
+    /// Not used.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<SocketFile>() == 16);
+
 #[cfg(feature = "user")]
 // SAFETY: repr(C), integers only, no padding (sizes are asserted above), any bit pattern is a value.
 unsafe impl aya::Pod for Config {}
@@ -112,6 +178,12 @@ unsafe impl aya::Pod for RunConfig {}
 #[cfg(feature = "user")]
 // SAFETY: as above.
 unsafe impl aya::Pod for Offsets {}
+#[cfg(feature = "user")]
+// SAFETY: as above.
+unsafe impl aya::Pod for LayerOffsets {}
+#[cfg(feature = "user")]
+// SAFETY: as above.
+unsafe impl aya::Pod for SocketFile {}
 #[cfg(feature = "user")]
 // SAFETY: as above.
 unsafe impl aya::Pod for Kept {}

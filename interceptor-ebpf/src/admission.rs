@@ -10,23 +10,44 @@ use crate::maps::{CONFIG, HEARTBEAT, RUNS};
 /// `ECONNREFUSED`, as a return value.
 const CONNECTION_REFUSED: i32 = -111;
 
+/// A run that something is in, and which cgroup is the run's: by its number and its depth.
+pub struct Found {
+    pub run: &'static RunConfig,
+    pub cgroup: u64,
+    pub level: u32,
+}
+
 /// The run that the caller is in, whatever the state of the daemon.
 #[inline(always)]
 pub fn run_of_caller() -> Option<&'static RunConfig> {
+    found_of_caller().map(|found| found.run)
+}
+
+/// The same, with the run's cgroup.
+#[inline(always)]
+pub fn found_of_caller() -> Option<Found> {
     // SAFETY: no pointers.
-    run_above(|level| unsafe { bpf_get_current_ancestor_cgroup_id(level) })
+    found_above(|level| unsafe { bpf_get_current_ancestor_cgroup_id(level) })
 }
 
 /// The run among the cgroups that `ancestor` finds at the depths where there are runs. No run is below another.
 #[inline(always)]
 pub fn run_above(ancestor: impl Fn(i32) -> u64) -> Option<&'static RunConfig> {
+    found_above(ancestor).map(|found| found.run)
+}
+
+/// The same, with the run's cgroup.
+#[inline(always)]
+fn found_above(ancestor: impl Fn(i32) -> u64) -> Option<Found> {
     let config = CONFIG.get(0)?;
     for level in &config.run_levels {
+        if *level == 0 {
+            continue;
+        }
+        let cgroup = ancestor(*level as i32);
         // SAFETY: user space replaces an entry as a whole, and removes it after the run's end.
-        if *level != 0
-            && let Some(run) = unsafe { RUNS.get(&ancestor(*level as i32)) }
-        {
-            return Some(run);
+        if let Some(run) = unsafe { RUNS.get(&cgroup) } {
+            return Some(Found { run, cgroup, level: *level });
         }
     }
     None

@@ -14,6 +14,8 @@ mod getpeername;
 mod guard;
 mod guard_kept;
 mod guard_unix;
+mod label;
+mod layer;
 mod maps;
 mod post_bind;
 mod process;
@@ -26,6 +28,7 @@ mod sock_create;
 mod sock_release;
 mod sockops;
 mod task;
+mod within;
 
 /// The verifier lets only GPL-compatible programs use the tracing helpers.
 #[unsafe(link_section = "license")]

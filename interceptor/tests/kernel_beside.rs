@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use interceptor::kernel::{Attachment, Counter, cgroup, probe};
+use interceptor::kernel::{Attachment, Counter, cgroup, layer::Layer, probe};
 use interceptor_core::model::RunId;
 use kernel_support::{
     Stage, apart,
@@ -42,7 +42,7 @@ fn slice(stage: &Stage) -> PathBuf {
 /// Puts fresh programs of ours in force behind whatever is there.
 fn restart(stage: &mut Stage) {
     stage.attachment = None;
-    stage.attachment = Some(Attachment::establish(&stage.places).expect("a restart"));
+    stage.attachment = Some(Attachment::establish(&stage.places, Layer::OFF).expect("a restart"));
 }
 
 /// A connection that `stage` captures, to `destination` whatever was asked for.

@@ -14,7 +14,8 @@ use std::{
 };
 
 use interceptor::kernel::{
-    Attachment, Counter, EventReader, KernelError, KernelEvent, Occurrence, ProcessRef, cgroup, diag, probe,
+    Attachment, Counter, EventReader, KernelError, KernelEvent, Occurrence, ProcessRef, cgroup, diag,
+    layer::Layer, probe,
 };
 use interceptor_core::model::RunId;
 use kernel_support::{Stage, apart};
@@ -169,7 +170,7 @@ fn capture_outlives_its_loader_and_a_restart_takes_over() {
     // What an earlier version left goes when the new programs are in force.
     let stale = stage.places.pins().join("maps-v0");
     std::fs::create_dir(&stale).expect("a folder");
-    let attachment = Attachment::establish(&stage.places).expect("a restart");
+    let attachment = Attachment::establish(&stage.places, Layer::OFF).expect("a restart");
     assert!(!stale.exists());
     attachment.take_log().expect("the programs' diagnostics").flush();
     assert_eq!(attachment.runs(), [(cgroup::id(&stage.cgroup).expect("id"), stage.run)]);
@@ -196,7 +197,7 @@ fn there_is_no_moment_without_capture_during_restarts() {
     };
     wait_for_more(0);
     for _ in 0..3 {
-        Attachment::establish(&stage.places).expect("a restart");
+        Attachment::establish(&stage.places, Layer::OFF).expect("a restart");
         wait_for_more(stage.count(Counter::RefusedSocket));
     }
     assert!(playing.0.try_wait().expect("wait").is_none(), "{}", playing.says());
@@ -275,12 +276,12 @@ fn a_cgroup_beside_the_slice_is_captured_over_restarts_until_it_is_released() {
         }
         if let Some(before) = attachment.take() {
             drop(before);
-            drop(Attachment::establish(&stage.places).expect("a restart"));
+            drop(Attachment::establish(&stage.places, Layer::OFF).expect("a restart"));
         }
     }
     assert!(matches!(Attachment::teardown(&stage.places), Err(KernelError::Enclosed(of)) if of == run));
 
-    let attachment = Attachment::establish(&stage.places).expect("a restart");
+    let attachment = Attachment::establish(&stage.places, Layer::OFF).expect("a restart");
     attachment.enclose(run, &deep).expect("taken over");
     attachment.release(run, &deep).expect("released");
     stage.cgroup = deep;
@@ -295,16 +296,17 @@ fn pins_are_private_and_a_stranger_is_refused() {
     assert_eq!((data.uid(), data.mode() & 0o777), (0, 0o700));
     let open = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(stage.places.pins(), open).expect("chmod");
-    let again = Attachment::establish(&stage.places);
+    let again = Attachment::establish(&stage.places, Layer::OFF);
     assert!(matches!(again, Err(KernelError::Untrusted { .. })), "{again:?}");
 }
 
 #[test]
 fn this_host_can_capture() {
-    let stage = Stage::new();
+    let stage = Stage::with(Layer::AVAILABLE);
     let findings = probe::probe(&stage.places);
     for finding in &findings {
         assert_ne!(finding.outcome, probe::Outcome::Missing, "{finding:?}");
+        assert_ne!(finding.outcome, probe::Outcome::Broken, "{finding:?}");
         assert_ne!(finding.attached, Some(false), "{finding:?}");
     }
     assert!(findings.iter().filter(|finding| finding.attached == Some(true)).count() >= 18, "{findings:?}");

@@ -19,7 +19,9 @@ use interceptor_core::model::RunId;
 use crate::{
     config::Basis,
     helper::{self, Accounts, Around, Capture, Connection, Foreign, Options, Roles, RunNetwork},
-    kernel::{Attachment, Belts, Girth, KernelLog, Passing, RunAddresses, RunSettings, cgroup},
+    kernel::{
+        Attachment, Belts, Girth, KernelLog, Passing, RunAddresses, RunSettings, cgroup, layer::Standing,
+    },
     places::Places,
     store::Journal,
     telemetry,
@@ -49,7 +51,9 @@ pub fn run(places: &Places, root: Option<&Path>, arguments: &Arguments) -> ExitC
         roles: Roles { proxy: role("proxy"), keeper: role("keeper"), holder: role("holder") },
         announce: arguments.announce,
         capture: Box::new(|places| {
-            let attachment = Attachment::establish(places)?;
+            let layer = Basis::now(places)?.settings(places)?.layer();
+            let attachment = Attachment::establish(places, layer)?;
+            say(&attachment.layer());
             let log = Mutex::new(attachment.take_log());
             Ok(Arc::new(Kernel { attachment, log, belts: Belts::of(places), places: places.clone() }))
         }),
@@ -61,6 +65,20 @@ pub fn run(places: &Places, root: Option<&Path>, arguments: &Arguments) -> ExitC
             eprintln!("interceptor daemon: {}", telemetry::chain(&error));
             ExitCode::from(3)
         }
+    }
+}
+
+/// What there is of the LSM programs, for whoever wonders what is closed here.
+fn say(layer: &Standing) {
+    match layer {
+        Standing::Off => tracing::info!("no LSM programs: interceptor.toml says `lsm = \"off\"`"),
+        Standing::Absent(why) => tracing::info!("no LSM programs: {why}"),
+        Standing::InForce(lacking) if lacking.is_empty() => tracing::info!("the LSM programs are in force"),
+        Standing::InForce(lacking) => lacking.iter().for_each(|(name, why)| {
+            tracing::error!(
+                "an LSM program is not in force, and what it would close stays open: {name}: {why}"
+            );
+        }),
     }
 }
 

@@ -7,7 +7,11 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{gate::Durability, rescue::RescueError};
+use crate::{
+    gate::Durability,
+    kernel::layer::{Labels, Layer, Wanted},
+    rescue::RescueError,
+};
 
 /// Why the settings could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -51,9 +55,24 @@ pub struct Settings {
     local_approval: Option<LocalApproval>,
     /// The program that gives a second opinion of SQL texts, if there is to be one.
     pub second_opinion: Option<PathBuf>,
+    /// Whether there are to be LSM programs.
+    lsm: Wanted,
+    /// What says that a process is captured.
+    labels: Labels,
+    /// Unix sockets of the host's that captured processes may use although LSM programs refuse all others.
+    unix_sockets: Vec<PathBuf>,
     /// Sealed segments younger than this are kept in any case, in days.
     pub retention_days: u32,
 }
+
+/// The host's own log, and where its service manager hears that a service is ready: a service that is captured would else have
+/// no log, and might not start.
+const LEFT_OPEN: [&str; 4] = [
+    "/run/systemd/notify",
+    "/run/systemd/journal/stdout",
+    "/run/systemd/journal/socket",
+    "/run/systemd/journal/dev-log",
+];
 
 impl Default for Settings {
     fn default() -> Self {
@@ -65,6 +84,9 @@ impl Default for Settings {
             webhook: None,
             local_approval: None,
             second_opinion: None,
+            lsm: Wanted::Available,
+            labels: Labels::Cgroup,
+            unix_sockets: LEFT_OPEN.map(PathBuf::from).into(),
             retention_days: 90,
         }
     }
@@ -79,6 +101,11 @@ impl Settings {
     pub fn local_approval(&self) -> LocalApproval {
         let is_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
         self.local_approval.unwrap_or(if is_ci { LocalApproval::Off } else { LocalApproval::On })
+    }
+
+    /// What is wanted of LSM programs.
+    pub fn layer(&self) -> Layer {
+        Layer { wanted: self.lsm, labels: self.labels, open: self.unix_sockets.clone() }
     }
 
     /// Reads the settings in a folder.
@@ -102,6 +129,41 @@ impl Settings {
                 return Err(SettingsError::Wrong(path, text));
             }
         }
+        if settings.labels == Labels::Strict && settings.lsm != Wanted::Required {
+            let text = "labels = \"strict\" is kept by LSM programs: say lsm = \"required\", too";
+            return Err(SettingsError::Wrong(path, text.to_owned()));
+        }
+        let most = interceptor_common::MAX_PEERS as usize;
+        if settings.unix_sockets.len() > most || settings.unix_sockets.iter().any(|path| !path.is_absolute())
+        {
+            let text = format!("unix-sockets takes up to {most} paths from the root: /run/...");
+            return Err(SettingsError::Wrong(path, text));
+        }
         Ok(settings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Settings, SettingsError> {
+        let folder = tempfile::tempdir().expect("folder");
+        fs::write(folder.path().join(Settings::FILE), text).expect("write");
+        Settings::read(folder.path())
+    }
+
+    #[test]
+    fn strict_labels_want_all_of_the_programs() {
+        let layer = read("lsm = \"required\"\nlabels = \"strict\"\n").expect("good").layer();
+        assert_eq!((layer.wanted, layer.labels), (Wanted::Required, Labels::Strict));
+        assert_eq!(layer.open.len(), LEFT_OPEN.len());
+        for wrong in ["labels = \"strict\"\n", "lsm = \"off\"\nlabels = \"strict\"\n"] {
+            let error = read(wrong).expect_err(wrong).to_string();
+            assert!(error.contains("lsm = \"required\""), "{error}");
+        }
+        assert!(read("lsm = \"yes\"\n").is_err());
+        assert!(read("unix-sockets = [\"run/log\"]\n").is_err());
+        assert!(read("unix-sockets = []\n").expect("good").layer().open.is_empty());
     }
 }

@@ -15,7 +15,9 @@ use aya::{
 };
 use interceptor_common::{
     ABI_VERSION, Config, Flow, ProcessKey, ProcessValue, RUN_LEVELS, RunConfig, TupleKey,
-    names::{self, CGROUP_PROGRAMS, GUARD_PROGRAMS, KEPT_GUARD, TRACEPOINT_PROGRAMS, UNIX_LINKS},
+    names::{
+        self, CGROUP_PROGRAMS, GUARD_PROGRAMS, KEPT_GUARD, LABEL_PROGRAMS, TRACEPOINT_PROGRAMS, UNIX_LINKS,
+    },
 };
 use interceptor_core::model::RunId;
 
@@ -24,6 +26,7 @@ use super::{
     abi::RunSettings,
     cgroup,
     kept::KeptConnections,
+    layer::{self, Labels, Layer, LayerMaps, Standing},
     load,
     maps::{lock, monotonic_ns, pinned},
     pins::{self, Pins},
@@ -50,6 +53,8 @@ pub struct Attachment {
     enclosed: Mutex<BTreeMap<RunId, Enclosed>>,
     levels: Mutex<[u32; RUN_LEVELS]>,
     log: Mutex<Option<KernelLog>>,
+    layer: Layer,
+    layer_maps: LayerMaps,
 }
 
 /// Programs in force.
@@ -61,6 +66,8 @@ struct Held {
     object: Option<Ebpf>,
     /// The one that ends what is kept, while anything is.
     kept_guard: Option<load::Pinned>,
+    /// What there is of the LSM programs.
+    standing: Standing,
 }
 
 /// Programs in force on a cgroup that is not below the slice.
@@ -71,34 +78,65 @@ struct Enclosed {
 
 impl Attachment {
     /// Puts the programs in force, or fresh ones in place of those of an earlier daemon, whose maps are taken over.
-    /// Captured connections stay refused until the proxy beats.
-    pub fn establish(places: &Places) -> Result<Self, KernelError> {
+    /// Captured connections stay refused until the proxy beats. Of the LSM programs there is what `layer` wants and the kernel has.
+    pub fn establish(places: &Places, layer: Layer) -> Result<Self, KernelError> {
+        layer::check(&layer)?;
         let slice = cgroup::ensure_slice(places)?;
         // One at a time: two daemons that start together must not take each other's pins.
         let turn = File::open(&slice).map_err(KernelError::place("open", &slice))?;
         turn.lock().map_err(KernelError::place("lock", &slice))?;
         let pins = Pins::establish(places)?;
         let mut object = load::object(&pins.maps())?;
-        let attachment = Self::open(slice, pins, KernelLog::of(&mut object)?)?;
+        let attachment = Self::open(slice, pins, KernelLog::of(&mut object)?, layer)?;
         attachment.write_config(Config::ENFORCE)?;
-        attachment.put_in_force(object)?;
-        let mut known = CGROUP_PROGRAMS.to_vec();
+        let mut known = attachment.put_in_force(object)?;
+        known.extend(CGROUP_PROGRAMS);
         known.extend(GUARD_PROGRAMS);
         known.push(KEPT_GUARD);
         known.extend(UNIX_LINKS.iter().map(|(name, _)| *name));
         known.extend(TRACEPOINT_PROGRAMS.iter().map(|(name, _)| *name));
         attachment.pins.remove_strangers(&known)?;
+        if attachment.layer.labels == Labels::Cgroup {
+            attachment.layer_maps.clear_labels();
+        }
         Ok(attachment)
     }
 
-    fn put_in_force(&self, mut object: Ebpf) -> Result<(), KernelError> {
+    /// Says which programs are in force that need not be.
+    fn put_in_force(&self, mut object: Ebpf) -> Result<Vec<&'static str>, KernelError> {
+        let folder = self.pins.links();
+        if !folder.join(LABEL_PROGRAMS[0].0).exists() {
+            // What an earlier daemon left has been nobody's to take away.
+            self.layer_maps.clear_labels();
+        }
+        for (path, error) in self.layer_maps.leave_open(&self.layer.open)? {
+            tracing::warn!("{} stays closed to attached runs: {error}", path.display());
+        }
         // From here to the end of pinning, both the new programs and any old ones are in force.
-        let links = load::attach_all(&mut object, &self.slice, &cgroup::root()?)?;
-        let links = replace_pins(&self.pins.links(), links)?;
+        let mut links = load::attach_all(&mut object, &self.slice, &cgroup::root()?)?;
+        let layer::Attached { links: optional, standing } = layer::attach(&mut object, &self.layer)?;
+        let names = optional.iter().map(|(name, _)| *name).collect();
+        links.extend(optional);
+        let links = replace_pins(&folder, links)?;
         let slice = cgroup::id(&self.slice)?;
         let mut held = lock(&self.held);
-        *held = Held { slice, _links: links, object: Some(object), kept_guard: None };
-        self.guard_kept(&mut held)
+        *held = Held { slice, _links: links, object: Some(object), kept_guard: None, standing };
+        self.label_all(&mut held)?;
+        self.guard_kept(&mut held)?;
+        Ok(names)
+    }
+
+    /// Gives labels, where they are strict, to whoever is in a run that is known.
+    fn label_all(&self, held: &mut Held) -> Result<(), KernelError> {
+        match self.layer.labels {
+            Labels::Cgroup => Ok(()),
+            Labels::Strict => layer::label_all(object_of(held)?),
+        }
+    }
+
+    /// What there is of the LSM programs.
+    pub fn layer(&self) -> Standing {
+        lock(&self.held).standing.clone()
     }
 
     /// Has what is kept ended in time, with programs of this daemon's, where anything is; else takes the guard off.
@@ -160,6 +198,8 @@ impl Attachment {
     /// Puts the programs in force again where somebody has removed the slice, which takes them with it: whether that was
     /// so. Runs that are captured keep it from being removed.
     pub fn maintain(&self, places: &Places) -> Result<bool, KernelError> {
+        // Whoever listens there may have been started again. What is unfit was said at the start.
+        let _ = self.layer_maps.leave_open(&self.layer.open)?;
         let slice = cgroup::ensure_slice(places)?;
         if cgroup::id(&slice)? == lock(&self.held).slice {
             return Ok(false);
@@ -226,7 +266,7 @@ impl Attachment {
         Ok(cgroup::level(&self.slice)? + 1)
     }
 
-    fn open(slice: PathBuf, pins: Pins, log: KernelLog) -> Result<Self, KernelError> {
+    fn open(slice: PathBuf, pins: Pins, log: KernelLog, layer: Layer) -> Result<Self, KernelError> {
         let folder = pins.maps();
         let unfit = |name: &'static str| KernelError::refused(format!("map {name}"));
         let hash = |name| pinned(&folder, name).map(Map::HashMap);
@@ -249,7 +289,15 @@ impl Attachment {
             processes: hash(names::PROCESSES)?.try_into().map_err(unfit(names::PROCESSES))?,
             proxy: KernelMaps::from_pins(&folder)?,
             kept: KeptConnections::open(&folder)?,
-            held: Mutex::new(Held { slice: 0, _links: Vec::new(), object: None, kept_guard: None }),
+            held: Mutex::new(Held {
+                slice: 0,
+                _links: Vec::new(),
+                object: None,
+                kept_guard: None,
+                standing: Standing::Off,
+            }),
+            layer,
+            layer_maps: LayerMaps::open(&folder)?,
             enclosed: Mutex::default(),
             levels: Mutex::new(levels),
             log: Mutex::new(Some(log)),
@@ -297,7 +345,9 @@ impl Attachment {
         // It may have been let go of while no daemon was there: that holds for as long as was said.
         let before = runs.get(&cgroup, 0).ok().filter(|before| before.run == run.run.as_u64());
         runs.insert(cgroup, run.to_raw(before), 0)
-            .map_err(KernelError::refused(format!("run {}: there may be too many", run.run)))
+            .map_err(KernelError::refused(format!("run {}: there may be too many", run.run)))?;
+        drop(runs);
+        self.label_all(&mut lock(&self.held))
     }
 
     /// For how much longer a run is let go of: nothing at all where that is over, none where it never was.

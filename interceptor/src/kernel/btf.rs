@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, fs};
 
-use interceptor_common::Offsets;
+use interceptor_common::{LayerOffsets, Offsets};
 
 use super::KernelError;
 
@@ -18,26 +18,64 @@ const DEPTH: u32 = 8;
 
 /// The offsets of the running kernel.
 pub(super) fn offsets() -> Result<Offsets, KernelError> {
+    with_fields(|field| {
+        Ok(Offsets {
+            task_pid: field("task_struct", "pid")?,
+            task_tgid: field("task_struct", "tgid")?,
+            task_start_boottime: field("task_struct", "start_boottime")?,
+            task_real_parent: field("task_struct", "real_parent")?,
+            task_group_leader: field("task_struct", "group_leader")?,
+            task_mm: field("task_struct", "mm")?,
+            task_signal: field("task_struct", "signal")?,
+            signal_live: field("signal_struct", "live")?,
+            mm_arg_start: field("mm_struct", "arg_start")?,
+            mm_arg_end: field("mm_struct", "arg_end")?,
+            binprm_filename: field("linux_binprm", "filename")?,
+            reserved: 0,
+        })
+    })
+}
+
+/// Those that only LSM programs look at.
+pub(super) fn layer_offsets() -> Result<LayerOffsets, KernelError> {
+    with_fields(|field| {
+        Ok(LayerOffsets {
+            socket_sk: field("socket", "sk")?,
+            sock_cgroup: field("sock", "sk_cgrp_data")? + field("sock_cgroup_data", "cgroup")?,
+            cgroup_level: field("cgroup", "level")?,
+            cgroup_ancestors: field("cgroup", "ancestors")?,
+            cgroup_kn: field("cgroup", "kn")?,
+            kernfs_id: field("kernfs_node", "id")?,
+            task_cgroups: field("task_struct", "cgroups")?,
+            css_set_cgroup: field("css_set", "dfl_cgrp")?,
+            file_inode: field("file", "f_inode")?,
+            file_private: field("file", "private_data")?,
+            inode_mode: field("inode", "i_mode")?,
+            qstr_name: field("qstr", "name")?,
+            binprm_cred: field("linux_binprm", "cred")?,
+            task_cred: field("task_struct", "cred")?,
+            cred_euid: field("cred", "euid")?,
+            cred_egid: field("cred", "egid")?,
+            cred_permitted: field("cred", "cap_permitted")?,
+            unix_dentry: field("unix_sock", "path")? + field("path", "dentry")?,
+            dentry_inode: field("dentry", "d_inode")?,
+            inode_number: field("inode", "i_ino")?,
+            inode_volume: field("inode", "i_sb")?,
+            volume_device: field("super_block", "s_dev")?,
+        })
+    })
+}
+
+/// Where a field of a structure is.
+type Field<'a> = &'a dyn Fn(&str, &str) -> Result<u32, KernelError>;
+
+fn with_fields<T>(read: impl FnOnce(Field<'_>) -> Result<T, KernelError>) -> Result<T, KernelError> {
     let bytes = fs::read(PATH).map_err(KernelError::place("read", PATH))?;
     let types = Types::parse(&bytes).ok_or_else(|| KernelError::Btf("cannot be understood".into()))?;
-    let field = |record: &str, name: &str| {
+    read(&|record, name| {
         types
             .offset(record, name)
             .ok_or_else(|| KernelError::Btf(format!("has no plain field {record}.{name}")))
-    };
-    Ok(Offsets {
-        task_pid: field("task_struct", "pid")?,
-        task_tgid: field("task_struct", "tgid")?,
-        task_start_boottime: field("task_struct", "start_boottime")?,
-        task_real_parent: field("task_struct", "real_parent")?,
-        task_group_leader: field("task_struct", "group_leader")?,
-        task_mm: field("task_struct", "mm")?,
-        task_signal: field("task_struct", "signal")?,
-        signal_live: field("signal_struct", "live")?,
-        mm_arg_start: field("mm_struct", "arg_start")?,
-        mm_arg_end: field("mm_struct", "arg_end")?,
-        binprm_filename: field("linux_binprm", "filename")?,
-        reserved: 0,
     })
 }
 
@@ -156,6 +194,11 @@ mod tests {
         let found = offsets().expect("this kernel has BTF");
         assert!(found.task_tgid == found.task_pid + 4, "pid and tgid are neighbours: {found:?}");
         assert!(found.mm_arg_end == found.mm_arg_start + 8, "{found:?}");
+        let found = layer_offsets().expect("and all that the layer looks at");
+        assert!(
+            found.cred_egid > found.cred_euid && found.cgroup_ancestors > found.cgroup_level,
+            "{found:?}"
+        );
         assert!(
             Types::parse(b"").is_none()
                 && Types::parse(&[0x9f, 0xeb, 1, 0, 0xff, 0xff, 0xff, 0xff]).is_none()

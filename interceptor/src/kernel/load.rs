@@ -3,6 +3,7 @@
 use std::{
     error::Error,
     fs::File,
+    io,
     os::fd::{AsFd, OwnedFd},
     path::Path,
 };
@@ -14,7 +15,9 @@ use aya::{
         links::{FdLink, PinnedLink},
     },
 };
-use interceptor_common::names::{CGROUP_PROGRAMS, GUARD_PROGRAMS, KEPT_GUARD, OFFSETS, TRACEPOINT_PROGRAMS};
+use interceptor_common::names::{
+    CGROUP_PROGRAMS, GUARD_PROGRAMS, KEPT_GUARD, LAYER_OFFSETS, OFFSETS, TRACEPOINT_PROGRAMS,
+};
 
 use super::{KernelError, btf, neighbours, sys, unix};
 
@@ -58,33 +61,59 @@ impl Link {
 /// Creates the maps, or takes the pinned ones in `maps`, and reads the programs.
 pub(super) fn object(maps: &Path) -> Result<Ebpf, KernelError> {
     let offsets = btf::offsets()?;
+    // Where these are not to be had, the programs that read them are not loaded.
+    let layer_offsets = btf::layer_offsets().unwrap_or_default();
     EbpfLoader::new()
         .default_map_pin_directory(maps)
         .override_global(OFFSETS, &offsets, true)
+        .override_global(LAYER_OFFSETS, &layer_offsets, true)
         .load(OBJECT)
         .map_err(KernelError::refused("the programs' object"))
 }
 
-/// The kernel's types, for the tracepoints.
+/// The kernel's types, for tracepoints and LSM hooks.
 pub(super) fn kernel_types() -> Result<Btf, KernelError> {
     Btf::from_sys_fs().map_err(KernelError::refused("its own type information"))
 }
 
-/// Has the verifier look at one program.
-pub(super) fn verify(
-    program: &mut Program,
-    tracepoint: Option<&str>,
-    types: &Btf,
-) -> Result<(), ProgramError> {
+/// Has the verifier look at one program; `point` is the tracepoint, LSM hook or kind of iterator of one that has any.
+pub(super) fn verify(program: &mut Program, point: Option<&str>, types: &Btf) -> Result<(), ProgramError> {
     match program {
         Program::CgroupSkb(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSockopt(program) => program.load(),
         Program::SockOps(program) => program.load(),
-        Program::BtfTracePoint(program) => program.load(tracepoint.unwrap_or_default(), types),
+        Program::BtfTracePoint(program) => program.load(point.unwrap_or_default(), types),
+        Program::Lsm(program) => program.load(point.unwrap_or_default(), types),
+        Program::Iter(program) => program.load(point.unwrap_or_default(), types),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
+}
+
+/// Why a program was refused, in a line.
+pub(super) fn explain(error: &ProgramError) -> String {
+    match error {
+        // The verifier's log can be thousands of lines; its last one says why.
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let last = log.lines().rev().find(|line| !line.starts_with("processed")).unwrap_or_default();
+            format!("{io_error}; {last}")
+        }
+        other => chain(other),
+    }
+}
+
+/// An error and all that caused it.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 /// Loads and attaches every program to `slice`, and the guards to `root`. The links die with the returned values until they are pinned.
@@ -122,6 +151,43 @@ pub(super) fn attach_kept_guard(object: &mut Ebpf, root: &Path) -> Result<Link, 
     linked(object, KEPT_GUARD, &Target::open(root)?)
 }
 
+/// Attaches a program to where its types say, which is no cgroup. It has been loaded.
+pub(super) fn attach_by_type(object: &mut Ebpf, name: &str) -> Result<Link, KernelError> {
+    attached_by_type(program_of(object, name)?)
+        .map_err(|source| KernelError::Refused { what: format!("a link for {name}"), source })
+}
+
+fn attached_by_type(program: &mut Program) -> Result<Link, Box<dyn Error + Send + Sync>> {
+    let link = match program {
+        Program::BtfTracePoint(program) => {
+            let id = program.attach()?;
+            program.take_link(id)?.into()
+        }
+        Program::Lsm(program) => {
+            let id = program.attach()?;
+            program.take_link(id)?.into()
+        }
+        _ => return Err(ProgramError::UnexpectedProgramType.into()),
+    };
+    Ok(Link::Library(link))
+}
+
+/// Runs an iterator over all that there is. It has been loaded.
+pub(super) fn iterate(object: &mut Ebpf, name: &str) -> Result<(), KernelError> {
+    let run = |program: &mut Program| -> Result<(), Box<dyn Error + Send + Sync>> {
+        let Program::Iter(program) = program else {
+            return Err(ProgramError::UnexpectedProgramType.into());
+        };
+        let id = program.attach()?;
+        let mut file = program.take_link(id)?.into_file()?;
+        // It says nothing: reading makes it go on to the end.
+        io::copy(&mut file, &mut io::sink())?;
+        Ok(())
+    };
+    run(program_of(object, name)?)
+        .map_err(|source| KernelError::Refused { what: format!("to run {name}"), source })
+}
+
 /// A cgroup that programs are attached to.
 struct Target<'a> {
     path: &'a Path,
@@ -144,7 +210,7 @@ fn linked(object: &mut Ebpf, name: &str, cgroup: &Target<'_>) -> Result<Link, Ke
     })
 }
 
-fn program_of<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, KernelError> {
+pub(super) fn program_of<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, KernelError> {
     object.program_mut(name).ok_or_else(|| KernelError::Refused {
         what: format!("program {name}"),
         source: "the object does not have it: rebuild it with `cargo xtask build-ebpf`".into(),
@@ -173,11 +239,7 @@ fn attach(program: &mut Program, cgroup: &File) -> Result<Link, Box<dyn Error + 
             let program = program.fd()?.as_fd();
             return Ok(Link::Own(sys::link(program, cgroup.as_fd(), sys::SETSOCKOPT)?));
         }
-        Program::BtfTracePoint(program) => {
-            let id = program.attach()?;
-            program.take_link(id)?.into()
-        }
-        _ => return Err(ProgramError::UnexpectedProgramType.into()),
+        program => return attached_by_type(program),
     };
     Ok(Link::Library(link))
 }

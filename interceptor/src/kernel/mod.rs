@@ -12,6 +12,7 @@ pub mod cgroup;
 pub mod diag;
 mod events;
 mod kept;
+pub mod layer;
 mod load;
 mod log;
 mod maps;
@@ -106,6 +107,16 @@ pub enum KernelError {
         /// Where it is attached.
         cgroup: PathBuf,
     },
+    /// The layer of LSM programs is wanted whole.
+    #[error(
+        "the LSM programs, which interceptor.toml asks for (`lsm = \"required\"`), are not to be had here: {0}"
+    )]
+    Layer(String),
+    /// Strict labels are wanted.
+    #[error(
+        "strict labels, which interceptor.toml asks for (`labels = \"strict\"`), are not to be had here: {0}"
+    )]
+    Labels(String),
     /// The set of descriptors is not the one that [`KernelMaps::descriptors`] gives.
     #[error("the helper handed over {0} kernel descriptors that do not fit this version")]
     Descriptors(usize),

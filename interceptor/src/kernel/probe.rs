@@ -5,12 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::programs::{ProgramError, links::PinnedLink};
+use aya::{Btf, Ebpf, programs::links::PinnedLink};
 use interceptor_common::names::{
-    CGROUP_PROGRAMS, GUARD_PROGRAMS, KEPT_GUARD, TRACEPOINT_PROGRAMS, UNIX_LINKS,
+    CGROUP_PROGRAMS, GUARD_PROGRAMS, KEPT_GUARD, LAYER_PROGRAMS, TRACEPOINT_PROGRAMS, UNIX_LINKS,
 };
 
-use super::{KernelError, belt, btf, cgroup, diag, load, neighbours, pins, unix};
+use super::{
+    KernelError, belt, btf, cgroup, diag,
+    layer::{self, Lack},
+    load, neighbours, pins, unix,
+};
 use crate::places::Places;
 
 /// How a probe ended.
@@ -22,6 +26,8 @@ pub enum Outcome {
     Missing,
     /// It does not, and nothing depends on it.
     Optional,
+    /// It does not, although this kernel says that it would: capture holds, and what this would close stays open.
+    Broken,
 }
 
 /// One thing that was tried.
@@ -84,11 +90,12 @@ fn hooks(places: &Places, scratch: &Path) -> Vec<Finding> {
     let plain = CGROUP_PROGRAMS.iter().chain(&GUARD_PROGRAMS).chain([&KEPT_GUARD]).map(|name| (*name, None));
     let traced = TRACEPOINT_PROGRAMS.iter().map(|(name, point)| (*name, Some(*point)));
     let unix = unix_hooks(&object, &links);
+    let layer = layer_hooks(&mut object, &types, &links);
     plain
         .chain(traced)
         .map(|(name, point)| {
             let verified = match object.program_mut(name) {
-                Some(program) => load::verify(program, point, &types).map_err(|error| explain(&error)),
+                Some(program) => load::verify(program, point, &types).map_err(|error| load::explain(&error)),
                 None => Err("not in the object".to_owned()),
             };
             let attached = PinnedLink::from_pin(links.join(name)).is_ok();
@@ -98,11 +105,36 @@ fn hooks(places: &Places, scratch: &Path) -> Vec<Finding> {
             finding
         })
         .chain(unix)
+        .chain(layer)
         .collect()
 }
 
+/// None where the kernel does not call them.
+fn layer_hooks(object: &mut Ebpf, types: &Btf, links: &Path) -> Vec<Finding> {
+    if layer::is_called().is_err() {
+        return Vec::new();
+    }
+    if let Err(detail) = said(btf::layer_offsets()) {
+        let what = "LSM hooks".to_owned();
+        return vec![Finding { what, outcome: Outcome::Broken, attached: None, detail }];
+    }
+    let labels = layer::label_programs();
+    let all = LAYER_PROGRAMS.iter().map(|one| (one, true)).chain(labels.iter().map(|one| (one, false)));
+    let findings = all.filter_map(|(&(name, hook), is_always_there)| {
+        let tried = layer::load_one(object, (name, hook), types);
+        let attached = links.join(name).exists();
+        let (outcome, detail, attached) = match tried {
+            Ok(()) => (Outcome::Works, "loads".to_owned(), (attached || is_always_there).then_some(attached)),
+            Err(Lack::NoUse) => return None,
+            Err(Lack::Because(why)) => (Outcome::Broken, why, None),
+        };
+        Some(Finding { what: format!("hook {name}"), outcome, attached, detail })
+    });
+    findings.collect()
+}
+
 /// Kernels before 6.7 do without these.
-fn unix_hooks(object: &aya::Ebpf, links: &Path) -> Vec<Finding> {
+fn unix_hooks(object: &Ebpf, links: &Path) -> Vec<Finding> {
     let tried = match said(unix::is_known()) {
         Ok(false) => Err((Outcome::Optional, "not in this kernel (Linux 6.7)".to_owned())),
         Ok(true) => said(unix::loaded(object)).map_err(|detail| (Outcome::Missing, detail)),
@@ -119,18 +151,6 @@ fn unix_hooks(object: &aya::Ebpf, links: &Path) -> Vec<Finding> {
         detail: detail.clone(),
     };
     UNIX_LINKS.iter().map(finding).collect()
-}
-
-fn explain(error: &ProgramError) -> String {
-    match error {
-        // The verifier's log can be thousands of lines; its last one says why.
-        ProgramError::LoadError { io_error, verifier_log } => {
-            let log = verifier_log.to_string();
-            let last = log.lines().rev().find(|line| !line.starts_with("processed")).unwrap_or_default();
-            format!("{io_error}; {last}")
-        }
-        other => chain(other),
-    }
 }
 
 /// Programs of others do no harm, but whoever wonders about a refusal, or about who sees a run's traffic, wants to know.
@@ -171,26 +191,15 @@ fn nftables() -> Finding {
     Finding { what: "nftables".into(), outcome, attached: None, detail }
 }
 
-/// LSM programs would be a second layer. Whether they are switched on is all that can be said without one.
+/// A second layer, which runs are captured without. Which of its programs load is said of each.
 fn lsm() -> Finding {
-    let path = "/sys/kernel/security/lsm";
-    let active = fs::read_to_string(path).is_ok_and(|text| text.trim().split(',').any(|lsm| lsm == "bpf"));
-    let detail =
-        if active { "switched on; not used by this version" } else { "not switched on (lsm=...,bpf)" };
-    Finding { what: "BPF LSM".into(), outcome: Outcome::Optional, attached: None, detail: detail.into() }
+    let (outcome, detail) = match layer::is_called() {
+        Ok(()) => (Outcome::Works, "switched on: its programs close more, above all in `attach`".to_owned()),
+        Err(why) => (Outcome::Optional, why),
+    };
+    Finding { what: "BPF LSM".into(), outcome, attached: None, detail }
 }
 
 fn said<T>(result: Result<T, KernelError>) -> Result<T, String> {
-    result.map_err(|error| chain(&error))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
+    result.map_err(|error| load::chain(&error))
 }

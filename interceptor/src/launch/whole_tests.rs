@@ -23,7 +23,9 @@ use crate::{
     helper::{
         self, Around, Capture, Connection, Foreign, Listeners, Roles, RunNetwork, cgroup::Tree, messages::*,
     },
-    kernel::{Attachment, Belts, Girth, KernelMaps, Passing, RunAddresses, RunSettings, cgroup},
+    kernel::{
+        Attachment, Belts, Girth, KernelMaps, Passing, RunAddresses, RunSettings, cgroup, layer::Layer,
+    },
 };
 
 const ROOT: &str = "INTERCEPTOR_TEST_ROOT";
@@ -50,7 +52,7 @@ struct Kernel {
 }
 
 fn capture(places: &Places) -> Result<Arc<dyn Capture>, Foreign> {
-    let attachment = Attachment::establish(places)?;
+    let attachment = Attachment::establish(places, Layer::AVAILABLE)?;
     Ok(Arc::new(Kernel { attachment, belts: Belts::of(places), places: places.clone() }))
 }
 

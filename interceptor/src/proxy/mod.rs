@@ -244,6 +244,18 @@ fn refused_in_words(reason: Counter, destination: Option<SocketAddr>, protocol: 
         (Counter::RefusedUnix, _) => {
             "a Unix socket, by a call that the launcher does not make for it".to_owned()
         }
+        (Counter::RefusedFamily, _) => format!("a socket of another family (number {port})"),
+        (Counter::RefusedPeer, _) => "a Unix socket that was made outside of the run".to_owned(),
+        (Counter::RefusedPassed, _) => {
+            "a socket that was made outside of the run, and passed to it".to_owned()
+        }
+        (Counter::RefusedTrace, _) => format!("process {port}, which is not of the run"),
+        (Counter::RefusedRing, _) => "a ring of io_uring".to_owned(),
+        (Counter::RefusedRights, _) => "a program that has more rights than who executes it".to_owned(),
+        (Counter::RefusedTyping, _) => "input put into a terminal".to_owned(),
+        (Counter::RefusedStray, _) => {
+            "a socket, by a process that was moved out of the run's cgroup".to_owned()
+        }
         (Counter::RefusedForeign, Some(to)) => {
             format!(
                 "{protocol_name} (protocol {protocol}) to {to}, by a socket that was made outside of the run"

@@ -21,13 +21,14 @@ use std::{
 };
 
 use interceptor::{
-    kernel::{Attachment, Counter, Flow, KernelMaps, RunAddresses, RunSettings, cgroup},
+    kernel::{Attachment, Counter, Flow, KernelMaps, RunAddresses, RunSettings, cgroup, layer::Layer},
     places::Places,
 };
 use interceptor_core::model::RunId;
 use nix::sched::{CloneFlags, setns, unshare};
 
 pub mod actor;
+mod reach;
 pub mod stranger;
 mod uring;
 
@@ -102,10 +103,15 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// Without LSM programs, so that what is seen is the same on every kernel.
     pub fn new() -> Self {
+        Self::with(Layer::OFF)
+    }
+
+    pub fn with(layer: Layer) -> Self {
         let root = tempfile::tempdir().expect("folder");
         let places = Places::under(root.path());
-        let attachment = Attachment::establish(&places).expect("attachment");
+        let attachment = Attachment::establish(&places, layer).expect("attachment");
         let namespace = Namespace::new();
         let cgroup = attachment.slice().join("run");
         fs::create_dir(&cgroup).expect("the run's cgroup");
@@ -193,18 +199,7 @@ impl Stage {
 
     /// The same, with a descriptor passed on as number 9.
     pub fn act_with(&self, script: &str, extra: Option<OwnedFd>) -> Playing {
-        let mut command = Command::new(std::env::current_exe().expect("this test"));
-        command.args(["--exact", "the_actor_plays", "--nocapture", "--test-threads=1"]);
-        command.env(actor::SCRIPT, script).stdout(Stdio::null()).stderr(Stdio::piped());
-        if let Some(extra) = extra {
-            // SAFETY: only system calls between fork and exec; the descriptor lives in the closure.
-            unsafe {
-                command.pre_exec(move || {
-                    nix::errno::Errno::result(libc::dup2(extra.as_raw_fd(), 9)).map(drop).map_err(Into::into)
-                });
-            }
-        }
-        Playing(self.spawn(&mut command))
+        Playing(self.spawn(&mut actor_of(script, extra)))
     }
 
     /// The next connection to the run's listener, and where it was going.
@@ -261,6 +256,26 @@ impl Drop for Stage {
             thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// An actor that is in no run, with a descriptor passed on as number 9.
+pub fn act_outside(script: &str, extra: OwnedFd) -> Playing {
+    Playing(actor_of(script, Some(extra)).spawn().expect("a process"))
+}
+
+fn actor_of(script: &str, extra: Option<OwnedFd>) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this test"));
+    command.args(["--exact", "the_actor_plays", "--nocapture", "--test-threads=1"]);
+    command.env(actor::SCRIPT, script).stdout(Stdio::null()).stderr(Stdio::piped());
+    if let Some(extra) = extra {
+        // SAFETY: only system calls between fork and exec; the descriptor lives in the closure.
+        unsafe {
+            command.pre_exec(move || {
+                nix::errno::Errno::result(libc::dup2(extra.as_raw_fd(), 9)).map(drop).map_err(Into::into)
+            });
+        }
+    }
+    command
 }
 
 /// An actor at work.

@@ -489,29 +489,42 @@ pub const ATTACHED: &[(u32, &str)] = &[
     (18, "open: the host's loopback is shared; closed by `run`"),
     (
         19,
-        "open where the kernel has such families, whose making no hook sees; closed by keeping their modules out, by `run`",
+        "without LSM open where the kernel has such families, whose making no other hook sees; closed by keeping their modules \
+         out, by `run`",
     ),
-    (20, "open: no hook sees this family; closed by `run`"),
-    (22, "open where the kernel lets anybody make such a socket; it does nothing without a capability"),
-    (25, "open: Unix sockets lead to whoever listens; closed by `run`"),
-    (26, "open for processes of the same uid; closed by a uid of its own, by Yama, by `run`"),
+    (20, "without LSM open: no other hook sees this family; closed by `run`"),
+    (
+        22,
+        "without LSM open where the kernel lets anybody make such a socket; it does nothing without a capability",
+    ),
+    (25, "without LSM open: Unix sockets lead to whoever listens; closed by `run`"),
+    (26, "without LSM open for processes of the same uid; closed by a uid of its own, by Yama, by `run`"),
     (27, "as 26"),
-    (28, "open: what a ring sends meets the same hooks, and one from before is refused; closed by `run`"),
+    (
+        28,
+        "without LSM open: what a ring sends meets the same hooks, and one from before is refused; closed by `run`",
+    ),
     (29, "as 28"),
-    (34, "open where set-user-id programs let it; closed by starting it with `no_new_privs`, by `run`"),
+    (
+        34,
+        "without LSM open where set-user-id programs let it; closed by starting it with `no_new_privs`, by `run`",
+    ),
     (35, "open, and of no use for the network: in another one everything is refused; closed by `run`"),
     (36, "as 35"),
     (37, "as 25"),
     (38, "as 25"),
-    (39, "as 25"),
+    (39, "sockets as 25; keyrings open; closed by `run`"),
     (40, "as 25"),
     (41, "as 25"),
     (42, "as 25: names can leave by a name service of the host's"),
     (43, "as 25"),
     (44, "as 25"),
-    (46, "open where `dev.tty.legacy_tiocsti` is set; closed by `run`"),
+    (46, "without LSM open where `dev.tty.legacy_tiocsti` is set; closed by `run`"),
     (54, "as 22"),
-    (63, "open where the kernel lets anybody make such a socket; it does nothing without a capability"),
+    (
+        63,
+        "without LSM open where the kernel lets anybody make such a socket; it does nothing without a capability",
+    ),
 ];
 
 /// What some kernels have not, so that there is nothing to close.

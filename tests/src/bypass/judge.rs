@@ -69,6 +69,13 @@ const HOOKS: &[(&str, &str)] = &[
     ("refused-namespace", "connect and sendmsg hooks"),
     ("refused-quota", "connect and sendmsg hooks"),
     ("refused-unix", "connect_unix hook"),
+    ("refused-family", "LSM"),
+    ("refused-peer", "LSM"),
+    ("refused-passed", "LSM"),
+    ("refused-trace", "LSM"),
+    ("refused-ring", "LSM"),
+    ("refused-rights", "LSM"),
+    ("refused-typing", "LSM"),
     ("redirected", "connect hook, proxy"),
     ("dns-redirected", "connect and sendmsg hooks, resolver"),
 ];

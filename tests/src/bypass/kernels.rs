@@ -8,7 +8,7 @@ use super::{
     Facts, Mode, Outcome, Report, Tried,
     catalogue::{ROWS, Row},
     judge::State,
-    page,
+    page::{self, Lsm},
 };
 
 /// A kernel's reports, as they travel. Ways and attempts are in the catalogue's order, which both ends were built with.
@@ -16,6 +16,7 @@ use super::{
 pub struct Account {
     kernel: String,
     machine: String,
+    lsm: Lsm,
     reports: Vec<Told>,
 }
 
@@ -36,13 +37,14 @@ impl Account {
             let attempts = tried.map(|one| (one.states.clone(), one.by_itself.clone())).collect();
             Told { mode: report.mode, late: report.late, attempts }
         };
-        let Facts { kernel, machine } = facts;
-        Self { kernel, machine, reports: reports.iter().map(told).collect() }
+        let Facts { kernel, machine, lsm } = facts;
+        Self { kernel, machine, lsm, reports: reports.iter().map(told).collect() }
     }
 
-    /// The first two numbers of the kernel's version, by which people know it.
+    /// The first two numbers of the kernel's version, by which people know it, and whether it calls LSM programs.
     fn short(&self) -> String {
-        self.kernel.split(['.', '-']).take(2).collect::<Vec<_>>().join(".")
+        let version = self.kernel.split(['.', '-']).take(2).collect::<Vec<_>>().join(".");
+        format!("{version} {}", self.lsm.words())
     }
 
     fn report(&self, mode: Mode) -> Option<Report> {
@@ -71,7 +73,8 @@ impl Told {
 ///
 /// Where an account is of another catalogue than this one.
 pub fn tables(accounts: &[Account]) -> String {
-    let mut named: Vec<_> = accounts.iter().map(|one| format!("{}, {}", one.kernel, one.machine)).collect();
+    let name = |one: &Account| format!("{}, {}, {}", one.kernel, one.machine, one.lsm.words());
+    let mut named: Vec<_> = accounts.iter().map(name).collect();
     named.dedup();
     let mut text = format!("Linux {}.\n", named.join("; Linux "));
     for mode in Mode::ALL {
@@ -148,7 +151,7 @@ mod tests {
     }
 
     fn account(kernel: &str, state: &State) -> String {
-        let facts = Facts { kernel: kernel.to_owned(), machine: "m".to_owned() };
+        let facts = Facts { kernel: kernel.to_owned(), machine: "m".to_owned(), lsm: Lsm::Called };
         let account = Account::of(facts, &[all(Mode::Launched, state), all(Mode::Attached, state)]);
         serde_json::to_string(&account).expect("an account is JSON")
     }
@@ -159,11 +162,12 @@ mod tests {
         let open = State::Open { evidence: "done".into() };
         let read = |text: String| serde_json::from_str::<Account>(&text).expect("an account");
         let text = tables(&[read(account("6.1.0-9-x", &closed)), read(account("6.12.1+x", &open))]);
-        assert!(text.starts_with("Linux 6.1.0-9-x, m; Linux 6.12.1+x, m.\n"), "{text}");
+        assert!(text.starts_with("Linux 6.1.0-9-x, m, with LSM; Linux 6.12.1+x, m, with LSM.\n"), "{text}");
         let line = text.lines().find(|line| line.starts_with("| 2 |")).expect("a line each");
         assert_eq!(
             line,
-            "| 2 | MPTCP | closed | **open** | 6.1: hook | 6.1: mptcp: EPERM **/** 6.12: mptcp: **open**: done |"
+            "| 2 | MPTCP | closed | **open** | 6.1 with LSM: hook | 6.1 with LSM: mptcp: EPERM **/** 6.12 with LSM: mptcp: \
+             **open**: done |"
         );
         let text = tables(&[read(account("6.1.0-9-x", &closed)), read(account("6.12.1+x", &closed))]);
         assert!(text.contains("| 2 | MPTCP | closed | closed | hook | mptcp: EPERM |"), "{text}");

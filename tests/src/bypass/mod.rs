@@ -15,7 +15,7 @@ use std::{thread, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use kernels::{Account, tables};
-pub use page::{Facts, text};
+pub use page::{Facts, Lsm, text};
 pub use stage::listeners;
 
 use self::{

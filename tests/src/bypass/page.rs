@@ -2,6 +2,9 @@
 
 use std::fmt::Write as _;
 
+use interceptor::kernel::layer;
+use serde::{Deserialize, Serialize};
+
 use super::{Mode, Outcome, Report, judge::State};
 
 /// Where and when it was tried.
@@ -11,6 +14,27 @@ pub struct Facts {
     pub kernel: String,
     /// The machine.
     pub machine: String,
+    /// Whether LSM programs are called.
+    pub lsm: Lsm,
+}
+
+/// Whether the kernel calls LSM programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lsm {
+    /// It does.
+    Called,
+    /// It does not.
+    NotCalled,
+}
+
+impl Lsm {
+    /// In words.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Called => "with LSM",
+            Self::NotCalled => "without LSM",
+        }
+    }
 }
 
 impl Facts {
@@ -18,13 +42,15 @@ impl Facts {
     pub fn find() -> Self {
         let name = nix::sys::utsname::uname().expect("uname");
         let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
-        Self { kernel: text(name.release()), machine: text(name.machine()) }
+        let lsm = if layer::is_called().is_ok() { Lsm::Called } else { Lsm::NotCalled };
+        Self { kernel: text(name.release()), machine: text(name.machine()), lsm }
     }
 }
 
 /// The table, as Markdown, with a sum.
 pub fn text(report: &Report, facts: &Facts) -> String {
-    let mut text = format!("Linux {}, {}.\n\n| # | way around |", facts.kernel, facts.machine);
+    let Facts { kernel, machine, lsm } = facts;
+    let mut text = format!("Linux {kernel}, {machine}, {}.\n\n| # | way around |", lsm.words());
     let identities = report.mode.identities();
     for identity in identities {
         let _ = write!(text, " {} |", identity.name);

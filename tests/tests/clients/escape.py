@@ -507,11 +507,19 @@ def set_user_id(given):
 
     own = rights(open("/proc/self/status").read())
     out, into = os.pipe()
-    if os.fork() == 0:
-        os.dup2(into, 1)
-        os.execv(given["program"], ["cat", "/proc/self/status"])
+    child = os.fork()
+    if child == 0:
+        try:
+            os.dup2(into, 1)
+            os.execv(given["program"], ["cat", "/proc/self/status"])
+        except OSError as error:
+            os._exit(error.errno)
     os.close(into)
-    theirs = rights(os.read(out, 65536).decode())
+    said = os.read(out, 65536).decode()
+    failed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if failed:
+        raise Refused("execve", failed)
+    theirs = rights(said)
     if theirs & ~own == 0:
         raise Refused("execve", errno.EPERM, "nothing was gained")
     return f"{theirs:x}"

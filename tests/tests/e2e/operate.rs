@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use interceptor::kernel::layer;
 use interceptor_tests::{
     Bed, Job, Records, Setup,
     installation::{DSN, POLICY},
@@ -225,6 +226,22 @@ fn doctor_finds_this_host_able() {
     let doctor = installation.interceptor(&["doctor"]).succeeded();
     assert!(doctor.stdout.lines().count() > 5, "{doctor}");
     installation.finish();
+}
+
+#[test]
+fn a_daemon_that_requires_lsm_programs_starts_only_where_the_kernel_calls_them() {
+    let setup = Setup::empty().settings("lsm = \"required\"\nlabels = \"strict\"");
+    match layer::is_called() {
+        Err(why) => {
+            let daemon = setup.write().interceptor(&["daemon"]).failed();
+            daemon.says("`lsm = \"required\"`").says(&why);
+        }
+        Ok(()) => {
+            let installation = setup.start();
+            assert_eq!(installation.status()["lsm"], "in force");
+            installation.finish();
+        }
+    }
 }
 
 #[test]

@@ -24,6 +24,28 @@ const CLOCK: &str = "shift=1,sleep=off";
 const SAID_TO_KERNEL: &str =
     "console=ttyS0 quiet rdinit=/init 8250.nr_uarts=4 panic=-1 sysctl.kernel.sysrq=1";
 
+/// Which security modules the kernel calls, BPF LSM aside.
+const MODULES: &str = "lsm=landlock,lockdown,yama";
+
+/// Whether the kernel calls LSM programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Lsm {
+    /// It does
+    Called,
+    /// It is booted without BPF LSM
+    NotCalled,
+}
+
+impl Lsm {
+    /// What the kernel is told.
+    fn words(self) -> String {
+        match self {
+            Self::Called => format!("{MODULES},bpf"),
+            Self::NotCalled => MODULES.to_owned(),
+        }
+    }
+}
+
 /// What came of a machine's task.
 pub(super) struct Said {
     pub(super) output: String,
@@ -51,7 +73,12 @@ impl Machine {
     }
 
     /// Boots it with `programs` and waits for its end.
-    pub(super) fn run(&self, distribution: &Path, programs: &[&Path], task: &str) -> Result<Said> {
+    pub(super) fn run(
+        &self,
+        distribution: &Path,
+        programs: &[&Path],
+        (lsm, task): (Lsm, &str),
+    ) -> Result<Said> {
         let image = Image { distribution, kernel: &self.kernel, programs, task };
         let archive = image.write(&self.folder)?;
         let (console, errors, status) = (self.line("console"), self.line("errors"), self.line("status"));
@@ -61,7 +88,7 @@ impl Machine {
         command.args(["-icount", CLOCK]);
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
         command.arg("-kernel").arg(&self.kernel.kernel).arg("-initrd").arg(&archive);
-        command.args(["-append", SAID_TO_KERNEL]);
+        command.arg("-append").arg(format!("{SAID_TO_KERNEL} {}", lsm.words()));
         for line in [&console, Path::new("stdio"), &errors, &status] {
             command.arg("-serial").arg(line);
         }

@@ -20,7 +20,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
 pub(crate) use self::kernel::Kernel;
-use self::machine::{Machine, Said};
+use self::machine::{Lsm, Machine, Said};
 use crate::{
     cargo::{cargo, shown, succeed, target},
     page, setup, workspace,
@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// Only this kernel
     #[arg(long = "kernel", value_name = "VERSION")]
     kernels: Vec<Kernel>,
+    /// Whether these kernels call LSM programs
+    #[arg(long, value_name = "WHETHER", default_value = "called")]
+    lsm: Lsm,
     /// A line for the machine's shell, in the place of trials
     #[arg(long, value_name = "LINE", conflicts_with = "trials")]
     shell: Option<String>,
@@ -54,8 +57,9 @@ pub(crate) enum Trial {
 const TRIALS: [Trial; 3] = [Trial::Capture, Trial::Smoke, Trial::Bypass];
 
 /// The end-to-end tests that say whether all of it works on a kernel: what is allowed and refused and said of it, what a run
-/// sees, who the daemon's processes are, what a dead one means, attaching both ways, what `doctor` finds, and a clock that jumps.
-const SMOKE: [&str; 9] = [
+/// sees, who the daemon's processes are, what a dead one means, attaching both ways, what `doctor` finds, LSM programs, and a clock
+/// that jumps.
+const SMOKE: [&str; 10] = [
     "attach::a_process_is_captured_as_it_runs_and_let_go_again",
     "attach_cgroup::a_cgroup_is_captured_where_it_is_and_let_go_again",
     "bypass::a_dead_or_stopped_daemon_refuses",
@@ -63,6 +67,7 @@ const SMOKE: [&str; 9] = [
     "bypass::the_roles_are_filtered_and_have_no_rights",
     "bypass::the_self_test_finds_the_host_closed",
     "chaos::a_clock_that_jumps_opens_nothing",
+    "operate::a_daemon_that_requires_lsm_programs_starts_only_where_the_kernel_calls_them",
     "operate::a_refusal_explains_itself",
     "operate::doctor_finds_this_host_able",
 ];
@@ -82,16 +87,17 @@ pub(crate) struct Tried {
 
 /// Tries what is named, on the kernels that are named, and writes the table of the ways around if all kernels tried them.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let Arguments { kernels, shell, trials } = arguments;
+    let Arguments { kernels, lsm, shell, trials } = arguments;
     let kernels = if kernels.is_empty() { Kernel::ALL.to_vec() } else { kernels.clone() };
     let trials = if trials.is_empty() { TRIALS.to_vec() } else { trials.clone() };
     succeed(cargo()?.args(["build", "--workspace", "--all-targets"]))?;
     let all = match shell {
-        Some(line) => Build::find()?.boot_all(&kernels, "shell", line)?,
-        None => try_on(&kernels, &trials)?,
+        Some(line) => Build::find()?.boot_all(&kernels, *lsm, ("shell", line))?,
+        None => try_on(&kernels, *lsm, &trials)?,
     };
     let bypass: Vec<_> = all.iter().filter(|tried| tried.name == Trial::Bypass.name()).collect();
-    if bypass.len() == Kernel::ALL.len() {
+    // Without the programs it is the host's table that says what is open.
+    if bypass.len() == Kernel::ALL.len() && *lsm == Lsm::Called {
         write(&bypass)?;
     }
     let bad: Vec<_> = all.iter().filter(|tried| !tried.good).map(Tried::to_string).collect();
@@ -100,11 +106,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// Each trial on each kernel; all of them even when one fails. What they run was built before.
-fn try_on(kernels: &[Kernel], trials: &[Trial]) -> Result<Vec<Tried>> {
+fn try_on(kernels: &[Kernel], lsm: Lsm, trials: &[Trial]) -> Result<Vec<Tried>> {
     let build = Build::find()?;
     let mut all = Vec::new();
     for trial in trials {
-        all.extend(build.boot_all(kernels, trial.name(), &build.task(*trial)?)?);
+        all.extend(build.boot_all(kernels, lsm, (trial.name(), &build.task(*trial, lsm)?))?);
     }
     Ok(all)
 }
@@ -122,9 +128,9 @@ const KERNEL_EVERY: u32 = 6;
 /// before.
 pub(crate) fn long(slice: Option<u32>) -> Result<Vec<Tried>> {
     match slice.map(|slice| slice % KERNEL_EVERY) {
-        None => try_on(&Kernel::ALL, &TRIALS),
-        Some(2) => try_on(&[Kernel::V6_1], &[Trial::Capture]),
-        Some(4) => try_on(&[Kernel::V6_12], &[Trial::Capture]),
+        None => try_on(&Kernel::ALL, Lsm::Called, &TRIALS),
+        Some(2) => try_on(&[Kernel::V6_1], Lsm::Called, &[Trial::Capture]),
+        Some(4) => try_on(&[Kernel::V6_12], Lsm::Called, &[Trial::Capture]),
         Some(_) => Ok(Vec::new()),
     }
 }
@@ -175,11 +181,16 @@ impl Build {
     }
 
     /// The shell's lines for a trial.
-    fn task(&self, trial: Trial) -> Result<String> {
+    fn task(&self, trial: Trial, lsm: Lsm) -> Result<String> {
         let kernel_tests = self.tests.iter().filter(|(name, _)| name.starts_with("kernel_"));
+        // Those that are ignored elsewhere want a kernel that calls LSM programs.
+        let more = match lsm {
+            Lsm::Called => " --include-ignored",
+            Lsm::NotCalled => "",
+        };
         let lines: Vec<String> = match trial {
             Trial::Capture => {
-                kernel_tests.map(|(_, path)| format!("{} --test-threads 2", path.display())).collect()
+                kernel_tests.map(|(_, path)| format!("{} --test-threads 2{more}", path.display())).collect()
             }
             Trial::Smoke => {
                 let (_, path) =
@@ -198,7 +209,12 @@ impl Build {
     }
 
     /// A machine for each kernel, side by side; shows what each said when it has ended.
-    fn boot_all(&self, kernels: &[Kernel], name: &'static str, task: &str) -> Result<Vec<Tried>> {
+    fn boot_all(
+        &self,
+        kernels: &[Kernel],
+        lsm: Lsm,
+        (name, task): (&'static str, &str),
+    ) -> Result<Vec<Tried>> {
         setup::machines()?;
         let mut programs = self.programs();
         let bypass = self.bypass();
@@ -209,7 +225,7 @@ impl Build {
         thread::scope(|scope| {
             let started = machines.iter().map(|(kernel, machine)| {
                 scope.spawn(move || {
-                    let Said { output, errors, good } = machine.run(distribution, programs, task)?;
+                    let Said { output, errors, good } = machine.run(distribution, programs, (lsm, task))?;
                     let tried = Tried { name, kernel: *kernel, output, good };
                     // In one piece: others may speak as well.
                     let shown = format!("\n== {tried}\n{}{errors}", tried.output);

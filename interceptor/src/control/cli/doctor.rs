@@ -45,6 +45,7 @@ pub(super) fn doctor(places: &Places, printer: &Printer) -> Result<ExitCode, Fai
     let (exposed, authority) = (exposed(places), authority(places));
     let missing: Vec<&Finding> =
         findings.iter().filter(|finding| finding.outcome == Outcome::Missing).collect();
+    let broken = findings.iter().filter(|finding| finding.outcome == Outcome::Broken).count();
     let guarantee = if missing.is_empty() {
         "structural: a run has no network but through the interceptor"
     } else {
@@ -54,7 +55,8 @@ pub(super) fn doctor(places: &Places, printer: &Printer) -> Result<ExitCode, Fai
         printer.json(&serde_json::json!({
             "findings": findings.iter().map(|finding| serde_json::json!({
                 "what": finding.what, "works": finding.outcome == Outcome::Works,
-                "needed": finding.outcome != Outcome::Optional, "attached": finding.attached, "detail": finding.detail,
+                "needed": finding.outcome == Outcome::Works || finding.outcome == Outcome::Missing,
+                "broken": finding.outcome == Outcome::Broken, "attached": finding.attached, "detail": finding.detail,
             })).collect::<Vec<_>>(),
             "daemon": daemon, "policy": policy, "authority": authority, "credentials": exposed, "sockets": unlisted,
             "guarantee": guarantee,
@@ -65,6 +67,7 @@ pub(super) fn doctor(places: &Places, printer: &Printer) -> Result<ExitCode, Fai
                 Outcome::Works => ("yes", Tone::Good),
                 Outcome::Missing => ("NO", Tone::Bad),
                 Outcome::Optional => ("not needed", Tone::Notice),
+                Outcome::Broken => ("FAILS", Tone::Bad),
             };
             let attached = match finding.attached {
                 Some(true) => "in force",
@@ -84,6 +87,12 @@ pub(super) fn doctor(places: &Places, printer: &Printer) -> Result<ExitCode, Fai
         printer.field("authority", authority)?;
         exposed.iter().try_for_each(|fault| printer.field("credential", fault))?;
         unlisted.iter().try_for_each(|hint| printer.field("socket", hint))?;
+        if broken > 0 {
+            let text = format!(
+                "TROUBLE     {broken} LSM hooks fail although this kernel calls LSM programs: what they would close stays open"
+            );
+            printer.line(&printer.paint(&text, Tone::Bad))?;
+        }
         printer.field("guarantee", guarantee)?;
     }
     Ok(if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(3) })

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     control::api::{self, Answer, ControlError, Request, RunStatus, Status},
     helper::{self, Captured, cgroup::Tree},
+    kernel::layer::{self, Seen},
     launch::{self, attach::Unit},
     places::Places,
     store,
@@ -150,18 +151,35 @@ pub(super) fn status(places: &Places, printer: &Printer) -> Result<ExitCode, Fai
         other => return finish(printer, other),
     };
     let disk = free(places);
+    let layer = nix::unistd::geteuid().is_root().then(|| in_words(&layer::seen(places)));
     let troubles = troubles(&status, disk);
     if printer.is_json() {
         let mut value = serde_json::to_value(&status).map_err(|error| Failure::of(&error))?;
         if let Some(map) = value.as_object_mut() {
             map.insert("disk_free_mib".to_owned(), disk.into());
             map.insert("troubles".to_owned(), troubles.clone().into());
+            map.insert("lsm".to_owned(), layer.into());
         }
         printer.json(&value)?;
     } else {
         print_status(printer, &status, disk, &troubles)?;
+        if let Some(layer) = layer {
+            printer.field("lsm", &layer)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What there is of the LSM programs.
+fn in_words(layer: &Seen) -> String {
+    match layer {
+        Seen::Absent(why) => format!("not used: {why}"),
+        Seen::InForce(0, _) => "not in force, although this kernel calls LSM programs".to_owned(),
+        Seen::InForce(some, all) if some < all => {
+            format!("{some} of {all} programs in force: `interceptor doctor` says why")
+        }
+        Seen::InForce(..) => "in force".to_owned(),
+    }
 }
 
 /// What is bad; empty when all is well.
@@ -187,7 +205,7 @@ fn troubles(status: &Status, disk: Option<u64>) -> Vec<String> {
         match name.as_str() {
             "refused-heartbeat" => troubles
                 .push(format!("{count} connections were refused because the daemon was not there in time")),
-            "map-full" | "tuple-full" | "process-full" => {
+            "map-full" | "tuple-full" | "process-full" | "label-full" => {
                 troubles.push(format!("{count} times a table of the kernel side was full ({name}): refused"))
             }
             "ring-lost" => troubles.push(format!(
