@@ -1,6 +1,6 @@
 //! The `ci` profile: images that a run builds, by a real Docker engine's own builder.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use interceptor_tests::{
     Bed, Job, Setup,
@@ -10,6 +10,8 @@ use interceptor_tests::{
 use crate::engine::{DefaultRuntime, Engine, job, said};
 
 const JOB: &str = include_str!("../clients/ci_build.sh");
+/// A job asks its engine for some fifty things.
+const LONG: Duration = PATIENCE.saturating_mul(4);
 
 /// The steps of a build are captured as the run is, it fetches nothing, and what comes of it is the run's alone.
 #[test]
@@ -39,7 +41,7 @@ fn a_build_is_the_runs() {
         fs::read_to_string(path).map(|id| id.trim().to_owned()).unwrap_or_default()
     };
     for (job, name) in jobs.iter_mut().zip(["one", "two"]) {
-        wait_until(name, PATIENCE, || {
+        wait_until(name, LONG, || {
             installation.work().join(format!("ready-{name}")).exists() || !job.is_running()
         });
     }
@@ -52,7 +54,7 @@ fn a_build_is_the_runs() {
     }
     // To everybody else the name means what it meant.
     engine.client(&["run", "--rm", "shared", "ls", "/count"]).failed();
-    let done: Vec<Finished> = jobs.into_iter().map(|job| job.finish(PATIENCE).succeeded()).collect();
+    let done: Vec<Finished> = jobs.into_iter().map(|job| job.finish(LONG).succeeded()).collect();
     let [one, two] = &ids;
     for (done, (own, other)) in done.iter().zip([(one, two), (two, one)]) {
         check(done, own);
@@ -96,7 +98,7 @@ fn check(done: &Finished, own: &str) {
         assert!(line.contains(part), "{what}: {line:?}, without {part:?}\n{done}");
     };
     says("built", "Successfully built");
-    says("again", "Using cache");
+    says("again", "/count  ---> Using cache");
     assert_eq!(said(done, "count"), "100", "{done}");
     assert_eq!(said(done, "elsewhere"), "", "{done}");
     assert_eq!(said(done, "status"), "CapBnd:\t00000000800405fb Seccomp:\t2", "{done}");
@@ -123,5 +125,5 @@ fn check(done: &Finished, own: &str) {
     assert!(!said(done, "buildkit").contains("Successfully"), "{done}");
     says("other", "No such image");
     says("images", own);
-    assert!(!said(done, "built").contains("Using cache"), "nobody else's steps: {done}");
+    assert!(!said(done, "built").contains("/count  ---> Using cache"), "nobody else's step: {done}");
 }
