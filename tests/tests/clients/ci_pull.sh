@@ -27,7 +27,7 @@ import http.client, socket, sys
 engine = http.client.HTTPConnection("docker")
 engine.sock = socket.socket(socket.AF_UNIX)
 engine.sock.connect("/var/run/docker.sock")
-engine.request("POST", sys.argv[1], sys.argv[2])
+engine.request("POST", sys.argv[1], sys.argv[2], {"Content-Type": "application/json"})
 answer = engine.getresponse()
 print(answer.status, answer.read().decode())' "$@" 2>&1
 }
