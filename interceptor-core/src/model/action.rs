@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 
+use super::Image;
 use crate::mask::{Carried, Provenance};
 
 /// What an effect does. Each is one Cedar action of the same name ([`Verb::as_str`]).
@@ -87,6 +88,9 @@ pub enum Verb {
     /// Start a program captured, or capture one that runs.
     #[serde(rename = "launch")]
     Launch,
+    /// Have the container engine fetch an image.
+    #[serde(rename = "pull")]
+    Pull,
     /// Something that could not be understood.
     #[serde(rename = "unknown")]
     Unknown,
@@ -94,7 +98,7 @@ pub enum Verb {
 
 impl Verb {
     /// Every verb, in the order of the schema.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Connect,
         Self::DataRead,
         Self::DataInsert,
@@ -120,6 +124,7 @@ impl Verb {
         Self::LabelCopy,
         Self::Resolve,
         Self::Launch,
+        Self::Pull,
         Self::Unknown,
     ];
 
@@ -151,6 +156,7 @@ impl Verb {
             Self::LabelCopy => "label.copy",
             Self::Resolve => "resolve",
             Self::Launch => "launch",
+            Self::Pull => "pull",
             Self::Unknown => "unknown",
         }
     }
@@ -194,6 +200,8 @@ pub enum Target {
     Label(String),
     /// A program that is launched.
     Program(Program),
+    /// An image that the container engine is to fetch.
+    Image(Image),
 }
 
 /// A program that is launched, and as what.
@@ -253,6 +261,8 @@ pub enum Phase {
     Resolve,
     /// A launch.
     Launch,
+    /// An image is fetched.
+    Pull,
 }
 
 /// The kind of a statement, a closed list that policy may compare with.

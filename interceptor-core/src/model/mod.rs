@@ -5,6 +5,7 @@ mod action;
 mod address;
 mod identity;
 mod ids;
+mod image;
 mod record;
 mod session;
 mod spent;
@@ -19,6 +20,7 @@ pub use ids::{
     AgentName, ApprovalId, BreakGlassId, ConnectionId, ExchangeDigest, GroupName, LabelName, PersonName,
     RecordId, RescueId, ResourceName, RuleId, RunId,
 };
+pub use image::{Image, NotAnImage};
 pub use record::{
     ApprovalRecord, Author, Entry, EventKind, EventRecord, MaskLayer, MaskRecord, OutcomeRecord,
     OutcomeStatus, RecordedRows, RequestRecord, VerdictRecord, WouldBe,

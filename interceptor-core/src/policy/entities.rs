@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     inventory::{NO_ENV, Person, Resource},
-    model::{AgentIdentity, Guarantee, Mode, Object, Phase, Program, StatementKind, Target},
+    model::{AgentIdentity, Guarantee, Image, Mode, Object, Phase, Program, StatementKind, Target},
 };
 
 /// Schemas that belong to the server.
@@ -95,6 +95,7 @@ impl Policy {
         match target {
             Target::Name(name) => return self.name(name),
             Target::Program(program) => return self.program(program),
+            Target::Image(image) => return self.image(image),
             _ => {}
         }
         let name = asked.resource.ok_or_else(|| Unaskable("it names no resource".to_owned()))?;
@@ -107,7 +108,7 @@ impl Policy {
         let own = |suffix: &str| format!("{name}/{suffix}");
         let inside = HashSet::from([resource.uid()]);
         let object = match target {
-            Target::Resource | Target::Name(_) | Target::Program(_) => {
+            Target::Resource | Target::Name(_) | Target::Program(_) | Target::Image(_) => {
                 return Ok((resource.uid(), vec![resource]));
             }
             Target::Table(object) => {
@@ -153,6 +154,16 @@ impl Policy {
             ("profile", text(&program.profile)),
         ];
         let entity = entity(uid(&self.types.program, &program.path), attributes, HashSet::new())?;
+        Ok((entity.uid(), vec![entity]))
+    }
+
+    fn image(&self, image: &Image) -> Result<(EntityUid, Vec<Entity>), Unaskable> {
+        let attributes = [
+            ("registry", text(&image.registry)),
+            ("repository", text(&image.repository)),
+            ("reference", text(&image.reference)),
+        ];
+        let entity = entity(uid(&self.types.image, image.to_string()), attributes, HashSet::new())?;
         Ok((entity.uid(), vec![entity]))
     }
 
@@ -230,6 +241,7 @@ fn phase(phase: Phase) -> &'static str {
         Phase::Pass => "pass",
         Phase::Resolve => "resolve",
         Phase::Launch => "launch",
+        Phase::Pull => "pull",
     }
 }
 

@@ -12,7 +12,7 @@ use super::{Asked, Policy, load::line};
 use crate::{
     inventory::{Fault, Source},
     model::{
-        Action, AgentIdentity, AgentName, Binds, Guarantee, Mode, Object, Phase, Principal, Program,
+        Action, AgentIdentity, AgentName, Binds, Guarantee, Image, Mode, Object, Phase, Principal, Program,
         ResourceName, Run, RunId, Spent, StatementFacts, Target, Verb,
     },
     permit::Judgement,
@@ -152,11 +152,13 @@ pub struct On {
     pub label: Option<String>,
     /// A program that is launched.
     pub program: Option<Program>,
+    /// An image that is fetched, with its tag or digest.
+    pub image: Option<String>,
 }
 
 /// What is wrong with a target of several parts.
 const ONE_OF: &str =
-    "`on` names one of `name`, `table`, `function`, `setting`, `object`, `label` and `program`";
+    "`on` names one of `name`, `table`, `function`, `setting`, `object`, `label`, `program` and `image`";
 
 impl On {
     fn target(&self, catalogue: &Catalogue) -> Result<Target, String> {
@@ -169,6 +171,11 @@ impl On {
             let alone = Self { program: self.program.clone(), ..Self::default() };
             let told = || Target::Program(program.clone());
             return (*self == alone).then(told).ok_or_else(|| ONE_OF.to_owned());
+        }
+        if let Some(name) = &self.image {
+            let alone = Self { image: self.image.clone(), ..Self::default() };
+            let image = name.parse::<Image>().map_err(|error| error.to_string())?;
+            return (*self == alone).then_some(Target::Image(image)).ok_or_else(|| ONE_OF.to_owned());
         }
         match (&self.name, &self.table, &self.function, &self.setting, rest) {
             (None, None, None, None, (None, None)) => Ok(Target::Resource),
@@ -293,6 +300,7 @@ fn phase(verb: Verb) -> Phase {
         Verb::Pass | Verb::Replicate => Phase::Pass,
         Verb::Resolve => Phase::Resolve,
         Verb::Launch => Phase::Launch,
+        Verb::Pull => Phase::Pull,
         _ => Phase::Query,
     }
 }

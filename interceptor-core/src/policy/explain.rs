@@ -37,6 +37,7 @@ fn target(target: &Target) -> String {
             let profile = if profile.is_empty() { String::new() } else { format!(" with profile {profile}") };
             format!("{path} as {user}{kept}{profile}")
         }
+        Target::Image(image) => format!("image {image}"),
     }
 }
 
@@ -123,6 +124,7 @@ fn only(target: &Target, inside: Option<&str>) -> (String, Option<String>) {
             let scope = format!("resource == Program::{path}");
             (scope, Some(format!("resource.user == {user} && {kept} && resource.profile == {profile}")))
         }
+        Target::Image(image) => (format!("resource == Image::{}", literal(&image.to_string())), None),
     }
 }
 

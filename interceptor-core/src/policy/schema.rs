@@ -7,7 +7,7 @@ use cedar_policy::{EntityId, EntityTypeName, EntityUid, Schema};
 use super::LoadError;
 
 /// The version of [`BASE`]. It is part of the policy's hash.
-pub const SCHEMA_VERSION: u32 = 6;
+pub const SCHEMA_VERSION: u32 = 7;
 
 /// The shipped base.
 pub const BASE: &str = include_str!("schema.cedarschema");
@@ -46,6 +46,7 @@ pub(super) struct Types {
     pub(super) name: EntityTypeName,
     pub(super) label: EntityTypeName,
     pub(super) program: EntityTypeName,
+    pub(super) image: EntityTypeName,
     pub(super) phase: EntityTypeName,
     pub(super) kind: EntityTypeName,
     pub(super) guarantee: EntityTypeName,
@@ -69,6 +70,7 @@ impl Types {
             name: parse("Name")?,
             label: parse("Label")?,
             program: parse("Program")?,
+            image: parse("Image")?,
             phase: parse("Phase")?,
             kind: parse("Kind")?,
             guarantee: parse("Guarantee")?,

@@ -20,13 +20,14 @@ const MOST_NAMES: usize = 4 * 1024;
 /// The width that rules are written to, in characters.
 const WIDTH: usize = 100;
 /// What an operator should look at twice before permitting it.
-const GRAVE: [Verb; 6] = [
+const GRAVE: [Verb; 7] = [
     Verb::ServerReach,
     Verb::AccessChange,
     Verb::Pass,
     Verb::SchemaDrop,
     Verb::DataTruncate,
     Verb::LabelCopy,
+    Verb::Pull,
 ];
 
 /// Gathers what records need beyond what a policy permits already.
@@ -81,6 +82,7 @@ enum Class {
     Name,
     Label,
     Program { user: String, capabilities: BTreeSet<String>, profile: String },
+    Image { registry: String, repository: String },
 }
 
 impl Class {
@@ -105,6 +107,10 @@ impl Class {
                 let profile = program.profile.clone();
                 (Self::Program { user, capabilities, profile }, program.path.clone())
             }
+            Target::Image(image) => {
+                let (registry, repository) = (image.registry.clone(), image.repository.clone());
+                (Self::Image { registry, repository }, image.reference.clone())
+            }
         }
     }
 
@@ -119,6 +125,7 @@ impl Class {
             Self::Name => "names".to_owned(),
             Self::Label => "labels".to_owned(),
             Self::Program { .. } => "programs".to_owned(),
+            Self::Image { .. } => "images".to_owned(),
         }
     }
 }
@@ -320,6 +327,7 @@ fn scope(head: &Head) -> String {
         Class::Name => "resource is Name".to_owned(),
         Class::Label => format!("resource is Label{within}"),
         Class::Program { .. } => "resource is Program".to_owned(),
+        Class::Image { .. } => "resource is Image".to_owned(),
     }
 }
 
@@ -345,6 +353,13 @@ fn conditions(head: &Head, names: &[&str]) -> Vec<String> {
             let kept = format!("[{}].containsAll(resource.capabilities)", kept.join(", "));
             let profile = format!("resource.profile == {}", literal(profile));
             vec![is("path"), format!("resource.user == {}", literal(user)), kept, profile]
+        }
+        Class::Image { registry, repository } => {
+            let place = (literal(registry), literal(repository));
+            vec![
+                format!("resource.registry == {} && resource.repository == {}", place.0, place.1),
+                is("reference"),
+            ]
         }
     }
 }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     inventory::{self, KnownProtocol, tests::assert_faults},
-    model::{Effect, Object, Phase, Program, Spent, StatementFacts, StatementKind, Target, Verb},
+    model::{Effect, Image, Object, Phase, Program, Spent, StatementFacts, StatementKind, Target, Verb},
     permit::Judgement,
     sql as texts,
 };
@@ -441,6 +441,7 @@ fn what_is_suggested_allows_it() {
             let target = match verb {
                 Verb::Resolve => &Target::Name("db.internal".into()),
                 Verb::Launch => &Target::Program(program()),
+                Verb::Pull => &Target::Image(image()),
                 Verb::See | Verb::LabelFilter | Verb::LabelCopy => &Target::Label("ssn".into()),
                 _ if only_resource => &Target::Resource,
                 _ => target,
@@ -465,6 +466,10 @@ fn program() -> Program {
     }
 }
 
+fn image() -> Image {
+    "registry.internal:5000/team/app:1.0".parse().expect("an image")
+}
+
 /// Judging does not check entities against the schema again, since they fit by construction. Do they?
 #[test]
 fn the_entities_fit_the_schema() {
@@ -479,6 +484,7 @@ fn the_entities_fit_the_schema() {
         Target::Name("db.internal".into()),
         Target::Name("elsewhere".into()),
         Target::Program(program()),
+        Target::Image(image()),
     ];
     let trial = case("connect").prepare(&policy, &catalogue(), &simple).expect("a trial");
     let asked = trial.questions().next().expect("a question");
@@ -549,6 +555,7 @@ fn the_schema_lists_every_word_of_the_model() {
             Phase::Pass,
             Phase::Resolve,
             Phase::Launch,
+            Phase::Pull,
         ] {
             let mut asked = trial.questions().next().expect("a question");
             let action = Action { phase, ..asked.action.clone() };
@@ -595,6 +602,26 @@ fn names_are_in_the_resources_that_answer_to_them() {
     assert_eq!(look_up("api.example.com"), "deny");
     assert_eq!(look_up("x.good.example"), "allow");
     assert_eq!(look_up("evil.example"), "deny");
+}
+
+#[test]
+fn an_image_is_pulled_by_its_whole_name_alone() {
+    let policy = policy(
+        "@id(\"a\") permit (principal, action == Action::\"pull\", resource is Image)\n\
+         when { resource.registry == \"docker.io\" && resource.repository == \"library/debian\" && resource.reference == \"12\" };\n\
+         @id(\"b\") permit (principal, action == Action::\"launch\", resource);",
+    );
+    let pull = |image: &str| {
+        let on = expect::On { image: Some(image.into()), ..expect::On::default() };
+        word(&policy, &Case { on, resource: None, ..case("pull") })
+    };
+    assert_eq!(pull("debian:12"), "allow");
+    assert_eq!(pull("index.docker.io/debian:12"), "allow");
+    assert_eq!(pull("debian:13"), "deny");
+    assert_eq!(pull("elsewhere.internal/library/debian:12"), "deny");
+    let unnamed = expect::On { image: Some("debian".into()), ..expect::On::default() };
+    let unnamed = Case { on: unnamed, resource: None, ..case("pull") };
+    assert!(unnamed.prepare(&policy, &catalogue(), &simple).is_err_and(|why| why.contains("tag or digest")));
 }
 
 #[test]

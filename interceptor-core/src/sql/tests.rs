@@ -635,6 +635,7 @@ fn shown(facts: &crate::model::StatementFacts) -> String {
                 Target::Other { kind, name } => format!("{kind}:{name}"),
                 Target::Setting(name) | Target::Name(name) | Target::Label(name) => format!("={name}"),
                 Target::Program(program) => format!("={}", program.path),
+                Target::Image(image) => format!("={image}"),
             };
             format!("{} {target}", effect.verb.as_str())
         })

@@ -142,7 +142,8 @@ fn is_looked_up(target: &Target) -> bool {
         | Target::Setting(_)
         | Target::Name(_)
         | Target::Label(_)
-        | Target::Program(_) => false,
+        | Target::Program(_)
+        | Target::Image(_) => false,
     }
 }
 

@@ -347,7 +347,12 @@ impl Daemon {
                 ToProxy::Brought { run, text } => self.brought(run, text),
                 ToProxy::TurnedAway { run, process, path } => self.proxy.turned_away(run, process, &path),
                 ToProxy::Wanted { run, caller, path } => self.wanted(run, caller, path, descriptors),
-                ToProxy::Engine { run, cadence, text } => self.proxy.asked_engine(run, cadence, text),
+                ToProxy::Engine { run, asking } => {
+                    // What is not as it must be is closed, which refuses.
+                    if let Ok([launcher]) = <[OwnedFd; 1]>::try_from(descriptors) {
+                        self.proxy.asked_engine(run, asking, launcher);
+                    }
+                }
                 ToProxy::Belt { run, text } => self.caught(run, text),
                 ToProxy::Noted { note } => {
                     // What cannot be recorded now is told again to the next proxy.

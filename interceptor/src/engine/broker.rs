@@ -2,13 +2,17 @@
 //!
 //! It has a user of its own and no capability, and the group that the engine's socket is for: whoever takes it over has the
 //! engine, which is root. So it holds nothing else, and its work is done again by the [runtime](super::runtime). Each call is
-//! told to the launcher before it goes on; one that cannot be told is refused.
+//! told to the launcher before it goes on, which has it recorded, and judged where it is to fetch something; one that cannot be
+//! recorded is refused.
 
 use std::{
     convert::Infallible,
     io,
     os::{fd::OwnedFd, unix::net::UnixListener as PlainListener},
-    sync::{Arc, Mutex as PlainMutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex as PlainMutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,7 +20,8 @@ use http_body_util::{BodyExt, Limited};
 use hyper::{
     Method, Request, Response,
     body::{Bytes, Incoming},
-    header, server,
+    header::{self, HeaderName, HeaderValue},
+    server,
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
@@ -24,13 +29,15 @@ use interceptor_core::password;
 use serde_json::Value;
 use tokio::{
     net::{UnixListener, UnixStream},
-    sync::{Mutex, Semaphore, mpsc},
+    sync::{Mutex, Semaphore, mpsc, oneshot},
 };
 
 use super::{
-    Cadence, FromBroker, ToBroker,
+    Asking, Cadence, Came, FromBroker, ToBroker,
     create::{self, Owner},
+    images::{self, Of},
     own::{self, Container, Own, Shows},
+    pull::Pull,
     refusal::Refusal,
     routes::{self, Call, OfCommand, OfContainer, Route},
     upstream::{Answer, Body, Engine, Outgoing, Streams, full},
@@ -44,6 +51,9 @@ const AT_ONCE: usize = 256;
 const LONGEST: usize = 1 << 20;
 /// How long the removal of a run's containers may take.
 const REMOVAL: Duration = Duration::from_secs(10);
+
+/// By which builder a client is to have builds made: the first, the engine's own.
+const BUILDER: HeaderName = HeaderName::from_static("builder-version");
 
 type Launcher = AsyncChannel<FromBroker, ToBroker>;
 
@@ -72,14 +82,16 @@ async fn live(launcher: Channel<FromBroker, ToBroker>) -> Result<(), ChannelErro
         owner: Owner { run, slice, driver, folder },
         engine,
         own: PlainMutex::default(),
+        building: Semaphore::new(1),
         launcher: Arc::new(launcher),
         answered: Mutex::new(answered),
+        asked: AtomicU64::new(0),
     });
     let accepting = tokio::spawn(accept(Arc::clone(&broker), listening(listener)?));
     loop {
         match broker.launcher.receive().await?.0 {
             ToBroker::End => break,
-            answer @ (ToBroker::Told | ToBroker::Untold) => {
+            answer @ (ToBroker::Recorded | ToBroker::Unrecorded | ToBroker::Refused { .. }) => {
                 if answers.send(answer).await.is_err() {
                     return Err(out_of_turn("an answer"));
                 }
@@ -116,18 +128,27 @@ async fn accept(broker: Arc<Broker>, listener: UnixListener) {
     }
 }
 
-struct Broker {
-    owner: Owner,
-    engine: Engine,
+/// The broker of one run.
+pub(super) struct Broker {
+    pub(super) owner: Owner,
+    pub(super) engine: Engine,
     own: PlainMutex<Own>,
+    /// What a build is made of is held in memory: one at a time.
+    pub(super) building: Semaphore,
     launcher: Arc<Launcher>,
-    /// What the launcher says to each thing that it is told, in turn.
+    /// What the launcher says to each thing that it is asked, in turn.
     answered: Mutex<mpsc::Receiver<ToBroker>>,
+    /// How much it was asked.
+    asked: AtomicU64,
 }
 
 /// What there is to do when the engine has answered.
 enum After {
     Nothing,
+    /// The client is to build as a run may.
+    Pinged,
+    /// A list of images is to have those that the run may use.
+    Images,
     /// A container is made.
     Made(Container),
     /// A command is prepared.
@@ -162,7 +183,7 @@ impl Broker {
             Err(refusal) => {
                 let text = format!("{method} {path}: refused: {}", refusal.text);
                 // It is refused whether or not that can be told.
-                let _ = Arc::clone(&self).tell(Cadence::Loop, text).await;
+                let _ = self.tell(Cadence::Loop, text).await;
                 refused(&method, &refusal)
             }
         }
@@ -170,7 +191,19 @@ impl Broker {
 
     async fn answered_by_engine(self: &Arc<Self>, mut request: Request<Incoming>) -> Result<Answer, Refusal> {
         let call = routes::route(request.method(), request.uri().path())?;
-        let parameters = routes::parameters(request.uri().query().unwrap_or_default())?;
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        if call.route == Route::Build {
+            return self.build(&call, &query, request).await;
+        }
+        let parameters = call.route.parameters(&query)?;
+        match &call.route {
+            Route::Pull => {
+                return self.pull(&call.version, Pull::read(&parameters, request.headers())?).await;
+            }
+            Route::Tag { name } => return self.tag(name, &parameters).await,
+            Route::Untag { name } => return self.untag(&call.version, name, parameters).await,
+            _ => {}
+        }
         let cadence = call.route.cadence(request.method());
         let has_streams = matches!(
             call.route,
@@ -183,7 +216,7 @@ impl Broker {
             false => Streams::None,
         };
         let (outgoing, after, what) = self.outgoing(call, parameters, request).await?;
-        Arc::clone(self).tell(cadence, format!("{what}: passed")).await?;
+        self.tell(cadence, format!("{what}: passed")).await?;
         let answer = self.engine.ask(outgoing, streams).await?;
         self.noted(after, answer).await
     }
@@ -201,7 +234,16 @@ impl Broker {
         let mut what = format!("{method} {rest}");
         let empty = || full(Bytes::new());
         let (path, body, after) = match route {
+            Route::Pull | Route::Build | Route::Tag { .. } | Route::Untag { .. } => {
+                return Err(Refusal::forbidden("this goes another way"));
+            }
             Route::Look => (rest, empty(), After::Nothing),
+            Route::Ping => (rest, empty(), After::Pinged),
+            Route::Images => (rest, empty(), After::Images),
+            Route::Image { name } => {
+                let found = self.image(&name).await?;
+                (image_renamed(&rest, &name, &found.id), empty(), After::Nothing)
+            }
             Route::List => {
                 view::only_own(&mut parameters, self.owner.run)?;
                 (rest, empty(), After::Nothing)
@@ -215,7 +257,12 @@ impl Broker {
                 self.own().make_room()?;
                 let name = parameters.iter().find(|(name, _)| name == "name").map(|(_, name)| name.clone());
                 let body = read(request).await?;
-                let made = self.owner.container(&body, name)?;
+                let mut made = self.owner.container(&body, name)?;
+                let found = self.image(&made.image).await?;
+                if found.of == Of::Run || self.own().image(&made.image).is_some() {
+                    // The engine does not know it by the run's name for it.
+                    made.body["Image"] = Value::String(format!("sha256:{}", found.id));
+                }
                 what = format!("{what} of image {:?}", made.image);
                 (rest, json(&made.body), After::Made(made.container))
             }
@@ -263,6 +310,15 @@ impl Broker {
         let is_missing = answer.status() == hyper::StatusCode::NOT_FOUND;
         match after {
             After::Nothing => {}
+            After::Pinged => {
+                let mut answer = answer;
+                answer.headers_mut().insert(BUILDER, HeaderValue::from_static("1"));
+                return Ok(answer);
+            }
+            After::Images => {
+                let names = self.own().image_names().clone();
+                return view::changed(answer, |told| images::show_usable(told, self.owner.run, &names)).await;
+            }
             After::Of(id) if is_missing => self.own().remove(&id),
             After::Removed(id) if is_missing || answer.status().is_success() => self.own().remove(&id),
             After::Of(_) | After::Removed(_) => {}
@@ -290,24 +346,44 @@ impl Broker {
         Ok(answer)
     }
 
-    /// Tells the launcher. To its end, whatever becomes of who asked: answers come in turn.
-    async fn tell(self: Arc<Self>, cadence: Cadence, text: String) -> Result<(), Refusal> {
+    /// Has a call recorded.
+    pub(super) async fn tell(self: &Arc<Self>, cadence: Cadence, text: String) -> Result<(), Refusal> {
         // Commands may have passwords in them.
         let text: String = password::hidden(&text).chars().take(1000).collect();
-        let told = tokio::spawn(async move {
-            let mut answered = self.answered.lock().await;
-            self.launcher.send(&FromBroker::Asked { cadence, text }, &[]).await.ok()?;
-            answered.recv().await
+        self.asked(Asking::Call { cadence, text }).await.map(drop)
+    }
+
+    /// Has the daemon asked whether something may be done, to its end, whatever becomes of who asks: answers come in turn. What came
+    /// of something that takes a while goes into what this gives; what is dropped was broken off.
+    pub(super) async fn asked(self: &Arc<Self>, asking: Asking) -> Result<oneshot::Sender<Came>, Refusal> {
+        let broker = Arc::clone(self);
+        let asked = tokio::spawn(async move {
+            let takes_a_while = matches!(asking, Asking::Pull { .. });
+            let number = broker.asked.fetch_add(1, Ordering::Relaxed);
+            let mut answered = broker.answered.lock().await;
+            broker.launcher.send(&FromBroker::Asked { number, asking }, &[]).await.ok()?;
+            let answer = answered.recv().await?;
+            drop(answered);
+            let (ended, end) = oneshot::channel();
+            if takes_a_while && answer == ToBroker::Recorded {
+                tokio::spawn(async move {
+                    let ended = FromBroker::Ended { number, came: end.await.ok() };
+                    // A launcher that is gone needs no word.
+                    let _ = broker.launcher.send(&ended, &[]).await;
+                });
+            }
+            Some((answer, ended))
         });
-        match told.await {
-            Ok(Some(ToBroker::Told)) => Ok(()),
+        match asked.await {
+            Ok(Some((ToBroker::Recorded, ended))) => Ok(ended),
+            Ok(Some((ToBroker::Refused { text }, _))) => Err(Refusal::forbidden(text)),
             _ => Err(Refusal::unable(
                 "this cannot be recorded, so it is not done: the daemon may be gone; try again when it is back",
             )),
         }
     }
 
-    fn own(&self) -> MutexGuard<'_, Own> {
+    pub(super) fn own(&self) -> MutexGuard<'_, Own> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -316,7 +392,7 @@ fn refused(method: &Method, refusal: &Refusal) -> Answer {
     let body = if *method == Method::HEAD { Vec::new() } else { refusal.body() };
     let mut answer = Response::new(full(body));
     *answer.status_mut() = refusal.status;
-    answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
 }
 
@@ -330,6 +406,12 @@ async fn read(request: Request<Incoming>) -> Result<Bytes, Refusal> {
 fn renamed(rest: &str, name: &str, other: &str) -> String {
     let tail = rest.strip_prefix("/containers/").and_then(|rest| rest.strip_prefix(name));
     format!("/containers/{other}{}", tail.unwrap_or_default())
+}
+
+/// The path of an image's call, by its id.
+fn image_renamed(rest: &str, name: &str, id: &str) -> String {
+    let tail = rest.strip_prefix("/images/").and_then(|rest| rest.strip_prefix(name));
+    format!("/images/{id}{}", tail.unwrap_or_default())
 }
 
 fn json(value: &Value) -> Body {

@@ -106,12 +106,15 @@ pub(super) struct Shown {
     pub(super) path: PathBuf,
 }
 
-/// The run that a bundle says it is of.
-pub(super) fn run_of(bundle: &Value, slice: &str) -> Result<RunId, String> {
+/// The run that a bundle says it is of, if it is of any.
+pub(super) fn run_of(bundle: &Value, slice: &str) -> Option<RunId> {
+    CgroupDriver::run_of(slice, bundle["linux"]["cgroupsPath"].as_str().unwrap_or_default())
+}
+
+/// Whether a bundle that is of no run says a place among those of runs: then it is nobody's.
+pub(super) fn is_near_runs(bundle: &Value, slice: &str) -> bool {
     let path = bundle["linux"]["cgroupsPath"].as_str().unwrap_or_default();
-    CgroupDriver::run_of(slice, path).ok_or_else(|| {
-        "this runtime makes containers of runs only, which their broker asks for: use the engine's ordinary one".to_owned()
-    })
+    path.split(['/', ':']).any(|part| part == slice || part.starts_with("interceptor-"))
 }
 
 impl Wanted<'_> {
@@ -325,7 +328,7 @@ mod tests {
     }
 
     fn tightened(mut bundle: Value) -> Result<(Value, Vec<Shown>), String> {
-        let run = run_of(&bundle, "interceptor.slice")?;
+        let run = run_of(&bundle, "interceptor.slice").ok_or("it is no run's")?;
         let wanted = Wanted {
             container: ID,
             run,
@@ -387,6 +390,21 @@ mod tests {
             let above = made.pointer_mut(above).and_then(Value::as_object_mut).expect("it is there");
             above.insert(name.to_owned(), value.clone());
             assert!(tightened(made).is_err(), "{place} {value}");
+        }
+    }
+
+    #[test]
+    fn a_place_among_those_of_runs_is_nobodys() {
+        for (path, is_near) in [
+            ("/docker/0123", false),
+            ("system.slice:docker:0123", false),
+            ("/interceptor.slice/0123", true),
+            ("/interceptor.slice/r1/containers/more/0123", true),
+            ("interceptor-x.slice:docker:0123", true),
+        ] {
+            let bundle = json!({ "linux": { "cgroupsPath": path } });
+            assert_eq!(is_near_runs(&bundle, "interceptor.slice"), is_near, "{path}");
+            assert_eq!(run_of(&bundle, "interceptor.slice"), None, "{path}");
         }
     }
 

@@ -157,6 +157,11 @@ pub(super) struct Rewritten {
 type Fields = Map<String, Value>;
 
 impl Owner {
+    /// What the engine is told to make its containers below.
+    pub(super) fn cgroup_parent(&self) -> String {
+        self.driver.parent(&self.slice, self.run)
+    }
+
     /// The container that is asked for, as this run may have it.
     pub(super) fn container(&self, body: &[u8], name: Option<String>) -> Result<Rewritten, Refusal> {
         let mut asked = fields(body)?;
@@ -185,7 +190,7 @@ impl Owner {
         host.extend(fields_of(json!({
             "CapAdd": added,
             "CapDrop": dropped,
-            "CgroupParent": self.driver.parent(&self.slice, self.run),
+            "CgroupParent": self.cgroup_parent(),
             "CgroupnsMode": "private",
             "IpcMode": "private",
             "Mounts": mounts,

@@ -10,12 +10,17 @@
 //! launcher admits each container, and looks at it before it begins.
 
 pub mod broker;
+mod build;
 mod bundle;
+mod context;
 mod create;
-
+mod dockerfile;
 mod filter;
+mod images;
 mod mounts;
 mod own;
+mod progress;
+mod pull;
 mod refusal;
 mod routes;
 pub mod runtime;
@@ -24,11 +29,13 @@ mod view;
 
 use std::path::{Path, PathBuf};
 
-use interceptor_core::model::RunId;
+use interceptor_core::model::{Image, RunId};
 use serde::{Deserialize, Serialize};
 
 /// The name that the engine must know the runtime by.
 pub const RUNTIME: &str = "interceptor";
+/// The name of the same as the default one: what is of no run it leaves to the ordinary runtime.
+pub const RUNTIME_OF_ALL: &str = "interceptor-of-all";
 /// Where the engine's socket is on most hosts.
 pub const SOCKET: &str = "/run/docker.sock";
 /// The folder of a run's cgroup that its containers are in. The agent's processes are in another one, since cgroups that have
@@ -87,6 +94,55 @@ pub enum Cadence {
     Loop,
 }
 
+/// What a run wants of its engine: told to the daemon first, and done if that is recorded and may be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Asking {
+    /// A call that the broker lets through, or what came of one.
+    Call {
+        /// How often there can be such.
+        cadence: Cadence,
+        /// In words.
+        text: String,
+    },
+    /// An image of a registry, which the engine would fetch by itself: policy must permit it.
+    Pull {
+        /// Which.
+        image: Image,
+        /// For which kind of machine; empty for this one's.
+        platform: String,
+    },
+}
+
+/// What the daemon says to that. Who hears nothing, because the channel closed or in too long a time, does nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Heard {
+    /// Its entry is committed, and it may be done.
+    Recorded,
+    /// It may not be done.
+    Refused {
+        /// Why, for who asked.
+        text: String,
+    },
+}
+
+/// What came of something that took a while. Where it is broken off the channel closes without it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Came {
+    /// It was done.
+    Done {
+        /// What the engine says that it is.
+        text: String,
+    },
+    /// It was not done.
+    Failed {
+        /// Why, in the engine's words.
+        text: String,
+    },
+}
+
 /// From the launcher to the broker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -105,10 +161,15 @@ pub enum ToBroker {
         /// The folder that it works in: what it may show its containers.
         folder: PathBuf,
     },
-    /// What was asked is told: it may go on.
-    Told,
-    /// It could not be told: it may not.
-    Untold,
+    /// What was asked is recorded: it may go on.
+    Recorded,
+    /// It could not be recorded: it may not.
+    Unrecorded,
+    /// It may not go on by policy.
+    Refused {
+        /// Why, for who asked.
+        text: String,
+    },
     /// The run is over: remove its containers.
     End,
 }
@@ -124,12 +185,19 @@ pub enum FromBroker {
         /// Why, and what to do.
         text: String,
     },
-    /// The run asks for something, which waits for [`ToBroker::Told`].
+    /// The run asks for something, which waits for [`ToBroker::Recorded`].
     Asked {
-        /// How often there can be such.
-        cadence: Cadence,
-        /// What, and what comes of it.
-        text: String,
+        /// A number of its own.
+        number: u64,
+        /// What.
+        asking: Asking,
+    },
+    /// Something that took a while is over. Not answered.
+    Ended {
+        /// Its number.
+        number: u64,
+        /// What came of it; nothing where it was broken off.
+        came: Option<Came>,
     },
     /// Its containers are removed.
     Over,

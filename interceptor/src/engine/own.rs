@@ -1,13 +1,16 @@
-//! The containers that a run has made, as its broker knows them. Nothing else is the run's.
+//! The containers that a run has made, and the names of the images that it has built, as its broker knows them. Nothing else is
+//! the run's.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::refusal::Refusal;
+use super::{images, refusal::Refusal};
 
 /// How many containers a run may have at a time.
 const MOST: usize = 256;
 /// How many commands in containers are remembered; the oldest are forgotten.
 const MOST_COMMANDS: usize = 4096;
+/// How many names of images a run may have; others are not kept.
+const MOST_NAMES: usize = 1024;
 /// The length of an engine's ids.
 const WHOLE: usize = 64;
 
@@ -36,6 +39,8 @@ pub(super) enum Shows {
 pub(super) struct Own {
     containers: BTreeMap<String, Container>,
     commands: Vec<String>,
+    /// Ids, all digits, by whole names.
+    images: BTreeMap<String, String>,
 }
 
 impl Own {
@@ -65,6 +70,33 @@ impl Own {
         });
         let found = found.map(|(id, container)| (id.clone(), container.clone()));
         found.ok_or_else(|| Refusal::missing("container", name))
+    }
+
+    /// Keeps the whole name of an image that the run has built.
+    pub(super) fn name_image(&mut self, name: String, id: String) {
+        if self.images.len() < MOST_NAMES || self.images.contains_key(&name) {
+            self.images.insert(name, id);
+        }
+    }
+
+    /// The id of an image that the run has built and named so.
+    pub(super) fn image(&self, name: &str) -> Option<String> {
+        self.images.get(&images::whole(name)?).cloned()
+    }
+
+    /// Forgets a name; the id that it was of, if it was one.
+    pub(super) fn unname_image(&mut self, name: &str) -> Option<String> {
+        self.images.remove(&images::whole(name)?)
+    }
+
+    /// Forgets an image under every name.
+    pub(super) fn forget_image(&mut self, id: &str) {
+        self.images.retain(|_, of| of != id);
+    }
+
+    /// The names that the run has given to images.
+    pub(super) fn image_names(&self) -> &BTreeMap<String, String> {
+        &self.images
     }
 
     /// Remembers a command that was prepared in a container of the run's.
@@ -112,6 +144,16 @@ mod tests {
         assert!(own.has_command("x").is_err());
         own.add_command("x".into());
         assert!(own.has_command("x").is_ok());
+        assert_eq!(own.image("app"), None);
+        own.name_image("docker.io/library/app:latest".into(), "0a".into());
+        assert_eq!(own.image("app").as_deref(), Some("0a"));
+        assert_eq!(own.image("docker.io/library/app:latest").as_deref(), Some("0a"));
+        assert_eq!(own.image("app:1"), None);
+        own.name_image("docker.io/library/app:1".into(), "0a".into());
+        assert_eq!(own.unname_image("app:1").as_deref(), Some("0a"));
+        assert_eq!((own.unname_image("app:1"), own.image_names().len()), (None, 1));
+        own.forget_image("0a");
+        assert_eq!(own.image("app"), None);
         assert!(id("short").is_none() && id(&ids[0]).is_some());
     }
 }

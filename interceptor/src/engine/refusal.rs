@@ -21,6 +21,11 @@ impl Refusal {
         Self { status: StatusCode::BAD_REQUEST, text: format!("interceptor: {}", text.into()) }
     }
 
+    /// No run gives this with a call.
+    pub(super) fn parameter(name: &str) -> Self {
+        Self::forbidden(format!("the parameter {name:?} is none that a run may give: leave it out"))
+    }
+
     /// The run has no such thing; whether anybody else has is not said.
     pub(super) fn missing(what: &str, name: &str) -> Self {
         // As the engine says it, since clients look for these words.

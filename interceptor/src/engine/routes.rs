@@ -1,17 +1,41 @@
 //! The engine's calls that a run may make, as a list. What is not on it is refused, with what to do instead.
 //!
 //! Calls, their parameters and which of them take a body over: Docker Engine API 1.24 to 1.51. Names are of the run's own
-//! containers only; what is not theirs (images) can be looked at, and not changed, since it is the host's.
+//! containers only. Images are the host's: they can be looked at, fetched where policy permits it, and built; names that a run
+//! gives are its own.
 
 use hyper::Method;
 
-use super::{Cadence, refusal::Refusal};
+use super::{Cadence, build, refusal::Refusal};
 
 /// What a call is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Route {
-    /// Something about the engine or its images, which goes on as it is.
+    /// Something about the engine, which goes on as it is.
     Look,
+    /// Whether it is there, and how it builds.
+    Ping,
+    /// The images that the run may use.
+    Images,
+    /// Something about one of them.
+    Image {
+        /// As the run names it.
+        name: String,
+    },
+    /// Give one of them another name, in the run alone.
+    Tag {
+        /// As the run names it.
+        name: String,
+    },
+    /// Take a name that the run gave, and what it has built when that has none.
+    Untag {
+        /// As the run names it.
+        name: String,
+    },
+    /// Fetch an image.
+    Pull,
+    /// Build one.
+    Build,
     /// A list, of which the run sees its own.
     List,
     /// Events, of which the run sees its own.
@@ -108,17 +132,22 @@ const PARAMETERS: &[&str] = &[
     "w",
 ];
 
+/// The same, of fetching an image.
+const PULL: &[&str] = &["fromImage", "platform", "tag"];
+/// Of naming one.
+const TAG: &[&str] = &["repo", "tag"];
+/// Of taking its name.
+const UNTAG: &[&str] = &["force", "noprune"];
+
 /// Why whole kinds of calls are refused, and what to do instead.
 const REFUSED: &[(&str, &str)] = &[
     (
         "images",
-        "images are the host's, and the engine fetches them uncaptured: have them pulled before the run begins",
+        "images are the host's: a run fetches them where policy permits it, and builds its own; it neither loads nor sends any",
     ),
-    ("build", "the engine builds uncaptured: build before the run begins, or with a builder in a container"),
-    (
-        "session",
-        "the engine builds uncaptured: build before the run begins, or with a builder in a container",
-    ),
+    ("build", NO_BUILDKIT),
+    ("session", NO_BUILDKIT),
+    ("grpc", NO_BUILDKIT),
     ("commit", "images are the host's: a run makes none"),
     (
         "networks",
@@ -131,6 +160,9 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     ("auth", "the engine holds no log-in for a run"),
 ];
+
+/// BuildKit fetches by itself what a build names, and runs what the engine's runtime is not asked about.
+pub(super) const NO_BUILDKIT: &str = "a run builds by the engine's own builder, whose steps are captured: set DOCKER_BUILDKIT=0, and call no `docker buildx`";
 
 /// What a call is, if a run may make it.
 pub(super) fn route(method: &Method, path: &str) -> Result<Call, Refusal> {
@@ -151,9 +183,18 @@ fn known(method: &Method, parts: &[&str]) -> Option<Route> {
     let is_get = *method == Method::GET;
     let container = |name: &str, what| Some(Route::Container { name: name.to_owned(), what });
     match (method.as_str(), parts) {
-        ("GET" | "HEAD", ["_ping"]) => Some(Route::Look),
-        ("GET", ["version" | "info"] | ["images", "json"]) => Some(Route::Look),
-        (_, ["images", name @ .., "json" | "history"]) if is_get && !name.is_empty() => Some(Route::Look),
+        ("GET" | "HEAD", ["_ping"]) => Some(Route::Ping),
+        ("GET", ["version" | "info"]) => Some(Route::Look),
+        ("GET", ["images", "json"]) => Some(Route::Images),
+        (_, ["images", name @ .., "json" | "history"]) if is_get && !name.is_empty() => {
+            Some(Route::Image { name: name.join("/") })
+        }
+        ("POST", ["images", name @ .., "tag"]) if !name.is_empty() => {
+            Some(Route::Tag { name: name.join("/") })
+        }
+        ("DELETE", ["images", name @ ..]) if !name.is_empty() => Some(Route::Untag { name: name.join("/") }),
+        ("POST", ["images", "create"]) => Some(Route::Pull),
+        ("POST", ["build"]) => Some(Route::Build),
         ("GET", ["containers", "json"]) => Some(Route::List),
         ("GET", ["events"]) => Some(Route::Events),
         ("POST", ["containers", "create"]) => Some(Route::Create),
@@ -190,20 +231,30 @@ fn refusal(method: &Method, parts: &[&str]) -> Refusal {
     Refusal::forbidden(format!("{method} /{}: {why}", parts.join("/")))
 }
 
-/// The parameters of a call.
-pub(super) fn parameters(query: &str) -> Result<Vec<(String, String)>, Refusal> {
-    let all: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-    // Clients send some that say nothing.
-    let says = |value: &str| !matches!(value, "" | "0" | "false" | "False");
-    match all.iter().find(|(name, value)| !PARAMETERS.contains(&name.as_str()) && says(value)) {
-        Some((name, _)) => Err(Refusal::forbidden(format!(
-            "the parameter {name:?} is none that a run may give: leave it out"
-        ))),
-        None => Ok(all.into_iter().filter(|(name, _)| PARAMETERS.contains(&name.as_str())).collect()),
-    }
-}
-
 impl Route {
+    /// The parameters that such a call may have.
+    fn known_parameters(&self) -> &'static [&'static str] {
+        match self {
+            Self::Pull => PULL,
+            Self::Tag { .. } => TAG,
+            Self::Untag { .. } => UNTAG,
+            Self::Build => build::PARAMETERS,
+            _ => PARAMETERS,
+        }
+    }
+
+    /// The parameters of a call.
+    pub(super) fn parameters(&self, query: &str) -> Result<Vec<(String, String)>, Refusal> {
+        let known = self.known_parameters();
+        let all: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        // Clients send some that say nothing.
+        let says = |value: &str| !matches!(value, "" | "0" | "false" | "False" | "null" | "[]" | "{}");
+        match all.iter().find(|(name, value)| !known.contains(&name.as_str()) && says(value)) {
+            Some((name, _)) => Err(Refusal::parameter(name)),
+            None => Ok(all.into_iter().filter(|(name, _)| known.contains(&name.as_str())).collect()),
+        }
+    }
+
     /// How often a run can make such calls.
     pub(super) fn cadence(&self, method: &Method) -> Cadence {
         match self {
@@ -234,8 +285,11 @@ mod tests {
 
     #[test]
     fn what_is_not_on_the_list_is_refused() {
-        assert_eq!(get("/_ping"), Ok(Route::Look));
-        assert_eq!(get("/v1.41/images/registry.local:5000/team/app:1/json"), Ok(Route::Look));
+        assert_eq!(get("/_ping"), Ok(Route::Ping));
+        let image = Route::Image { name: "registry.local:5000/team/app:1".into() };
+        assert_eq!(get("/v1.41/images/registry.local:5000/team/app:1/json"), Ok(image));
+        assert_eq!(get("/images/json"), Ok(Route::Images));
+        assert_eq!(route(&Method::POST, "/v1.41/build").map(|call| call.route), Ok(Route::Build));
         assert_eq!(get("/v1.41/containers/json"), Ok(Route::List));
         let inspect = Route::Container { name: "db".into(), what: OfContainer::Inspect };
         assert_eq!(get("/v1.41/containers/db/json"), Ok(inspect));
@@ -256,9 +310,11 @@ mod tests {
             assert!(get(path).is_err(), "{path}");
         }
         for path in [
-            "/build",
-            "/images/create",
+            "/build/prune",
+            "/build/cancel",
             "/images/load",
+            "/images/x/push",
+            "/images/tag",
             "/commit",
             "/containers/db/update",
             "/grpc",
@@ -266,20 +322,24 @@ mod tests {
         ] {
             assert!(route(&Method::POST, path).is_err(), "{path}");
         }
-        assert!(
-            route(&Method::DELETE, "/images/x").is_err()
-                && route(&Method::POST, "/containers/prune").is_err()
-        );
-        let told = route(&Method::POST, "/v1.41/images/create").expect_err("refused").text;
-        assert!(told.contains("pulled before the run"), "{told}");
+        assert!(route(&Method::POST, "/containers/prune").is_err());
+        let untag = Route::Untag { name: "a/b:1".into() };
+        assert_eq!(route(&Method::DELETE, "/images/a/b:1").map(|call| call.route), Ok(untag));
+        let told = route(&Method::POST, "/v1.41/session").expect_err("refused").text;
+        assert!(told.contains("DOCKER_BUILDKIT=0"), "{told}");
     }
 
     #[test]
     fn parameters_that_are_not_known_are_refused() {
+        let parameters = |query: &str| Route::Look.parameters(query);
         assert_eq!(parameters("t=5&signal=KILL").map(|all| all.len()), Ok(2));
         assert_eq!(parameters("checkpoint=&t=5").map(|all| all.len()), Ok(1), "an empty one says nothing");
         assert_eq!(parameters("link=False&trunc_cmd=0&v=True").map(|all| all.len()), Ok(1));
         assert!(parameters("link=0&link=1").is_err());
         assert!(parameters("checkpoint=a&checkpoint-dir=%2Fetc").is_err());
+        assert!(parameters("fromImage=a").is_err(), "another call's");
+        assert!(Route::Pull.parameters("fromSrc=http%3A%2F%2Fx").is_err());
+        assert_eq!(Route::Pull.parameters("fromImage=a&tag=b&fromSrc=").map(|all| all.len()), Ok(2));
+        assert!(Route::Build.parameters("remote=http%3A%2F%2Fx").is_err());
     }
 }

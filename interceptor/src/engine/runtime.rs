@@ -3,7 +3,9 @@
 //! Strategy: all but two of `runc`'s commands are `runc`'s. `create` has the run's launcher admit the container, tightens the
 //! bundle, makes it by `runc` in mounts of its own, and has the launcher look at it before it answers: the engine starts
 //! nothing before. If the launcher or the daemon is gone, or anything is not as it must be, there is no container. `exec`
-//! takes capabilities from who joins. Arguments: those of `runc` 1.0 and later, as containerd gives them; others are refused.
+//! takes capabilities from who joins. Where it is the engine's default runtime, containers of no run are made as `runc` makes them: a
+//! container is a run's by its cgroup, which the broker says and no container can change.
+//! Arguments: those of `runc` 1.0 and later, as containerd gives them; others are refused.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -24,6 +26,7 @@ use nix::sys::{
     },
     time::{TimeVal, TimeValLike},
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
@@ -38,6 +41,10 @@ const LONGEST: u64 = 16 << 20;
 /// How long a launcher may take to answer.
 const ANSWER_SECONDS: i64 = 30;
 
+/// Where a container is no run's.
+const NOT_OURS: &str =
+    "this runtime makes containers of runs only, which their broker asks for: use the engine's ordinary one";
+
 /// `runc`'s own options that have a value.
 const VALUED: &[&str] = &["--criu", "--log", "--log-format", "--root", "--rootless"];
 /// Those that have none.
@@ -50,7 +57,16 @@ const EXEC: &[&str] = &["--console-socket", "--pid-file", "--process"];
 const EITHER: &[&str] = &["--detach", "--tty", "-d", "-t"];
 /// Commands that are `runc`'s alone.
 const OTHERS: &[&str] =
-    &["delete", "events", "features", "kill", "list", "pause", "ps", "resume", "start", "state"];
+    &["delete", "events", "features", "kill", "list", "pause", "ps", "resume", "start", "state", "update"];
+
+/// What becomes of containers that are no run's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Others {
+    /// They are not made.
+    Refused,
+    /// They are `runc`'s.
+    Left,
+}
 
 /// How the runtime was called.
 #[derive(Debug)]
@@ -61,6 +77,8 @@ pub struct Options {
     pub runc: PathBuf,
     /// Where the engine keeps its own files.
     pub engine: PathBuf,
+    /// What becomes of containers that are no run's.
+    pub others: Others,
     /// `runc`'s arguments.
     pub arguments: Vec<OsString>,
 }
@@ -105,8 +123,12 @@ pub fn run(options: &Options) -> ExitCode {
     };
     let done = match call.command.as_deref() {
         Some("create") => create(options, &call),
-        Some("exec") => exec(&call).and_then(|()| become_runc(options, &call)),
-        _ => become_runc(options, &call),
+        Some("exec") => exec(options, &call),
+        _ => match options.others {
+            Others::Refused => become_runc(options, &call.arguments),
+            // Whose it is is not known: `runc` knows how it was made.
+            Others::Left => become_runc(options, &options.arguments),
+        },
     };
     done.unwrap_or_else(|error| told(&error, call.log.as_deref()))
 }
@@ -186,17 +208,41 @@ impl Call {
     }
 }
 
-fn become_runc(options: &Options, call: &Call) -> Result<ExitCode, Unmade> {
-    let error = Command::new(&options.runc).args(&call.arguments).exec();
+fn become_runc(options: &Options, arguments: &[OsString]) -> Result<ExitCode, Unmade> {
+    let error = Command::new(&options.runc).args(arguments).exec();
     Err(step(&format!("execute {}", options.runc.display()))(error))
 }
 
-/// Takes from who joins a container what none in it may have.
-fn exec(call: &Call) -> Result<(), Unmade> {
+/// Takes from who joins a container of a run's what none in it may have.
+fn exec(options: &Options, call: &Call) -> Result<ExitCode, Unmade> {
+    if options.others == Others::Left {
+        let bundle = bundle_of(options, call)?;
+        if bundle::run_of(&bundle, &options.places.slice()).is_none() {
+            return become_runc(options, &options.arguments);
+        }
+    }
     let path = Call::needs(call.process.as_deref(), "description of the process that joins")?;
     let mut process = read(path)?;
     bundle::process(&mut process).map_err(Unmade::Refused)?;
-    write(path, &process)
+    write(path, &process)?;
+    become_runc(options, &call.arguments)
+}
+
+/// What the part of `runc`'s state is that says where a container's bundle is.
+#[derive(Deserialize)]
+struct State {
+    bundle: PathBuf,
+}
+
+/// The bundle that a container was made of.
+fn bundle_of(options: &Options, call: &Call) -> Result<Value, Unmade> {
+    let container = Call::needs(call.container.as_deref(), "id")?;
+    let own = call.arguments.iter().take_while(|word| *word != "exec");
+    let told = Command::new(&options.runc).args(own).args(["state", container]).output();
+    let told = told.map_err(step("ask what the container is"))?;
+    let state: State = serde_json::from_slice(&told.stdout)
+        .map_err(|error| step("ask what the container is")(error.into()))?;
+    read(&state.bundle.join("config.json"))
 }
 
 fn create(options: &Options, call: &Call) -> Result<ExitCode, Unmade> {
@@ -206,7 +252,14 @@ fn create(options: &Options, call: &Call) -> Result<ExitCode, Unmade> {
     let path = folder.join("config.json");
     let mut bundle = read(&path)?;
     let slice = options.places.slice();
-    let run = bundle::run_of(&bundle, &slice).map_err(Unmade::Refused)?;
+    let Some(run) = bundle::run_of(&bundle, &slice) else {
+        return match options.others {
+            Others::Left if !bundle::is_near_runs(&bundle, &slice) => {
+                become_runc(options, &options.arguments)
+            }
+            Others::Left | Others::Refused => Err(Unmade::Refused(NOT_OURS.to_owned())),
+        };
+    };
     let door = Door::of(&options.places, run)?;
     let (answer, descriptors) = door.ask(&ToDoor::Admit { container: container.to_owned() })?;
     let (FromDoor::Admitted { network, folder: at, unix }, [working]) = (answer, descriptors.as_slice())

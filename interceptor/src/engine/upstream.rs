@@ -15,7 +15,7 @@ use interceptor_core::model::RunId;
 use serde::Deserialize;
 use tokio::{io::copy_bidirectional, net::UnixStream};
 
-use super::{CgroupDriver, RUNTIME, refusal::Refusal, view};
+use super::{CgroupDriver, RUNTIME, RUNTIME_OF_ALL, refusal::Refusal, view};
 
 /// The longest answer that is read whole.
 pub(super) const LONGEST: usize = 16 << 20;
@@ -55,6 +55,8 @@ struct Info {
     #[serde(default)]
     cgroup_driver: String,
     #[serde(default)]
+    default_runtime: String,
+    #[serde(default)]
     runtimes: BTreeMap<String, serde_json::Value>,
 }
 
@@ -70,10 +72,7 @@ impl Engine {
     /// How it makes cgroups, if it is fit to make a run's containers; else why not.
     pub(super) async fn driver(&self) -> Result<CgroupDriver, String> {
         let place = self.0.display();
-        let told = self.told(Method::GET, "/info", Vec::new()).await;
-        let (_, told) = told.map_err(|refusal| format!("the engine at {place} cannot be had: {refusal}"))?;
-        let info: Info = serde_json::from_slice(&told)
-            .map_err(|error| format!("the engine at {place} does not say what it is: {error}"))?;
+        let info = self.info().await?;
         if !info.runtimes.contains_key(RUNTIME) {
             return Err(format!(
                 "the engine at {place} does not know the runtime {RUNTIME:?}: add to `runtimes` in /etc/docker/daemon.json \
@@ -87,35 +86,81 @@ impl Engine {
         }
     }
 
-    /// Removes every container of a run's, running or not.
+    /// Fails unless it makes the steps of a build by a runtime of ours, which is its default one: a build names none.
+    pub(super) async fn builds_by_ours(&self) -> Result<(), String> {
+        match self.info().await?.default_runtime.as_str() {
+            RUNTIME | RUNTIME_OF_ALL => Ok(()),
+            other => Err(format!(
+                "the steps of a build are containers that the engine makes by its default runtime, which is {other:?}, uncaptured: \
+                 have its operator add {RUNTIME_OF_ALL:?} to `runtimes` in /etc/docker/daemon.json, as docs/operations.md has it, and \
+                 name it as `default-runtime`"
+            )),
+        }
+    }
+
+    async fn info(&self) -> Result<Info, String> {
+        let place = self.0.display();
+        let told = self.told(Method::GET, "/info", Vec::new()).await;
+        let (_, told) = told.map_err(|refusal| format!("the engine at {place} cannot be had: {refusal}"))?;
+        serde_json::from_slice(&told)
+            .map_err(|error| format!("the engine at {place} does not say what it is: {error}"))
+    }
+
+    /// Removes every container of a run's, running or not, and every image that it has built.
     pub(super) async fn remove_all(&self, run: RunId) {
+        for id in self.listed("/containers/json", run).await {
+            self.remove(&format!("/containers/{id}"), &["force", "v"]).await;
+        }
+        // Those that others are made upon can go when the others are gone. What is the host's stays, whatever was made upon it.
+        let mut left = usize::MAX;
+        loop {
+            let images = self.listed("/images/json", run).await;
+            if images.is_empty() || images.len() >= left {
+                return;
+            }
+            left = images.len();
+            for id in images {
+                self.remove(&format!("/images/{id}"), &["force", "noprune"]).await;
+            }
+        }
+    }
+
+    /// The ids of what bears a run's label.
+    async fn listed(&self, path: &str, run: RunId) -> Vec<String> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
         struct Listed {
             id: String,
         }
-        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let mut parameters = vec![pair("all", "1")];
+        let mut parameters = vec![("all".to_owned(), "1".to_owned())];
         if view::only_own(&mut parameters, run).is_err() {
-            return;
+            return Vec::new();
         }
-        let listed = match self.told(Method::GET, "/containers/json", parameters).await {
-            Ok((_, told)) => serde_json::from_slice::<Vec<Listed>>(&told).unwrap_or_default(),
-            Err(refusal) => return tracing::error!("the run's containers cannot be listed: {refusal}"),
-        };
-        for Listed { id } in listed {
-            let path = format!("/containers/{id}");
-            match self.told(Method::DELETE, &path, vec![pair("force", "1"), pair("v", "1")]).await {
-                // Somebody else was faster.
-                Ok((StatusCode::NOT_FOUND | StatusCode::CONFLICT, _)) => {}
-                Ok((status, _)) if status.is_success() => {}
-                Ok((status, _)) => tracing::error!("container {id} is not removed: {status}"),
-                Err(refusal) => tracing::error!("container {id} is not removed: {refusal}"),
+        match self.told(Method::GET, path, parameters).await {
+            Ok((_, told)) => {
+                let listed = serde_json::from_slice::<Vec<Listed>>(&told).unwrap_or_default();
+                listed.into_iter().map(|one| one.id).collect()
+            }
+            Err(refusal) => {
+                tracing::error!("what is the run's at {path} cannot be listed: {refusal}");
+                Vec::new()
             }
         }
     }
 
-    async fn told(
+    async fn remove(&self, path: &str, how: &[&str]) {
+        let parameters = how.iter().map(|name| ((*name).to_owned(), "1".to_owned())).collect();
+        match self.told(Method::DELETE, path, parameters).await {
+            // Somebody else was faster, or something hangs on it that goes first.
+            Ok((StatusCode::NOT_FOUND | StatusCode::CONFLICT, _)) => {}
+            Ok((status, _)) if status.is_success() => {}
+            Ok((status, _)) => tracing::error!("{path} is not removed: {status}"),
+            Err(refusal) => tracing::error!("{path} is not removed: {refusal}"),
+        }
+    }
+
+    /// What the engine answers to a call of the broker's own.
+    pub(super) async fn told(
         &self,
         method: Method,
         path: &str,

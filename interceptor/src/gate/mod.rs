@@ -37,7 +37,7 @@ use interceptor_core::{
     estimate::Estimate,
     inventory::{Inventory, RecordLevel, Resource},
     mask::{Mask, MaskKey},
-    model::{Action, Author, Mode, OutcomeStatus, RecordId, Spent},
+    model::{Action, Author, EventRecord, Mode, OutcomeStatus, RecordId, Spent},
     permit::Records,
     policy::{Policy, spent::is_statement},
 };
@@ -364,6 +364,15 @@ impl PolicyGate {
                 }
             }
             Err(denial) => denial,
+        }
+    }
+
+    /// Records an event that something waits for, as durably as a permit needs its record.
+    pub async fn note(&self, event: &EventRecord) -> Result<(), JournalError> {
+        let number = self.producer.append_event(event)?;
+        match self.durability {
+            Durability::Process => Ok(()),
+            Durability::Power => self.producer.wait_synced(number, Instant::now() + RECORD_PATIENCE).await,
         }
     }
 

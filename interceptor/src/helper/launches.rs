@@ -155,7 +155,7 @@ async fn listen(launcher: &Launcher, run: RunId, events: &mpsc::Sender<Event>) {
             Ok((LaunchRequest::Wanted { uid, path }, descriptors)) => {
                 Event::Wanted(Wanted { run, uid, path, descriptors })
             }
-            Ok((LaunchRequest::Engine { cadence, text }, _)) => Event::Engine { run, cadence, text },
+            Ok((LaunchRequest::Engine { asking }, descriptors)) => Event::Engine { run, asking, descriptors },
             Ok(_) => return tracing::error!(%run, "a launcher spoke out of turn: it is listened to no more"),
             Err(_) => return,
         };

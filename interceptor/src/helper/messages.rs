@@ -17,10 +17,10 @@ use super::{
     kept::{Connection, Existing, Fate, Keep, Keeping},
     released::Note,
 };
-pub use crate::engine::Cadence;
+pub use crate::engine::{Asking, Cadence, Came, Heard};
 
 /// The version of these messages; both sides of the launch socket must have the same.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// The longest command line that is told, in bytes; what is longer is cut.
 pub const COMMAND_LIMIT: usize = 16 * 1024;
@@ -177,12 +177,11 @@ pub enum LaunchRequest {
         /// What is to go on, if anything.
         keep: Option<Keep>,
     },
-    /// What the run that is served asked its container engine for, and what came of it. Not answered.
+    /// What the run that is served wants of its container engine. Carries an end of a [`Heard`] channel for the proxy; who closes
+    /// that one has refused.
     Engine {
-        /// How often there can be such.
-        cadence: Cadence,
-        /// In words.
-        text: String,
+        /// What.
+        asking: Asking,
     },
     /// Let go of a cgroup that is captured where it is. The first message, or none.
     Detach {
@@ -378,14 +377,12 @@ pub enum ToProxy {
         /// Where it wants to go, as it said.
         path: String,
     },
-    /// What a run asked its container engine for.
+    /// What a run wants of its container engine. Carries an end of a [`Heard`] channel to the run's launcher.
     Engine {
         /// The run.
         run: RunId,
-        /// How often there can be such.
-        cadence: Cadence,
-        /// In words.
-        text: String,
+        /// What.
+        asking: Asking,
     },
     /// A run's belt has something to say.
     Belt {
@@ -555,6 +552,8 @@ pub fn fuzz(bytes: &[u8]) {
     again::<FromHolder>(bytes);
     again::<Ported>(bytes);
     again::<Porting>(bytes);
+    again::<Heard>(bytes);
+    again::<Came>(bytes);
 }
 
 #[cfg(test)]

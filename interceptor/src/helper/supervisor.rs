@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    os::fd::OwnedFd,
     path::Path,
     process::Child,
     sync::Arc,
@@ -30,7 +31,7 @@ use super::{
     kept::{Connection, Fate, Waiting},
     launches::{self, Answered, Asked},
     listeners::Listeners,
-    messages::{Cadence, Ended, FromProxy, LaunchAnswer, LaunchFacts, Ports, ToProxy},
+    messages::{Asking, Ended, FromProxy, LaunchAnswer, LaunchFacts, Ports, ToProxy},
     proxy_link::ProxyLink,
     released::Note,
     roles::{self, Handed, Pair, Roles},
@@ -61,8 +62,8 @@ pub(super) enum Event {
     TurnedAway { run: RunId, process: u32, path: String },
     /// A process of a run wants to be connected to a Unix socket.
     Wanted(Wanted),
-    /// A run asked its container engine for something.
-    Engine { run: RunId, cadence: Cadence, text: String },
+    /// A run wants something of its container engine. Who holds the other end of the descriptor hears whether it may.
+    Engine { run: RunId, asking: Asking, descriptors: Vec<OwnedFd> },
 }
 
 pub(super) type Reply = tokio::sync::oneshot::Sender<Answered>;
@@ -246,9 +247,10 @@ impl Supervisor {
                 }
             }
             Event::Wanted(wanted) => self.introduce(wanted),
-            Event::Engine { run, cadence, text } => {
-                if self.runs.contains_key(&run) {
-                    self.tell(ToProxy::Engine { run, cadence, text }, Vec::new());
+            Event::Engine { run, asking, descriptors } => {
+                // What is dropped here is refused.
+                if self.is_up() && self.runs.contains_key(&run) && descriptors.len() == 1 {
+                    self.offer(ToProxy::Engine { run, asking }, descriptors);
                 }
             }
         }
@@ -466,7 +468,7 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn tell(&self, message: ToProxy, descriptors: Vec<std::os::fd::OwnedFd>) {
+    pub(super) fn tell(&self, message: ToProxy, descriptors: Vec<OwnedFd>) {
         let Some(pair) = &self.pair else { return };
         if !pair.link.tell(message, descriptors) {
             let events = self.events.clone();
@@ -478,7 +480,7 @@ impl Supervisor {
     }
 
     /// Says something that may be dropped; whether it was queued.
-    pub(super) fn offer(&self, message: ToProxy, descriptors: Vec<std::os::fd::OwnedFd>) -> bool {
+    pub(super) fn offer(&self, message: ToProxy, descriptors: Vec<OwnedFd>) -> bool {
         self.pair.as_ref().is_some_and(|pair| pair.link.offer(message, descriptors))
     }
 

@@ -1,11 +1,12 @@
-//! The launcher's side of a run's containers: it starts their broker, has what that lets through recorded, admits each
-//! container that the engine's runtime is to make, and looks at it before it begins.
+//! The launcher's side of a run's containers: it starts their broker, has what that lets through recorded and judged, admits
+//! each container that the engine's runtime is to make, and looks at it before it begins.
 //!
-//! Promises: nothing that a run asks its engine for is done unless the daemon has heard of it; no container begins that is
+//! Promises: nothing that a run asks its engine for is done before the proxy says that its entry is committed; no container begins that is
 //! not in the run's cgroup, in its network and behind a filter; all end with the run. Nothing that an agent wrote is read here: of
 //! the broker and the runtime come typed messages. Must never know what the engine's interface is.
 
 use std::{
+    collections::HashMap,
     ffi::OsString,
     fs::{self, File},
     io::{self, IoSliceMut},
@@ -27,9 +28,11 @@ use nix::{
     sys::{
         socket::{
             AddressFamily, Backlog, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, bind,
-            getsockopt, listen, recvmsg, socket, sockopt::PeerCredentials,
+            getsockopt, listen, recvmsg, setsockopt, socket,
+            sockopt::{PeerCredentials, ReceiveTimeout},
         },
         stat::{Mode, mkdirat},
+        time::{TimeVal, TimeValLike},
     },
     unistd::Gid,
 };
@@ -44,7 +47,9 @@ use super::{
 };
 use crate::{
     channel::{self, Channel},
-    engine::{AGENT, CONTAINERS, Cadence, FromBroker, FromDoor, ToBroker, ToDoor, UnixSockets},
+    engine::{
+        AGENT, Asking, CONTAINERS, Cadence, Came, FromBroker, FromDoor, Heard, ToBroker, ToDoor, UnixSockets,
+    },
     helper::{
         Accounts,
         cgroup::Tree,
@@ -56,6 +61,8 @@ use crate::{
 
 /// How long the removal of a run's containers is waited for.
 const REMOVAL: Duration = Duration::from_secs(15);
+/// How long the proxy may take to record what is asked for, and to have it judged.
+const HEARING_SECONDS: i64 = 15;
 /// The longest description of a container that is read with its filter; what is longer is cut.
 const DESCRIPTION: usize = 4096;
 
@@ -83,6 +90,8 @@ impl Profile {
                 ("TESTCONTAINERS_RYUK_DISABLED", "true"),
                 ("TESTCONTAINERS_HOST_OVERRIDE", "localhost"),
                 ("TESTCONTAINERS_CONNECTION_MODE", "docker_host"),
+                // Newer clients bring a builder of their own.
+                ("DOCKER_BUILDKIT", "0"),
             ],
         };
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -266,17 +275,51 @@ fn accepted(listener: &OwnedFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// Tells the daemon of everything that the broker is asked for, until its end.
+/// The way to the proxy for one thing that is asked for, for as long as it is under way.
+type Proxy = Channel<Came, Heard>;
+
+/// Tells the daemon of everything that the broker is asked for, and of what came of it, until its end.
 fn hear(broker: &Channel<ToBroker, FromBroker>, daemon: &Daemon) {
-    while let Ok((FromBroker::Asked { cadence, text }, _)) = broker.receive() {
-        let answer = match daemon.tell(&LaunchRequest::Engine { cadence, text }, &[]) {
-            Ok(()) => ToBroker::Told,
-            Err(_) => ToBroker::Untold,
+    let mut under_way: HashMap<u64, Proxy> = HashMap::new();
+    while let Ok((message, _)) = broker.receive() {
+        let (number, asking) = match message {
+            FromBroker::Asked { number, asking } => (number, asking),
+            FromBroker::Ended { number, came } => {
+                // A proxy that hears nothing by its channel's end writes down that nobody knows.
+                if let (Some(proxy), Some(came)) = (under_way.remove(&number), came) {
+                    let _ = proxy.send(&came, &[]);
+                }
+                continue;
+            }
+            FromBroker::Fit | FromBroker::Unfit { .. } | FromBroker::Over => return,
+        };
+        let takes_a_while = matches!(asking, Asking::Pull { .. });
+        let answer = match ask(daemon, asking) {
+            Ok((Heard::Recorded, proxy)) => {
+                if takes_a_while {
+                    under_way.insert(number, proxy);
+                }
+                ToBroker::Recorded
+            }
+            Ok((Heard::Refused { text }, _)) => ToBroker::Refused { text },
+            Err(_) => ToBroker::Unrecorded,
         };
         if broker.send(&answer, &[]).is_err() {
             return;
         }
     }
+}
+
+/// What the proxy says to what is asked for. An error is a refusal.
+fn ask(daemon: &Daemon, asking: Asking) -> Result<(Heard, Proxy), LaunchError> {
+    let pair = channel::pair().map_err(step("make a channel"))?;
+    let (proxy, theirs): (Proxy, Channel<Heard, Came>) = pair;
+    setsockopt(&proxy, ReceiveTimeout, &TimeVal::seconds(HEARING_SECONDS))
+        .map_err(|errno| step("limit the wait for the proxy")(errno.into()))?;
+    daemon.tell(&LaunchRequest::Engine { asking }, &[theirs.as_fd()])?;
+    drop(theirs);
+    let heard = proxy.receive().map_err(|source| LaunchError::Talk { who: "the proxy", source })?;
+    Ok((heard.0, proxy))
 }
 
 fn admit(door: &OwnedFd, doorman: &Arc<Doorman>) {
@@ -320,8 +363,11 @@ impl Doorman {
             return Err(format!("container {container} has no filter of system calls"));
         }
         let text = format!("container {} begins, captured", container.get(..12).unwrap_or(container));
-        let told = self.daemon.tell(&LaunchRequest::Engine { cadence: Cadence::Each, text }, &[]);
-        told.map_err(|_| "the daemon is gone: start it, and try again".to_owned())
+        match ask(&self.daemon, Asking::Call { cadence: Cadence::Each, text }) {
+            Ok((Heard::Recorded, _)) => Ok(()),
+            Ok((Heard::Refused { text }, _)) => Err(text),
+            Err(_) => Err("it cannot be recorded that it begins: start the daemon, and try again".to_owned()),
+        }
     }
 }
 
@@ -359,6 +405,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::helper::messages::LaunchAnswer;
 
     /// A process that runs nothing else, in a cgroup.
     struct Sleeper(Child);
@@ -377,6 +424,58 @@ mod tests {
             let _ = self.0.kill();
             let _ = self.0.wait();
         }
+    }
+
+    /// A daemon's side of what is asked for: the launcher's word, and the way to it.
+    fn asked(daemon: &Channel<LaunchAnswer, LaunchRequest>) -> (Asking, Channel<Heard, Came>) {
+        let (LaunchRequest::Engine { asking }, mut descriptors) = daemon.receive().expect("asked") else {
+            panic!("something else is said");
+        };
+        (asking, Channel::from_socket(descriptors.pop().expect("a channel")))
+    }
+
+    #[test]
+    fn what_nobody_answers_for_is_not_done() {
+        let root = tempfile::tempdir().expect("a folder");
+        let (helper, theirs) = channel::pair().expect("a channel");
+        let daemon = Daemon::of(helper, &Places::under(root.path()), RunId::from_random(7));
+        let call = || Asking::Call { cadence: Cadence::Each, text: "x".to_owned() };
+        let answering = thread::spawn(move || {
+            let refused = Heard::Refused { text: "no".to_owned() };
+            for answer in [Some(Heard::Recorded), Some(refused), None] {
+                let (_, launcher) = asked(&theirs);
+                answer.iter().for_each(|answer| launcher.send(answer, &[]).expect("heard"));
+            }
+        });
+        assert!(matches!(ask(&daemon, call()), Ok((Heard::Recorded, _))));
+        assert!(matches!(ask(&daemon, call()), Ok((Heard::Refused { text }, _)) if text == "no"));
+        assert!(ask(&daemon, call()).is_err(), "its channel was closed");
+        answering.join().expect("answered");
+        assert!(ask(&daemon, call()).is_err(), "there is no daemon");
+    }
+
+    #[test]
+    fn what_came_of_a_pull_is_told_to_who_permitted_it() {
+        let root = tempfile::tempdir().expect("a folder");
+        let (helper, theirs) = channel::pair().expect("a channel");
+        let daemon = Daemon::of(helper, &Places::under(root.path()), RunId::from_random(7));
+        let (ours, broker) = channel::pair::<ToBroker, FromBroker>().expect("a channel");
+        let hearing = thread::spawn(move || hear(&ours, &daemon));
+        let image = "debian:12".parse().expect("an image");
+        let asking = Asking::Pull { image, platform: String::new() };
+        let ends = [Some(Came::Done { text: "sha256:0".to_owned() }), None];
+        for (number, came) in (1..).zip(ends) {
+            broker.send(&FromBroker::Asked { number, asking: asking.clone() }, &[]).expect("asked");
+            let (heard, launcher) = asked(&theirs);
+            assert_eq!(heard, asking);
+            launcher.send(&Heard::Recorded, &[]).expect("heard");
+            assert_eq!(broker.receive().expect("answered").0, ToBroker::Recorded);
+            broker.send(&FromBroker::Ended { number: 0, came: came.clone() }, &[]).expect("of another");
+            broker.send(&FromBroker::Ended { number, came: came.clone() }, &[]).expect("told");
+            assert_eq!(launcher.receive().ok().map(|(came, _)| came), came, "nothing where it is broken off");
+        }
+        drop(broker);
+        hearing.join().expect("it ends with the broker");
     }
 
     #[test]

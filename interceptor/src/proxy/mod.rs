@@ -12,6 +12,7 @@ mod catalogues;
 mod cost_tests;
 pub mod destination;
 pub mod dial;
+mod engine;
 mod estimate;
 mod flood;
 mod leg;
@@ -63,7 +64,6 @@ pub use workers::Workers;
 use self::{dial::Dialler, flood::Told, registry::Registry};
 use crate::{
     gate::{PolicyGate, Rules, now_us},
-    helper::messages::Cadence,
     kernel::{KernelEvent, Occurrence},
     store::JournalError,
     tls::server::Terminator,
@@ -176,15 +176,6 @@ impl Proxy {
                 }
             };
             self.event(of, EventKind::Kernel, text);
-        }
-    }
-
-    /// Records what a run asked its container engine for.
-    pub fn asked_engine(&self, run: RunId, cadence: Cadence, text: String) {
-        let Some(live) = self.runs.find(run) else { return };
-        let of = Some((live.id, &live.agent.name));
-        if cadence == Cadence::Each || self.told_enough(Some(run), of) {
-            self.event(of, EventKind::Engine, text);
         }
     }
 

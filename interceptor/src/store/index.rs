@@ -316,6 +316,7 @@ fn named(target: &Target) -> Option<String> {
         }),
         Target::Other { name, .. } | Target::Name(name) | Target::Label(name) => Some(name.clone()),
         Target::Program(program) => Some(program.path.clone()),
+        Target::Image(image) => Some(image.to_string()),
         Target::Resource | Target::Setting(_) => None,
     }
 }

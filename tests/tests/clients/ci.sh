@@ -39,7 +39,7 @@ say link docker run --rm -v "$PWD/out:/x" base ls /x
 say unconfined docker run --rm --security-opt seccomp=unconfined base true
 say pull docker pull busybox
 mkdir -p context && echo FROM base > context/Dockerfile
-DOCKER_BUILDKIT=0 say build docker build context
+say build docker build context
 
 # Where nothing can be recorded, nothing is done.
 say left docker run -d --name left base httpd -f -p 8124

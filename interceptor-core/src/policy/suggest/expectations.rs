@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::{Class, Group, Head};
 use crate::{
     inventory::Source,
-    model::{RecordId, Verb},
+    model::{Image, RecordId, Verb},
     policy::{Policy, expect},
 };
 
@@ -46,7 +46,8 @@ pub(super) fn cases(id: &str, head: &Head, group: &Group<'_>) -> Vec<Case> {
         | Class::Setting
         | Class::Name
         | Class::Label
-        | Class::Program { .. } => String::new(),
+        | Class::Program { .. }
+        | Class::Image { .. } => String::new(),
     };
     let entry = |text| Case { database: database.clone(), first, text };
     let mut cases = Vec::new();
@@ -90,6 +91,11 @@ fn on(class: &Class, name: &str) -> Option<String> {
             Some(format!(
                 "program = {{ path = {path}, user = {user}, capabilities = [{kept}], profile = {profile} }}"
             ))
+        }
+        Class::Image { registry, repository } => {
+            let (registry, repository) = (registry.clone(), repository.clone());
+            let image = Image { registry, repository, reference: name.to_owned() };
+            Some(format!("image = {}", text(&image.to_string())))
         }
     }
 }

@@ -490,5 +490,6 @@ fn target(target: &Target) -> String {
         Target::Name(name) => name.clone(),
         Target::Label(name) => format!("label {name}"),
         Target::Program(program) => format!("program {}", program.path),
+        Target::Image(image) => format!("image {image}"),
     }
 }

@@ -63,7 +63,7 @@ pub(super) fn event(record: &FullRecord) -> Value {
 fn class(request: &RequestRecord) -> Class {
     match request.action.phase {
         Phase::Connect if request.resource.is_some() => AUTHENTICATION,
-        Phase::Connect | Phase::Pass | Phase::Launch => NETWORK,
+        Phase::Connect | Phase::Pass | Phase::Launch | Phase::Pull => NETWORK,
         Phase::Resolve => DNS,
         Phase::Query | Phase::Prepare | Phase::Execute | Phase::Cancel => DATASTORE,
     }
@@ -408,6 +408,7 @@ mod tests {
             (Phase::Query, Verb::Unknown, 6005, 0),
             (Phase::Cancel, Verb::Cancel, 6005, 99),
             (Phase::Pass, Verb::Pass, 4001, 1),
+            (Phase::Pull, Verb::Pull, 4001, 1),
             (Phase::Resolve, Verb::Resolve, 4003, 1),
         ];
         for (phase, verb, class, activity) in kinds {

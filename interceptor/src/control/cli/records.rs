@@ -288,6 +288,7 @@ fn object(target: &Target) -> String {
         Target::Name(name) => format!("name {name}"),
         Target::Label(name) => format!("label {name}"),
         Target::Program(program) => format!("program {}", program.path),
+        Target::Image(image) => format!("image {image}"),
     }
 }
 
