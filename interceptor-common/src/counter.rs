@@ -93,4 +93,6 @@ counters! {
     RefusedStray = 30, "refused-stray";
     /// A process that was not made, since there is no room for its label.
     LabelFull = 31, "label-full";
+    /// A packet for a captured socket that came from beyond the host.
+    DroppedIngress = 32, "dropped-ingress";
 }

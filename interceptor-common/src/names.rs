@@ -40,8 +40,9 @@ pub const LAYER_OFFSETS: &str = "LAYER_OFFSETS";
 
 /// The cgroup programs, in the order in which they are attached: the backstop first, so that nothing is ever
 /// half guarded.
-pub const CGROUP_PROGRAMS: [&str; 15] = [
+pub const CGROUP_PROGRAMS: [&str; 16] = [
     "egress",
+    "ingress",
     "sock_create",
     "setsockopt",
     "connect4",

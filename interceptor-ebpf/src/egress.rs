@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The loopback interface is the first of every network namespace.
-const LOOPBACK_INTERFACE: u32 = 1;
+pub const LOOPBACK_INTERFACE: u32 = 1;
 /// The extension header that may stand before the transport, and the option in it.
 const HOP_BY_HOP: u8 = 0;
 const JUMBO_PAYLOAD: u8 = 0xc2;
@@ -86,8 +86,9 @@ fn is_carried(protocol: u8) -> bool {
     u32::from(protocol) == PROTOCOL_TCP || u32::from(protocol) == PROTOCOL_UDP
 }
 
+/// The run that the socket behind a packet is of, whichever way it goes.
 #[inline(always)]
-fn run_of(ctx: &SkBuffContext) -> Option<&'static RunConfig> {
+pub fn run_of(ctx: &SkBuffContext) -> Option<&'static RunConfig> {
     // SAFETY: the context that the kernel gave us.
     run_above(|level| unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) })
 }

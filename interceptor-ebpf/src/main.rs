@@ -14,6 +14,7 @@ mod getpeername;
 mod guard;
 mod guard_kept;
 mod guard_unix;
+mod ingress;
 mod label;
 mod layer;
 mod maps;

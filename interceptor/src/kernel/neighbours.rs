@@ -17,7 +17,8 @@ use aya::programs::{
 use super::{KernelError, cgroup, sys};
 
 /// Every kind of hook that a program of ours is on, as the kernel numbers them.
-const HOOKS: [(&str, u32); 15] = [
+const HOOKS: [(&str, u32); 16] = [
+    ("ingress", 0),
     ("egress", 1),
     ("sock_create", 2),
     ("sock_ops", 3),

@@ -36,6 +36,8 @@ pub enum Aim {
     Forwarder,
     /// A listener that the world beyond dials, made of a socket from before.
     InboundBefore,
+    /// A socket that the world beyond sends datagrams to.
+    InboundDatagram,
     /// A Unix socket of a process outside.
     Door(Door),
     /// A TCP service on the host's loopback.
@@ -279,7 +281,11 @@ pub const ROWS: &[Row] = &[
         &[world("link-local"), world("multicast"), world("broadcast")],
     ),
     row(16, "TCP repair", &[world("repair")]),
-    row(17, "a listener that the world dials", &[aimed("listen", Aim::Inbound, &[Network])]),
+    row(
+        17,
+        "a listener that the world dials",
+        &[aimed("listen", Aim::Inbound, &[Network]), aimed("hear", Aim::InboundDatagram, &[Network])],
+    ),
     row(18, "a listener that a forwarder on the host dials", &[aimed("listen", Aim::Forwarder, &[Network])]),
     row(
         19,

@@ -60,6 +60,7 @@ pub enum State {
 /// Which hook counts under which name.
 const HOOKS: &[(&str, &str)] = &[
     ("dropped-egress", "egress hook"),
+    ("dropped-ingress", "ingress hook"),
     ("refused-socket", "sock_create hook"),
     ("refused-option", "setsockopt hook"),
     ("refused-bind", "post_bind hook"),

@@ -218,6 +218,7 @@ impl<'a> Stage<'a> {
             Aim::Service => put("port", json!(SERVICE)),
             Aim::Inbound | Aim::Forwarder => put("port", json!(LISTENER)),
             Aim::InboundBefore => put("port", json!(LISTENER_BEFORE)),
+            Aim::InboundDatagram => put("port", json!(LISTENER)),
             Aim::Victim => put("pid", json!(self.deputy.pid())),
             Aim::Proxy => put("pid", json!(self.proxy())),
             Aim::Door(door) => put("path", json!(door_path(installation, self.doors.path(), self.bed, door))),
@@ -264,14 +265,20 @@ impl<'a> Stage<'a> {
     /// Somebody who dials the listener of an attempt for as long as it lives.
     fn dialler(&self, at: Aim) -> Option<Job> {
         let (namespace, host, port) = match at {
+            Aim::InboundDatagram => (self.sniffer.world(), "192.0.2.2", LISTENER),
             Aim::Inbound => (self.sniffer.world(), "192.0.2.2", LISTENER),
             Aim::InboundBefore => (self.sniffer.world(), "192.0.2.2", LISTENER_BEFORE),
             Aim::Forwarder => (self.sniffer.namespace(), "127.0.0.1", LISTENER),
             _ => return None,
         };
+        let reach = match at {
+            Aim::InboundDatagram => {
+                format!("socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ({host:?}, {port}))")
+            }
+            _ => format!("socket.create_connection(({host:?}, {port}), 0.2)"),
+        };
         let script = format!(
-            "import socket, time\nwhile True:\n    try: socket.create_connection(({host:?}, {port}), 0.2)\n    \
-             except OSError: pass\n    time.sleep(0.02)\n"
+            "import socket, time\nwhile True:\n    try: {reach}\n    except OSError: pass\n    time.sleep(0.02)\n"
         );
         let network = format!("--net=/run/netns/{namespace}");
         Some(Job::start(process::command(&["nsenter", &network, "/usr/bin/python3", "-c", &script]), ""))

@@ -263,6 +263,13 @@ def listen(given):
     return f"reached from {s.accept()[1][0]}"
 
 
+@attempt("hear")
+def hear(given):
+    s = udp()
+    s.bind(("0.0.0.0", given["port"]))
+    return f"heard from {s.recvfrom(100)[1][0]}"
+
+
 @attempt("listen-before")
 def listen_before(given):
     BEFORE.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
