@@ -790,6 +790,51 @@ fn a_cgroup_in_its_place_is_captured_only_once_it_is_settled() {
     until("the cgroup goes", || fs::remove_dir(&directory).is_ok());
 }
 
+/// What was held shows which network it is of when nobody is in the cgroup who could.
+#[test]
+fn an_empty_cgroup_in_its_place_is_served_where_it_was() {
+    let mut daemon = Daemon::start();
+    let directory = daemon.tree().root().join(format!("helper-empty-{}", std::process::id()));
+    fs::create_dir(&directory).expect("a cgroup");
+    let mut command = Command::new("/bin/sleep");
+    syscalls::before_exec(command.arg("1000"), || {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        Ok(furnish_network().map(drop)?)
+    });
+    let mut sleep = command.spawn().expect("sleep");
+    fs::write(directory.join("cgroup.procs"), sleep.id().to_string()).expect("moved");
+    let launcher = launcher(&daemon.places());
+    let name = format!("/{}", directory.file_name().and_then(|name| name.to_str()).expect("a name"));
+    let (answer, _) = begin_in(&launcher, "/bin/sleep", Network::InPlace { cgroup: name });
+    let LaunchAnswer::Begun { run, .. } = answer else { panic!("{answer:?}") };
+    let namespace = File::open(format!("/proc/{}/ns/net", sleep.id())).expect("namespace");
+    let pidfd = syscalls::pidfd_open(pid(sleep.id())).expect("pidfd");
+    launcher.send(&LaunchRequest::Namespaces, &[namespace.as_fd(), pidfd.as_fd()]).expect("send");
+    assert_eq!(launcher.receive().expect("receive").0, LaunchAnswer::Ready);
+    launcher.send(&LaunchRequest::Settled { keep: None }, &[]).expect("send");
+    assert_eq!(launcher.receive().expect("receive").0, LaunchAnswer::Settled);
+    let before = fs::read_to_string(daemon.places().marks(run)).expect("noted");
+    sleep.kill().expect("kill");
+    sleep.wait().expect("wait");
+    let places = daemon.places();
+    daemon.kill();
+    daemon.start_again();
+    assert_eq!(fs::read_to_string(places.marks(run)).expect("noted"), before, "the same sockets and network");
+    let answered = thread::spawn(move || {
+        setns(namespace, CloneFlags::CLONE_NEWNET).expect("setns");
+        let Some(Ports { tcp, .. }) = Ports::shared().next() else { panic!("no port") };
+        let mut text = String::new();
+        let stream = TcpStream::connect(("127.0.0.1", tcp)).expect("it is served there");
+        stream.take(64).read_to_string(&mut text).expect("an answer");
+        text
+    });
+    assert_eq!(answered.join().expect("thread"), probe_answer(run));
+    let detaching = self::launcher(&places);
+    detaching.send(&LaunchRequest::Detach { version: VERSION, run }, &[]).expect("send");
+    assert_eq!(detaching.receive().expect("receive").0, LaunchAnswer::Detached);
+    until("the cgroup goes", || fs::remove_dir(&directory).is_ok());
+}
+
 #[test]
 fn there_is_one_daemon_and_it_says_what_is_wrong() {
     let daemon = Daemon::start();

@@ -10,7 +10,8 @@ use std::{
 
 use interceptor::channel::Channel;
 use interceptor_tests::{
-    Bed, Installation, RunningBed, Setup,
+    Bed, Cgroup, Installation, RunningBed, Setup,
+    cgroup::put,
     process::{PATIENCE, wait_until},
 };
 use nix::{
@@ -25,7 +26,7 @@ use serde_json::{Value, json};
 
 use crate::{
     attach::{LONG, NOBODY, agent, run_of},
-    attach_cgroup::{Cgroup, attach, put},
+    attach_cgroup::attach,
     crash::{accounts_agree, load, progress},
     release::kill_daemon,
 };
