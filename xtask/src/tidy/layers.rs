@@ -43,7 +43,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "config",
         ],
     ),
-    ("config", &["places", "gate", "rescue", "telemetry"]),
+    ("config", &["places", "kernel", "gate", "rescue", "telemetry"]),
     (
         "control",
         &[
