@@ -4,9 +4,14 @@
 //! netlink socket that was opened in the run's network namespace and works there whoever holds it.
 
 use std::{
+    hash::{BuildHasher, RandomState},
     io,
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use nix::sys::{
@@ -24,8 +29,15 @@ const NLMSG_ERROR: u16 = 2;
 const IPPROTO_TCP: u8 = 6;
 const CGROUP_ID: u16 = 21;
 const HEADER: usize = 16;
+/// `nlmsg_seq`, which an answer has of its question.
+const NUMBER: usize = 8;
 /// `struct inet_diag_msg`
 const ANSWER: usize = 72;
+/// How many answers may lie there that nobody took: to questions of a proxy that died, or that came too late.
+const MOST_STALE: usize = 256;
+
+/// The number of the next question. A proxy that is started anew has the same socket, and begins elsewhere.
+static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(RandomState::new().hash_one(()) as u32));
 
 /// What the kernel says of the client's socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,16 +75,23 @@ fn exchange(
     client: SocketAddr,
     listener: SocketAddr,
 ) -> io::Result<Option<ClientSocket>> {
-    let Some(request) = request(client, listener) else { return Ok(None) };
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let Some(request) = request(number, client, listener) else { return Ok(None) };
     setsockopt(&diag.as_fd(), sockopt::ReceiveTimeout, &TimeVal::new(1, 0))?;
     send(diag.as_raw_fd(), &request, MsgFlags::empty())?;
     let mut answer = [0; 1024];
-    let length = recv(diag.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    parse(answer.get(..length).unwrap_or_default())
+    for _ in 0..MOST_STALE {
+        let length = recv(diag.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+        let answer = answer.get(..length).unwrap_or_default();
+        if word(answer, NUMBER).is_none_or(|answered| answered == number) {
+            return parse(answer);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "sock_diag answers what nobody asked"))
 }
 
 /// `struct nlmsghdr` and `struct inet_diag_req_v2`.
-fn request(client: SocketAddr, listener: SocketAddr) -> Option<Vec<u8>> {
+fn request(number: u32, client: SocketAddr, listener: SocketAddr) -> Option<Vec<u8>> {
     let (client_ip, listener_ip) = (client.ip().to_canonical(), listener.ip().to_canonical());
     let family = match (client_ip, listener_ip) {
         (IpAddr::V4(_), IpAddr::V4(_)) => libc::AF_INET,
@@ -83,7 +102,8 @@ fn request(client: SocketAddr, listener: SocketAddr) -> Option<Vec<u8>> {
     bytes.extend(72_u32.to_ne_bytes());
     bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     bytes.extend(NLM_F_REQUEST.to_ne_bytes());
-    bytes.extend([0; 8]);
+    bytes.extend(number.to_ne_bytes());
+    bytes.extend([0; 4]);
     bytes.extend([u8::try_from(family).ok()?, IPPROTO_TCP, 0, 0]);
     bytes.extend(u32::MAX.to_ne_bytes());
     bytes.extend(client.port().to_be_bytes());
@@ -151,6 +171,25 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A question that somebody died over is not answered to the next one.
+    #[test]
+    fn an_answer_is_to_its_own_question() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let at = listener.local_addr().expect("bound");
+        let [first, second] = [(), ()].map(|()| std::net::TcpStream::connect(at).expect("own listener"));
+        let of = |stream: &std::net::TcpStream| stream.local_addr().expect("connected");
+        let cookie = |stream: &std::net::TcpStream| {
+            socket2::SockRef::from(stream).cookie().expect("a socket")
+        };
+        let diag = open().expect("sock_diag");
+        let unread = request(NEXT.fetch_add(1, Ordering::Relaxed), of(&first), at).expect("a question");
+        send(diag.as_raw_fd(), &unread, MsgFlags::empty()).expect("asked");
+        for stream in [&second, &first] {
+            let found = client_socket(diag.as_fd(), of(stream), at).expect("answered").expect("there");
+            assert_eq!(found.cookie, cookie(stream));
+        }
+    }
 
     #[test]
     fn cut_answers_are_errors() {
