@@ -179,9 +179,8 @@ mod tests {
         let at = listener.local_addr().expect("bound");
         let [first, second] = [(), ()].map(|()| std::net::TcpStream::connect(at).expect("own listener"));
         let of = |stream: &std::net::TcpStream| stream.local_addr().expect("connected");
-        let cookie = |stream: &std::net::TcpStream| {
-            socket2::SockRef::from(stream).cookie().expect("a socket")
-        };
+        let cookie =
+            |stream: &std::net::TcpStream| socket2::SockRef::from(stream).cookie().expect("a socket");
         let diag = open().expect("sock_diag");
         let unread = request(NEXT.fetch_add(1, Ordering::Relaxed), of(&first), at).expect("a question");
         send(diag.as_raw_fd(), &unread, MsgFlags::empty()).expect("asked");

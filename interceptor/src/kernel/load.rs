@@ -11,7 +11,7 @@ use std::{
 use aya::{
     Btf, Ebpf, EbpfLoader,
     programs::{
-        CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError,
+        CgroupAttachMode, Program, ProgramError,
         links::{FdLink, PinnedLink},
     },
 };
@@ -229,7 +229,8 @@ fn attach(program: &mut Program, cgroup: &File) -> Result<Link, Box<dyn Error + 
     }
     let link = match program {
         Program::CgroupSkb(program) => {
-            let id = program.attach(cgroup, CgroupSkbAttachType::Egress, MODE)?;
+            let way = program.expected_attach_type().ok_or("the object does not say which way it filters")?;
+            let id = program.attach(cgroup, way, MODE)?;
             program.take_link(id)?.try_into()?
         }
         Program::CgroupSock(program) => to_cgroup!(program),
