@@ -189,7 +189,7 @@ impl Means {
             Self::Launcher => &["EBADF"],
             Self::Porter => &["ECONNREFUSED"],
             Self::Proxy => &["ECONNRESET"],
-            Self::Reset => &["EDESTADDRREQ", "ECONNABORTED", "EBADF"],
+            Self::Reset => &["EDESTADDRREQ", "ECONNABORTED", "EBADF", "EINVAL"],
             Self::Shut => &["TimeoutError"],
             Self::Taken => &["EADDRINUSE"],
             Self::Policy => &["42501"],

@@ -6,6 +6,7 @@ spoils the next. What leaves is aimed at 192.0.2.1 and 2001:db8::1, where a snif
 
 `escape.py once LINE` tries one and ends.
 """
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -34,7 +35,7 @@ ATTEMPTS = {}
 # Of the process that is captured later; what is tried is tried by its children.
 BEFORE = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
 BEFORE.settimeout(2)
-CALLS = "accept|socket|setsockopt|connect|bind|sendto|sendmsg|send|recv|open|write|rmdir|mkdir|ioctl|execv|listdir|readlink"
+CALLS = "accept|recvfrom|socket|setsockopt|connect|bind|sendto|sendmsg|send|recv|open|write|rmdir|mkdir|ioctl|execv|listdir|readlink"
 
 
 class Refused(OSError):
@@ -278,8 +279,9 @@ def listen_before(given):
     try:
         return f"reached from {BEFORE.accept()[1][0]}"
     finally:
-        # Others of the same network try the same.
-        BEFORE.shutdown(socket.SHUT_RDWR)
+        # Others of the same network try the same; it may have been reset by now.
+        with contextlib.suppress(OSError):
+            BEFORE.shutdown(socket.SHUT_RDWR)
 
 
 @attempt("smc", 43)
