@@ -28,8 +28,9 @@ INSERT INTO others VALUES (1, 'x', 'zqx-sesame-4711');
 CREATE FUNCTION tell(text) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RAISE NOTICE ''%'', $1; RETURN true; END';
 "#;
 
-/// What may not be seen anywhere.
-const SEEDED: [&str; 4] = ["sesame", "pepper", "tarragon", "zqx"];
+/// What may not be seen anywhere. Each holds a sign that no token has, or is longer than a token's letters repeat by
+/// chance: `zqx` alone stands in one random token of some seven hundred.
+const SEEDED: [&str; 5] = ["sesame", "pepper", "tarragon", "zqx-", "zqx'"];
 
 fn stage(policies: &[&str]) -> (RunningBed, Installation) {
     let bed = Bed::start();
