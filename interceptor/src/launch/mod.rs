@@ -311,7 +311,8 @@ fn announce(options: &Options, begun: &Begun, environment: &Environment) {
     if options.elevation == Elevation::BySetUserId {
         eprintln!(
             "interceptor: sudo works: what root changes of the host's system is a copy's, in memory, and gone with the run; but it \
-             reads and writes whatever lies in the current folder, and in the user's home, whoever owns it"
+             reads every file that the run sees, and writes whatever lies in the current folder, and in the user's home, whoever \
+             owns it"
         );
     }
     if let Profile::Ci { engine, .. } = &options.profile {
