@@ -4,7 +4,7 @@ use std::{
     fmt::Write as _,
     fs,
     os::unix::fs::{PermissionsExt, chown},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -67,6 +67,7 @@ pub struct Setup {
     credentials: Vec<(String, String)>,
     settings: String,
     namespace: Option<String>,
+    product: Option<PathBuf>,
 }
 
 impl Setup {
@@ -134,10 +135,17 @@ impl Setup {
         self
     }
 
+    /// Takes another build of the product than the one under test.
+    pub fn product(mut self, binary: PathBuf) -> Self {
+        self.product = Some(binary);
+        self
+    }
+
     /// Writes the configuration without starting anything.
     #[track_caller]
     pub fn write(self) -> Installation {
-        let installation = Installation::new(self.namespace.clone());
+        let product = self.product.clone().unwrap_or_else(places::interceptor);
+        let installation = Installation::new(product, self.namespace.clone());
         let etc = installation.places.configuration().to_owned();
         folder(&etc, 0o755);
         folder(&installation.places.policies(), 0o755);
@@ -189,6 +197,7 @@ pub fn orders(bed: &RunningBed, user: &str, minimum: &str) -> String {
 /// A private installation.
 #[derive(Debug)]
 pub struct Installation {
+    product: PathBuf,
     root: tempfile::TempDir,
     work: tempfile::TempDir,
     places: Places,
@@ -197,13 +206,18 @@ pub struct Installation {
 }
 
 impl Installation {
-    fn new(namespace: Option<String>) -> Self {
+    fn new(product: PathBuf, namespace: Option<String>) -> Self {
         let root = places::scratch("root");
         let work = places::scratch("work");
         let user = User::from_name(&agent_user()).ok().flatten().expect("the agents' user");
         chown(work.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw())).expect("the tests run as root");
         let places = Places::under(root.path());
-        Self { root, work, places, daemon: None, namespace }
+        Self { product, root, work, places, daemon: None, namespace }
+    }
+
+    /// Puts another build in the place of the one so far, for whatever is started from now on.
+    pub fn replace_product(&mut self, binary: PathBuf) {
+        self.product = binary;
     }
 
     /// Where its things are.
@@ -236,7 +250,7 @@ impl Installation {
 
     /// A command line of the product for this installation.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.outside(&places::interceptor());
+        let mut command = self.outside(&self.product);
         command.arg("--root").arg(self.root.path()).args(arguments);
         command
     }
@@ -325,7 +339,7 @@ impl Installation {
     pub fn start_apart(&mut self) {
         let mut command = self.outside(&places::tool("unshare"));
         command.args(["--mount", "sh", "-c", "mount -t bpf bpf /sys/fs/bpf && exec \"$@\"", "sh"]);
-        command.arg(places::interceptor()).arg("--root").arg(self.root.path()).arg("daemon");
+        command.arg(&self.product).arg("--root").arg(self.root.path()).arg("daemon");
         self.start_as(command);
     }
 

@@ -10,6 +10,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::workspace;
 
+/// What sudo hands on of the environment.
+const PRESERVED: &str =
+    "--preserve-env=PATH,INTERCEPTOR_BEFORE,INTERCEPTOR_BIN,INTERCEPTOR_SLICE,NO_COLOR,RUST_BACKTRACE";
+
 /// The cargo that runs this task.
 pub(crate) fn cargo() -> Result<Command> {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -57,7 +61,7 @@ pub(crate) fn as_root(program: &Path) -> Command {
         return Command::new(program);
     }
     let mut command = Command::new("sudo");
-    command.arg("--preserve-env=PATH,INTERCEPTOR_BIN,INTERCEPTOR_SLICE,NO_COLOR,RUST_BACKTRACE").arg(program);
+    command.arg(PRESERVED).arg(program);
     command
 }
 
@@ -73,10 +77,7 @@ pub(crate) fn host() -> Result<String> {
 pub(crate) fn elevate_tests(command: &mut Command) -> Result<()> {
     if !is_root() {
         let variable = format!("CARGO_TARGET_{}_RUNNER", host()?.to_uppercase().replace('-', "_"));
-        command.env(
-            variable,
-            "sudo --preserve-env=PATH,INTERCEPTOR_BIN,INTERCEPTOR_SLICE,NO_COLOR,RUST_BACKTRACE",
-        );
+        command.env(variable, format!("sudo {PRESERVED}"));
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ mod setup;
 mod suites;
 mod test;
 mod tidy;
+mod upgrade;
 mod vm;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -39,6 +40,8 @@ enum Task {
     Bypass,
     /// Tries what was built on other kernels, each in an emulated machine
     Vm(vm::Arguments),
+    /// Tries an earlier build and this one, one after the other, with runs that go on
+    Upgrade(upgrade::Arguments),
     /// Installs what demo and tests need and this host lacks, and says what
     Setup,
     /// Checks the house rules: layers, sizes, module documentation, licences
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Bypass => bypass::run(),
         Task::Vm(arguments) => vm::run(&arguments),
+        Task::Upgrade(arguments) => upgrade::run(&arguments),
         Task::Setup => setup::clients(),
         Task::Tidy => tidy::run(),
         Task::Bench(arguments) => bench::run(&arguments),

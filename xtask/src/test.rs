@@ -10,13 +10,13 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     cargo::{cargo, elevate_tests, shown, succeed, target},
-    oracle, setup, suites, vm,
+    oracle, setup, suites, upgrade, vm,
 };
 
 /// What to test.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Runs what takes long, and only that: kills for minutes, the drivers' own suites, and other kernels
+    /// Runs what takes long, and only that: kills for minutes, the drivers' own suites, other kernels, and an earlier build
     #[arg(long, conflicts_with = "filter")]
     long: bool,
     /// With --long: only the slice that this commit hash stands for
@@ -51,7 +51,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         good &= sum.add_each(suites::long(slice)?.iter().map(|suite| suite.equal));
         good &= sum.add_each(vm::long(slice)?.iter().map(|tried| tried.good));
         if slice.is_none_or(|slice| slice % ORACLE_EVERY == 0) {
-            good &= sum.add_oracle(oracle::run());
+            good &= sum.add_task("the oracle disagrees", oracle::run());
+        }
+        if slice.is_none() {
+            good &= sum.add_task("an earlier build is not taken over", upgrade::trial(None));
         }
     } else {
         // Examples in the documentation need neither root nor a kernel.
@@ -118,12 +121,12 @@ impl Sum {
         bad.is_empty()
     }
 
-    /// Adds the oracle, as one test; gives whether it agrees.
-    fn add_oracle(&mut self, agrees: Result<()>) -> bool {
-        match agrees {
+    /// Adds what is a program of its own as one test, and says what it means where it failed; gives whether it ended well.
+    fn add_task(&mut self, failure: &str, ended: Result<()>) -> bool {
+        match ended {
             Ok(()) => self.passed += 1,
             Err(error) => {
-                println!("the oracle disagrees: {error:#}");
+                println!("{failure}: {error:#}");
                 self.failed += 1;
                 return false;
             }

@@ -59,20 +59,20 @@ fn signal(pid: u32, what: Signal) {
 
 /// Waits until captured statements are answered again.
 #[track_caller]
-fn serves(installation: &Installation) {
+pub(crate) fn serves(installation: &Installation) {
     wait_until("a statement to be answered", PATIENCE, || {
         installation.psql("SELECT 'served'").stdout.contains("served")
     });
 }
 
 #[track_caller]
-fn moves_on(bed: &RunningBed) {
+pub(crate) fn moves_on(bed: &RunningBed) {
     let before = progress(bed);
     wait_until("the load to move on", PATIENCE, || progress(bed) > before + 20);
 }
 
 #[track_caller]
-fn proves_all(installation: &Installation) {
+pub(crate) fn proves_all(installation: &Installation) {
     installation.interceptor(&["audit", "verify"]).succeeded();
 }
 

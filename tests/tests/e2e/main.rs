@@ -60,3 +60,4 @@ mod undo;
 mod units;
 mod unix_sockets;
 mod unread;
+mod upgrade;
