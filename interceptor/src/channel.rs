@@ -277,6 +277,15 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     }
 }
 
+/// Reads any bytes as a message, and asserts that one that can be read comes out the same when it is written and read
+/// again: what the fuzz targets of the roles' messages are made of.
+pub(crate) fn survives<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+    if let Ok(message) = serde_json::from_slice::<T>(bytes) {
+        let written = serde_json::to_vec(&message).unwrap_or_default();
+        assert_eq!(serde_json::from_slice::<T>(&written).ok().as_ref(), Some(&message));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,13 +29,24 @@ pub const TARGETS: &[Target] = &[
         words: POSTGRES,
     },
     Target { name: "postgres-frames", run: frames, dictionary: "postgres", words: POSTGRES },
-    Target { name: "helper", run: interceptor::helper::messages::fuzz, dictionary: "helper", words: HELPER },
+    Target {
+        name: "helper",
+        run: interceptor::helper::messages::fuzz,
+        dictionary: "messages",
+        words: MESSAGES,
+    },
+    Target {
+        name: "keeper",
+        run: interceptor::keeper::messages::fuzz,
+        dictionary: "messages",
+        words: MESSAGES,
+    },
 ];
 
 const SQL: &str = include_str!("../../fuzz/dictionaries/sql.dict");
 const POLICY: &str = include_str!("../../fuzz/dictionaries/policy.dict");
 const POSTGRES: &str = include_str!("../../fuzz/dictionaries/postgres.dict");
-const HELPER: &str = include_str!("../../fuzz/dictionaries/helper.dict");
+const MESSAGES: &str = include_str!("../../fuzz/dictionaries/messages.dict");
 
 /// The target of that name.
 pub fn target(name: &str) -> Option<&'static Target> {

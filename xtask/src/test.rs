@@ -88,8 +88,9 @@ fn tell(command: &mut Command, sum: &mut Sum) -> Result<bool> {
 }
 
 /// The tests that take minutes, besides the drivers' suites. Other ignored tests are the inner halves of tests, of no use alone.
-const LONG: [&str; 3] = [
+const LONG: [&str; 4] = [
     "approvals::what_is_approved_is_done_once_through_a_thousand_kills",
+    "chaos::ten_thousand_at_once_and_a_thousand_a_second_for_a_minute_get_through",
     "crash::the_record_survives_many_kills",
     "dump::a_gigabyte_is_dumped_and_restored",
 ];

@@ -17,6 +17,7 @@ use super::{
     kept::{Connection, Existing, Fate, Keep, Keeping},
     released::Note,
 };
+use crate::channel::survives;
 pub use crate::engine::{Asking, Cadence, Came, Heard};
 
 /// The version of these messages; both sides of the launch socket must have the same.
@@ -538,22 +539,16 @@ pub enum FromKeeper {
 /// Reads any bytes as each of the messages that cross a privilege boundary: the fuzz target's whole body. What can
 /// be read must come out the same when it is written and read again.
 pub fn fuzz(bytes: &[u8]) {
-    fn again<T: Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
-        if let Ok(message) = serde_json::from_slice::<T>(bytes) {
-            let written = serde_json::to_vec(&message).unwrap_or_default();
-            assert_eq!(serde_json::from_slice::<T>(&written).ok().as_ref(), Some(&message));
-        }
-    }
-    again::<LaunchRequest>(bytes);
-    again::<LaunchAnswer>(bytes);
-    again::<ToProxy>(bytes);
-    again::<FromProxy>(bytes);
-    again::<FromKeeper>(bytes);
-    again::<FromHolder>(bytes);
-    again::<Ported>(bytes);
-    again::<Porting>(bytes);
-    again::<Heard>(bytes);
-    again::<Came>(bytes);
+    survives::<LaunchRequest>(bytes);
+    survives::<LaunchAnswer>(bytes);
+    survives::<ToProxy>(bytes);
+    survives::<FromProxy>(bytes);
+    survives::<FromKeeper>(bytes);
+    survives::<FromHolder>(bytes);
+    survives::<Ported>(bytes);
+    survives::<Porting>(bytes);
+    survives::<Heard>(bytes);
+    survives::<Came>(bytes);
 }
 
 #[cfg(test)]

@@ -14,7 +14,10 @@ use interceptor_core::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use zeroize::Zeroizing;
 
-use crate::store::{bindings, docket, packs};
+use crate::{
+    channel::survives,
+    store::{bindings, docket, packs},
+};
 
 /// Bytes that are no secret; base64 on the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -327,9 +330,27 @@ impl From<Proof> for Answer {
     }
 }
 
+/// Reads any bytes as what the proxy sends and as what it gets: the fuzz target's whole body.
+pub fn fuzz(bytes: &[u8]) {
+    survives::<Request>(bytes);
+    survives::<Reply>(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_fuzzing_begins_with_are_messages() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/keeper");
+        for seed in std::fs::read_dir(corpus).expect("the corpus") {
+            let path = seed.expect("a seed").path();
+            let bytes = std::fs::read(&path).expect("a seed");
+            let is_one = serde_json::from_slice::<Request>(&bytes).is_ok()
+                || serde_json::from_slice::<Reply>(&bytes).is_ok();
+            assert!(is_one, "{}", path.display());
+        }
+    }
 
     #[test]
     fn a_secret_crosses_and_is_not_printed() {
