@@ -12,7 +12,7 @@ use interceptor_core::model::{AgentName, Mode};
 use crate::{
     helper::Existing,
     launch::{
-        self, Elevation, LaunchError, Options, Profile, Trust,
+        Elevation, LaunchError, Options, Profile, Trust,
         attach::{self, Attached, Created, Done, DropIn, Fate, Lasting, Plan, Target, Unit},
     },
     places::Places,
@@ -196,7 +196,7 @@ fn told(arguments: &Arguments, done: Result<bool, LaunchError>) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("interceptor attach: {}", launch::chain(&error));
+            eprintln!("interceptor attach: {}", crate::telemetry::chain(&error));
             arguments.failed()
         }
     }

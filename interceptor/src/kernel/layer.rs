@@ -165,7 +165,7 @@ pub(super) fn label_programs() -> [(&'static str, &'static str); LABEL_PROGRAMS.
 /// The kernel's types, where it calls such programs and has all that they look at.
 fn ready() -> Result<Btf, String> {
     is_called()?;
-    btf::layer_offsets().and_then(|_| load::kernel_types()).map_err(|error| load::chain(&error))
+    btf::layer_offsets().and_then(|_| load::kernel_types()).map_err(|error| crate::telemetry::chain(&error))
 }
 
 /// Says which are not attached, and why.
@@ -206,7 +206,7 @@ impl Lack {
 
 impl From<KernelError> for Lack {
     fn from(error: KernelError) -> Self {
-        Self::Because(load::chain(&error))
+        Self::Because(crate::telemetry::chain(&error))
     }
 }
 

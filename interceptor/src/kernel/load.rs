@@ -100,20 +100,8 @@ pub(super) fn explain(error: &ProgramError) -> String {
             let last = log.lines().rev().find(|line| !line.starts_with("processed")).unwrap_or_default();
             format!("{io_error}; {last}")
         }
-        other => chain(other),
+        other => crate::telemetry::chain(other),
     }
-}
-
-/// An error and all that caused it.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// Loads and attaches every program to `slice`, and the guards to `root`. The links die with the returned values until they are pinned.

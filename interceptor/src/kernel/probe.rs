@@ -201,5 +201,5 @@ fn lsm() -> Finding {
 }
 
 fn said<T>(result: Result<T, KernelError>) -> Result<T, String> {
-    result.map_err(|error| load::chain(&error))
+    result.map_err(|error| crate::telemetry::chain(&error))
 }

@@ -1,6 +1,6 @@
 //! Why nothing was run, and the exit status that stands for it.
 
-use std::{fmt::Write as _, io, path::PathBuf};
+use std::{io, path::PathBuf};
 
 use super::{NOT_EXECUTABLE, NOT_FOUND, OWN_FAILURE};
 use crate::channel::ChannelError;
@@ -85,15 +85,4 @@ impl LaunchError {
 
 pub(super) fn step(what: &'static str) -> impl FnOnce(io::Error) -> LaunchError {
     move |source| LaunchError::Step { what, source }
-}
-
-/// An error with its causes, in a line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }

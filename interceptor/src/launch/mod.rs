@@ -58,7 +58,7 @@ use nix::{
 
 pub use capabilities::Capability;
 pub use containers::Profile;
-pub use error::{LaunchError, chain};
+pub use error::LaunchError;
 #[cfg(test)]
 pub(crate) use netlink::furnish as furnish_network;
 pub use netlink::{ADDRESS_V4, ADDRESS_V6};
@@ -167,7 +167,7 @@ pub fn run(options: &Options) -> ExitCode {
     match launch(options) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("interceptor run: {}", chain(&error));
+            eprintln!("interceptor run: {}", crate::telemetry::chain(&error));
             ExitCode::from(error.status())
         }
     }

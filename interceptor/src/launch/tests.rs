@@ -90,7 +90,7 @@ fn inside() {
     std::fs::remove_dir(tree.slice()).expect("the slice goes");
     drop(root);
     let status = status.unwrap_or_else(|error| {
-        eprintln!("inside: {}", chain(&error));
+        eprintln!("inside: {}", crate::telemetry::chain(&error));
         error.status()
     });
     if status != OWN_FAILURE {

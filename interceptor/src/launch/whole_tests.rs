@@ -153,7 +153,7 @@ fn whole_launcher() {
         trust,
     };
     let status = launch(&options).unwrap_or_else(|error| {
-        eprintln!("launch: {}", chain(&error));
+        eprintln!("launch: {}", crate::telemetry::chain(&error));
         error.status()
     });
     std::process::exit(status.into());
@@ -176,7 +176,7 @@ fn whole_daemon() {
         journal: Box::new(|_, _| Ok(tempfile::tempfile()?.into())),
     });
     if let Err(error) = &done {
-        eprintln!("{}", chain(error));
+        eprintln!("{}", crate::telemetry::chain(error));
     }
     std::process::exit(i32::from(done.is_err()));
 }

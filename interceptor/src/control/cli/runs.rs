@@ -301,7 +301,8 @@ pub(super) fn detach(places: &Places, printer: &Printer, options: Detach) -> Res
                     // First, so that no start comes in between that is captured again.
                     remove_drop_in(places, &unit)?;
                 }
-                launch::attach::detach(places, run).map_err(|error| Failure::host(launch::chain(&error)))?;
+                launch::attach::detach(places, run)
+                    .map_err(|error| Failure::host(crate::telemetry::chain(&error)))?;
             }
         }
     }
@@ -320,7 +321,8 @@ fn forget_unit(places: &Places, printer: &Printer, unit: &Unit, reason: String) 
 }
 
 fn remove_drop_in(places: &Places, unit: &Unit) -> Result<bool, Failure> {
-    launch::attach::remove_drop_in(places, unit).map_err(|error| Failure::host(launch::chain(&error)))
+    launch::attach::remove_drop_in(places, unit)
+        .map_err(|error| Failure::host(crate::telemetry::chain(&error)))
 }
 
 /// Takes every process of a run out of it.

@@ -61,7 +61,7 @@ pub(super) fn plan(cgroups: &Tree, path: &Path, who: &Inhabitants) -> Result<Pla
     let (mut plan, held) = planned(&processes)?;
     match network_of(&processes) {
         Ok(_) => plan.shown = shown(&processes, &held)?,
-        Err(error) => plan.obstacles.push(super::super::chain(&error)),
+        Err(error) => plan.obstacles.push(crate::telemetry::chain(&error)),
     }
     Ok(plan)
 }
@@ -147,7 +147,7 @@ pub fn detach(places: &Places, run: RunId) -> Result<(), LaunchError> {
 }
 
 fn unfit(error: Unfit) -> LaunchError {
-    LaunchError::Obstacle(super::super::chain(&error))
+    LaunchError::Obstacle(crate::telemetry::chain(&error))
 }
 
 /// The one network namespace that all of them are in, and the process that it was opened by.

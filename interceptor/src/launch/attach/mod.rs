@@ -447,7 +447,7 @@ fn probe_from(begun: &Begun, network: &File) -> Result<(), LaunchError> {
             let tried = tried.and_then(|()| {
                 probe::reaches_proxy(begun.run, v6)
                     .and_then(|()| probe::nothing_else(v6))
-                    .map_err(|error| super::chain(&error))
+                    .map_err(|error| crate::telemetry::chain(&error))
             });
             if let Err(text) = &tried {
                 let _ = File::from(tell).write_all(text.as_bytes());
