@@ -78,11 +78,14 @@ fn names_of_sqls_own_are_followed() {
     let (port, log) = listen(0, cluster.port);
     for script in scripts() {
         let simple: Vec<_> = script.iter().map(|text| (raw_query(text), b'Z')).collect();
-        // A notification begins with the process that sent it.
+        // A notification begins with the number of the process that sent it, whose bytes may be any letter.
         let shown = |port| -> Vec<_> {
-            let without_process = |(tag, body): (char, String)| match body.find(['n', 'O']) {
-                Some(at) if tag == 'A' => (tag, body[at..].to_owned()),
-                _ => (tag, body),
+            let without_process = |(tag, body): (char, String)| {
+                let channel = ["news\0", "Odd Name\0"].iter().find_map(|name| body.find(name));
+                match channel {
+                    Some(at) if tag == 'A' => (tag, body[at..].to_owned()),
+                    _ => (tag, body),
+                }
             };
             raw_session(port, &simple).into_iter().map(without_process).collect()
         };
