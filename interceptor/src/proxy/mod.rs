@@ -7,6 +7,7 @@
 mod absent;
 mod ahead;
 mod budget;
+mod carried;
 mod catalogues;
 #[cfg(test)]
 mod cost_tests;
@@ -50,6 +51,7 @@ use interceptor_core::{
 };
 
 pub use ahead::{NotAsked, ask};
+pub use carried::Carried;
 pub use catalogues::Catalogues;
 pub use flood::Flood;
 pub use listen::{Listeners, serve};
@@ -89,6 +91,8 @@ pub struct Proxy {
     pub flood: Flood,
     /// How many connections there may be at once.
     pub seats: Seats,
+    /// What names may carry out of the host.
+    pub carried: Carried,
     /// The next connection's number.
     pub next_connection: AtomicU64,
 }

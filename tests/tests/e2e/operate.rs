@@ -1,6 +1,7 @@
 //! What an operator does: names, pass, release, kill, reload, observe, why, doctor.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::TcpListener,
     time::Duration,
@@ -92,6 +93,44 @@ fn names_resolve_by_policy_and_are_recorded() {
     });
     assert!(asked(&records, "db.internal").iter().all(|one| one.allowed()), "{:#?}", records.brief());
     assert!(asked(&records, "exfiltrated-rows").iter().all(|one| !one.allowed()));
+    installation.finish();
+}
+
+/// Whoever serves a zone reads the names that are asked for in it, and browsers learn of HTTP/3 and of encrypted client hellos
+/// by records of their own.
+#[test]
+fn names_carry_little_out_and_only_addresses_in() {
+    let installation = Setup::empty()
+        .resource("[resource.model]\nhosts = [\"model.internal\"]\nports = [8443]\nupstream = \"127.0.0.1:1\"\ndial = \"host\"\n")
+        .policy(
+            "10-test.cedar",
+            "@id(\"look-up\")\npermit (principal, action == Action::\"resolve\", resource is Name);\n",
+        )
+        .settings("run-names-kib = 1")
+        .start();
+    let script = installation.script("names.py", include_str!("../clients/names.py"));
+    let said = installation.run("release-bot", &["/usr/bin/python3", &script]).succeeded().stdout;
+    let said: BTreeMap<_, _> = said.lines().filter_map(|line| line.split_once(": ")).collect();
+    assert_eq!(said.get("the inventory's HTTPS"), Some(&"0 with 0"));
+    assert_eq!(said.get("somebody's HTTPS"), Some(&"0 with 0"));
+    // "127.1.1.100" and its like are 11 bytes long, and the name before them is 9.
+    assert_eq!(said.get("answered"), Some(&"92"), "{said:?}");
+    assert_eq!(said.get("the first again"), Some(&"0 with 1"));
+    assert_eq!(said.get("one more"), Some(&"5 with 0"));
+    assert_eq!(said.get("one more by TCP"), Some(&"5 with 0"));
+    assert_eq!(said.get("the inventory's"), Some(&"0 with 1"));
+    let records = installation.records_once("a refusal", |records| {
+        records.0.iter().any(|one| one.phase() == "resolve" && !one.allowed())
+    });
+    let refused: Vec<_> = records.0.iter().filter(|one| !one.allowed()).collect();
+    assert!(
+        refused.iter().all(|one| one
+            .at("/request/verdict/reason")
+            .as_str()
+            .is_some_and(|why| why.contains("run-names-kib"))),
+        "{:#?}",
+        records.brief()
+    );
     installation.finish();
 }
 
