@@ -14,6 +14,7 @@ use interceptor_tests::{
     process::{self, PATIENCE, wait_until},
 };
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 /// A server that says its name to whoever connects, and what it heard when the client is done.
 fn echo() -> (u16, std::thread::JoinHandle<String>) {
@@ -255,6 +256,41 @@ fn a_refusal_explains_itself() {
         .says("DROP");
     let csv = installation.interceptor(&["audit", "export", "--format", "csv"]).succeeded().stdout;
     assert!(csv.lines().count() > 2 && csv.starts_with("record,"), "{csv}");
+    installation.finish();
+}
+
+/// A call that fails without a word is explained, and what clients try by themselves is told from what is meant.
+#[test]
+fn a_failed_call_explains_itself() {
+    let bed = Bed::start();
+    let installation = Setup::of(&bed).start();
+    let script = "import socket, sys\n\
+                  kind, to = sys.argv[1], sys.argv[2:]\n\
+                  try:\n\
+                  \x20   if kind == 'udp': socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect((to[0], int(to[1])))\n\
+                  \x20   if kind == 'mptcp': socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)\n\
+                  \x20   if kind == 'mark': socket.socket().setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 1)\n\
+                  \x20   sys.exit('it worked')\n\
+                  except OSError as error: print(error)\n";
+    for (words, code, mend) in [
+        (&["udp", "192.0.2.1", "443"][..], "probe-quic", "nothing"),
+        (&["udp", "192.0.2.1", "9999"], "refused-udp", "use TCP"),
+        (&["mptcp"], "probe-multipath", "nothing"),
+        (&["mark"], "refused-option", "leave it out"),
+    ] {
+        let words: Vec<_> = ["/usr/bin/python3", "-c", script].iter().chain(words).copied().collect();
+        installation.run("release-bot", &words).succeeded();
+        let mut process = None;
+        wait_until("the refusal", PATIENCE, || {
+            let tail = installation.interceptor(&["--json", "audit", "tail", "-n", "1000"]).succeeded();
+            let lines = tail.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let attempts = lines.filter_map(|line| line.get("attempt").cloned());
+            process = attempts.filter(|one| one.get("code") == Some(&code.into())).last();
+            process.is_some()
+        });
+        let process = process.and_then(|one| one.get("process")?.as_u64()).expect("a process");
+        installation.interceptor(&["why", "--pid", &process.to_string()]).succeeded().says(code).says(mend);
+    }
     installation.finish();
 }
 
