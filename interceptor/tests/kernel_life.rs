@@ -15,7 +15,7 @@ use std::{
 
 use interceptor::kernel::{
     Attachment, Counter, EventReader, KernelError, KernelEvent, Occurrence, ProcessRef, cgroup, diag,
-    layer::Layer, probe,
+    layer::Layer, probe, refusal::Refused,
 };
 use interceptor_core::model::RunId;
 use kernel_support::{Stage, apart};
@@ -116,11 +116,11 @@ fn refusals_are_told() {
     let stage = Stage::new();
     let mut reader = stage.maps.events().expect("events");
     stage.act("ask 192.0.2.1:443").says();
-    let event = wait_for(&mut reader, |event| matches!(event.what, Occurrence::Refused { .. }));
+    let event = wait_for(&mut reader, |event| matches!(event.what, Occurrence::Refused(_)));
     let destination = Some("192.0.2.1:443".parse().expect("an address"));
     assert_eq!(
         event.what,
-        Occurrence::Refused { reason: Counter::RefusedUdp, destination, protocol: 17, port: 443 }
+        Occurrence::Refused(Refused { reason: Counter::RefusedUdp, destination, protocol: 17, port: 443 })
     );
     assert_ne!(event.process, ProcessRef { pid: 0, start_time: 0 });
 }

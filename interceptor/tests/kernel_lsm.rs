@@ -23,6 +23,7 @@ use interceptor::kernel::{
     Attachment, Counter, KernelError, Occurrence, cgroup,
     layer::{self, Labels, Layer, Seen, Standing, Wanted},
     probe::{self, Outcome},
+    refusal::Refused,
 };
 use kernel_support::Stage;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -108,7 +109,7 @@ fn families_that_no_hook_of_a_cgroup_sees_cannot_be_had() {
     let mut events = stage.maps.events().expect("events");
     let refusals = std::iter::from_fn(|| events.next_event());
     let told = refusals.filter_map(|event| match event.what {
-        Occurrence::Refused { reason: Counter::RefusedFamily, port, .. } => Some((event.run, port)),
+        Occurrence::Refused(Refused { reason: Counter::RefusedFamily, port, .. }) => Some((event.run, port)),
         _ => None,
     });
     assert_eq!(told.collect::<Vec<_>>(), [16, 16, 17].map(|family| (Some(stage.run), family)));

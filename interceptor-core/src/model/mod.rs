@@ -22,7 +22,7 @@ pub use ids::{
 };
 pub use image::{Image, NotAnImage};
 pub use record::{
-    ApprovalRecord, Author, Entry, EventKind, EventRecord, MaskLayer, MaskRecord, OutcomeRecord,
+    ApprovalRecord, Attempt, Author, Entry, EventKind, EventRecord, MaskLayer, MaskRecord, OutcomeRecord,
     OutcomeStatus, RecordedRows, RequestRecord, VerdictRecord, WouldBe,
 };
 pub use session::{Connection, Principal, Session};

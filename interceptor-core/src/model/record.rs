@@ -243,6 +243,18 @@ pub struct EventRecord {
     pub kind: EventKind,
     /// In words.
     pub text: String,
+    /// What a process tried, where it is about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<Attempt>,
+}
+
+/// What a process tried, and was refused without a record of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The process, in the host's pid namespace.
+    pub process: u32,
+    /// Which refusal it is: one of a closed list of codes, whose `probe-...` are what ordinary clients try by themselves.
+    pub code: String,
 }
 
 /// Kinds of events.
@@ -313,6 +325,8 @@ pub enum EventKind {
     ProtocolError,
     /// The kernel side lost or refused something.
     Kernel,
+    /// It refused what ordinary clients try by themselves, and go on without.
+    Probe,
     /// A run asked its container engine for something, or a container of its began.
     Engine,
     /// The belt behind the kernel side caught something, or somebody else changed it.

@@ -210,6 +210,7 @@ impl Daemon {
             agent: Some(standing.card.agent.name.clone()),
             kind: EventKind::Decided,
             text: text.clone(),
+            attempt: None,
         };
         if let Err(error) = self.proxy.gate.producer().append_event(&event) {
             return Answer::Failed {

@@ -185,6 +185,11 @@ fn print(plan: &Plan, existing: Existing, kept: usize) {
         println!("connections from before, which go on uninspected ({existing}): {kept}");
     }
     println!("Unix sockets, which stay as they are: {}", plan.unix);
+    for handle in &plan.handles {
+        println!(
+            "handle of process {handle}, which stays: it takes descriptors from whom it may trace, and from nobody else"
+        );
+    }
     println!("from then on: no UDP but DNS, no listeners for other hosts, names only of resources");
     for obstacle in &plan.obstacles {
         println!("cannot be attached: {obstacle}");

@@ -43,7 +43,7 @@ use crate::{
     opinion,
     places::Places,
     proxy::{
-        Catalogues, Flood, Listeners, MOST_WANTING, Origins, Proxy, Runs, Seats, Wanting, Workers,
+        Carried, Catalogues, Flood, Listeners, MOST_WANTING, Origins, Proxy, Runs, Seats, Wanting, Workers,
         dial::Dialler,
         observed,
         registry::{Ending, Registry},
@@ -260,8 +260,9 @@ impl Daemon {
             registry: Arc::new(Registry::default()),
             runs: Runs::default(),
             flood: Flood::default(),
-            // Numbers are unique within one store: they begin with the time.
             seats: Seats::of_this_process()?,
+            carried: Carried::new(settings.run_names_kib),
+            // Numbers are unique within one store: they begin with the time.
             next_connection: AtomicU64::new(u64::try_from(now_us()).unwrap_or(0)),
         });
         let places = places.clone();
@@ -501,6 +502,7 @@ impl Daemon {
         self.proxy.origins.end_run(run);
         self.proxy.gate.producer().forget_run(run);
         self.proxy.gate.tallies().forget(run);
+        self.proxy.carried.forget(run);
     }
 
     /// Records that processes were moved out of a captured cgroup.

@@ -71,6 +71,7 @@ impl Daemon {
             agent: Some(undo.run.agent.name.clone()),
             kind: EventKind::Decided,
             text,
+            attempt: None,
         };
         self.proxy.gate.producer().append_event(&event).map(drop).map_err(|error| error.to_string())
     }

@@ -47,6 +47,8 @@ pub struct Settings {
     pub journal_mib: u64,
     /// How much one run may write to the store, in MiB.
     pub run_quota_mib: u64,
+    /// How much different names one run may have looked up in an hour, in KiB.
+    pub run_names_kib: u64,
     /// How much the store may hold, in MiB; sealed segments beyond it are removed, oldest first.
     pub store_mib: u64,
     /// Where approvers hear what waits for them: `https://...`, or `http://` on this host's loopback.
@@ -80,6 +82,7 @@ impl Default for Settings {
             durability: Durability::Process,
             journal_mib: 16,
             run_quota_mib: 1024,
+            run_names_kib: 16,
             store_mib: 16 * 1024,
             webhook: None,
             local_approval: None,
@@ -121,6 +124,7 @@ impl Settings {
         let bounds = [
             ("journal-mib", settings.journal_mib, 4, 1024),
             ("run-quota-mib", settings.run_quota_mib, 1, 1 << 20),
+            ("run-names-kib", settings.run_names_kib, 1, 1 << 20),
             ("store-mib", settings.store_mib, 64, 1 << 30),
         ];
         for (key, value, least, most) in bounds {

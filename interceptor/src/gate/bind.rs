@@ -90,6 +90,7 @@ impl PolicyGate {
             agent: Some(subject.run.agent.name.clone()),
             kind: EventKind::LabelMoved,
             text,
+            attempt: None,
         };
         let written = self.producer.append_event(&event);
         written.inspect_err(|error| tracing::error!("a renamed column was not recorded: {error}")).is_ok()

@@ -112,6 +112,7 @@ impl PolicyGate {
             agent: Some(subject.run.agent.name.clone()),
             kind: EventKind::SecretFound,
             text,
+            attempt: None,
         };
         if let Err(error) = self.producer.append_event(&event) {
             tracing::error!("that a credential was found is not recorded: {error}");

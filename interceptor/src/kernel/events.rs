@@ -10,7 +10,10 @@ use aya::maps::{MapData, RingBuf};
 use interceptor_common::{Counter, EventHead, EventKind, PATH_BYTES};
 use interceptor_core::model::RunId;
 
-use super::abi::{ProcessRef, socket_address};
+use super::{
+    abi::{ProcessRef, socket_address},
+    refusal::Refused,
+};
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,16 +68,7 @@ pub enum Occurrence {
         protocol: u32,
     },
     /// Something was refused.
-    Refused {
-        /// Why; the same reason is counted.
-        reason: Counter,
-        /// The destination, where there is one.
-        destination: Option<SocketAddr>,
-        /// The protocol, or for an option its level.
-        protocol: u32,
-        /// The port, or for an option its name.
-        port: u32,
-    },
+    Refused(Refused),
 }
 
 /// Reads the ring. Its descriptor is readable when there is something.
@@ -139,7 +133,7 @@ fn decode(bytes: &[u8]) -> Option<KernelEvent> {
     } else if is(EventKind::Refused) {
         let reason = Counter::from_number(head.reason)?;
         let destination = known(destination);
-        Occurrence::Refused { reason, destination, protocol: head.protocol, port: head.port }
+        Occurrence::Refused(Refused { reason, destination, protocol: head.protocol, port: head.port })
     } else {
         return None;
     };

@@ -20,6 +20,7 @@ mod neighbours;
 mod nftables;
 mod pins;
 pub mod probe;
+pub mod refusal;
 mod release;
 mod sys;
 mod unix;

@@ -58,7 +58,14 @@ impl Proxy {
             return true;
         }
         let agent = Some(run.agent.name.clone());
-        let event = EventRecord { at: now_us(), run: Some(run.id), agent, kind: EventKind::Engine, text };
+        let event = EventRecord {
+            at: now_us(),
+            run: Some(run.id),
+            agent,
+            kind: EventKind::Engine,
+            text,
+            attempt: None,
+        };
         match self.gate.note(&event).await {
             Ok(()) => true,
             // A run that makes noise beyond its share does not fill the log.

@@ -87,7 +87,7 @@ pub fn serve(
     for (runtime, socket) in dns {
         let (own, run) = (proxy.clone(), run.clone());
         let asks = move || nobody(&own.runs.as_it_is(&run));
-        let served = names::serve_datagrams(Arc::new(socket), proxy.gate.clone(), asks);
+        let served = names::serve_datagrams(Arc::new(socket), proxy.clone(), asks);
         tasks.push(runtime.spawn(served).abort_handle());
     }
     let runtimes = workers.all();
@@ -203,7 +203,7 @@ pub(super) async fn attend(proxy: &Arc<Proxy>, turn: &Turn, connection: Arc<Conn
     match meant {
         Destination::NameServer => {
             let subject = Subject { connection: Some(connection.clone()), ..nobody(run) };
-            let _ = Box::pin(names::serve_stream(stream, &proxy.gate, &subject)).await;
+            let _ = Box::pin(names::serve_stream(stream, proxy, &subject)).await;
         }
         Destination::Unknown(why) => Box::pin(unknown(proxy, &connection, &why, stream)).await,
         Destination::Resource(resource) => {

@@ -7,6 +7,7 @@
 mod absent;
 mod ahead;
 mod budget;
+mod carried;
 mod catalogues;
 #[cfg(test)]
 mod cost_tests;
@@ -35,21 +36,19 @@ mod turns;
 mod wheel;
 mod workers;
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use interceptor_common::Counter;
 use interceptor_core::{
-    model::{AgentName, Connection, ConnectionId, EventKind, EventRecord, RunId},
+    model::{AgentName, Attempt, Connection, ConnectionId, EventKind, EventRecord, RunId},
     protocol::DecodeError,
 };
 
 pub use ahead::{NotAsked, ask};
+pub use carried::Carried;
 pub use catalogues::Catalogues;
 pub use flood::Flood;
 pub use listen::{Listeners, serve};
@@ -64,7 +63,10 @@ pub use workers::Workers;
 use self::{dial::Dialler, flood::Told, registry::Registry};
 use crate::{
     gate::{PolicyGate, Rules, now_us},
-    kernel::{KernelEvent, Occurrence},
+    kernel::{
+        KernelEvent, Occurrence,
+        refusal::{Code, protocol_name},
+    },
     store::JournalError,
     tls::server::Terminator,
 };
@@ -89,6 +91,8 @@ pub struct Proxy {
     pub flood: Flood,
     /// How many connections there may be at once.
     pub seats: Seats,
+    /// What names may carry out of the host.
+    pub carried: Carried,
     /// The next connection's number.
     pub next_connection: AtomicU64,
 }
@@ -101,13 +105,28 @@ impl Proxy {
 
     /// Records something that is no exchange; whether it could be.
     pub fn event(&self, run: Option<(RunId, &AgentName)>, kind: EventKind, text: impl Into<String>) -> bool {
-        let event = EventRecord {
-            at: now_us(),
-            run: run.map(|(run, _)| run),
-            agent: run.map(|(_, agent)| agent.clone()),
-            kind,
-            text: text.into(),
+        self.write(run, kind, text.into(), None)
+    }
+
+    /// Records what a process tried, and was refused by what has no words for it.
+    fn attempted(&self, run: Option<(RunId, &AgentName)>, process: u32, what: &str, code: Code) {
+        let kind = match code {
+            Code::Probe(_) => EventKind::Probe,
+            Code::Refused(_) => EventKind::Kernel,
         };
+        let text = format!("process {process}: {what} ({})", code.name());
+        self.write(run, kind, text, Some(Attempt { process, code: code.name().to_owned() }));
+    }
+
+    fn write(
+        &self,
+        run: Option<(RunId, &AgentName)>,
+        kind: EventKind,
+        text: String,
+        attempt: Option<Attempt>,
+    ) -> bool {
+        let (run, agent) = (run.map(|(run, _)| run), run.map(|(_, agent)| agent.clone()));
+        let event = EventRecord { at: now_us(), run, agent, kind, text, attempt };
         match self.gate.producer().append_event(&event) {
             Ok(_) => true,
             // A run that makes noise beyond its share fills neither the store nor the log.
@@ -128,9 +147,7 @@ impl Proxy {
             let run = event.run.and_then(|run| self.runs.find(run));
             let of = run.as_deref().map(|run| (run.id, &run.agent.name));
             let can_flood = match event.what {
-                Occurrence::Internal { .. } | Occurrence::Refused { .. } | Occurrence::Released { .. } => {
-                    true
-                }
+                Occurrence::Internal { .. } | Occurrence::Refused(_) | Occurrence::Released { .. } => true,
                 Occurrence::Fork { .. } | Occurrence::Exec { .. } | Occurrence::Exit => false,
             };
             if can_flood && !self.told_enough(event.run, of) {
@@ -142,11 +159,7 @@ impl Proxy {
                     let text = format!("process {pid} connected to the run's own listener at {destination}");
                     self.event(of, EventKind::Internal, text);
                 }
-                Occurrence::Refused { reason, destination, protocol, port } => {
-                    let what = refused_in_words(reason, destination, protocol, port);
-                    let text = format!("process {pid}: {what} ({})", reason.name());
-                    self.event(of, EventKind::Kernel, text);
-                }
+                Occurrence::Refused(refused) => self.attempted(of, pid, &refused.in_words(), refused.code()),
                 Occurrence::Released { destination, protocol } => {
                     let to = destination.map_or("somewhere".to_owned(), |to| to.to_string());
                     let name = protocol_name(protocol);
@@ -163,19 +176,16 @@ impl Proxy {
         let Some(live) = self.runs.find(run) else { return };
         let of = Some((live.id, &live.agent.name));
         if self.told_enough(Some(run), of) {
-            let text = match self.gate.rules().inventory.by_socket(path) {
+            let what = match self.gate.rules().inventory.by_socket(path) {
                 Some(resource) => {
-                    format!(
-                        "process {process}: Unix socket {path:?} of `{}`, which was not served",
-                        resource.name
-                    )
+                    format!("Unix socket {path:?} of `{}`, which was not served", resource.name)
                 }
                 None => {
                     let hint = destination::sockets_hint();
-                    format!("process {process}: Unix socket {path:?}, which is not the run's own; {hint}")
+                    format!("Unix socket {path:?}, which is not the run's own; {hint}")
                 }
             };
-            self.event(of, EventKind::Kernel, text);
+            self.attempted(of, process, &what, Code::Refused(Counter::RefusedUnix));
         }
     }
 
@@ -208,51 +218,5 @@ impl Proxy {
     /// or whose resource is another now.
     pub fn judge_again(&self, before: &Rules) {
         self.registry.judge_again(|subject, opening| self.gate.still_allows(before, subject, opening));
-    }
-}
-
-fn protocol_name(number: u32) -> &'static str {
-    match number {
-        1 => "ICMP",
-        6 => "TCP",
-        17 => "UDP",
-        58 => "ICMPv6",
-        132 => "SCTP",
-        136 => "UDP-Lite",
-        255 => "raw IP",
-        262 => "MPTCP",
-        _ => "another protocol",
-    }
-}
-
-/// What the kernel side refused, in words.
-fn refused_in_words(reason: Counter, destination: Option<SocketAddr>, protocol: u32, port: u32) -> String {
-    let protocol_name = protocol_name(protocol);
-    match (reason, destination) {
-        (Counter::RefusedOption, _) => format!("option {port} of level {protocol} on a socket"),
-        (Counter::RefusedBind, _) => format!("a bind to port {port}"),
-        (Counter::RefusedSocket, _) => format!("a socket of {protocol_name} (protocol {protocol})"),
-        (Counter::RefusedUnix, _) => {
-            "a Unix socket, by a call that the launcher does not make for it".to_owned()
-        }
-        (Counter::RefusedFamily, _) => format!("a socket of another family (number {port})"),
-        (Counter::RefusedPeer, _) => "a Unix socket that was made outside of the run".to_owned(),
-        (Counter::RefusedPassed, _) => {
-            "a socket that was made outside of the run, and passed to it".to_owned()
-        }
-        (Counter::RefusedTrace, _) => format!("process {port}, which is not of the run"),
-        (Counter::RefusedRing, _) => "a ring of io_uring".to_owned(),
-        (Counter::RefusedRights, _) => "a program that has more rights than who executes it".to_owned(),
-        (Counter::RefusedTyping, _) => "input put into a terminal".to_owned(),
-        (Counter::RefusedStray, _) => {
-            "a socket, by a process that was moved out of the run's cgroup".to_owned()
-        }
-        (Counter::RefusedForeign, Some(to)) => {
-            format!(
-                "{protocol_name} (protocol {protocol}) to {to}, by a socket that was made outside of the run"
-            )
-        }
-        (_, Some(to)) => format!("{protocol_name} (protocol {protocol}) to {to}"),
-        (_, None) => format!("{protocol_name} (protocol {protocol})"),
     }
 }

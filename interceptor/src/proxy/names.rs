@@ -2,9 +2,11 @@
 //!
 //! A name of the inventory gets its synthetic address, which names the resource from then on; any other name is
 //! looked up by this host's own resolver if policy permits it, and refused otherwise. Every look-up is recorded.
-//! An agent's query never leaves the host: what goes out is the host's own question, and only for permitted names.
+//! An agent's query never leaves the host: what goes out is the host's own question, and only for permitted names, as many as
+//! [`Carried`](super::carried::Carried) has room for. There are addresses to be had and nothing else: for any other type of record a name has none,
+//! so that what HTTPS and SVCB would say of HTTP/3 and of encrypted client hellos is not said.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use hickory_proto::{
@@ -24,8 +26,8 @@ use tokio::{
     net::UdpSocket,
 };
 
-use super::stream::Stream;
-use crate::gate::{Ledger, PolicyGate, Subject};
+use super::{Proxy, carried::Full, stream::Stream};
+use crate::gate::{Ledger, Subject};
 
 /// How long an answer may be kept, in seconds: short, since a reload can change the inventory's order.
 const TTL: u32 = 5;
@@ -35,13 +37,12 @@ const DATAGRAM: usize = 512;
 const IDLE: std::time::Duration = std::time::Duration::from_secs(30);
 /// How long the host's own resolver may take.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+/// Why a name is refused whatever policy says of it, for the operator.
+const FULL: &str = "the names that this run had looked up in the last hour come to all that it may tell their zones: \
+                    if it needs more, raise `run-names-kib` in interceptor.toml and restart";
 
 /// Answers datagrams for one run until the socket fails or the task is dropped.
-pub(super) async fn serve_datagrams(
-    socket: Arc<UdpSocket>,
-    gate: Arc<PolicyGate>,
-    asks: impl Fn() -> Subject,
-) {
+pub(super) async fn serve_datagrams(socket: Arc<UdpSocket>, proxy: Arc<Proxy>, asks: impl Fn() -> Subject) {
     let mut buffer = vec![0; 4096];
     let under_way = Arc::new(tokio::sync::Semaphore::new(64));
     loop {
@@ -57,10 +58,10 @@ pub(super) async fn serve_datagrams(
         let query = Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default());
         // A flood waits in the socket's own queue and is dropped there by the kernel.
         let Ok(place) = under_way.clone().acquire_owned().await else { return };
-        let (socket, gate, subject) = (socket.clone(), gate.clone(), asks());
+        let (socket, proxy, subject) = (socket.clone(), proxy.clone(), asks());
         tokio::spawn(async move {
             let _place = place;
-            if let Some(answer) = answer(&gate, &subject, query).await
+            if let Some(answer) = answer(&proxy, &subject, query).await
                 && let Ok(bytes) = fit(&answer, DATAGRAM)
             {
                 let _ = socket.send_to(&bytes, peer).await;
@@ -72,7 +73,7 @@ pub(super) async fn serve_datagrams(
 /// Answers queries on one TCP connection (RFC 7766) until the client closes, sends no query, or takes too long.
 pub(super) async fn serve_stream(
     mut stream: Stream,
-    gate: &PolicyGate,
+    proxy: &Proxy,
     subject: &Subject,
 ) -> std::io::Result<()> {
     loop {
@@ -87,7 +88,7 @@ pub(super) async fn serve_stream(
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(error) => return Err(error),
         };
-        let Some(message) = answer(gate, subject, query.into()).await else { return Ok(()) };
+        let Some(message) = answer(proxy, subject, query.into()).await else { return Ok(()) };
         let bytes = fit(&message, usize::from(u16::MAX)).map_err(std::io::Error::other)?;
         let length = u16::try_from(bytes.len()).map_err(std::io::Error::other)?;
         tokio::time::timeout(IDLE, async {
@@ -100,7 +101,7 @@ pub(super) async fn serve_stream(
 }
 
 /// The answer to one query; none for what is no query.
-async fn answer(gate: &PolicyGate, subject: &Subject, query: Bytes) -> Option<Message> {
+async fn answer(proxy: &Proxy, subject: &Subject, query: Bytes) -> Option<Message> {
     let asked = Message::from_vec(&query).ok()?;
     if asked.metadata.message_type != MessageType::Query {
         return None;
@@ -118,25 +119,37 @@ async fn answer(gate: &PolicyGate, subject: &Subject, query: Bytes) -> Option<Me
         facts: StatementFacts::single(Verb::Resolve, Target::Name(name.clone())).into(),
     };
     let held = Held::new(0, vec![action], query);
-    let rules = gate.rules();
-    let known = synthetic(&rules.inventory, &name);
-    // The inventory's own names are no news to anybody: what they stand for is judged when it is dialled.
-    let verdict = match known {
-        Some(_) => gate.allow(subject, &held, "a name of the inventory").await,
-        None => gate.judge_for(subject, &held, Author::Agent).await,
-    };
+    let gate = &proxy.gate;
+    let known = synthetic(&gate.rules().inventory, &name);
     let mut reply = Message::error_msg(asked.metadata.id, OpCode::Query, ResponseCode::NoError);
     reply.metadata.recursion_desired = asked.metadata.recursion_desired;
     reply.metadata.recursion_available = true;
     reply.add_query(question.clone());
-    let Verdict::Allow(permit, _) = verdict else {
-        reply.metadata.response_code = ResponseCode::Refused;
-        return Some(reply);
+    reply.metadata.response_code = ResponseCode::Refused;
+    // The inventory's own names are no news to anybody: what they stand for is judged when it is dialled.
+    let room = match known {
+        Some(_) => None,
+        None => match proxy.carried.room(subject.run.id, &name, Instant::now()) {
+            Ok(room) => Some(room),
+            Err(Full) => {
+                let _ = gate.refuse(subject, &held, "names", FULL, "Look up fewer names.").await;
+                return Some(reply);
+            }
+        },
     };
+    let verdict = match known {
+        Some(_) => gate.allow(subject, &held, "a name of the inventory").await,
+        None => gate.judge_for(subject, &held, Author::Agent).await,
+    };
+    let Verdict::Allow(permit, _) = verdict else { return Some(reply) };
+    reply.metadata.response_code = ResponseCode::NoError;
     let mut ledger = Ledger::new(gate.producer().clone());
     ledger.sent(0, permit.records());
     // The query itself goes nowhere: the permit is consumed by answering it.
     held.release(permit).ok()?;
+    if let Some(room) = room {
+        room.used();
+    }
     let addresses = match known {
         Some(address) => vec![IpAddr::from(address.v4()), IpAddr::from(address.v6())],
         None => match look_up(&name).await {

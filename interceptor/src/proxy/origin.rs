@@ -163,7 +163,7 @@ fn observed(event: &KernelEvent) -> Option<Observed> {
             Some(Observed::Exec { run, process, path: path.clone(), argv })
         }
         Occurrence::Exit => Some(Observed::Exit { process }),
-        Occurrence::Internal { .. } | Occurrence::Refused { .. } | Occurrence::Released { .. } => None,
+        Occurrence::Internal { .. } | Occurrence::Refused(_) | Occurrence::Released { .. } => None,
     }
 }
 

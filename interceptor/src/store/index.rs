@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use interceptor_core::model::{Entry, OutcomeRecord, RequestRecord, Target};
+use interceptor_core::model::{Entry, EventRecord, OutcomeRecord, RequestRecord, Target};
 use nix::time::ClockId;
 use rusqlite::{
     Connection, OptionalExtension, ToSql, Transaction, params,
@@ -24,7 +24,7 @@ use super::{
 };
 
 /// A change of the tables: an index of another version is thrown away.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 /// Lines that are indexed in one transaction.
 const BATCH: u64 = 5000;
 /// Lines that are indexed at once beside the keeper.
@@ -48,6 +48,8 @@ CREATE INDEX IF NOT EXISTS record_refused ON record (seq) WHERE allowed = 0;
 CREATE TABLE IF NOT EXISTS outcome (
     request INTEGER PRIMARY KEY, segment INTEGER NOT NULL, offset INTEGER NOT NULL, status TEXT NOT NULL,
     code TEXT, rows INTEGER, bytes INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS attempt (
+    segment INTEGER NOT NULL, offset INTEGER NOT NULL, pid INTEGER NOT NULL, PRIMARY KEY (pid, segment, offset)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS place (
     one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL, store TEXT NOT NULL,
     segment INTEGER NOT NULL, offset INTEGER NOT NULL);
@@ -147,6 +149,7 @@ impl Index {
         if let Some((first, _)) = segments.first().filter(|(first, _)| *first != self.first) {
             self.connection.execute("DELETE FROM record WHERE segment < ?1", [Number(*first)])?;
             self.connection.execute("DELETE FROM outcome WHERE segment < ?1", [Number(*first)])?;
+            self.connection.execute("DELETE FROM attempt WHERE segment < ?1", [Number(*first)])?;
             self.first = *first;
         }
         let begun = place.segment;
@@ -243,7 +246,7 @@ fn add(transaction: &Transaction<'_>, place: Place, line: &Line) -> Result<(), S
     match &line.entry {
         Entry::Request(request) => add_request(transaction, place, line.seq, request),
         Entry::Outcome(outcome) => add_outcome(transaction, place, outcome),
-        Entry::Event(_) => Ok(()),
+        Entry::Event(event) => add_event(transaction, place, event),
     }
 }
 
@@ -300,6 +303,15 @@ fn add_outcome(
             outcome.rows.map(|rows| i64::try_from(rows).unwrap_or(i64::MAX)),
             i64::try_from(outcome.bytes).unwrap_or(i64::MAX),
         ])?;
+    Ok(())
+}
+
+fn add_event(transaction: &Transaction<'_>, place: Place, event: &EventRecord) -> Result<(), StoreError> {
+    if let Some(attempt) = &event.attempt {
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO attempt VALUES (?1, ?2, ?3)")?
+            .execute(params![Number(place.segment), Number(place.offset), attempt.process])?;
+    }
     Ok(())
 }
 

@@ -181,6 +181,28 @@ impl Reader {
         Ok(self.search(&refused, 1)?.pop())
     }
 
+    /// The newest event that is about something a process tried.
+    pub fn last_attempt(&self, pid: u32) -> Result<Option<Line>, StoreError> {
+        for schema in ["main", "disk"] {
+            if schema == "disk" && !self.disk {
+                continue;
+            }
+            let within = self.within(schema);
+            let sql = format!(
+                "SELECT r.segment, r.offset FROM {schema}.attempt r WHERE {within} AND r.pid = ?1
+                 ORDER BY r.segment DESC, r.offset DESC LIMIT 1"
+            );
+            let place = self.connection.query_row(&sql, [pid], |row| {
+                let (Number(segment), Number(offset)) = (row.get(0)?, row.get(1)?);
+                Ok(Place { segment, offset })
+            });
+            if let Some(place) = place.optional()? {
+                return self.line(place).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
     /// All records that match, oldest first.
     pub fn export<'a>(&'a self, filter: &'a Filter) -> Export<'a> {
         Export { reader: self, filter, after: 0, page: Vec::new().into_iter(), done: false }
@@ -219,17 +241,22 @@ impl Reader {
     fn records_in(&self, schema: &str) -> String {
         // The outcome may be newer than the index on disk: it is looked for in memory too.
         let outcomes = if self.disk { "disk" } else { "main" };
-        let within = match schema {
+        let within = self.within(schema);
+        format!(
+            "FROM {schema}.record r LEFT JOIN main.outcome o ON o.request = r.seq
+             LEFT JOIN {outcomes}.outcome p ON p.request = r.seq WHERE {within}"
+        )
+    }
+
+    /// Which rows of a table, called `r`, of one of the two schemas are asked.
+    fn within(&self, schema: &str) -> String {
+        match schema {
             "disk" => format!(
                 "r.segment >= {} AND (r.segment, r.offset) < ({}, {})",
                 self.from.segment, self.to.segment, self.to.offset
             ),
             _ => "true".to_owned(),
-        };
-        format!(
-            "FROM {schema}.record r LEFT JOIN main.outcome o ON o.request = r.seq
-             LEFT JOIN {outcomes}.outcome p ON p.request = r.seq WHERE {within}"
-        )
+        }
     }
 
     fn hits(&self, conditions: Vec<Condition>, oldest: bool, limit: usize) -> Result<Vec<Hit>, StoreError> {

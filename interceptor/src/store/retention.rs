@@ -83,7 +83,8 @@ impl Writer {
         let old = sealed.get(..count).unwrap_or_default();
         let Some(last) = old.last() else { return Ok(0) };
         let text = format!("segments up to {} are past their retention and were removed", last.number);
-        let event = EventRecord { at: now(), run: None, agent: None, kind: EventKind::Store, text };
+        let event =
+            EventRecord { at: now(), run: None, agent: None, kind: EventKind::Store, text, attempt: None };
         self.own(Entry::Event(event), None, Some(last.number + 1))?;
         self.flush()?;
         self.sign()?;

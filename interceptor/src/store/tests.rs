@@ -479,6 +479,7 @@ fn event(text: &str) -> EventRecord {
         agent: Some(AgentName::unknown()),
         kind: EventKind::Internal,
         text: text.into(),
+        attempt: None,
     }
 }
 

@@ -263,7 +263,11 @@ impl Writer {
         text: String,
         skipped: Option<u64>,
     ) -> Result<(), StoreError> {
-        self.own(Entry::Event(EventRecord { at: now(), run: None, agent: None, kind, text }), skipped, None)
+        self.own(
+            Entry::Event(EventRecord { at: now(), run: None, agent: None, kind, text, attempt: None }),
+            skipped,
+            None,
+        )
     }
 
     fn chain(&mut self, line: &Line) -> Result<(), StoreError> {

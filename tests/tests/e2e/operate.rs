@@ -1,6 +1,7 @@
 //! What an operator does: names, pass, release, kill, reload, observe, why, doctor.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::TcpListener,
     time::Duration,
@@ -13,6 +14,7 @@ use interceptor_tests::{
     process::{self, PATIENCE, wait_until},
 };
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 /// A server that says its name to whoever connects, and what it heard when the client is done.
 fn echo() -> (u16, std::thread::JoinHandle<String>) {
@@ -92,6 +94,44 @@ fn names_resolve_by_policy_and_are_recorded() {
     });
     assert!(asked(&records, "db.internal").iter().all(|one| one.allowed()), "{:#?}", records.brief());
     assert!(asked(&records, "exfiltrated-rows").iter().all(|one| !one.allowed()));
+    installation.finish();
+}
+
+/// Whoever serves a zone reads the names that are asked for in it, and browsers learn of HTTP/3 and of encrypted client hellos
+/// by records of their own.
+#[test]
+fn names_carry_little_out_and_only_addresses_in() {
+    let installation = Setup::empty()
+        .resource("[resource.model]\nhosts = [\"model.internal\"]\nports = [8443]\nupstream = \"127.0.0.1:1\"\ndial = \"host\"\n")
+        .policy(
+            "10-test.cedar",
+            "@id(\"look-up\")\npermit (principal, action == Action::\"resolve\", resource is Name);\n",
+        )
+        .settings("run-names-kib = 1")
+        .start();
+    let script = installation.script("names.py", include_str!("../clients/names.py"));
+    let said = installation.run("release-bot", &["/usr/bin/python3", &script]).succeeded().stdout;
+    let said: BTreeMap<_, _> = said.lines().filter_map(|line| line.split_once(": ")).collect();
+    assert_eq!(said.get("the inventory's HTTPS"), Some(&"0 with 0"));
+    assert_eq!(said.get("somebody's HTTPS"), Some(&"0 with 0"));
+    // "127.1.1.100" and its like are 11 bytes long, and the name before them is 9.
+    assert_eq!(said.get("answered"), Some(&"92"), "{said:?}");
+    assert_eq!(said.get("the first again"), Some(&"0 with 1"));
+    assert_eq!(said.get("one more"), Some(&"5 with 0"));
+    assert_eq!(said.get("one more by TCP"), Some(&"5 with 0"));
+    assert_eq!(said.get("the inventory's"), Some(&"0 with 1"));
+    let records = installation.records_once("a refusal", |records| {
+        records.0.iter().any(|one| one.phase() == "resolve" && !one.allowed())
+    });
+    let refused: Vec<_> = records.0.iter().filter(|one| !one.allowed()).collect();
+    assert!(
+        refused.iter().all(|one| one
+            .at("/request/verdict/reason")
+            .as_str()
+            .is_some_and(|why| why.contains("run-names-kib"))),
+        "{:#?}",
+        records.brief()
+    );
     installation.finish();
 }
 
@@ -216,6 +256,41 @@ fn a_refusal_explains_itself() {
         .says("DROP");
     let csv = installation.interceptor(&["audit", "export", "--format", "csv"]).succeeded().stdout;
     assert!(csv.lines().count() > 2 && csv.starts_with("record,"), "{csv}");
+    installation.finish();
+}
+
+/// A call that fails without a word is explained, and what clients try by themselves is told from what is meant.
+#[test]
+fn a_failed_call_explains_itself() {
+    let bed = Bed::start();
+    let installation = Setup::of(&bed).start();
+    let script = "import socket, sys\n\
+                  kind, to = sys.argv[1], sys.argv[2:]\n\
+                  try:\n\
+                  \x20   if kind == 'udp': socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect((to[0], int(to[1])))\n\
+                  \x20   if kind == 'mptcp': socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)\n\
+                  \x20   if kind == 'mark': socket.socket().setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 1)\n\
+                  \x20   sys.exit('it worked')\n\
+                  except OSError as error: print(error)\n";
+    for (words, code, mend) in [
+        (&["udp", "192.0.2.1", "443"][..], "probe-quic", "nothing"),
+        (&["udp", "192.0.2.1", "9999"], "refused-udp", "use TCP"),
+        (&["mptcp"], "probe-multipath", "nothing"),
+        (&["mark"], "refused-option", "leave it out"),
+    ] {
+        let words: Vec<_> = ["/usr/bin/python3", "-c", script].iter().chain(words).copied().collect();
+        installation.run("release-bot", &words).succeeded();
+        let mut process = None;
+        wait_until("the refusal", PATIENCE, || {
+            let tail = installation.interceptor(&["--json", "audit", "tail", "-n", "1000"]).succeeded();
+            let lines = tail.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let attempts = lines.filter_map(|line| line.get("attempt").cloned());
+            process = attempts.filter(|one| one.get("code") == Some(&code.into())).last();
+            process.is_some()
+        });
+        let process = process.and_then(|one| one.get("process")?.as_u64()).expect("a process");
+        installation.interceptor(&["why", "--pid", &process.to_string()]).succeeded().says(code).says(mend);
+    }
     installation.finish();
 }
 

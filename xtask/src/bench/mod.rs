@@ -73,6 +73,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// A table of what a machine of `cargo xtask vm` measured of LSM programs.
+pub(crate) fn layer(said: &str) -> Result<String> {
+    let json = said.lines().find(|line| line.starts_with('[')).context("the machine measured nothing")?;
+    Ok(table::layer(&serde_json::from_str(json)?))
+}
+
 /// Everything about one run of the story.
 #[derive(Deserialize, Serialize)]
 pub(crate) struct Report {

@@ -7,6 +7,21 @@ use super::measured::{Measured, Middle};
 /// What every rate and every processor time is divided by.
 const BASE: &str = "relay";
 
+/// What calls take with LSM programs and without, and the ratio of their rates.
+pub(crate) fn layer(measured: &Measured) -> String {
+    const PART: &str = "layer";
+    let mut rows =
+        vec![["who", "call", "without, ns", "with, ns", "rate with, of without"].map(str::to_owned)];
+    for load in measured.names(PART, |one| &one.load) {
+        for call in measured.names(PART, |one| &one.quantity) {
+            let middle = |target| number(measured.middle(PART, load, target, call), 0);
+            let ratio = with_spread(measured.ratio(PART, load, call, ["without", "with"]), 3);
+            rows.push([load.to_owned(), call.to_owned(), middle("without"), middle("with"), ratio]);
+        }
+    }
+    aligned(&rows)
+}
+
 /// What `part` measured as rates: a table for each load, a row for each target.
 pub(crate) fn rates(measured: &Measured, part: &str) -> String {
     let mut text = String::new();

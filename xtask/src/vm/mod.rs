@@ -22,6 +22,7 @@ use serde_json::Value;
 pub(crate) use self::kernel::Kernel;
 use self::machine::{Lsm, Machine, Said};
 use crate::{
+    bench,
     cargo::{cargo, shown, succeed, target},
     page, setup, workspace,
 };
@@ -51,15 +52,17 @@ pub(crate) enum Trial {
     Smoke,
     /// Every way around capture
     Bypass,
+    /// What LSM programs cost, by calls with them and without; only where it is asked for
+    Layer,
 }
 
-/// All trials, the short ones first.
+/// Trials of whether it works, the short ones first.
 const TRIALS: [Trial; 3] = [Trial::Capture, Trial::Smoke, Trial::Bypass];
 
 /// The end-to-end tests that say whether all of it works on a kernel: what is allowed and refused and said of it, what a run
-/// sees, who the daemon's processes are, what a dead one means, attaching both ways, what `doctor` finds, LSM programs, and a clock
-/// that jumps.
-const SMOKE: [&str; 10] = [
+/// sees, who the daemon's processes are, what a dead one means, attaching both ways, letting go for a time, what `doctor` finds, LSM
+/// programs, and a clock that jumps.
+const SMOKE: [&str; 12] = [
     "attach::a_process_is_captured_as_it_runs_and_let_go_again",
     "attach_cgroup::a_cgroup_is_captured_where_it_is_and_let_go_again",
     "bypass::a_dead_or_stopped_daemon_refuses",
@@ -70,7 +73,14 @@ const SMOKE: [&str; 10] = [
     "operate::a_daemon_that_requires_lsm_programs_starts_only_where_the_kernel_calls_them",
     "operate::a_refusal_explains_itself",
     "operate::doctor_finds_this_host_able",
+    "release::a_daemon_that_comes_during_a_release_records_what_goes_out",
+    "release::with_the_daemon_dead_a_release_opens_for_its_time_and_no_longer",
 ];
+
+/// Tries every way around.
+const BYPASS: &str = "interceptor-bypass";
+/// Measures.
+const BENCH: &str = "interceptor-bench";
 
 /// The part of docs/guarantees.md that [`run`] writes.
 const TASK: &str = "written by `cargo xtask vm bypass`";
@@ -95,6 +105,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Some(line) => Build::find()?.boot_all(&kernels, *lsm, ("shell", line))?,
         None => try_on(&kernels, *lsm, &trials)?,
     };
+    for tried in all.iter().filter(|tried| tried.name == Trial::Layer.name() && tried.good) {
+        println!("{tried}:\n\n{}", bench::layer(&tried.output)?);
+    }
     let bypass: Vec<_> = all.iter().filter(|tried| tried.name == Trial::Bypass.name()).collect();
     // Without the programs it is the host's table that says what is open.
     if bypass.len() == Kernel::ALL.len() && *lsm == Lsm::Called {
@@ -141,6 +154,7 @@ impl Trial {
             Self::Capture => "capture",
             Self::Smoke => "smoke",
             Self::Bypass => "bypass",
+            Self::Layer => "layer",
         }
     }
 }
@@ -170,8 +184,8 @@ impl Build {
         Ok(Self { product: target()?.join("debug/interceptor"), tests: tests.collect() })
     }
 
-    fn bypass(&self) -> PathBuf {
-        self.product.with_file_name("interceptor-bypass")
+    fn beside(&self, name: &str) -> PathBuf {
+        self.product.with_file_name(name)
     }
 
     /// What a machine needs of it.
@@ -201,7 +215,8 @@ impl Build {
                     SMOKE.join(" ")
                 )]
             }
-            Trial::Bypass => vec![format!("{} account", self.bypass().display())],
+            Trial::Bypass => vec![format!("{} account", self.beside(BYPASS).display())],
+            Trial::Layer => vec![format!("{} layer", self.beside(BENCH).display())],
         };
         ensure!(!lines.is_empty(), "there is nothing to try");
         let lines: String = lines.iter().map(|line| format!("{line} || bad=1\n")).collect();
@@ -217,8 +232,8 @@ impl Build {
     ) -> Result<Vec<Tried>> {
         setup::machines()?;
         let mut programs = self.programs();
-        let bypass = self.bypass();
-        programs.push(&bypass);
+        let beside = [BYPASS, BENCH].map(|name| self.beside(name));
+        programs.extend(beside.iter().map(PathBuf::as_path));
         let machines = kernels.iter().map(|kernel| Ok((*kernel, Machine::of(*kernel, name)?)));
         let machines = machines.collect::<Result<Vec<_>>>()?;
         let (programs, distribution) = (&programs, &image::distribution()?);

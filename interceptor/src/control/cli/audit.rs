@@ -10,7 +10,7 @@ use std::{
 
 use clap::{Args, Subcommand, ValueEnum};
 use interceptor_core::{
-    model::{Author, OutcomeStatus, RecordId, RunId},
+    model::{Author, Entry, EventRecord, OutcomeStatus, RecordId, RunId},
     text,
 };
 
@@ -22,8 +22,9 @@ use super::{
 use crate::{
     control::api::{self, Request},
     helper::Accounts,
+    kernel::refusal::Code,
     places::Places,
-    store::{self, Filter, FullRecord, LogKey, NotALogKey, Reader, StoreError, verify, verify_since},
+    store::{self, Filter, FullRecord, Line, LogKey, NotALogKey, Reader, StoreError, verify, verify_since},
 };
 
 /// What to do with it.
@@ -164,7 +165,7 @@ impl Filters {
 pub(super) struct Why {
     /// The record's number, as a refusal names it.
     id: Option<RecordId>,
-    /// The newest refusal of this process.
+    /// The newest refusal of this process, those by the kernel side included.
     #[arg(long)]
     pid: Option<u32>,
     /// The newest refusal.
@@ -422,15 +423,27 @@ fn check(places: &Places, printer: &Printer, key: Option<PathBuf>, kept: &Kept) 
 pub(super) fn why(places: &Places, printer: &Printer, options: &Why) -> Result<ExitCode, Failure> {
     let record = match (options.id, options.pid) {
         (Some(id), _) => find(places, id)?,
-        (None, pid) => open(places)?
-            .last_refused(&Filter { pid, ..Filter::default() })
-            .map_err(|error| Failure::of(&error))?
-            .ok_or_else(|| {
-                Failure::no(match pid {
-                    Some(pid) => format!("nothing of process {pid} was refused: `interceptor audit search --pid {pid}` lists what it asked"),
-                    None => "nothing was refused yet".to_owned(),
-                })
-            })?,
+        (None, pid) => {
+            let reader = open(places)?;
+            let filter = Filter { pid, ..Filter::default() };
+            let record = reader.last_refused(&filter).map_err(|error| Failure::of(&error))?;
+            let attempt = pid.map(|pid| reader.last_attempt(pid)).transpose();
+            let attempt = attempt.map_err(|error| Failure::of(&error))?.flatten();
+            match (record, attempt) {
+                (record, Some(line)) if record.as_ref().is_none_or(|record| record.id.0 < line.seq) => {
+                    return why_not(printer, &line);
+                }
+                (Some(record), _) => record,
+                (None, _) => {
+                    return Err(Failure::no(match pid {
+                        Some(pid) => format!(
+                            "nothing of process {pid} was refused: `interceptor audit search --pid {pid}` lists what it asked"
+                        ),
+                        None => "nothing was refused yet".to_owned(),
+                    }));
+                }
+            }
+        }
     };
     let request = &record.request;
     let verdict = &request.verdict;
@@ -471,6 +484,35 @@ pub(super) fn why(places: &Places, printer: &Printer, options: &Why) -> Result<E
     }
     let more = format!("everything about it: interceptor audit show {}", record.id);
     printer.line(&printer.paint(&more, Tone::Faint))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Why a call of a process failed that never became a request.
+fn why_not(printer: &Printer, line: &Line) -> Result<ExitCode, Failure> {
+    let Entry::Event(EventRecord { at, run, agent, text, attempt: Some(attempt), .. }) = &line.entry else {
+        return Err(Failure::host(format!(
+            "entry {} is about no process: `interceptor audit verify`",
+            line.seq
+        )));
+    };
+    let code = Code::named(&attempt.code);
+    // A code of a later version has no words here.
+    let (because, mend) = code.map_or(("a code that this version does not know", "-"), Code::explained);
+    if printer.is_json() {
+        printer.json(&serde_json::json!({ "event": line, "because": because, "mend": mend }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (word, tone) = match code {
+        Some(Code::Probe(_)) => ("refused, as of any client", Tone::Faint),
+        Some(Code::Refused(_)) | None => ("REFUSED", Tone::Bad),
+    };
+    printer.line(&format!("entry {}  {}  {}", line.seq, printer.paint(word, tone), when(*at)))?;
+    if let (Some(agent), Some(run)) = (agent, run) {
+        printer.field("agent", &format!("{agent}, run {run}"))?;
+    }
+    printer.field("tried", text)?;
+    printer.field("because", because)?;
+    printer.field("what now", mend)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -64,16 +64,17 @@ pub(super) fn briefs(lines: &[Line], all: bool, gates: &mut BTreeSet<u64>) -> Ve
     let mut begun = None;
     for line in lines {
         if let Entry::Event(event) = &line.entry
-            && event.kind == EventKind::Kernel
+            && matches!(event.kind, EventKind::Kernel | EventKind::Probe)
         {
             let process = event.text.split(':').next().unwrap_or_default();
             match &mut crowd {
-                Some(crowd) if crowd.run == event.run && crowd.process == process => crowd.count += 1,
+                Some(crowd) if crowd.has(event, process) => crowd.count += 1,
                 _ => {
                     close(&mut shown, crowd.take());
                     shown.push(alone(line));
                     let at_start = event.run.is_some() && event.run == begun.take();
-                    crowd = Some(Crowd { run: event.run, process: process.to_owned(), count: 1, at_start });
+                    let process = process.to_owned();
+                    crowd = Some(Crowd { run: event.run, kind: event.kind, process, count: 1, at_start });
                 }
             }
             continue;
@@ -108,12 +109,20 @@ pub(super) fn briefs(lines: &[Line], all: bool, gates: &mut BTreeSet<u64>) -> Ve
 /// Refusals of the kernel that follow each other.
 struct Crowd {
     run: Option<RunId>,
+    kind: EventKind,
     /// `process N`, as the events begin.
     process: String,
     count: usize,
     /// Whether they follow the run's start. Then they are its self-test's, made by its first process, which never
     /// becomes the agent's.
     at_start: bool,
+}
+
+impl Crowd {
+    /// Whether another one belongs to it. What clients try by themselves hides nothing that is meant.
+    fn has(&self, event: &EventRecord, process: &str) -> bool {
+        self.run == event.run && self.process == process && (self.kind == event.kind || self.at_start)
+    }
 }
 
 /// Says how many refusals of the kernel one line stands for.
@@ -186,6 +195,7 @@ fn event_word(kind: EventKind) -> (&'static str, Tone) {
         EventKind::RunStarted | EventKind::RunEnded => ("run", Tone::Faint),
         EventKind::PolicyLoaded => ("policy", Tone::Faint),
         EventKind::Internal => ("internal", Tone::Faint),
+        EventKind::Probe => ("probe", Tone::Faint),
         EventKind::Engine => ("engine", Tone::Faint),
         EventKind::ReleaseEnded => ("release", Tone::Notice),
         EventKind::Kept => ("KEPT", Tone::Bad),
@@ -229,6 +239,7 @@ fn event_text(event: &EventRecord) -> String {
         EventKind::PolicyRefused => format!("not loaded: {text}"),
         EventKind::ReleaseEnded => format!("over, {text}"),
         EventKind::Kernel => format!("by the kernel: {text}"),
+        EventKind::Probe => format!("refused, and done without: {text}"),
         _ => text.clone(),
     };
     match (&event.run, event.agent.as_ref()) {
@@ -528,6 +539,7 @@ mod tests {
             agent: None,
             kind,
             text: format!("process 7: n{seq}"),
+            attempt: None,
         });
         Line { seq, sub: 0, skipped: None, first_segment: None, entry }
     }
@@ -580,7 +592,14 @@ mod tests {
     fn what_the_agent_does_is_never_taken_for_the_self_test() {
         let of = |seq, kind, text: &str| {
             let run = Some("r0123456789".parse().unwrap());
-            let entry = Entry::Event(EventRecord { at: 0, run, agent: None, kind, text: text.to_owned() });
+            let entry = Entry::Event(EventRecord {
+                at: 0,
+                run,
+                agent: None,
+                kind,
+                text: text.to_owned(),
+                attempt: None,
+            });
             Line { seq, sub: 0, skipped: None, first_segment: None, entry }
         };
         let lines = [

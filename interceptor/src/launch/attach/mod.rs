@@ -73,6 +73,8 @@ pub struct Plan {
     pub shown: Vec<(String, Fate)>,
     /// Unix sockets that stay connected to whoever is at their other end.
     pub unix: usize,
+    /// Handles of processes outside, which stay: which process, and who has it.
+    pub handles: Vec<String>,
     /// What makes attaching impossible, each with what to do.
     pub obstacles: Vec<String>,
 }
@@ -276,6 +278,7 @@ fn planned(processes: &[Process]) -> Result<(Plan, Held), LaunchError> {
         sockets: held.internet.len(),
         shown: Vec::new(),
         unix: held.unix,
+        handles: held.handles.clone(),
         obstacles,
     };
     Ok((plan, held))

@@ -32,6 +32,8 @@ pub(super) struct Held {
     pub(super) networks: BTreeSet<u64>,
     /// How many Unix sockets there are.
     pub(super) unix: usize,
+    /// Handles of processes that are none of these (pidfds): which process, and who has it.
+    pub(super) handles: Vec<String>,
     /// What cannot be captured.
     pub(super) obstacles: Vec<String>,
 }
@@ -66,6 +68,13 @@ pub(super) fn held_by(processes: &[Process]) -> io::Result<Held> {
             };
             if target == "anon_inode:[io_uring]" {
                 held.obstacles.push(obstacle("a ring of io_uring"));
+            }
+            if target == "anon_inode:[pidfd]"
+                && let Some(other) = process_of(process.pid, number)?
+                && processes.iter().all(|process| process.pid != other)
+            {
+                let name = plain(process.name());
+                held.handles.push(format!("{other}, of process {} ({name})", process.pid));
             }
             let Some(inode) = inode_of(&target) else { continue };
             let Some(copy) = there(syscalls::pidfd_descriptor(handle.as_fd(), number))? else { continue };
@@ -140,6 +149,13 @@ fn files_of(process: &Process) -> io::Result<Vec<(RawFd, String)>> {
         }
     }
     Ok(files)
+}
+
+/// The process that a handle is of; none where that one has ended.
+fn process_of(holder: u32, number: RawFd) -> io::Result<Option<u32>> {
+    let text = there(fs::read_to_string(format!("/proc/{holder}/fdinfo/{number}")))?.unwrap_or_default();
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse::<i64>().ok());
+    Ok(pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0))
 }
 
 /// As much of a name as is told: whoever has it has chosen it.
@@ -288,6 +304,25 @@ mod tests {
             diag.reset(kept).expect("a reset");
             assert!(!diag.has(kept).expect("a look") && client.read(&mut [0]).is_err());
         }
+    }
+
+    #[test]
+    fn handles_of_processes_outside_are_found() {
+        let own = tree::read(std::process::id()).expect("this process");
+        let mut outside = Command::new("/bin/sleep").arg("60").spawn().expect("sleep");
+        let handle = syscalls::pidfd_open(Pid::from_raw(outside.id().cast_signed())).expect("a handle");
+        let told = format!("{}, of process {} ", outside.id(), own.pid);
+        let found = |processes: &[Process]| {
+            let held = held_by(processes).expect("a look");
+            held.handles.into_iter().filter(|text| text.starts_with(&told)).count()
+        };
+        assert_eq!(found(slice::from_ref(&own)), 1);
+        let child = tree::read(outside.id()).expect("sleep");
+        assert_eq!(found(&[own.clone(), child]), 0, "one of its own is none");
+        outside.kill().expect("kill");
+        outside.wait().expect("wait");
+        assert_eq!(found(slice::from_ref(&own)), 0, "an ended one is none");
+        drop(handle);
     }
 
     #[test]

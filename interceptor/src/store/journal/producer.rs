@@ -364,6 +364,7 @@ fn is_the_runs_doing(kind: EventKind) -> bool {
         | EventKind::Internal
         | EventKind::ProtocolError
         | EventKind::Kernel
+        | EventKind::Probe
         | EventKind::Engine => true,
         EventKind::DaemonStarted
         | EventKind::DaemonStopped

@@ -12,6 +12,7 @@ mod idle;
 mod large;
 mod latency;
 mod launch;
+mod layer;
 mod loads;
 mod masking;
 mod measured;
@@ -63,6 +64,7 @@ const PARTS: &[(&str, Part)] = &[
     ("launch", launch::part),
     ("neighbour", neighbour::part),
     ("masking", masking::part),
+    ("layer", layer::part),
     ("loads", loads::part),
     ("tls", tls::part),
     ("throughput-free", |extent, measured| throughput::part(Layout::Free, extent, measured)),
@@ -71,8 +73,8 @@ const PARTS: &[(&str, Part)] = &[
 /// Parts that only `--full` runs, unless they are asked for by name.
 const ONLY_FULL: &[&str] = &["throughput-free", "loads", "tls"];
 
-/// The part that is a bench of its own, and is always asked for by name.
-const APART: &str = "masking";
+/// Parts that are benches of their own, and are always asked for by name.
+const APART: &[&str] = &["masking", "layer"];
 
 /// How much of each part is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +98,7 @@ fn perform(arguments: &[String], measured: &mut Measured) -> Result<()> {
         bail!("there is no part {unknown}; there are: {}", known.join(", "));
     }
     for (name, measure) in PARTS {
-        let whole = names.is_empty() && *name != APART;
+        let whole = names.is_empty() && !APART.contains(name);
         let usual = whole && (extent == Extent::Full || !ONLY_FULL.contains(name));
         if usual || names.contains(name) {
             eprintln!("{name}");
