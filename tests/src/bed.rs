@@ -7,7 +7,7 @@
 use std::{
     fs::{self, File},
     io::Read,
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -419,10 +419,16 @@ fn as_user(user: &User, folder: &Path, program: &Path, arguments: &[&str]) {
     assert!(status.is_ok_and(|status| status.success()), "{tool} failed: {said}");
 }
 
-/// A port that nobody listens on at this moment.
+/// A port that nobody listens on, and that nobody is given by chance for the next minute: the connection that was closed
+/// from its side keeps it from that. Whoever asks for it by its number gets it, with `SO_REUSEADDR`, as servers do.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
-    listener.local_addr().expect("a bound listener has an address").port()
+    let address = listener.local_addr().expect("a bound listener has an address");
+    let client = TcpStream::connect(address).expect("own listener");
+    let (accepted, _) = listener.accept().expect("own connection");
+    drop(accepted);
+    drop(client);
+    address.port()
 }
 
 /// Letters and digits that nobody can guess, so that finding them means a leak.
