@@ -6,7 +6,6 @@
 
 use std::{
     fs::{self, File},
-    io::Read,
     net::{TcpListener, TcpStream},
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
@@ -309,10 +308,8 @@ impl RunningBed {
     /// Every statement that the server says it began to carry out for `role`, oldest first: text alone. An Execute
     /// of the extended protocol counts as one.
     pub fn statements(&self, role: &str) -> Vec<String> {
-        let mut text = String::new();
-        let path = self.folder.path().join("data/log/server.json");
-        let _ = File::open(&path).and_then(|mut file| file.read_to_string(&mut text));
-        text.lines()
+        self.log()
+            .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
             .filter(|line| line.get("user").and_then(Value::as_str) == Some(role))
             .filter_map(|line| {
@@ -323,9 +320,24 @@ impl RunningBed {
             .collect()
     }
 
-    /// Everything that the server logged.
+    /// Everything that the server logged until now. A process of its own writes that down, in its order: while the server
+    /// runs, it is waited for until it has come to a last word of ours.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("data/log/server.json")).unwrap_or_default()
+        let read = || {
+            let bytes = fs::read(self.folder.path().join("data/log/server.json")).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        if self.server.is_none() {
+            return read();
+        }
+        let last = random_text(24);
+        self.admin("postgres", &format!("SELECT '{last}'"));
+        let mut text = String::new();
+        wait_until("the server's log", process::PATIENCE, || {
+            text = read();
+            text.contains(&last)
+        });
+        text
     }
 }
 
