@@ -51,7 +51,7 @@ fn anonymous_kib(pid: u32) -> u64 {
 /// Every record ends, no session is left behind upstream, and the daemon is who it was.
 fn all_is_well(installation: Installation, bed: &RunningBed, before: &[(String, u32)]) {
     installation.psql("SELECT 'still', count(*) FROM users;\n").says("still|100");
-    // What it starts for a moment, such as nft, is none of them.
+    // One that was started just now bears its parent's name for a moment.
     wait_until("every process of the daemon to be the same", PATIENCE, || installation.roles() == before);
     installation.records_once("every outcome", |records| {
         records.0.iter().all(|exchange| !exchange.status().is_empty())
