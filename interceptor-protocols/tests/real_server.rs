@@ -282,6 +282,18 @@ fn as_server_user(program: &Path) -> Command {
     command
 }
 
+/// A port that nobody is given by chance before the server takes it, which is seconds later: the connection that was closed
+/// from its side keeps it from that for a minute. By its number it can be had, with `SO_REUSEADDR`.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = TcpStream::connect(address).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    drop(accepted);
+    drop(client);
+    address.port()
+}
+
 impl Cluster {
     fn start() -> Self {
         let bin = ["15", "16", "17", "18"]
@@ -289,7 +301,7 @@ impl Cluster {
             .map(|version| PathBuf::from(format!("/usr/lib/postgresql/{version}/bin")))
             .find(|bin| bin.join("initdb").exists())
             .expect("PostgreSQL's server programs; install Debian's `postgresql`");
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let folder = std::env::temp_dir().join(format!("interceptor-wire-{}-{port}", std::process::id()));
         std::fs::create_dir(&folder).unwrap();
         let _ = Command::new("chown").arg("nobody").arg(&folder).status();

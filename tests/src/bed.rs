@@ -6,8 +6,7 @@
 
 use std::{
     fs::{self, File},
-    io::Read,
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -309,10 +308,8 @@ impl RunningBed {
     /// Every statement that the server says it began to carry out for `role`, oldest first: text alone. An Execute
     /// of the extended protocol counts as one.
     pub fn statements(&self, role: &str) -> Vec<String> {
-        let mut text = String::new();
-        let path = self.folder.path().join("data/log/server.json");
-        let _ = File::open(&path).and_then(|mut file| file.read_to_string(&mut text));
-        text.lines()
+        self.log()
+            .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
             .filter(|line| line.get("user").and_then(Value::as_str) == Some(role))
             .filter_map(|line| {
@@ -323,9 +320,24 @@ impl RunningBed {
             .collect()
     }
 
-    /// Everything that the server logged.
+    /// Everything that the server logged until now. A process of its own writes that down, in its order: while the server
+    /// runs, it is waited for until it has come to a last word of ours.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("data/log/server.json")).unwrap_or_default()
+        let read = || {
+            let bytes = fs::read(self.folder.path().join("data/log/server.json")).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        if self.server.is_none() {
+            return read();
+        }
+        let last = random_text(24);
+        self.admin("postgres", &format!("SELECT '{last}'"));
+        let mut text = String::new();
+        wait_until("the server's log", process::PATIENCE, || {
+            text = read();
+            text.contains(&last)
+        });
+        text
     }
 }
 
@@ -419,10 +431,16 @@ fn as_user(user: &User, folder: &Path, program: &Path, arguments: &[&str]) {
     assert!(status.is_ok_and(|status| status.success()), "{tool} failed: {said}");
 }
 
-/// A port that nobody listens on at this moment.
+/// A port that nobody listens on, and that nobody is given by chance for the next minute: the connection that was closed
+/// from its side keeps it from that. Whoever asks for it by its number gets it, with `SO_REUSEADDR`, as servers do.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
-    listener.local_addr().expect("a bound listener has an address").port()
+    let address = listener.local_addr().expect("a bound listener has an address");
+    let client = TcpStream::connect(address).expect("own listener");
+    let (accepted, _) = listener.accept().expect("own connection");
+    drop(accepted);
+    drop(client);
+    address.port()
 }
 
 /// Letters and digits that nobody can guess, so that finding them means a leak.

@@ -520,7 +520,7 @@ impl Installation {
         }
         self.remove_kernel_side();
         let mark = self.mark();
-        wait_until("the kernel to let go", Duration::from_secs(10), || leaks::traces_of(&mark).is_empty());
+        wait_until("the kernel to let go", PATIENCE, || leaks::traces_of(&mark).is_empty());
     }
 
     /// What is in the names of everything that belongs to this installation and to no other.

@@ -82,7 +82,7 @@ pub(crate) fn raw_session(port: u16, script: &[(Vec<u8>, u8)]) -> Vec<(char, Str
 /// Opens a raw client's session.
 pub(crate) fn raw_open(port: u16) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let start = b"\0\x03\0\0user\0postgres\0database\0postgres\0client_encoding\0UTF8\0\0";
     let length = u32::try_from(start.len() + 4).unwrap();
     stream.write_all(&[&length.to_be_bytes()[..], start].concat()).unwrap();

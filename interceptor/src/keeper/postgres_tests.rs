@@ -80,9 +80,16 @@ const USERS: &str = "CREATE USER scram PASSWORD 'hunter2'; CREATE USER plus PASS
                      clear PASSWORD 'hunter2'; CREATE USER trust; CREATE USER cert; SET password_encryption = \
                      'md5'; CREATE USER md5 PASSWORD 'hunter2';";
 
+/// A port that nobody is given by chance before the server takes it: the connection that was closed from its side keeps it
+/// from that for a minute. By its number it can be had, with `SO_REUSEADDR`.
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
+    let address = listener.local_addr().expect("an address");
+    let client = std::net::TcpStream::connect(address).expect("own listener");
+    let (accepted, _) = listener.accept().expect("own connection");
+    drop(accepted);
+    drop(client);
+    address.port()
 }
 
 /// Starts a cluster in `folder`, with this certificate, key and authority for clients.

@@ -185,12 +185,12 @@ fn a_helper_does_not_outlive_its_deadline() {
     let pid = folder.path().join("pid");
     // The child keeps the output open after its parent is gone.
     let script = format!("sleep 600 & echo $! > {}; exit 0", pid.display());
-    let helper = helper(folder.path(), &script).with_deadline(Duration::from_millis(300));
+    let helper = helper(folder.path(), &script).with_deadline(Duration::from_secs(2));
     let begin = std::time::Instant::now();
     assert!(helper.fetch().expect_err("too slow").to_string().contains("was stopped"));
-    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert!(begin.elapsed() < Duration::from_secs(300), "it waited for the child");
     let child = std::fs::read_to_string(&pid).expect("pid");
-    let gone = (0..100).any(|_| {
+    let gone = (0..3000).any(|_| {
         std::thread::sleep(Duration::from_millis(10));
         let status = std::fs::read_to_string(format!("/proc/{}/stat", child.trim()));
         status.map_or(true, |text| text.contains(") Z "))

@@ -189,7 +189,7 @@ async fn a_wrong_inventory_is_refused_and_the_old_one_stays() {
 async fn slow_programs_do_not_hold_up_the_rest() {
     let bench = Bench::new(|| {
         let mut slow = credential(AuthMethod::Cleartext);
-        slow.secret = Some(SecretSource::Exec(vec!["/bin/sleep".to_owned(), "2".to_owned()]));
+        slow.secret = Some(SecretSource::Exec(vec!["/bin/sleep".to_owned(), "9".to_owned()]));
         Ok(inventory(verified(), vec![slow]))
     });
     let asked: Vec<_> = (0..20)
@@ -199,9 +199,8 @@ async fn slow_programs_do_not_hold_up_the_rest() {
         })
         .collect();
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let begin = Instant::now();
     bench.client.ping().await.expect("there");
-    assert!(begin.elapsed() < Duration::from_secs(1));
+    assert!(asked.iter().all(|one| !one.is_finished()), "it is answered before them");
     asked.iter().for_each(tokio::task::JoinHandle::abort);
 }
 

@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(60);
 const NEVER: Duration = Duration::from_millis(150);
 
 /// Lines. `p...` passes, `e...` is a look-up of its own, `x` says goodbye, any other is asked; each that is sent is
@@ -358,12 +358,17 @@ async fn a_slow_reader_stops_the_writer_in_both_directions() {
     let mut rig = Rig::new(9);
     for client_writes in [false, true] {
         let writer = if client_writes { &mut rig.client } else { &mut rig.upstream };
-        let mut sent = 0;
-        while timeout(NEVER, writer.write_all(&b"passed\n".repeat(1000))).await.is_ok() {
-            sent += 7000;
+        let (mut sent, mut pauses) = (0, 0);
+        loop {
+            match timeout(NEVER, writer.write_all(&b"passed\n".repeat(1000))).await {
+                Ok(_) => sent += 7000,
+                Err(_) if sent >= FULL / 2 => break,
+                // A busy machine may keep the relay from reading for a while.
+                Err(_) => pauses += 1,
+            }
             assert!(sent < 4 * FULL, "nothing bounds what waits");
+            assert!(pauses < 200, "it does not read");
         }
-        assert!(sent >= FULL / 2);
     }
     // Neither has read, both have written all they could; reading frees both.
     let mut some = vec![0; FULL / 2];
@@ -380,7 +385,7 @@ async fn a_message_longer_than_the_buffers_goes_through() {
     let sent = long.clone();
     let writing = tokio::spawn(async move { writer.write_all(&sent).await.map(|()| writer) });
     let mut got = vec![0; long.len()];
-    timeout(Duration::from_secs(20), rig.upstream.read_exact(&mut got)).await.unwrap().unwrap();
+    timeout(SOON, rig.upstream.read_exact(&mut got)).await.unwrap().unwrap();
     assert!(got == long);
     let _writer = writing.await.unwrap().unwrap();
     rig.upstream.write_all(b"1\n").await.unwrap();

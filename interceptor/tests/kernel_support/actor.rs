@@ -72,7 +72,7 @@ fn perform(words: &[&str]) -> io::Result<String> {
 
 fn connect(to: &SocketAddr) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(to, Duration::from_secs(3))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     let peer = stream.peer_addr()?;
     stream.write_all(b"hello")?;
     let mut reply = String::new();
@@ -140,7 +140,7 @@ fn fast_open(to: &SocketAddr) -> io::Result<String> {
 fn ask(to: &SocketAddr, connected: bool) -> io::Result<String> {
     let own = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(own)?;
-    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+    socket.set_read_timeout(Some(Duration::from_secs(60)))?;
     let mut reply = [0; 64];
     let (length, from) = if connected {
         socket.connect(to)?;

@@ -70,7 +70,7 @@ impl Namespace {
             let dns6 = UdpSocket::bind((Ipv6Addr::LOCALHOST, dns4.local_addr().expect("port").port()))
                 .expect("bind");
             for socket in [&dns4, &dns6] {
-                socket.set_read_timeout(Some(Duration::from_secs(3))).expect("timeout");
+                socket.set_read_timeout(Some(Duration::from_secs(60))).expect("timeout");
             }
             let file = File::open("/proc/thread-self/ns/net").expect("namespace");
             Self { file, cookie: netns_cookie(&dns4), tcp4, tcp6, dns4, dns6 }
@@ -86,6 +86,15 @@ fn netns_cookie(socket: &UdpSocket) -> u64 {
     };
     assert_eq!(result, 0, "SO_NETNS_COOKIE");
     cookie
+}
+
+fn beats(maps: Arc<KernelMaps>, beating: Arc<AtomicBool>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        while beating.load(Ordering::Relaxed) {
+            maps.beat().expect("beat");
+            thread::sleep(Duration::from_millis(100));
+        }
+    })
 }
 
 /// A captured run.
@@ -128,15 +137,7 @@ impl Stage {
         let maps = Arc::new(KernelMaps::from_descriptors(descriptors).expect("maps"));
         let beating = Arc::new(AtomicBool::new(true));
         maps.beat().expect("beat");
-        let beater = thread::spawn({
-            let (maps, beating) = (maps.clone(), beating.clone());
-            move || {
-                while beating.load(Ordering::Relaxed) {
-                    maps.beat().expect("beat");
-                    thread::sleep(Duration::from_millis(100));
-                }
-            }
-        });
+        let beater = beats(maps.clone(), beating.clone());
         Self {
             places,
             attachment: Some(attachment),
@@ -165,6 +166,14 @@ impl Stage {
         if let Some(beater) = self.beater.take() {
             beater.join().expect("beater");
         }
+    }
+
+    /// Signs of life again, by these maps.
+    pub fn beat_again(&mut self, maps: KernelMaps) {
+        self.maps = Arc::new(maps);
+        self.maps.beat().expect("beat");
+        self.beating.store(true, Ordering::Relaxed);
+        self.beater = Some(beats(self.maps.clone(), self.beating.clone()));
     }
 
     /// Waits until the heartbeat has become stale.
@@ -205,12 +214,12 @@ impl Stage {
     /// The next connection to the run's listener, and where it was going.
     pub fn accept(&self, listener: &TcpListener) -> (TcpStream, Option<Flow>) {
         listener.set_nonblocking(true).expect("nonblocking");
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(60);
         loop {
             match listener.accept() {
                 Ok((stream, client)) => {
                     stream.set_nonblocking(false).expect("blocking");
-                    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+                    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("timeout");
                     return (stream, self.maps.take_flow(self.run, client));
                 }
                 Err(error) => {

@@ -3,7 +3,7 @@
 //! `rust-client HOST PORT DATABASE` does one of each: simple, extended, pipelined, cancelled and refused work, and
 //! prints a line for each.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::{
@@ -33,12 +33,15 @@ async fn main() -> Result<()> {
     println!("pipelined: {one} {two} {three}");
 
     let token = client.cancel_token();
-    let sleeping = client.simple_query("SELECT count(*) FROM generate_series(1, 2000000000)");
-    let (ended, asked) = tokio::join!(sleeping, async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        token.cancel_query_raw(tls(host, port).await?, NoTls).await.context("cancel request")
-    });
-    asked?;
+    let mut sleeping = pin!(client.simple_query("SELECT count(*) FROM generate_series(1, 2000000000)"));
+    let ended = loop {
+        tokio::select! {
+            ended = &mut sleeping => break ended,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+        // One that comes before there is anything to cancel does nothing.
+        token.cancel_query_raw(tls(host, port).await?, NoTls).await.context("cancel request")?;
+    };
     let code = ended.err().and_then(|error| error.code().cloned()).context("the query was not cancelled")?;
     println!("cancelled: {}", code.code());
 

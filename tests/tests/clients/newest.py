@@ -15,8 +15,18 @@ for version in ("3.2", "3.0"):
         print(f"{version}:", session.execute(SEVEN, [7]).fetchone()[0])
         if version == "3.0":
             continue
-        threading.Timer(0.5, session.cancel).start()
+        over = threading.Event()
+
+        def cancel():
+            # One that comes before there is anything to cancel does nothing.
+            while not over.wait(1):
+                session.cancel()
+
+        cancelling = threading.Thread(target=cancel)
+        cancelling.start()
         try:
             session.execute("SELECT count(*) FROM generate_series(1, 2000000000)")
         except psycopg.errors.QueryCanceled as error:
             print("cancelled:", error.sqlstate)
+        over.set()
+        cancelling.join()

@@ -13,16 +13,18 @@ async function main() {
   const asked = [11, 12, 13].map((id) => client.query({ ...named, values: [id] }));
   console.log("queued:", (await Promise.all(asked)).map((one) => one.rows[0].name).join(" "));
   const sleeping = client.query("SELECT count(*) FROM generate_series(1, 2000000000)");
-  setTimeout(() => {
+  const cancelling = setInterval(() => {
     const other = new Client(settings);
-    // The driver's own way to cancel: a connection of its own with the key of the first.
+    // The driver's own way to cancel: a connection of its own with the key of the first. One that comes before there is
+    // anything to cancel does nothing.
     other.cancel(client, client._activeQuery || client.activeQuery);
-  }, 500);
+  }, 1000);
   try {
     await sleeping;
   } catch (error) {
     console.log("cancelled:", error.code);
   }
+  clearInterval(cancelling);
   try {
     await client.query("DROP TABLE users");
   } catch (error) {

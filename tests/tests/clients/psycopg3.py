@@ -17,11 +17,21 @@ with psycopg.connect(DSN, autocommit=True) as session:
         asked = [session.execute("SELECT name FROM users WHERE id = %s", [n]) for n in (11, 12, 13)]
     print("pipelined:", *[one.fetchone()[0] for one in asked])
 
-    threading.Timer(0.5, session.cancel).start()
+    over = threading.Event()
+
+    def cancel():
+        # One that comes before there is anything to cancel does nothing.
+        while not over.wait(1):
+            session.cancel()
+
+    cancelling = threading.Thread(target=cancel)
+    cancelling.start()
     try:
         session.execute("SELECT count(*) FROM generate_series(1, 2000000000)")
     except psycopg.errors.QueryCanceled as error:
         print("cancelled:", error.sqlstate)
+    over.set()
+    cancelling.join()
 
     try:
         session.execute("DROP TABLE users")

@@ -372,7 +372,7 @@ fn what_is_approved_is_done_once_through_a_thousand_kills() {
 /// Hears the webhook, the first time badly, and checks what it hears.
 const HOOK: &str = r#"
 import hashlib, hmac, http.server, json, sys
-port, secret = int(sys.argv[1]), sys.argv[2].encode()
+port, secret, told = int(sys.argv[1]), sys.argv[2].encode(), open(sys.argv[3], "a")
 class Hook(http.server.BaseHTTPRequestHandler):
     tries = 0
     def do_POST(self):
@@ -383,7 +383,7 @@ class Hook(http.server.BaseHTTPRequestHandler):
         said = json.loads(body)
         genuine = hmac.compare_digest(right, self.headers["x-interceptor-signature"])
         print(self.headers["x-interceptor-event"], genuine, said["event"], said["state"], said["groups"],
-              "DELETE" in body.decode(), flush=True)
+              "DELETE" in body.decode(), file=told, flush=True)
         self.send_response(500 if Hook.tries == 1 else 204)
         self.end_headers()
     def log_message(self, *_): pass
@@ -394,7 +394,8 @@ http.server.HTTPServer(("127.0.0.1", port), Hook).serve_forever()
 fn a_webhook_hears_who_waits_for_whom_and_knows_that_it_is_us() {
     let (port, secret) = (bed::free_port().to_string(), "the-hooks-own-secret");
     let mut hook = Command::new("/usr/bin/python3");
-    hook.args(["-c", HOOK, &port, secret]);
+    let told = tempfile::NamedTempFile::new().expect("a file");
+    hook.args(["-c", HOOK, &port, secret]).arg(told.path());
     let hook = Job::start(hook, "");
     let stage = Stage::with(|setup| {
         setup
@@ -406,10 +407,13 @@ fn a_webhook_hears_who_waits_for_whom_and_knows_that_it_is_us() {
     let id = stage.installation.open_approval("id = 1");
     stage.says("bob", &["approve", &id]).succeeded();
     job.finish(PATIENCE).succeeded();
-    // The second try comes a second after the first.
+    let heard = || std::fs::read_to_string(told.path()).expect("own file");
+    wait_until("all of it to be heard", PATIENCE, || heard().lines().count() >= 3);
+    // What is told more often than that comes a second later.
     std::thread::sleep(Duration::from_secs(3));
     hook.signal(Signal::SIGTERM);
-    let heard = hook.finish(PATIENCE).stdout;
+    hook.finish(PATIENCE);
+    let heard = heard();
     let lines: Vec<&str> = heard.lines().collect();
     let asked = format!("{id}/asked True asked open ['dba'] False");
     let decided = format!("{id}/decided/1 True decided open ['dba'] False");
@@ -509,6 +513,9 @@ fn a_flood_freezes_its_run_until_somebody_decides() {
     let third = one().expect("a request");
     stage.says("bob", &["deny", &third, "--reason", "enough"]).succeeded();
     job.finish(PATIENCE).failed();
-    installation.interceptor(&["audit", "tail", "-n", "300"]).succeeded().says("FROZEN").says("KILLED");
+    wait_until("the record of it", PATIENCE, || {
+        let told = installation.interceptor(&["audit", "tail", "-n", "300"]).succeeded().stdout;
+        told.contains("FROZEN") && told.contains("KILLED")
+    });
     stage.finish();
 }

@@ -74,8 +74,8 @@ fn a_process_is_captured_as_it_runs_and_let_go_again() {
     installation.interceptor(&["detach", &run, "--reason", "the test is over"]).succeeded();
     assert_eq!(agent.say("dial", LONG), "S", "it is as free as before");
     wait_until("the run's end", PATIENCE, || installation.runs().is_empty());
-    let audit = installation.interceptor(&["audit", "tail", "--all"]).text();
-    assert!(audit.contains("the test is over"), "{audit}");
+    let audit = || installation.interceptor(&["audit", "tail", "--all"]).text();
+    wait_until("the record of it", PATIENCE, || audit().contains("the test is over"));
     drop(agent);
     installation.finish();
 }

@@ -78,8 +78,10 @@ fn a_cgroup_is_captured_where_it_is_and_let_go_again() {
     assert_eq!(agent.say("dial", LONG), "S", "it is as free as before");
     assert_eq!(later.say("dial", LONG), "S");
     wait_until("the run's end", PATIENCE, || installation.runs().is_empty());
-    let audit = audit();
-    assert!(audit.contains("the test is over") && audit.contains("is not captured any more"), "{audit}");
+    wait_until("the record of it", PATIENCE, || {
+        let audit = audit();
+        audit.contains("the test is over") && audit.contains("is not captured any more")
+    });
     // And once more, since nothing of the first time remains.
     let run = attach(&installation, &cgroup);
     assert!(agent.say("dial", LONG).ends_with("Error"));
@@ -112,7 +114,7 @@ fn what_leaves_a_captured_cgroup_is_recorded_and_so_is_its_end() {
     fs::remove_dir(&cgroup.0).expect("it is empty");
     fs::create_dir(&cgroup.0).expect("made anew");
     wait_until("the run's end", PATIENCE, || installation.runs().is_empty());
-    assert!(audit().contains("its cgroup is gone"), "{}", audit());
+    wait_until("the record of it", PATIENCE, || audit().contains("its cgroup is gone"));
     put(&agent, &cgroup.0);
     attach(&installation, &cgroup.0);
     assert!(agent.say("dial", LONG).ends_with("Error"));

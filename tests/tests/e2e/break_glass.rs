@@ -1,7 +1,5 @@
 //! The glass is broken: policy is recorded and not carried out, for a while, until somebody looks at it.
 
-use std::time::Duration;
-
 use interceptor_tests::process::{PATIENCE, wait_until};
 
 use crate::approvals::Stage;
@@ -63,9 +61,10 @@ fn while_the_glass_is_broken_everything_passes_and_is_recorded_so() {
     stage.says("bob", &["review", &id, "--note", "one row, restored"]).succeeded().says("reviewed by bob");
     let broken = glass(&["--reason", "again", "--for", "1s"]).succeeded();
     broken.says("by uid 0 without a log-in session");
-    std::thread::sleep(Duration::from_millis(1200));
+    let tail = || installation.interceptor(&["audit", "tail", "-n", "200"]).succeeded();
+    wait_until("the end of its time", PATIENCE, || tail().stdout.contains("its time is over"));
     psql(&stage, "DELETE FROM notes WHERE id = 3").failed();
-    let mut told = installation.interceptor(&["audit", "tail", "-n", "200"]).succeeded();
+    let mut told = tail();
     for line in ["GLASS", "policy is carried out again, by uid 0", "its time is over", "reviewed by bob"] {
         told = told.says(line);
     }

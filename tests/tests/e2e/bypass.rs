@@ -9,7 +9,7 @@ use std::{
 };
 
 use interceptor_tests::{
-    Bed, Installation, Job, Setup,
+    Bed, Installation, Job, Setup, Talker,
     bypass::{self, Mode, listeners},
     leaks, places,
     process::{self, PATIENCE, wait_until},
@@ -133,16 +133,19 @@ fn a_listener_of_the_run_is_its_own() {
     let bed = Bed::start();
     let installation = Setup::of(&bed).start();
     let script = "import socket, time\ns = socket.create_server((\"127.0.0.1\", 0))\nport = s.getsockname()[1]\n\
-                  c = socket.create_connection((\"127.0.0.1\", port))\nprint(port, c.getpeername()[1], flush=True)\n\
-                  time.sleep(3)\n";
+                  c = socket.create_connection((\"127.0.0.1\", port))\nown = s.accept()\ns.setblocking(False)\n\
+                  print('ready', flush=True)\ninput()\nprint(port, c.getpeername()[1], flush=True)\n\
+                  input()\ntry: print(s.accept())\nexcept BlockingIOError: print('nobody', flush=True)\n";
     let path = installation.script("listen.py", script);
-    let job = Job::start(installation.captured("release-bot", &["/usr/bin/python3", &path]), "");
-    std::thread::sleep(Duration::from_secs(2));
-    let finished = job.finish(PATIENCE).succeeded();
-    let ports: Vec<u16> = finished.stdout.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    assert_eq!(ports.len(), 2, "{finished}");
-    assert_eq!(ports[0], ports[1], "the run reaches its own listener, and sees its own peer: {finished}");
-    assert!(TcpStream::connect(("127.0.0.1", ports[0])).is_err());
+    let mut run = Talker::start(installation.captured("release-bot", &["/usr/bin/python3", &path]));
+    let said = run.say("", PATIENCE);
+    let ports: Vec<u16> = said.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    assert_eq!(ports.len(), 2, "{said}");
+    assert_eq!(ports[0], ports[1], "the run reaches its own listener, and sees its own peer: {said}");
+    // Somebody else of this host may have the same port: what counts is who comes to the run's.
+    let _ = TcpStream::connect(("127.0.0.1", ports[0]));
+    assert_eq!(run.say("", PATIENCE), "nobody");
+    drop(run);
     installation.finish();
 }
 
@@ -202,13 +205,8 @@ fn a_dead_or_stopped_daemon_refuses() {
     }
     // The heartbeat is missed within seconds: from then on the kernel refuses at once.
     std::thread::sleep(Duration::from_secs(5));
-    let begun = std::time::Instant::now();
     let stopped = ask();
-    assert!(
-        stopped.ends_with("Error") && begun.elapsed() < Duration::from_secs(4),
-        "{stopped} {:?}",
-        begun.elapsed()
-    );
+    assert!(stopped.ends_with("Error") && stopped != "TimeoutError", "it waited for an answer: {stopped}");
     for (_, pid) in &daemon {
         let _ = kill(nix::unistd::Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
     }

@@ -26,7 +26,7 @@ use nix::{
 };
 
 use crate::{
-    crash::{accounts_agree, load, progress},
+    crash::{accounts_agree, load, nothing_is_on_its_way, progress},
     operate::passed,
 };
 
@@ -234,6 +234,7 @@ fn an_upgrade_under_load_loses_nothing_and_lets_nothing_pass() {
     for _ in 0..3 {
         moves_on(&bed);
         installation.stop();
+        nothing_is_on_its_way(&bed);
         let down = progress(&bed);
         std::thread::sleep(Duration::from_millis(500));
         assert_eq!(progress(&bed), down, "rows were written while there was no daemon");
@@ -258,7 +259,7 @@ fn dies_closed(bed: &RunningBed, installation: &mut Installation, busy: Job) {
         let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
     }
     wait_until("the daemon to be gone", PATIENCE, || installation.roles().is_empty());
-    std::thread::sleep(Duration::from_millis(500));
+    nothing_is_on_its_way(bed);
     let down = progress(bed);
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(progress(bed), down, "rows were written without the programs");

@@ -141,8 +141,8 @@ fn a_container_is_captured_where_it_is() {
     assert_eq!((runs.len(), &runs[0]["guarantee"]), (1, &json!("enforced")));
     drop(container);
     wait_until("the run's end", PATIENCE, || installation.runs().is_empty());
-    let audit = installation.interceptor(&["audit", "tail", "--all"]).text();
-    assert!(audit.contains("its cgroup is gone"), "{audit}");
+    let audit = || installation.interceptor(&["audit", "tail", "--all"]).text();
+    wait_until("the record of it", PATIENCE, || audit().contains("its cgroup is gone"));
     installation.finish();
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use interceptor_tests::{
-    Bed, Installation, Job, RunningBed, Setup,
+    Bed, Exchange, Installation, Job, Records, RunningBed, Setup,
     installation::DSN,
     places,
     process::{PATIENCE, wait_until},
@@ -28,11 +28,38 @@ fn marks<'a>(statements: impl Iterator<Item = &'a str>) -> BTreeMap<String, u32>
     found
 }
 
+/// The records, once each statement that the server saw is among them and each that was sent has an outcome: both are
+/// readable a moment later. Where that does not come, the records as they are, whose faults are then told one by one.
+fn settled(installation: &Installation, seen: &BTreeMap<String, u32>) -> Records {
+    let is_settled = |records: &Records| {
+        let sent = || records.agents().filter(|exchange| exchange.phase() != "prepare");
+        let recorded = marks(sent().map(Exchange::statement));
+        let is_open =
+            |exchange: &Exchange| exchange.status().is_empty() && exchange.statement().contains("/* ");
+        seen.iter().all(|(mark, times)| recorded.get(mark) == Some(times)) && !sent().any(is_open)
+    };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let records = installation.records();
+        if is_settled(&records) || Instant::now() > deadline {
+            return records;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Waits, when there is no daemon, until the server has done with what was on its way: no session of the agents' is left.
+#[track_caller]
+pub(crate) fn nothing_is_on_its_way(bed: &RunningBed) {
+    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'";
+    wait_until("the sessions upstream to end", PATIENCE, || bed.admin("orders", sessions) == "0");
+}
+
 /// The promise of the record, statement by statement.
 pub(crate) fn accounts_agree(bed: &RunningBed, installation: &Installation) -> (usize, usize) {
     let log = bed.statements("app");
     let seen = marks(log.iter().map(String::as_str));
-    let records = installation.records();
+    let records = settled(installation, &seen);
     let sent: Vec<_> = records.agents().filter(|exchange| exchange.phase() != "prepare").collect();
     let recorded = marks(sent.iter().map(|exchange| exchange.statement()));
     let differ: Vec<_> = seen
@@ -105,10 +132,8 @@ fn rounds(order: [&str; 3], rounds: u32) {
         kill_role(&installation, role);
         if role == "helper" {
             // Nothing leaves while the daemon is down; what is on its way may still arrive.
-            wait_until("the whole daemon to be gone", Duration::from_secs(20), || {
-                installation.roles().is_empty()
-            });
-            std::thread::sleep(Duration::from_millis(500));
+            wait_until("the whole daemon to be gone", PATIENCE, || installation.roles().is_empty());
+            nothing_is_on_its_way(&bed);
             let down = progress(&bed);
             std::thread::sleep(Duration::from_millis(700));
             assert_eq!(progress(&bed), down, "rows were written while the daemon was down");
@@ -121,18 +146,12 @@ fn rounds(order: [&str; 3], rounds: u32) {
         job.signal(Signal::SIGTERM);
     }
     for job in loads {
-        let finished = job.finish(Duration::from_secs(30));
+        let finished = job.finish(PATIENCE);
         assert!(!finished.timed_out, "{finished}");
     }
-    let settled = Instant::now() + Duration::from_secs(20);
-    loop {
-        let open = installation.records().agents().filter(|exchange| exchange.status().is_empty()).count();
-        if open == 0 {
-            break;
-        }
-        assert!(Instant::now() < settled, "{open} records have no outcome");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    wait_until("an outcome of every record", PATIENCE, || {
+        installation.records().agents().all(|exchange| !exchange.status().is_empty())
+    });
     let (statements, unknown) = accounts_agree(&bed, &installation);
     println!("{statements} statements, {unknown} with an unknown outcome, {rounds} kills");
     installation.finish();

@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use crate::{
     attach::{LONG, NOBODY, agent, run_of},
     attach_cgroup::attach,
-    crash::{accounts_agree, load, progress},
+    crash::{accounts_agree, load, nothing_is_on_its_way, progress},
     release::kill_daemon,
 };
 
@@ -130,7 +130,7 @@ fn listeners_are_held_across_the_daemons_death() {
         kill_daemon(&installation);
         assert!(listening.into_iter().all(Listening::are_taken), "nobody else has their ports");
         assert_eq!(listening.map(|one| one.sockets()), before);
-        std::thread::sleep(Duration::from_millis(500));
+        nothing_is_on_its_way(&bed);
         let down = progress(&bed);
         std::thread::sleep(Duration::from_millis(500));
         assert_eq!(progress(&bed), down, "rows were written while the daemon was down");

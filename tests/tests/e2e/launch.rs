@@ -1,6 +1,9 @@
 //! Launching is policy's to permit: by program, user, capabilities, and whether anything is carried out.
 
-use interceptor_tests::Setup;
+use interceptor_tests::{
+    Setup,
+    process::{PATIENCE, wait_until},
+};
 
 const RULES: &str = r#"
 @id("shells")
@@ -33,7 +36,9 @@ fn what_no_rule_permits_is_not_launched() {
         .interceptor(&["run", "--user", "nobody", "--", "/usr/bin/true"])
         .failed()
         .says("policy does not permit the launch");
-    let told = installation.interceptor(&["audit", "tail", "--all"]).succeeded();
+    let tail = || installation.interceptor(&["audit", "tail", "--all"]).succeeded();
+    wait_until("the record of the last", PATIENCE, || tail().stdout.contains("as unknown, by root: "));
+    let told = tail();
     assert_eq!(told.stdout.matches("as release-bot, by root: ").count(), 4, "{told}");
     assert_eq!(told.stdout.matches("as unknown, by root: ").count(), 1, "{told}");
     installation.finish();

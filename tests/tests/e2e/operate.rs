@@ -178,7 +178,8 @@ fn a_release_relays_for_a_time_and_is_recorded() {
     // The same as a passed resource, but no rule permits it.
     let installation =
         passed(port).policy("10-test.cedar", POLICY.replace("orders", "model").as_str()).start();
-    let script = installation.script("talk.py", &format!("import time\ntime.sleep(4)\n{TALK}"));
+    let wait = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.05)\n";
+    let script = installation.script("talk.py", &format!("{wait}{TALK}"));
     let words = ["/usr/bin/python3", &script, "model.internal", "8443"];
     let job = Job::start(installation.captured("release-bot", &words), "");
     wait_until("the run to be listed", PATIENCE, || installation.runs().len() == 1);
@@ -187,6 +188,7 @@ fn a_release_relays_for_a_time_and_is_recorded() {
     installation
         .interceptor(&["release", &run, "--for", "1m", "--reason", "the vendor is on the phone"])
         .succeeded();
+    installation.script("go", "");
     job.finish(PATIENCE).succeeded().says("hello from outside");
     assert_eq!(server.join().expect("the server ends well"), "12345");
     let text = installation.interceptor(&["audit", "tail", "-n", "100"]).succeeded().stdout;
@@ -240,6 +242,7 @@ fn a_refusal_explains_itself() {
         .map(|rest| rest.chars().take_while(char::is_ascii_digit).collect())
         .unwrap_or_default();
     assert!(!number.is_empty(), "{finished}");
+    installation.ended("DROP TABLE users");
     for words in [&["why", number.as_str()][..], &["why", "--last"]] {
         let why = installation.interceptor(words).succeeded();
         assert!(why.stdout.contains("no-drops") && why.stdout.contains("10-test.cedar:"), "{why}");
@@ -349,10 +352,9 @@ fn signals_and_exit_codes_pass_through() {
     let installation = Setup::of(&bed).start();
     assert_eq!(installation.run("release-bot", &["sh", "-c", "exit 37"]).code(), 37);
     assert_eq!(installation.run("release-bot", &["no-such-command-anywhere"]).code(), 127);
-    let trap = "trap 'echo trapped; exit 9' TERM; echo ready; while :; do sleep 0.1; done";
+    let trap = "trap 'echo trapped; exit 9' TERM; : > ready; while :; do sleep 0.1; done";
     let job = Job::start(installation.captured("release-bot", &["sh", "-c", trap]), "");
-    wait_until("the run to be listed", PATIENCE, || installation.runs().len() == 1);
-    std::thread::sleep(Duration::from_secs(1));
+    wait_until("the trap", PATIENCE, || installation.work().join("ready").exists());
     job.signal(Signal::SIGTERM);
     let finished = job.finish(Duration::from_secs(30));
     assert_eq!(finished.code(), 9, "{finished}");

@@ -6,7 +6,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use interceptor_tests::{Finished, Installation, Job, Setup, bed, places, process::run};
+use interceptor_tests::{
+    Finished, Installation, Job, Setup, bed, places,
+    process::{PATIENCE, run, wait_until},
+};
 use nix::unistd::{Uid, User};
 
 const JOB: &str = include_str!("../clients/sudo.sh");
@@ -83,6 +86,8 @@ fn software_is_installed_in_the_run_and_nowhere_else() {
     let mut server = Command::new("/usr/bin/python3");
     server.args(["-m", "http.server", "--bind", "127.0.0.1", &port.to_string()]).current_dir(served.path());
     let server = Job::start(server, "");
+    let served_at = format!("127.0.0.1:{port}");
+    wait_until("the mirror", PATIENCE, || std::net::TcpStream::connect(&served_at).is_ok());
     let script = installation.script("sudo.sh", JOB);
     let done = job(&installation, &script).succeeded();
     drop(server);

@@ -3,10 +3,9 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpListener,
-    time::Duration,
 };
 
-use interceptor_tests::{Bed, Job, Setup, places};
+use interceptor_tests::{Bed, Job, Setup, places, process::PATIENCE};
 
 use crate::operate::passed;
 
@@ -27,7 +26,7 @@ fn developers_tools_work() {
         command.env("RUSTUP_HOME", rustup);
     }
     command.args(["bash", "tools.sh", &python]).current_dir(folder.path());
-    let finished = Job::start(command, "").finish(Duration::from_secs(120)).succeeded();
+    let finished = Job::start(command, "").finish(3 * PATIENCE).succeeded();
     for tool in ["bash", "git", "make", "python", "venv", "node", "npm", "cargo"] {
         assert!(finished.stdout.contains(&format!("ok {tool}\n")), "no {tool}: {finished}");
     }
@@ -62,7 +61,7 @@ fn a_headless_browser_works() {
     let words = [&browser, "--no-sandbox", "--disable-gpu", "--dump-dom", "http://model.internal:8443/"];
     let mut command = installation.captured("release-bot", &words);
     command.env("HOME", installation.work()).current_dir(installation.work());
-    let finished = Job::start(command, "").finish(Duration::from_secs(120)).succeeded();
+    let finished = Job::start(command, "").finish(3 * PATIENCE).succeeded();
     assert!(finished.stdout.contains("made of 42"), "the page was not made: {finished}");
     installation.records_once("the passed connection", |records| {
         records

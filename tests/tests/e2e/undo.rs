@@ -95,7 +95,7 @@ fn what_comes_in_between_is_caught() {
             stage.bed.admin(
                 "orders",
                 "BEGIN; LOCK TABLE notes IN SHARE MODE; INSERT INTO notes (id, body) VALUES (100, 'new'); \
-                 DO $$ BEGIN FOR i IN 1..300 LOOP EXIT WHEN EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted); \
+                 DO $$ BEGIN FOR i IN 1..1200 LOOP EXIT WHEN EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted); \
                  PERFORM pg_sleep(0.1); END LOOP; END $$; COMMIT",
             )
         });
@@ -277,7 +277,7 @@ fn a_client_that_dies_in_the_middle_leaves_nothing_open() {
         let other = scope.spawn(|| {
             stage.bed.admin(
                 "orders",
-                "BEGIN; LOCK TABLE notes IN SHARE MODE; DO $$ BEGIN FOR i IN 1..100 LOOP \
+                "BEGIN; LOCK TABLE notes IN SHARE MODE; DO $$ BEGIN FOR i IN 1..1200 LOOP \
                  EXIT WHEN EXISTS (SELECT 1 FROM pg_class WHERE relname = 'go_on'); PERFORM pg_sleep(0.1); END LOOP; \
                  END $$; COMMIT",
             )

@@ -154,8 +154,10 @@ fn a_unit_is_captured_where_it_is_and_at_each_start() {
     let detach = ["detach", "--unit", "bot", "--reason", "gone for good"];
     machine.interceptor(&installation, &detach).succeeded();
     assert!(!folder(drop_in), "nothing of it stays");
-    let audit = installation.interceptor(&["audit", "tail", "--all", "-n", "1000"]).text();
-    assert!(audit.contains("gone for good") && audit.contains("the test is over"), "{audit}");
+    wait_until("the record of it", PATIENCE, || {
+        let audit = installation.interceptor(&["audit", "tail", "--all", "-n", "1000"]).text();
+        audit.contains("gone for good") && audit.contains("the test is over")
+    });
     drop(machine);
     installation.finish();
 }

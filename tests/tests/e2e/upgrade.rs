@@ -13,7 +13,7 @@ use nix::{
 
 use crate::{
     chaos::{moves_on, proves_all, serves},
-    crash::{accounts_agree, load, progress},
+    crash::{accounts_agree, load, nothing_is_on_its_way, progress},
 };
 
 /// The earlier build, with another ABI between its programs and its daemon; `cargo xtask upgrade` makes it.
@@ -38,7 +38,7 @@ fn takes_over(end: impl FnOnce(&mut Installation)) {
     moves_on(&bed);
     end(&mut installation);
     // What is on its way may still arrive.
-    std::thread::sleep(Duration::from_millis(500));
+    nothing_is_on_its_way(&bed);
     let down = progress(&bed);
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(progress(&bed), down, "rows were written while there was no daemon");
