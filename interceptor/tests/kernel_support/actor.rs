@@ -5,12 +5,14 @@ use std::{
     mem::size_of_val,
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
+        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::net::{UnixDatagram, UnixStream},
     },
     time::Duration,
 };
 
+/// The number of the descriptor that is passed to an actor: one that no test has, as those of one program run beside each other.
+pub const PASSED: RawFd = 900;
 /// The variable that holds the script.
 pub const SCRIPT: &str = "KERNEL_ACTOR_SCRIPT";
 /// What precedes the answer.
@@ -239,7 +241,7 @@ fn own_udp(at: &SocketAddr) -> io::Result<String> {
 
 fn passed(to: &SocketAddr) -> io::Result<String> {
     let to = sockaddr_v4(to, libc::AF_INET);
-    // SAFETY: the address is as long as said; descriptor 9 was given to us.
-    check(unsafe { libc::connect(9, (&raw const to).cast(), size_of_val(&to) as u32) as isize })?;
+    // SAFETY: the address is as long as said; the descriptor was given to us.
+    check(unsafe { libc::connect(PASSED, (&raw const to).cast(), size_of_val(&to) as u32) as isize })?;
     Ok("connected".into())
 }

@@ -206,7 +206,7 @@ impl Stage {
         self.act_with(script, None)
     }
 
-    /// The same, with a descriptor passed on as number 9.
+    /// The same, with a descriptor passed on as [`actor::PASSED`].
     pub fn act_with(&self, script: &str, extra: Option<OwnedFd>) -> Playing {
         Playing(self.spawn(&mut actor_of(script, extra)))
     }
@@ -267,7 +267,7 @@ impl Drop for Stage {
     }
 }
 
-/// An actor that is in no run, with a descriptor passed on as number 9.
+/// An actor that is in no run, with a descriptor passed on as [`actor::PASSED`].
 pub fn act_outside(script: &str, extra: OwnedFd) -> Playing {
     Playing(actor_of(script, Some(extra)).spawn().expect("a process"))
 }
@@ -280,7 +280,9 @@ fn actor_of(script: &str, extra: Option<OwnedFd>) -> Command {
         // SAFETY: only system calls between fork and exec; the descriptor lives in the closure.
         unsafe {
             command.pre_exec(move || {
-                nix::errno::Errno::result(libc::dup2(extra.as_raw_fd(), 9)).map(drop).map_err(Into::into)
+                nix::errno::Errno::result(libc::dup2(extra.as_raw_fd(), actor::PASSED))
+                    .map(drop)
+                    .map_err(Into::into)
             });
         }
     }

@@ -20,7 +20,7 @@ use nix::{
     sys::socket::{ControlMessageOwned, MsgFlags, recvmsg},
 };
 
-use super::actor::{SCRIPT, check, socket};
+use super::actor::{PASSED, SCRIPT, check, socket};
 
 /// Nobody's user and group.
 const NOBODY: u32 = 65_534;
@@ -57,12 +57,12 @@ fn own_unix(folder: &str) -> io::Result<String> {
     Ok(format!("{text}{}", String::from_utf8_lossy(&bytes[..length])))
 }
 
-/// What comes by descriptor 9, which was given to us: how many descriptors, and whether some were kept back.
+/// What comes by the descriptor that was given to us: how many descriptors, and whether some were kept back.
 fn receive() -> io::Result<String> {
     let mut bytes = [0; 16];
     let mut parts = [IoSliceMut::new(&mut bytes)];
     let mut space = cmsg_space!([i32; 4]);
-    let message = recvmsg::<()>(9, &mut parts, Some(&mut space), MsgFlags::empty())?;
+    let message = recvmsg::<()>(PASSED, &mut parts, Some(&mut space), MsgFlags::empty())?;
     let mut count = 0;
     for part in message.cmsgs().into_iter().flatten() {
         if let ControlMessageOwned::ScmRights(all) = part {
@@ -128,10 +128,10 @@ fn leave(cgroup: &str) -> io::Result<String> {
     Ok(format!("{before}, {after}, child {child}"))
 }
 
-/// Makes a socket when something comes by descriptor 9.
+/// Makes a socket when something comes by the descriptor that was given to us.
 fn later(family: i32) -> io::Result<String> {
     // SAFETY: it was given to us, and stays open.
-    let given = unsafe { BorrowedFd::borrow_raw(9) };
+    let given = unsafe { BorrowedFd::borrow_raw(PASSED) };
     nix::unistd::read(given, &mut [0; 1])?;
     socket(family, libc::SOCK_STREAM, 0).map(|_| "ok".into())
 }
