@@ -82,8 +82,9 @@ impl Machine {
         let image = Image { distribution, kernel: &self.kernel, programs, task };
         let archive = image.write(&self.folder)?;
         let (console, errors, status) = (self.line("console"), self.line("errors"), self.line("status"));
-        let mut command = Command::new("timeout");
-        command.args(["--kill-after=10", PATIENCE, "qemu-system-x86_64"]);
+        // It ends with us, however we do.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM", "timeout", "--kill-after=10", PATIENCE, "qemu-system-x86_64"]);
         command.args(["-machine", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "2560"]);
         command.args(["-icount", CLOCK]);
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
