@@ -18,6 +18,15 @@ async def say(reader, writer, word):
     assert heard == word, (heard, word)
 
 
+async def leave(reader, writer):
+    """Ends it from both sides, so that whoever was between them has room for the next when all have left."""
+    writer.write_eof()
+    async with asyncio.timeout(120):
+        rest = await reader.read()
+    assert rest == b"", rest
+    writer.close()
+
+
 async def open_one(gate):
     async with gate, asyncio.timeout(60):
         return await asyncio.open_connection(HOST, PORT)
@@ -31,9 +40,8 @@ async def at_once():
     for turn in range(2):
         words = (say(*one, b"%08d-%d" % (number, turn)) for number, one in enumerate(crowd))
         lost += [one for one in await asyncio.gather(*words, return_exceptions=True) if one is not None]
+    lost += [one for one in await asyncio.gather(*(leave(*one) for one in crowd), return_exceptions=True) if one is not None]
     print("at once", len(crowd), "lost", len(lost), lost[:3], flush=True)
-    for _, writer in crowd:
-        writer.close()
 
 
 async def one_more(number):
