@@ -287,8 +287,8 @@ fn a_failed_call_explains_itself() {
         wait_until("the refusal", PATIENCE, || {
             let tail = installation.interceptor(&["--json", "audit", "tail", "-n", "1000"]).succeeded();
             let lines = tail.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let attempts = lines.filter_map(|line| line.get("attempt").cloned());
-            process = attempts.filter(|one| one.get("code") == Some(&code.into())).last();
+            let mut attempts = lines.filter_map(|line| line.get("attempt").cloned());
+            process = attempts.rfind(|one| one.get("code") == Some(&code.into()));
             process.is_some()
         });
         let process = process.and_then(|one| one.get("process")?.as_u64()).expect("a process");
