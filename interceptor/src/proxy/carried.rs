@@ -24,20 +24,30 @@ pub struct Carried {
     runs: Mutex<HashMap<RunId, Names>>,
 }
 
-/// A run's names, and when each was first asked for.
+/// A run's names.
 #[derive(Debug, Default)]
 struct Names {
-    asked: HashMap<String, Instant>,
+    asked: HashMap<String, Asked>,
     bytes: usize,
 }
 
-/// Room for one name, which is given back unless the name goes out.
+/// What is known of a name.
+#[derive(Debug)]
+struct Asked {
+    /// When it was first asked for.
+    first: Instant,
+    /// Questions that nobody has decided yet.
+    open: u32,
+    /// Whether it went out.
+    out: bool,
+}
+
+/// Room for one name. When the last question for it is decided, it is given back, unless the name went out by one of them.
 #[derive(Debug)]
 pub(super) struct Room<'a> {
     carried: &'a Carried,
     run: RunId,
-    /// Nothing where it counts already.
-    fresh: Option<&'a str>,
+    name: &'a str,
 }
 
 /// There is no room for another name.
@@ -61,7 +71,8 @@ impl Carried {
         if !names.has_room(name, self.most) {
             return Err(Full);
         }
-        Ok(Room { carried: self, run, fresh: names.add(name, now).then_some(name) })
+        names.add(name, now);
+        Ok(Room { carried: self, run, name })
     }
 
     /// The run is over.
@@ -80,36 +91,44 @@ impl Names {
         self.asked.contains_key(name) || self.bytes.saturating_add(name.len()) <= most
     }
 
-    /// Counts it; whether it did not count before.
-    fn add(&mut self, name: &str, now: Instant) -> bool {
-        if self.asked.contains_key(name) {
-            return false;
+    /// Counts it, if it does not count already.
+    fn add(&mut self, name: &str, now: Instant) {
+        if let Some(asked) = self.asked.get_mut(name) {
+            asked.open += 1;
+        } else {
+            self.bytes += name.len();
+            self.asked.insert(name.to_owned(), Asked { first: now, open: 1, out: false });
         }
-        self.bytes += name.len();
-        self.asked.insert(name.to_owned(), now).is_none()
     }
 
-    /// What was first asked for an hour ago counts no more.
+    /// What was first asked for an hour ago counts no more, once it is decided.
     fn forget(&mut self, now: Instant) {
-        self.asked.retain(|_, asked| now.saturating_duration_since(*asked) < HOUR);
+        self.asked.retain(|_, asked| asked.open > 0 || now.saturating_duration_since(asked.first) < HOUR);
         self.bytes = self.asked.keys().map(String::len).sum();
     }
 }
 
 impl Room<'_> {
     /// The name goes out.
-    pub(super) fn used(mut self) {
-        self.fresh = None;
+    pub(super) fn used(self) {
+        if let Some(asked) =
+            self.carried.lock().get_mut(&self.run).and_then(|names| names.asked.get_mut(self.name))
+        {
+            asked.out = true;
+        }
     }
 }
 
 impl Drop for Room<'_> {
     fn drop(&mut self) {
-        if let Some(name) = self.fresh
-            && let Some(names) = self.carried.lock().get_mut(&self.run)
-            && names.asked.remove(name).is_some()
-        {
-            names.bytes -= name.len();
+        let mut runs = self.carried.lock();
+        // Nothing of a run that is over.
+        let Some(names) = runs.get_mut(&self.run) else { return };
+        let Some(asked) = names.asked.get_mut(self.name) else { return };
+        asked.open -= 1;
+        if asked.open == 0 && !asked.out {
+            names.asked.remove(self.name);
+            names.bytes -= self.name.len();
         }
     }
 }
@@ -145,6 +164,18 @@ mod tests {
         drop(room);
         carried.room(run(), "d", now).expect("room").used();
         assert!(carried.room(run(), &long, now).is_err());
+        // Whoever is refused first takes nothing back of what goes out for another.
+        let (refused, goes) = (carried.room(run(), "d", now), carried.room(run(), "d", now));
+        goes.expect("room").used();
+        drop(refused);
+        assert!(carried.room(run(), &long, now).is_err());
+        carried.forget(run());
+        let fresh = "e".repeat(1024);
+        let (refused, goes) = (carried.room(run(), &fresh, now), carried.room(run(), &fresh, now));
+        drop(refused);
+        assert!(carried.room(run(), "f", now).is_err(), "another question for it is open");
+        goes.expect("room").used();
+        assert!(carried.room(run(), "f", now).is_err());
         carried.forget(run());
         assert!(carried.room(run(), &long, now).is_ok());
     }
