@@ -384,11 +384,16 @@ fn a_terminal_is_the_agents_own() {
     let mut child = command.spawn().expect("test binary");
     drop(command);
     let mut master = File::from(pty.master);
-    master.write_all(b"typed\r").expect("write");
     let mut text = String::new();
     let mut chunk = [0; 4096];
+    let mut typed = false;
     while let Ok(length @ 1..) = master.read(&mut chunk) {
         text.push_str(&String::from_utf8_lossy(&chunk[..length]));
+        // Before it reads, the echo would stand anywhere among what it says.
+        if !typed && text.contains("all\r\n") {
+            master.write_all(b"typed\r").expect("write");
+            typed = true;
+        }
     }
     assert_eq!(child.wait().expect("wait").code(), Some(0), "{text}");
     let text = text.replace('\r', "");

@@ -2,9 +2,10 @@
 //! truth, and every answer is read from them.
 
 use std::{
+    convert::Infallible,
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
-    thread,
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, channel, sync_channel},
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -342,35 +343,51 @@ pub(super) fn word(value: &impl Serialize) -> Result<String, StoreError> {
 }
 
 /// Keeps the index up to date beside the keeper, which does not wait for it, out of time that nobody else wants: under
-/// load it lags, and readers read what is missing from the segments.
+/// load it lags, and readers read what is missing from the segments. It ends when this is dropped, and what is not
+/// indexed then is indexed after the next start.
 #[derive(Debug)]
 pub(super) struct IndexThread {
-    bell: SyncSender<()>,
+    bell: Option<SyncSender<()>>,
+    going: Option<Sender<Infallible>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl IndexThread {
     pub(super) fn start(dir: &Path) -> Self {
         let (bell, rung) = sync_channel(1);
+        let (going, ended) = channel();
         let dir = dir.to_owned();
-        // It ends with its bell, or with the process: what is not indexed then is indexed after the next start.
-        let thread = thread::Builder::new().name("index".to_owned()).spawn(move || follow(&dir, &rung));
+        let thread =
+            thread::Builder::new().name("index".to_owned()).spawn(move || follow(&dir, &rung, &ended));
         if let Err(error) = &thread {
             tracing::error!(%error, "no thread for the index: searches read the segments");
         }
-        Self { bell }
+        Self { bell: Some(bell), going: Some(going), thread: thread.ok() }
     }
 
     /// There is something new.
     pub(super) fn wake(&self) {
         // A full bell rings already; a thread that is gone has said why.
-        let _ = self.bell.try_send(());
+        let _ = self.bell.as_ref().map(|bell| bell.try_send(()));
     }
 }
 
-fn follow(dir: &Path, rung: &Receiver<()>) {
+/// Two of them in one process must not have the same store: SQLite's locks are the process's, so that the second would cut
+/// short the memory that the first has mapped.
+impl Drop for IndexThread {
+    fn drop(&mut self) {
+        drop((self.bell.take(), self.going.take()));
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the index's thread panicked: searches read the segments");
+        }
+    }
+}
+
+fn follow(dir: &Path, rung: &Receiver<()>, ended: &Receiver<Infallible>) {
     if let Err(error) = give_way() {
         tracing::warn!(%error, "the index is written at everybody's expense");
     }
+    let rests = |time| ended.recv_timeout(time) == Err(RecvTimeoutError::Timeout);
     let mut index = None;
     while rung.recv().is_ok() {
         loop {
@@ -390,12 +407,14 @@ fn follow(dir: &Path, rung: &Receiver<()>) {
             }
             // The priority counts among the keeper's own threads at most: while there is work, this one takes little.
             match rung.try_recv() {
-                Ok(()) => thread::sleep(worked().saturating_sub(began) * REST),
-                Err(TryRecvError::Empty) => {}
+                Ok(()) if !rests(worked().saturating_sub(began) * REST) => return,
                 Err(TryRecvError::Disconnected) => return,
+                Ok(()) | Err(TryRecvError::Empty) => {}
             }
         }
-        thread::sleep(LAG);
+        if !rests(LAG) {
+            return;
+        }
     }
 }
 

@@ -39,7 +39,10 @@ fn who_holds_is_replaced_and_without_one_listeners_are_made_anew() {
     let before = sleeper.sockets();
     let first = daemon.role(HOLDER).expect("who holds");
     kill(pid(first), Signal::SIGKILL).expect("kill");
-    until("another one holds", || daemon.role(HOLDER).is_some_and(|now| now != first));
+    // It has them a moment after it began.
+    until("another one holds", || {
+        daemon.role(HOLDER).is_some_and(|now| now != first && has_all(now, &before))
+    });
     let second = daemon.role(HOLDER).expect("who holds");
     daemon.kill();
     assert!(sleeper.has_its_ports());
@@ -117,6 +120,14 @@ fn a_port_that_somebody_keeps_is_given_up() {
     sleeper.ports = ports;
     assert_eq!(sleeper.answered(), probe_answer(sleeper.id));
     drop(kept);
+}
+
+/// Whether the process has these sockets open.
+fn has_all(pid: u32, sockets: &[String]) -> bool {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let open: Vec<_> = open.filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
+    let numbers = sockets.iter().filter_map(|socket| socket.split_whitespace().last());
+    numbers.map(|number| format!("socket:[{number}]")).all(|socket| open.contains(&PathBuf::from(socket)))
 }
 
 /// What is done to what is held.
