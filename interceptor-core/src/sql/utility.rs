@@ -6,7 +6,7 @@ use super::{
     CopyStream, Reference, TransactionVerb,
     analyze::{Draft, has_limit},
     copied, names,
-    walk::child_of,
+    walk::{child_of, plain_string},
 };
 use crate::model::{SessionChange, StatementKind, Verb};
 
@@ -71,6 +71,37 @@ fn setting(node: &SyntaxNode) -> Result<Reference, String> {
     Err("which setting is meant is not clear".to_owned())
 }
 
+/// Whether a session goes on as somebody else where this setting is changed.
+pub fn says_who(setting: &str) -> bool {
+    matches!(setting, "role" | "session_authorization")
+}
+
+/// The role that such a setting's value names; none for what goes back to who logged in.
+pub fn named_role(value: &str) -> Option<&str> {
+    Some(value).filter(|value| *value != "none")
+}
+
+/// As whom the session goes on by this SET of a setting that [says who](says_who): its last word, which must stand alone.
+fn becomes(node: &SyntaxNode) -> Result<Option<String>, String> {
+    use SyntaxKind::*;
+    let tokens = node.descendants_with_tokens().filter_map(|element| element.into_token());
+    let said: Vec<_> =
+        tokens.filter(|token| !token.kind().is_trivia() && token.kind() != SEMICOLON).collect();
+    let unclear = || "as whom the session would go on is not clear".to_owned();
+    let [.., before, last] = said.as_slice() else { return Err(unclear()) };
+    if !matches!(before.kind(), ROLE_KW | TO_KW | EQ | AUTHORIZATION_KW) {
+        return Err(unclear());
+    }
+    let value = match last.kind() {
+        DEFAULT_KW => return Ok(None),
+        STRING => plain_string(last.text()).ok_or_else(unclear)?,
+        // Strings of other forms end in a quote too, and begin like a word.
+        _ if last.text().contains(['\'', '$']) => return Err(unclear()),
+        _ => names::fold(last.text())?,
+    };
+    Ok(named_role(&value).map(str::to_owned))
+}
+
 fn session(node: &SyntaxNode) -> Option<Draft> {
     use SyntaxKind::*;
     let named = |name: &str| Ok(Reference::Setting(name.to_owned()));
@@ -87,7 +118,17 @@ fn session(node: &SyntaxNode) -> Option<Draft> {
         _ => return None,
     };
     let mut draft = Draft::new(kind);
+    let who = matches!(&reference, Ok(Reference::Setting(name)) if says_who(name));
     draft.add(Verb::SessionChange, reference);
+    if who && kind == StatementKind::Set {
+        match becomes(node) {
+            Ok(Some(name)) => {
+                draft.walk.add(Verb::SessionChange, Reference::Other { kind: "role".to_owned(), name });
+            }
+            Ok(None) => {}
+            Err(reason) => draft.walk.not_understood(reason),
+        }
+    }
     if child_of(node, DISCARD_ALL).is_some() {
         draft.session = Some(SessionChange::Discarded);
     }

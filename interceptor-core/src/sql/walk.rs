@@ -365,8 +365,9 @@ impl Walk {
     fn function(&mut self, call: &SyntaxNode, callee: &SyntaxNode) {
         match names::parts(callee).and_then(names::from_parts) {
             Ok(function) if function.name == "set_config" => {
-                let setting = first_string(call).map(|name| name.to_ascii_lowercase());
-                self.add(Verb::FunctionCall, Reference::SetConfig { function, setting });
+                let setting = string_at(call, 0).map(|name| name.to_ascii_lowercase());
+                let value = string_at(call, 1);
+                self.add(Verb::FunctionCall, Reference::SetConfig { function, setting, value });
             }
             Ok(name) => self.add(Verb::FunctionCall, Reference::Function(name)),
             Err(reason) => self.not_understood(reason),
@@ -416,12 +417,17 @@ pub(super) fn has_token(node: &SyntaxNode, kind: SyntaxKind) -> bool {
     node.children_with_tokens().any(|element| element.kind() == kind)
 }
 
-/// The first argument of a call, where that is a string in plain quotes with nothing in it to be decoded.
-fn first_string(call: &SyntaxNode) -> Option<String> {
-    let argument = child_of(call, SyntaxKind::ARG_LIST)?.children().next()?;
+/// An argument of a call, where that is a string in plain quotes with nothing in it to be decoded.
+fn string_at(call: &SyntaxNode, place: usize) -> Option<String> {
+    let argument = child_of(call, SyntaxKind::ARG_LIST)?.children().nth(place)?;
     let literal = argument.children().next().filter(|part| part.kind() == SyntaxKind::LITERAL)?;
     // Neither VARIADIC nor an argument's name stands before it, and nothing behind it.
     let written = (literal.text_range() == argument.text_range()).then(|| literal.text().to_string())?;
+    plain_string(&written)
+}
+
+/// What stands in plain quotes without a quote or a backslash inside.
+pub(super) fn plain_string(written: &str) -> Option<String> {
     let inside = written.strip_prefix('\'')?.strip_suffix('\'')?;
     (!inside.contains(['\'', '\\'])).then(|| inside.to_owned())
 }

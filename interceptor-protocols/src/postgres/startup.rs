@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use interceptor_core::{
     model::{Action, Binds, Effect, Phase, Principal, StatementFacts, Target, Verb},
     protocol::{CancelKey, DecodeError, Inspection},
+    sql::{named_role, says_who},
 };
 
 use super::frame::{Fields, MAX_STARTUP, Malformed};
@@ -177,6 +178,11 @@ fn judge_option(name: &str, value: &str, facts: &mut StatementFacts) -> Result<(
         _ => {}
     }
     add(Verb::SessionChange, Target::Setting(name.to_owned()), facts);
+    if says_who(name)
+        && let Some(role) = named_role(value)
+    {
+        add(Verb::SessionChange, Target::Other { kind: "role".to_owned(), name: role.to_owned() }, facts);
+    }
     Ok(())
 }
 

@@ -91,11 +91,11 @@ const TABLE: &[(&str, &str)] = &[
     ("SET search_path TO other, public", "session.change =search_path"),
     ("DISCARD ALL", "session.change *"),
     ("SELECT 1 < 8", "data.read *"),
-    ("SET ROLE clerk", "session.change =role"),
+    ("SET ROLE clerk", "session.change =role, session.change role:clerk"),
     ("SELECT 'theirs' FROM parent", "data.read clerk.parent"),
     ("RESET ROLE", "session.change =role"),
     ("SELECT 'ours' FROM parent", "data.read parent"),
-    ("SET SESSION AUTHORIZATION clerk", "session.change =session_authorization"),
+    ("SET SESSION AUTHORIZATION clerk", "session.change =session_authorization, session.change role:clerk"),
     ("SELECT 'theirs again' FROM parent", "data.read clerk.parent"),
     ("RESET SESSION AUTHORIZATION", "session.change =session_authorization"),
     // Last: they concern every statement.

@@ -24,7 +24,10 @@ fn left(bed: &RunningBed, installation: Installation, columns: &str, grant: &str
     assert_eq!(bed.admin("orders", "SELECT count(*) FROM invoices"), "3");
     let granted = "SELECT count(*) FROM information_schema.role_table_grants WHERE table_name = 'invoices' AND grantee = 'PUBLIC'";
     assert_eq!(bed.admin("orders", granted), "0");
-    assert_eq!(installation.ended(grant).one(grant).status(), "refused");
+    let ended = installation.ended(grant);
+    // Some prepare it first, and get no further.
+    let granted = ended.with(grant);
+    assert!(granted.len() == 1 && granted[0].status() == "refused", "{granted:?}");
     installation.finish();
 }
 
@@ -66,4 +69,16 @@ fn prisma() {
     says(&finished, &["baseline: 0", "deployed: 0", "again: 0 true", "status: 0 true", "refused: 1"]);
     // Its adapter sends a migration statement by statement, without a transaction: what stood before is done.
     left(&bed, installation, "5", "GRANT ALL ON");
+}
+
+/// The tool itself cannot be installed here: what it was seen to send is sent again.
+#[test]
+fn flyway() {
+    let (bed, installation) = stage();
+    let script = installation.script("FlywayRun.java", include_str!("../clients/FlywayRun.java"));
+    let driver = places::jdbc().display().to_string();
+    let command = installation.captured("migrator", &["java", "-cp", &driver, &script]);
+    let finished = Job::start(command, "").finish(2 * PATIENCE).succeeded();
+    says(&finished, &["cloud: 42501", "up: 2", "again: 0", "refused: 42501", "at: 2", "rows: 3"]);
+    left(&bed, installation, "4", "GRANT ALL ON invoices");
 }
