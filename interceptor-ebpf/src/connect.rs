@@ -34,6 +34,9 @@ const SOCK_STREAM: u32 = 1;
 const SOCK_DGRAM: u32 = 2;
 /// The port of DNS.
 pub const DNS: u32 = 53;
+/// Where musl looks whether a family of addresses is there: it connects a UDP socket to this port of loopback, and looks up no name
+/// at all where that fails with what it does not know.
+const FAMILY_LOOK: u32 = 65_535;
 
 /// Which address fields a hook has.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -107,7 +110,7 @@ fn connect(
     }
 }
 
-/// UDP goes to the run's resolver or to the run itself. Shared with sendmsg.
+/// UDP goes to the run's resolver, which judges whatever comes, or to the run itself. Shared with sendmsg.
 #[inline(always)]
 pub fn datagram(
     ctx: &SockAddrContext,
@@ -115,7 +118,7 @@ pub fn datagram(
     run: &RunConfig,
     to: &Destination,
 ) -> Result<(), Counter> {
-    if to.port == DNS {
+    if to.port == DNS || (to.port == FAMILY_LOOK && to.is_own(run)) {
         remember(ctx, run, to, PROTOCOL_UDP, run.dns_port)?;
         rewrite(ctx, fields, to, run.dns_port);
         count(Counter::DnsRedirected);

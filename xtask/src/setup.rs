@@ -20,6 +20,7 @@ const PYTHON: &[&str] = &[
     "asyncpg==0.32.0",
     "pg8000==1.31.6",
     "alembic==1.18.4",
+    "testcontainers==4.15.0",
 ];
 
 /// Node's clients, with their versions, and the newest server. The agent's own package carries its program.
@@ -147,6 +148,9 @@ pub(crate) fn clients() -> Result<()> {
     // It also reads a program's source.
     if find("javac").is_none() {
         missing.push("default-jdk-headless");
+    }
+    if find("musl-gcc").is_none() {
+        missing.push("musl-tools");
     }
     if find("nft").is_none() {
         missing.push("nftables");

@@ -3,7 +3,7 @@
 //! Promises: a code means one thing, and keeps it; what is not known to be such a probe has the code of what refused it.
 //! Nothing is let by for being a probe. Must never know what a policy is.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use interceptor_common::Counter;
 use interceptor_core::model::SyntheticAddress;
@@ -20,6 +20,8 @@ pub enum Code {
 /// What ordinary clients try by themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probe {
+    /// Whether there is a way out over IPv6: a UDP socket is connected to a public resolver's address, and sends nothing.
+    Ipv6,
     /// HTTP/3.
     Quic,
     /// Which of a name's addresses can be reached (RFC 6724, rule 1): a UDP socket is connected, and sends nothing.
@@ -35,11 +37,19 @@ pub enum Probe {
 }
 
 impl Probe {
-    const ALL: [Self; 6] =
-        [Self::Quic, Self::AddressOrder, Self::Time, Self::Discovery, Self::Ping, Self::Multipath];
+    const ALL: [Self; 7] = [
+        Self::Ipv6,
+        Self::Quic,
+        Self::AddressOrder,
+        Self::Time,
+        Self::Discovery,
+        Self::Ping,
+        Self::Multipath,
+    ];
 
     fn name(self) -> &'static str {
         match self {
+            Self::Ipv6 => "probe-ipv6",
             Self::Quic => "probe-quic",
             Self::AddressOrder => "probe-address-order",
             Self::Time => "probe-time",
@@ -107,8 +117,14 @@ impl Refused {
     }
 }
 
+/// Where Chromium, and all that is built on it, looks for a way out over IPv6, at any port.
+const LOOK_OUT: Ipv6Addr = Ipv6Addr::new(0x2001, 0x4860, 0x4860, 0, 0, 0, 0, 0x8888);
+
 /// What a refused datagram is known for by where it goes to.
 fn datagram(to: SocketAddr) -> Option<Probe> {
+    if to.ip() == LOOK_OUT {
+        return Some(Probe::Ipv6);
+    }
     match to.port() {
         443 => Some(Probe::Quic),
         123 => Some(Probe::Time),
@@ -162,6 +178,10 @@ impl Code {
 impl Probe {
     fn explained(self) -> (&'static str, &'static str) {
         match self {
+            Self::Ipv6 => (
+                "UDP leads to the resolver alone, whether or not there is a way out over IPv6",
+                "nothing: names have an address of either family, and both lead to the same resource",
+            ),
             Self::Quic => (
                 "HTTP/3 goes by UDP, which leads to the resolver alone",
                 "nothing: clients go on by TCP, which is captured",
@@ -263,6 +283,9 @@ mod tests {
     #[test]
     fn what_clients_try_by_themselves_is_told_from_the_rest() {
         for (code, name) in [
+            (udp("[2001:4860:4860::8888]:443"), "probe-ipv6"),
+            (udp("[2001:4860:4860::8888]:80"), "probe-ipv6"),
+            (udp("[2001:4860:4860::8889]:80"), "refused-udp"),
             (udp("192.0.2.1:443"), "probe-quic"),
             (udp("[2001:db8::1]:443"), "probe-quic"),
             (udp("198.18.0.5:5432"), "probe-address-order"),

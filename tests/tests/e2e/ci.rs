@@ -3,7 +3,7 @@
 use std::{fs, os::unix::net::UnixListener};
 
 use interceptor_tests::{
-    Bed, Job, Setup,
+    Bed, Job, Setup, places,
     process::{PATIENCE, run, wait_until},
 };
 use nix::sys::signal::Signal;
@@ -80,6 +80,24 @@ fn containers_of_a_run_are_captured() {
     assert!(!left.stdout.contains("left"), "what the run left is removed: {left}");
     assert!(left.stdout.contains("outsider"), "and nothing else: {left}");
     installation.start();
+    installation.finish();
+}
+
+/// A library for tests makes its containers by itself, and they are the run's.
+#[test]
+fn testcontainers_work() {
+    let installation = Setup::empty().start();
+    let engine = Engine::start(&installation, DefaultRuntime::Ordinary);
+    let script =
+        installation.script("testcontainers_run.py", include_str!("../clients/testcontainers_run.py"));
+    let python = places::python().display().to_string();
+    let done = run(job(&installation, &engine, &[&python, &script])).succeeded();
+    assert_eq!(said(&done, "served"), "200 True", "{done}");
+    assert_eq!(said(&done, "exec"), "0 0", "{done}");
+    let audit = installation.interceptor(&["audit", "tail", "--all", "-n", "1000"]).succeeded().text();
+    assert!(audit.contains("begins, captured") && audit.contains("/exec"), "{audit}");
+    let left = engine.client(&["ps", "--all", "--quiet"]).succeeded();
+    assert_eq!(left.stdout, "", "{left}");
     installation.finish();
 }
 

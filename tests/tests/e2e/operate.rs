@@ -271,13 +271,16 @@ fn a_failed_call_explains_itself() {
                   kind, to = sys.argv[1], sys.argv[2:]\n\
                   try:\n\
                   \x20   if kind == 'udp': socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect((to[0], int(to[1])))\n\
+                  \x20   if kind == 'udp6': socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).connect((to[0], int(to[1])))\n\
                   \x20   if kind == 'mptcp': socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)\n\
                   \x20   if kind == 'mark': socket.socket().setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 1)\n\
                   \x20   sys.exit('it worked')\n\
                   except OSError as error: print(error)\n";
     for (words, code, mend) in [
         (&["udp", "192.0.2.1", "443"][..], "probe-quic", "nothing"),
+        (&["udp6", "2001:4860:4860::8888", "443"], "probe-ipv6", "nothing"),
         (&["udp", "192.0.2.1", "9999"], "refused-udp", "use TCP"),
+        (&["udp6", "2001:db8::1", "9999"], "refused-udp", "use TCP"),
         (&["mptcp"], "probe-multipath", "nothing"),
         (&["mark"], "refused-option", "leave it out"),
     ] {

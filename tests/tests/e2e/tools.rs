@@ -3,6 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpListener,
+    process::Command,
 };
 
 use interceptor_tests::{Bed, Job, Setup, places, process::PATIENCE};
@@ -30,6 +31,22 @@ fn developers_tools_work() {
     for tool in ["bash", "git", "make", "python", "venv", "node", "npm", "cargo"] {
         assert!(finished.stdout.contains(&format!("ok {tool}\n")), "no {tool}: {finished}");
     }
+    installation.finish();
+}
+
+/// Programs with musl, as in many containers' images, look at loopback before they look up a name.
+#[test]
+fn a_program_of_musls_works() {
+    let bed = Bed::start();
+    let installation = Setup::of(&bed).start();
+    let source = installation.script("musl_lookup.c", include_str!("../clients/musl_lookup.c"));
+    let program = source.trim_end_matches(".c");
+    let mut compiler = Command::new(places::tool("musl-gcc"));
+    compiler.args(["-static", "-o", program, &source]);
+    Job::start(compiler, "").finish(PATIENCE).succeeded();
+    let said = installation.run("release-bot", &[program, "db.internal", "5432"]).succeeded();
+    // In which order is musl's to say.
+    said.says("IPv6: connected").says("IPv4: connected");
     installation.finish();
 }
 
