@@ -39,6 +39,7 @@ def attempt(path, kind=socket.SOCK_STREAM):
 
 def driver(folder):
     import psycopg
+    from cancelled import cancelled
 
     # Who is at the other end is root, as the launcher is.
     dsn = f"host={folder} port=5432 dbname=orders user=whoever password=whatever requirepeer=root"
@@ -50,21 +51,7 @@ def driver(folder):
             session.execute("DELETE FROM secrets WHERE id = %s", [1])
         except psycopg.errors.InsufficientPrivilege as error:
             print("refused:", error.sqlstate)
-        over = threading.Event()
-
-        def cancel():
-            # One that comes before there is anything to cancel does nothing.
-            while not over.wait(0.2):
-                session.cancel()
-
-        cancelling = threading.Thread(target=cancel)
-        cancelling.start()
-        try:
-            session.execute("SELECT count(*) FROM generate_series(1, 2000000000)")
-        except psycopg.errors.QueryCanceled as error:
-            print("cancelled:", error.sqlstate)
-        over.set()
-        cancelling.join()
+        print("cancelled:", cancelled(session))
 
 
 def shape(path):

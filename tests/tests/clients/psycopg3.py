@@ -1,8 +1,9 @@
 """psycopg 3, as an agent would use it: one line for each kind of work."""
-import threading
 import time
 
 import psycopg
+
+from cancelled import cancelled
 
 DSN = "host=db.internal port=5432 dbname=orders user=whoever password=whatever sslmode=verify-full"
 
@@ -17,21 +18,7 @@ with psycopg.connect(DSN, autocommit=True) as session:
         asked = [session.execute("SELECT name FROM users WHERE id = %s", [n]) for n in (11, 12, 13)]
     print("pipelined:", *[one.fetchone()[0] for one in asked])
 
-    over = threading.Event()
-
-    def cancel():
-        # One that comes before there is anything to cancel does nothing.
-        while not over.wait(1):
-            session.cancel()
-
-    cancelling = threading.Thread(target=cancel)
-    cancelling.start()
-    try:
-        session.execute("SELECT count(*) FROM generate_series(1, 2000000000)")
-    except psycopg.errors.QueryCanceled as error:
-        print("cancelled:", error.sqlstate)
-    over.set()
-    cancelling.join()
+    print("cancelled:", cancelled(session))
 
     try:
         session.execute("DROP TABLE users")

@@ -100,6 +100,7 @@ fn the_certificate_is_the_hosts_own_and_is_verified() {
 fn psycopg3() {
     let bed = Bed::start();
     let installation = Setup::of(&bed).start();
+    installation.script("cancelled.py", include_str!("../clients/cancelled.py"));
     let script = installation.script("psycopg3.py", include_str!("../clients/psycopg3.py"));
     let python = places::python().display().to_string();
     let lines = [
@@ -128,6 +129,7 @@ fn psycopg3() {
 fn the_newest_protocol() {
     let bed = Bed::newest().run();
     let installation = Setup::of(&bed).start();
+    installation.script("cancelled.py", include_str!("../clients/cancelled.py"));
     let script = installation.script("newest.py", include_str!("../clients/newest.py"));
     let python = places::python().display().to_string();
     let lines = ["direct: True user7", "3.2: user7", "cancelled: 57014", "3.0: user7"];

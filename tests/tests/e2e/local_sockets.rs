@@ -71,6 +71,7 @@ fn bare_stage() -> (Installation, String) {
 }
 
 fn client(installation: &Installation, words: &[&str]) -> Vec<String> {
+    installation.script("cancelled.py", include_str!("../clients/cancelled.py"));
     let script = installation.script("local_sockets.py", include_str!("../clients/local_sockets.py"));
     let python = places::python().display().to_string();
     [python, script].into_iter().chain(words.iter().map(|word| (*word).to_owned())).collect()
