@@ -118,15 +118,16 @@ pub fn datagram(
     run: &RunConfig,
     to: &Destination,
 ) -> Result<(), Counter> {
-    if to.port == DNS || (to.port == FAMILY_LOOK && to.is_own(run)) {
+    let is_question = to.port == DNS;
+    if !is_question && to.port != run.dns_port && is_internal(ctx, run, to, PROTOCOL_UDP) {
+        forget(ctx);
+        internal(&Subject::destination(run.run, to, PROTOCOL_UDP));
+        return Ok(());
+    }
+    if is_question || (to.port == FAMILY_LOOK && to.is_own(run)) {
         remember(ctx, run, to, PROTOCOL_UDP, run.dns_port)?;
         rewrite(ctx, fields, to, run.dns_port);
         count(Counter::DnsRedirected);
-        return Ok(());
-    }
-    if to.port != run.dns_port && is_internal(ctx, run, to, PROTOCOL_UDP) {
-        forget(ctx);
-        internal(&Subject::destination(run.run, to, PROTOCOL_UDP));
         return Ok(());
     }
     Err(Counter::RefusedUdp)

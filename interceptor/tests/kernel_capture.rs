@@ -99,6 +99,21 @@ fn dns_is_redirected_and_answers_come_from_the_server_that_was_asked() {
     assert_eq!(playing.says(), "sent");
 }
 
+/// musl connects a UDP socket there before it looks up a name. A run's own listener goes before.
+#[test]
+fn a_look_for_a_family_goes_to_the_resolver() {
+    let stage = Stage::new();
+    for (at, resolver) in [("127.0.0.1:65535", &stage.namespace.dns4), ("[::1]:65535", &stage.namespace.dns6)]
+    {
+        let playing = stage.act(&format!("ask-connected {at}"));
+        answer(resolver);
+        assert_eq!(playing.says(), format!("{at} answer"));
+        assert_eq!(stage.act(&format!("own-udp {at}")).says(), "mine");
+    }
+    let elsewhere = stage.act("ask-connected 192.0.2.1:65535");
+    assert_eq!(elsewhere.says(), format!("error {}", libc::ECONNREFUSED));
+}
+
 #[test]
 fn other_datagrams_are_refused() {
     let stage = Stage::new();

@@ -229,7 +229,7 @@ fn own_listener(at: &SocketAddr) -> io::Result<String> {
 
 fn own_udp(at: &SocketAddr) -> io::Result<String> {
     let server = UdpSocket::bind(at)?;
-    let client = UdpSocket::bind(at)?;
+    let client = UdpSocket::bind((at.ip(), 0))?;
     client.connect(server.local_addr()?)?;
     client.send(b"question")?;
     let mut bytes = [0; 16];
