@@ -146,6 +146,14 @@ pub struct Opening {
     pub then: Inspection,
 }
 
+/// A session of our own: what it asks for when it opens, and what it does then.
+pub struct Own<T: ?Sized> {
+    /// What it asks for.
+    pub opening: Opening,
+    /// What it does, behind the log-in.
+    pub work: Box<T>,
+}
+
 /// Whether what a session carries is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inspection {
@@ -367,22 +375,21 @@ pub trait Protocol: Send + Sync {
     fn login(&self, principal: &Principal, opening: &Opening, tls: UpstreamTls) -> Box<dyn Login>;
     /// A client that asks for approval of `text` in `database`; none where the protocol has nothing to wait with.
     fn ask(&self, database: &str, text: &str) -> Option<Box<dyn Asker>>;
-    /// A session of our own that brings the rows of `pack` back, behind the log-in for [`Protocol::restoring`]; none for
-    /// a protocol that has no packs.
-    fn restore(&self, pack: &Pack) -> Option<Box<dyn Restore>>;
-    /// What such a session asks for when it opens, as `principal`.
-    fn restoring(&self, principal: &Principal) -> Opening;
-    /// A session of our own that guesses how many rows `action` would return or change, behind the log-in for
-    /// [`Protocol::to_estimate`]; or why nothing can be guessed.
-    fn estimate(&self, action: &Action) -> Result<Box<dyn Estimating>, String>;
-    /// What such a session asks for when it opens, as `principal` under these circumstances.
-    fn to_estimate(&self, principal: &Principal, circumstances: &Circumstances) -> Opening;
-    /// A session of our own that looks at a database whose data is labelled so, behind the log-in for
-    /// [`Protocol::surveying`]; none for a protocol that has no columns.
-    fn survey(&self, labelled: Labelled, depth: Depth) -> Option<Box<dyn Survey>>;
-    /// What such a session asks for when it opens, as `principal`.
-    fn surveying(&self, principal: &Principal) -> Opening;
+    /// A session of our own that brings the rows of `pack` back, and what it asks for when it opens, as `principal`; none
+    /// for a protocol that has no packs.
+    fn restore(&self, pack: &Pack, principal: &Principal) -> Option<Own<dyn Restore>>;
+    /// A session of our own that guesses how many rows `action` would return or change, and what it asks for when it opens,
+    /// as `principal` under these circumstances; or why nothing can be guessed.
+    fn estimate(
+        &self,
+        action: &Action,
+        principal: &Principal,
+        circumstances: &Circumstances,
+    ) -> Result<Own<dyn Estimating>, String>;
+    /// A session of our own that looks at a database whose data is labelled so, and what it asks for when it opens, as
+    /// `principal`; none for a protocol that has no columns.
+    fn survey(&self, labelled: Labelled, depth: Depth, principal: &Principal) -> Option<Own<dyn Survey>>;
     /// The bytes of an out-of-band cancel request, to be sent on a connection of its own, with the TLS negotiation
-    /// (if any) that `login` would do first.
-    fn cancel(&self, key: &CancelKey) -> Bytes;
+    /// (if any) that `login` would do first; none for a protocol whose servers give no keys.
+    fn cancel(&self, key: &CancelKey) -> Option<Bytes>;
 }

@@ -149,7 +149,7 @@ fn serve(mut client: TcpStream, server: u16, catalogue: Arc<Catalogue>, log: &Mu
                     }
                     Step::Cancel(key) => {
                         let mut stream = TcpStream::connect(("127.0.0.1", server)).unwrap();
-                        stream.write_all(&protocol.cancel(&key)).unwrap();
+                        stream.write_all(&protocol.cancel(&key).unwrap()).unwrap();
                         let _ = stream.read(&mut [0; 1]);
                         return;
                     }

@@ -11,7 +11,7 @@ use interceptor_core::{
     mask::{Labelled, Tokens},
     model::{Action, Principal},
     permit::Circumstances,
-    protocol::{Asker, CancelKey, Decoder, Login, Opening, Protocol, UpstreamTls},
+    protocol::{Asker, CancelKey, Decoder, Login, Opening, Own, Protocol, UpstreamTls},
     survey::{Depth, Survey},
     undo::{Pack, Restore},
 };
@@ -100,31 +100,27 @@ impl Protocol for Postgres {
             .then(|| Box::new(ask::Inquiry::new(database, text)) as Box<dyn Asker>)
     }
 
-    fn restore(&self, pack: &Pack) -> Option<Box<dyn Restore>> {
-        Some(Box::new(restore::PostgresRestore::new(pack)))
+    fn restore(&self, pack: &Pack, principal: &Principal) -> Option<Own<dyn Restore>> {
+        let opening = restore::opening(principal);
+        Some(Own { opening, work: Box::new(restore::PostgresRestore::new(pack)) })
     }
 
-    fn restoring(&self, principal: &Principal) -> Opening {
-        restore::opening(principal)
+    fn estimate(
+        &self,
+        action: &Action,
+        principal: &Principal,
+        circumstances: &Circumstances,
+    ) -> Result<Own<dyn Estimating>, String> {
+        let work = Box::new(estimate::PostgresEstimate::new(action)?);
+        Ok(Own { opening: estimate::opening(principal, circumstances), work })
     }
 
-    fn estimate(&self, action: &Action) -> Result<Box<dyn Estimating>, String> {
-        Ok(Box::new(estimate::PostgresEstimate::new(action)?))
+    fn survey(&self, labelled: Labelled, depth: Depth, principal: &Principal) -> Option<Own<dyn Survey>> {
+        let opening = survey::opening(principal);
+        Some(Own { opening, work: Box::new(survey::PostgresSurvey::new(labelled, depth)) })
     }
 
-    fn to_estimate(&self, principal: &Principal, circumstances: &Circumstances) -> Opening {
-        estimate::opening(principal, circumstances)
-    }
-
-    fn survey(&self, labelled: Labelled, depth: Depth) -> Option<Box<dyn Survey>> {
-        Some(Box::new(survey::PostgresSurvey::new(labelled, depth)))
-    }
-
-    fn surveying(&self, principal: &Principal) -> Opening {
-        survey::opening(principal)
-    }
-
-    fn cancel(&self, key: &CancelKey) -> Bytes {
-        startup::cancel_request(key)
+    fn cancel(&self, key: &CancelKey) -> Option<Bytes> {
+        Some(startup::cancel_request(key))
     }
 }

@@ -237,7 +237,7 @@ fn bytes_before_tls_are_refused() {
 fn cancel_keys_of_both_lengths() {
     for length in [4_usize, 32] {
         let key = CancelKey { process: 77, secret: vec![3; length].into() };
-        let bytes = Postgres.cancel(&key);
+        let bytes = Postgres.cancel(&key).expect("PostgreSQL has keys");
         let mut decoder = PostgresDecoder::new(
             still(),
             interceptor_core::mask::Labelled::nothing("r"),

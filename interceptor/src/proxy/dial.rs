@@ -229,6 +229,9 @@ impl Dialler {
         principal: &Principal,
         key: &CancelKey,
     ) -> Result<(), DialError> {
+        let request = protocol.cancel(key).ok_or_else(|| {
+            DecodeError::client(format!("asked for a cancel, which {} does not know", protocol.name()))
+        })?;
         let stream = connect(&resource.upstream).await?;
         let secured = async {
             if wanted(resource) == UpstreamTls::Plaintext {
@@ -242,7 +245,7 @@ impl Dialler {
         let mut stream = tokio::time::timeout(LOG_IN, secured)
             .await
             .map_err(|_| DialError::Slow(resource.name.to_string()))??;
-        tokio::time::timeout(CONNECT, super::relay::say(&mut stream, &protocol.cancel(key)))
+        tokio::time::timeout(CONNECT, super::relay::say(&mut stream, &request))
             .await
             .map_err(|_| DialError::Slow(resource.name.to_string()))??;
         // The server closes when it has acted on the request.

@@ -7,7 +7,8 @@ use std::{sync::Arc, time::Duration};
 use futures::future::BoxFuture;
 use interceptor_core::{
     Held, Protocol,
-    estimate::{Estimate, EstimateStep, Estimating},
+    estimate::{Estimate, EstimateStep},
+    protocol::Own,
 };
 
 use super::{Proxy, own::OwnSession};
@@ -35,10 +36,10 @@ async fn guess(proxy: &Proxy, subject: &Subject, held: &Held) -> Result<Estimate
     let resource = subject.resource.as_ref().ok_or("it names no resource")?;
     let protocol: &dyn Protocol =
         interceptor_protocols::find(subject.protocol).ok_or("nothing is known of the resource's protocol")?;
-    let mut estimating: Box<dyn Estimating> = protocol.estimate(action)?;
+    let Own { opening, work: mut estimating } =
+        protocol.estimate(action, &subject.principal, held.circumstances())?;
     let run: &Arc<_> = &subject.run;
-    let opening = |protocol: &dyn Protocol| protocol.to_estimate(&subject.principal, held.circumstances());
-    let mut session = OwnSession::open(proxy, (run, resource, &subject.principal), opening).await?;
+    let mut session = OwnSession::open(proxy, (run, resource, &subject.principal), &opening).await?;
     loop {
         match estimating.step(&mut session.input).map_err(|error| error.to_string())? {
             EstimateStep::Wait => session.read().await?,

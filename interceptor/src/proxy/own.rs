@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use interceptor_core::{
-    Held, Protocol, Verdict,
+    Held, Verdict,
     model::{Principal, ResourceName, Run},
     protocol::{Done, Opening},
 };
@@ -35,7 +35,7 @@ impl<'a> OwnSession<'a> {
     pub(super) async fn open(
         proxy: &'a Proxy,
         (run, resource, principal): (&Arc<Run>, &ResourceName, &Principal),
-        opening: impl FnOnce(&dyn Protocol) -> Opening,
+        opening: &Opening,
     ) -> Result<Self, String> {
         let rules = proxy.gate.rules();
         let chosen = credentials::choose(&rules.inventory, resource, &run.agent.name);
@@ -57,8 +57,7 @@ impl<'a> OwnSession<'a> {
             login: None,
             sought: Arc::default(),
         };
-        let opening = opening(protocol);
-        let opened = proxy.dialler.open(resource, protocol, &run.agent, principal, &opening).await;
+        let opened = proxy.dialler.open(resource, protocol, &run.agent, principal, opening).await;
         let Opened { stream, input, .. } = opened.map_err(|error| telemetry::chain(&error))?;
         let ledger = Ledger::new(proxy.gate.producer().clone());
         Ok(Self { proxy, subject, stream, input, ledger })

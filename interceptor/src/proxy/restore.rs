@@ -8,6 +8,7 @@ use interceptor_core::{
     Protocol,
     inventory::Resource,
     model::RecordId,
+    protocol::Own,
     undo::{Restore, RestoreStep, Undo},
 };
 
@@ -52,11 +53,11 @@ impl Restoring {
     async fn restore(&self, proxy: &Proxy, asked: &mut Asked) -> Result<(), String> {
         let Undo { run, resource, principal, pack } = &self.undo;
         let protocol = proxy.gate.rules().inventory.resources.get(resource).and_then(protocol_of);
-        let restore = protocol.and_then(|protocol| protocol.restore(pack));
-        let restore = restore.ok_or("the resource is not there, or its protocol has no undo")?;
+        let restore = protocol.and_then(|protocol| protocol.restore(pack, principal));
+        let Own { opening, work: restore } =
+            restore.ok_or("the resource is not there, or its protocol has no undo")?;
         let run = Arc::new(run.clone());
-        let opening = |protocol: &dyn Protocol| protocol.restoring(principal);
-        let session = OwnSession::open(proxy, (&run, resource, principal), opening).await?;
+        let session = OwnSession::open(proxy, (&run, resource, principal), &opening).await?;
         self.drive(session, proxy, restore, asked).await
     }
 

@@ -6,9 +6,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use interceptor_core::{
-    Protocol,
     mask::{LabelSet, Labelled, Labels},
     model::{AgentIdentity, AgentName, Guarantee, Mode, Principal, ResourceName, Run, RunId},
+    protocol::Own,
     survey::{Depth, SurveyStep, SurveyedColumn},
 };
 
@@ -69,13 +69,13 @@ impl Surveying {
         }
         let labels = rules.inventory.labels(&self.resource);
         let labelled = Labelled { labels: labels.clone(), bindings };
-        let mut survey = protocol.survey(labelled, self.depth).ok_or_else(none)?;
         let user = credential.user.clone();
         let principal = Principal { user: user.clone(), claimed_user: user, database: self.database.clone() };
         let run = Arc::new(self.as_run(agent)?);
-        let opening = |protocol: &dyn Protocol| protocol.surveying(&principal);
+        let Own { opening, work: mut survey } =
+            protocol.survey(labelled, self.depth, &principal).ok_or_else(none)?;
         let whose = (&run, &self.resource, &principal);
-        let mut session = OwnSession::open(proxy, whose, opening).await?;
+        let mut session = OwnSession::open(proxy, whose, &opening).await?;
         let reason = format!("{}, by an operator", self.command);
         let columns = loop {
             match survey.step(&mut session.input).map_err(|error| error.to_string())? {
