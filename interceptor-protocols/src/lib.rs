@@ -6,12 +6,13 @@
 use interceptor_core::protocol::Protocol;
 
 pub mod postgres;
+pub mod redis;
 
 #[cfg(test)]
 mod conformance;
 
 /// Every protocol, in the order that people are shown.
-pub static ALL: &[&dyn Protocol] = &[&postgres::Postgres];
+pub static ALL: &[&dyn Protocol] = &[&postgres::Postgres, &redis::Redis];
 
 /// The protocol of this name in `resources.toml`.
 pub fn find(name: &str) -> Option<&'static dyn Protocol> {
