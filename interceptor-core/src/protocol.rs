@@ -13,6 +13,7 @@ use crate::{
     catalogue::{Catalogue, Ended},
     enclosure::Terms,
     estimate::Estimating,
+    inventory::DataIn,
     mask::{Hiding, Labelled, Mask, Tokens},
     model::{Action, OutcomeStatus, Principal, RecordId, RecordedRows, Spent},
     permit::{Circumstances, Denial, Held, Notice},
@@ -366,6 +367,8 @@ pub trait Protocol: Send + Sync {
     fn name(&self) -> &'static str;
     /// The port it is usually found at.
     fn default_port(&self) -> u16;
+    /// What the data of its resources is kept in.
+    fn data(&self) -> DataIn;
     /// The ALPN names that its TLS uses, both ways.
     fn alpn(&self) -> &'static [&'static [u8]];
     /// A decoder for a new connection to a resource that has this catalogue, and whose data is labelled so, of a run with

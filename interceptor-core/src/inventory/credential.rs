@@ -5,7 +5,9 @@ use std::path::{Component, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{AuthMethod, Credential, Holders, Inventory, Resource, SecretSource, Tls, load::Reader};
+use super::{
+    AuthMethod, Credential, Holders, Inventory, Resource, SecretSource, Tls, Upstream, load::Reader,
+};
 use crate::model::{AgentIdentity, AgentName};
 
 #[derive(Deserialize)]
@@ -66,7 +68,7 @@ impl From<RawMethod> for AuthMethod {
 pub(super) fn read(
     reader: &mut Reader<'_>,
     raw: Vec<Spanned<RawCredential>>,
-    tls: &Tls,
+    way: (&Tls, &Upstream),
     inventory: &Inventory,
 ) -> Vec<Credential> {
     let mut credentials: Vec<Credential> = Vec::new();
@@ -78,7 +80,7 @@ pub(super) fn read(
                 "the credential before this one is for every agent, so this one is never used; move it up",
             );
         }
-        credentials.push(credential(reader, raw.into_inner(), at, tls, inventory));
+        credentials.push(credential(reader, raw.into_inner(), at, way, inventory));
     }
     credentials
 }
@@ -87,7 +89,7 @@ fn credential(
     reader: &mut Reader<'_>,
     raw: RawCredential,
     at: usize,
-    tls: &Tls,
+    way: (&Tls, &Upstream),
     inventory: &Inventory,
 ) -> Credential {
     if raw.user.get_ref().is_empty() || raw.user.get_ref().contains('\0') {
@@ -113,16 +115,20 @@ fn credential(
             secret(reader, raw.key).map(|key| (raw.chain, key))
         }),
     };
-    if let Some(wrong) = unfit(&credential, default, tls) {
+    if let Some(wrong) = unfit(&credential, default, way) {
         reader.fault(minimum_at, wrong);
     }
     credential
 }
 
 /// What of a log-in cannot be had or must not be: a password goes out readable only to an upstream whose identity
-/// was verified. `best` is what the given secret and certificate could prove.
-fn unfit(credential: &Credential, best: AuthMethod, tls: &Tls) -> Option<&'static str> {
-    let verified = matches!(tls, Tls::Verified { .. });
+/// was verified, or by a Unix socket, where nobody is in between. `best` is what the given secret and certificate could prove.
+fn unfit(
+    credential: &Credential,
+    best: AuthMethod,
+    (tls, upstream): (&Tls, &Upstream),
+) -> Option<&'static str> {
+    let verified = matches!(tls, Tls::Verified { .. }) || matches!(upstream, Upstream::Socket(_));
     let plaintext = matches!(tls, Tls::Plaintext { .. });
     let minimum = credential.minimum;
     if best == AuthMethod::ScramSha256 && minimum <= AuthMethod::Cleartext && !verified {

@@ -90,6 +90,18 @@ impl Inventory {
                 .filter(|read| read.resources.as_ref().is_none_or(|some| some.contains(name)))
                 .collect();
             contradictions(&mut reader, name, &own);
+            if self.keyed.contains(name) {
+                for read in own.iter().filter(|read| !read.label.columns.is_empty()) {
+                    reader.fault(
+                        read.at,
+                        format!(
+                            "label `{}` names `columns`, and `{name}` has keys and no columns: list the resources that have \
+                             them under `resources`, and label what is in `{name}` by `detect`",
+                            read.label.name
+                        ),
+                    );
+                }
+            }
             let uncounted = own.iter().enumerate().filter(|(_, read)| read.counts == Counts::Hidden);
             let uncounted = uncounted.map(|(place, _)| LabelSet::of(place)).collect();
             match Labels::new(name.as_str(), own.into_iter().map(|read| read.label.clone()).collect()) {
@@ -318,11 +330,35 @@ mod tests {
     }
 
     #[test]
+    fn columns_are_labelled_only_where_there_are_any() {
+        let source = |file: &str, text: &str| Source { file: file.to_owned(), text: text.to_owned() };
+        let known =
+            [crate::inventory::KnownProtocol { name: "p", port: 1, data: crate::inventory::DataIn::Keys }];
+        let resources = "[resource.cache]\nprotocol = \"p\"\nhosts = [\"a\"]\n[resource.other]\nhosts = [\"b\"]\nports = [1]\n";
+        let with = |text: &str| {
+            let inventory = load(&source("resources.toml", resources), &source("agents.toml", ""), &known);
+            inventory.expect("an inventory").with_labels(&source("labels.toml", text))
+        };
+        let columns = "[label.ssn]\ncolumns = [\"*.*.ssn\"]\nmask = \"null\"\n";
+        for text in [columns.to_owned(), columns.replace("columns", "resources = [\"cache\"]\ncolumns")] {
+            let faults = with(&text).expect_err("no columns are there");
+            assert!(faults.iter().any(|f| f.line == 1 && f.message.contains("by `detect`")), "{faults:?}");
+        }
+        assert!(with(&columns.replace("columns", "resources = [\"other\"]\ncolumns")).is_ok());
+        assert!(with("[label.ip]\ndetect = [\"ip\"]\nmask = \"null\"\n").is_ok());
+        let rows = resources.replacen("hosts", "record = \"rows\"\nhosts", 1);
+        let faults =
+            load(&source("resources.toml", &rows), &source("agents.toml", ""), &known).expect_err("rows");
+        assert!(faults.iter().any(|fault| fault.message.contains("this one has keys")), "{faults:?}");
+    }
+
+    #[test]
     fn rows_are_recorded_only_where_labels_were_reviewed() {
         let source = |file: &str, text: &str| Source { file: file.to_owned(), text: text.to_owned() };
         let resources =
             "\n[resource.orders]\nprotocol = \"p\"\nhosts = [\"a\"]\nports = [1]\nrecord = \"rows\"\n";
-        let known = [crate::inventory::KnownProtocol { name: "p", port: 1 }];
+        let known =
+            [crate::inventory::KnownProtocol { name: "p", port: 1, data: crate::inventory::DataIn::Tables }];
         let inventory = || load(&source("resources.toml", resources), &source("agents.toml", ""), &known);
         let with = |text: &str| inventory().expect("an inventory").with_labels(&source("labels.toml", text));
         let label = "[label.ip]\ndetect = [\"ip\"]\nmask = \"null\"\n";

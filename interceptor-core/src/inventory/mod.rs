@@ -37,6 +37,17 @@ pub struct KnownProtocol {
     pub name: &'static str,
     /// The port that it is usually spoken at.
     pub port: u16,
+    /// What its data is kept in.
+    pub data: DataIn,
+}
+
+/// What the data of a protocol's resources is kept in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataIn {
+    /// Tables, whose columns can bear labels, and whose rows can be recorded.
+    Tables,
+    /// Keys with values: a label there goes by the form of a value alone.
+    Keys,
 }
 
 /// A file of the policy folder, as read.
@@ -75,6 +86,8 @@ pub struct Inventory {
     labels: BTreeMap<ResourceName, Arc<Labels>>,
     /// SHA-256 of all texts, which goes into the policy's hash.
     pub digest: [u8; 32],
+    /// Those of the resources whose data is kept in keys.
+    keyed: std::collections::BTreeSet<ResourceName>,
     /// Names, addresses and paths, made ready for [`Inventory::by_destination`] and [`Inventory::by_socket`].
     index: lookup::Index,
 }

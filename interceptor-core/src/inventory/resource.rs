@@ -6,7 +6,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    AddressPattern, InRescue, Inventory, KnownProtocol, Reach, RecordLevel, Resource, Tls, Upstream,
+    AddressPattern, DataIn, InRescue, Inventory, KnownProtocol, Reach, RecordLevel, Resource, Tls, Upstream,
     credential,
     load::{Item, Reader},
     place,
@@ -85,6 +85,10 @@ pub(super) fn read(reader: &mut Reader<'_>, protocols: &[KnownProtocol], invento
             "resource" => {
                 for item in reader.table(item) {
                     if let Some(resource) = resource(reader, item, protocols, inventory) {
+                        let named = |known: &&KnownProtocol| resource.protocol.as_deref() == Some(known.name);
+                        if protocols.iter().find(named).is_some_and(|known| known.data == DataIn::Keys) {
+                            inventory.keyed.insert(resource.name.clone());
+                        }
                         inventory.resources.insert(resource.name.clone(), resource);
                     }
                 }
@@ -139,12 +143,12 @@ fn resource(
         Upstream::Network { host, .. } => tls(reader, raw.tls, host),
         Upstream::Socket(_) => tls_of_socket(reader, at, raw.tls, inspected),
     };
-    let credentials = credential::read(reader, raw.credential, &tls, inventory);
+    let credentials = credential::read(reader, raw.credential, (&tls, &upstream), inventory);
     Some(Resource {
         env: raw.env.and_then(|env| group(reader, env, "env")),
         protocol: raw.protocol.map(Spanned::into_inner),
         keeps: keeps(reader, raw.keeps, inspected),
-        record: record(reader, raw.record, inspected),
+        record: record(reader, raw.record, known),
         facts_max_age: facts_max_age(reader, raw.facts_max_age, inspected),
         hold_max: hold_max(reader, raw.hold_max, inspected),
         mode: raw.mode,
@@ -161,15 +165,27 @@ fn resource(
     })
 }
 
-fn record(reader: &mut Reader<'_>, raw: Option<Spanned<RawRecord>>, inspected: bool) -> RecordLevel {
+fn record(
+    reader: &mut Reader<'_>,
+    raw: Option<Spanned<RawRecord>>,
+    known: Option<KnownProtocol>,
+) -> RecordLevel {
     let Some(raw) = raw else { return RecordLevel::Binds };
     match raw.get_ref() {
         RawRecord::Metadata => RecordLevel::Metadata,
         RawRecord::Binds => RecordLevel::Binds,
         RawRecord::Rows => {
-            if !inspected {
-                let at = raw.span().start;
-                reader.fault(at, "`record = \"rows\"` needs `protocol`: rows of what is passed are not seen");
+            let at = raw.span().start;
+            match known.map(|known| known.data) {
+                Some(DataIn::Tables) => {}
+                Some(DataIn::Keys) => reader.fault(
+                    at,
+                    "`record = \"rows\"` is for protocols with tables, and this one has keys; write \"binds\" or \"metadata\"",
+                ),
+                None => reader.fault(
+                    at,
+                    "`record = \"rows\"` needs `protocol`: rows of what is passed are not seen",
+                ),
             }
             RecordLevel::Rows
         }

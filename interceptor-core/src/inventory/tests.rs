@@ -3,8 +3,10 @@ use std::net::SocketAddr;
 use super::*;
 use crate::model::{AgentIdentity, Mode, SyntheticAddress};
 
-const PROTOCOLS: [KnownProtocol; 2] =
-    [KnownProtocol { name: "postgres", port: 5432 }, KnownProtocol { name: "redis", port: 6379 }];
+const PROTOCOLS: [KnownProtocol; 2] = [
+    KnownProtocol { name: "postgres", port: 5432, data: DataIn::Tables },
+    KnownProtocol { name: "redis", port: 6379, data: DataIn::Keys },
+];
 
 const AGENTS: &str = r#"
 [agent.release-bot]

@@ -126,7 +126,11 @@ pub fn fuzz(data: &[u8]) {
     let mut parts = text.split('\0');
     let mut source =
         |file: &str| Source { file: file.to_owned(), text: parts.next().unwrap_or_default().to_owned() };
-    let protocols = [crate::inventory::KnownProtocol { name: "postgres", port: 5432 }];
+    let protocols = [crate::inventory::KnownProtocol {
+        name: "postgres",
+        port: 5432,
+        data: crate::inventory::DataIn::Tables,
+    }];
     let (resources, agents) = (source("resources.toml"), source("agents.toml"));
     let (rules, expected) = (source("policy.cedar"), source("policy.expect.toml"));
     let inventory = crate::inventory::load(&resources, &agents, &protocols).unwrap_or_default();

@@ -5,13 +5,13 @@ use super::{
     *,
 };
 use crate::{
-    inventory::{self, KnownProtocol, tests::assert_faults},
+    inventory::{self, DataIn, KnownProtocol, tests::assert_faults},
     model::{Effect, Image, Object, Phase, Program, Spent, StatementFacts, StatementKind, Target, Verb},
     permit::Judgement,
     sql as texts,
 };
 
-const PROTOCOLS: [KnownProtocol; 1] = [KnownProtocol { name: "postgres", port: 5432 }];
+const PROTOCOLS: [KnownProtocol; 1] = [KnownProtocol { name: "postgres", port: 5432, data: DataIn::Tables }];
 
 const RESOURCES: &str = r#"
 approvers = ["dba", "on-call"]

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use interceptor_core::{
     catalogue::Catalogue,
     estimate::Estimating,
+    inventory::DataIn,
     mask::{Labelled, Tokens},
     model::{Action, Principal},
     permit::Circumstances,
@@ -80,6 +81,10 @@ impl Protocol for Postgres {
 
     fn default_port(&self) -> u16 {
         5432
+    }
+
+    fn data(&self) -> DataIn {
+        DataIn::Tables
     }
 
     fn alpn(&self) -> &'static [&'static [u8]] {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use interceptor_core::{
     catalogue::Catalogue,
     estimate::Estimating,
+    inventory::DataIn,
     mask::{Labelled, Tokens},
     model::{Action, Principal},
     permit::Circumstances,
@@ -48,6 +49,10 @@ impl Protocol for Redis {
 
     fn default_port(&self) -> u16 {
         6379
+    }
+
+    fn data(&self) -> DataIn {
+        DataIn::Keys
     }
 
     fn alpn(&self) -> &'static [&'static [u8]] {

@@ -2,7 +2,7 @@
 //!
 //! Promise: a command that is not listed is not known, whatever it is called. Where a command may do several things, all
 //! of them are listed: what overwrites both inserts and updates, what answers with what it changes reads too. Source:
-//! the server's own `COMMAND INFO` (redis.io, "Key specifications"); `tests/redis_server.rs` holds the list against it.
+//! the server's own `COMMAND INFO` (redis.io, "Key specifications"); `tests/tests/e2e/redis_commands.rs` holds the list against it.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -137,7 +137,11 @@ impl Folder {
     pub fn inventory(&self) -> Result<Inventory, RulesError> {
         let protocols: Vec<KnownProtocol> = interceptor_protocols::ALL
             .iter()
-            .map(|protocol| KnownProtocol { name: protocol.name(), port: protocol.default_port() })
+            .map(|protocol| KnownProtocol {
+                name: protocol.name(),
+                port: protocol.default_port(),
+                data: protocol.data(),
+            })
             .collect();
         let inventory = inventory::load(&self.resources, &self.agents, &protocols);
         let inventory = inventory.map_err(RulesError::Inventory)?;

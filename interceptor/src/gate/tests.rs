@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use interceptor_core::{
     Client, Enclosed, Enclosure, Gate as _, Notice, Terms,
     approval::{Decision, Says, Standing, Uses},
-    inventory::{self, KnownProtocol, Source},
+    inventory::{self, DataIn, KnownProtocol, Source},
     mask::MaskKey,
     model::{
         AgentIdentity, Binds, ClientAddress, Connection, ConnectionId, Entry, Guarantee, Object,
@@ -46,7 +46,7 @@ forbid (principal, action == Action::"data.delete", resource);
 
 pub(super) fn rules(resources: &str) -> Rules {
     let source = |file: &str, text: &str| Source { file: file.to_owned(), text: text.to_owned() };
-    let known = [KnownProtocol { name: "postgres", port: 5432 }];
+    let known = [KnownProtocol { name: "postgres", port: 5432, data: DataIn::Tables }];
     let agents = source("agents.toml", "[agent.bot]\nowner = \"alice\"\n");
     let inventory = inventory::load(&source("resources.toml", resources), &agents, &known)
         .unwrap_or_else(|faults| panic!("{faults:#?}"));

@@ -2,7 +2,7 @@
 //! protocol can do without it.
 //!
 //! Promises: a challenge weaker than the credential's minimum is refused; a password goes out in clear only inside
-//! TLS whose certificate was verified; an upstream that asks for nothing is refused unless nothing was the
+//! TLS whose certificate was verified, or where the inventory dials a Unix socket of this host; an upstream that asks for nothing is refused unless nothing was the
 //! minimum; the state of a log-in belongs to one resource and agent, and ends with it or after [`LOGIN_LIFE`].
 //! A compromised proxy can still ask for proofs on behalf of any agent, and can lie about TLS: what it then gets
 //! is a password only where the inventory allows cleartext.
@@ -14,7 +14,7 @@ use std::{
 };
 
 use interceptor_core::{
-    inventory::{AuthMethod, Credential, Inventory, Tls},
+    inventory::{AuthMethod, Credential, Inventory, Tls, Upstream},
     protocol::Proof,
 };
 use md5::{Digest, Md5};
@@ -107,6 +107,7 @@ pub struct Logins {
 struct Chosen<'a> {
     resource: &'a str,
     tls: &'a Tls,
+    upstream: &'a Upstream,
     place: usize,
     credential: &'a Credential,
     signed: bool,
@@ -125,7 +126,8 @@ impl Logins {
         let (resource, place, credential) = choose(inventory, &whose.resource, &whose.agent)?;
         let (state, signed) = self.take(whose)?;
         let name = resource.name.as_str();
-        let chosen = Chosen { resource: name, tls: &resource.tls, place: place + 1, credential, signed };
+        let (tls, upstream) = (&resource.tls, &resource.upstream);
+        let chosen = Chosen { resource: name, tls, upstream, place: place + 1, credential, signed };
         // A failure leaves the log-in fresh: nothing half-proven stays.
         let (proof, state) = chosen.answer(secrets, state, question, leg)?;
         self.put(whose, state);
@@ -282,12 +284,14 @@ impl Chosen<'_> {
     }
 
     fn check_clear(&self, leg: &Leg) -> Result<(), ProofError> {
-        if matches!(leg, Leg::Tls { verified: true, .. }) {
+        // Between this host's processes nobody listens; who answers there, the inventory has said why that is enough.
+        let by_socket = matches!((self.upstream, leg), (Upstream::Socket(_), Leg::Plaintext));
+        if by_socket || matches!(leg, Leg::Tls { verified: true, .. }) {
             return Ok(());
         }
         Err(self.refused(
-            "the upstream wants the password in clear, which goes out only inside TLS with a verified certificate: \
-             turn on verified TLS, or let the upstream ask for scram-sha-256",
+            "the upstream wants the password in clear, which goes out only inside TLS with a verified certificate, \
+             or by a Unix socket: turn on verified TLS, or let the upstream ask for scram-sha-256",
         ))
     }
 

@@ -132,6 +132,18 @@ fn clear_goes_out_only_in_verified_tls_and_only_if_it_may() {
 }
 
 #[test]
+fn clear_goes_out_by_a_unix_socket_that_the_inventory_names() {
+    let mut bench = Bench::new(Tls::Plaintext { reason: "test".to_owned() }, AuthMethod::Cleartext);
+    let said = bench.refused(1, Question::Cleartext, &Leg::Plaintext);
+    assert!(said.contains("by a Unix socket"), "{said}");
+    for resource in bench.inventory.resources.values_mut() {
+        resource.upstream = Upstream::Socket("/run/redis/redis.sock".parse().expect("a path"));
+    }
+    let proof = bench.ask(2, Question::Cleartext, &Leg::Plaintext).expect("a password");
+    assert_eq!(proof, Proof::Response(Zeroizing::new(PASSWORD.into())));
+}
+
+#[test]
 fn nothing_is_proven_over_less_tls_than_the_inventory_says() {
     let bench = Bench::new(verified(), AuthMethod::None);
     for leg in [Leg::Plaintext, Leg::Tls { verified: false, binding: None }] {

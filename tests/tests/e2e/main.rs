@@ -45,6 +45,8 @@ mod person;
 mod places;
 mod protocol;
 mod recorded;
+mod redis;
+mod redis_commands;
 mod release;
 mod rescue;
 mod rude;

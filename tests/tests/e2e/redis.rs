@@ -1,0 +1,179 @@
+//! Redis: a real server behind the proxy, and real clients by name, over TLS, and by Unix sockets.
+
+use std::process::Command;
+
+use interceptor_tests::{
+    Installation, Job, Setup, leaks, places,
+    process::{PATIENCE, run},
+    redis::{HOST, RunningRedis},
+};
+
+const POLICY: &str = r#"
+@id("cache-sessions")
+permit (
+    principal,
+    action in [Action::"connect", Action::"data.read", Action::"session.change", Action::"transaction"],
+    resource
+);
+
+@id("cache-own-keys")
+permit (principal, action in Action::"data.write", resource is Object)
+when { resource.kind == "key" && resource.name like "agent:*" };
+
+@id("cache-news")
+permit (principal, action == Action::"notify", resource is Object)
+when { resource.name == "news" || (resource.kind == "channels" && resource.name == "other.*") || resource.name == "other.x" };
+
+@id("cache-leaves-channels")
+permit (principal, action == Action::"notify", resource is Resource);
+
+@id("cache-no-secrets")
+@say("the secrets are not for agents")
+forbid (principal, action in Action::"data", resource is Object)
+when { resource.kind == "key" && resource.name like "secret:*" };
+
+@id("look-up")
+permit (principal, action == Action::"resolve", resource is Name) when { resource.inventory };
+"#;
+
+/// In `masked` nobody sees addresses of mail.
+const LABELS: &str = "[label.email]\nresources = [\"masked\"]\ndetect = [\"email\"]\nmask = \"redact\"\n";
+
+/// One server as three resources: over TLS by name and by Debian's socket, by its own socket, and with labels.
+fn stage() -> (RunningRedis, Installation) {
+    let redis = RunningRedis::start();
+    for words in [
+        &["SET", "users:1", "one"][..],
+        &["SET", "secret:1", "the-guarded-value"],
+        &["HSET", "users:map", "a", "1"],
+        &["SET", "users:mail", "write to walter.white@example.org now"],
+        &["HSET", "users:mails", "a", "walter.white@example.org"],
+    ] {
+        redis.admin(words);
+    }
+    let tls = format!(
+        "upstream = \"127.0.0.1:{}\"\ndial = \"host\"\ntls = {{ roots = {:?}, server_name = \"{HOST}\" }}\n",
+        redis.port(),
+        redis.roots()
+    );
+    let credential = |name: &str, user: &str| {
+        format!(
+            "[[resource.{name}.credential]]\nuser = \"{user}\"\nsecret = {{ file = \"cache\" }}\nminimum = \"cleartext\"\n"
+        )
+    };
+    let resources = format!(
+        "[resource.cache]\nprotocol = \"redis\"\nhosts = [\"{HOST}\"]\nsockets = [\"/run/redis/redis-server.sock\"]\n{tls}{}\
+         [resource.masked]\nprotocol = \"redis\"\nhosts = [\"masked.internal\"]\n{tls}{}\
+         [resource.local]\nprotocol = \"redis\"\nsockets = [\"/run/local/redis.sock\"]\nupstream = \"unix:{}\"\n\
+         tls = {{ plaintext = \"its folder is the server's own\" }}\n{}",
+        credential("cache", "app"),
+        credential("masked", "app"),
+        redis.socket().display(),
+        credential("local", "default"),
+    );
+    let setup = Setup::empty()
+        .resource(&resources)
+        .credential("cache", redis.secret())
+        .labels(LABELS)
+        .policy("10-test.cedar", POLICY);
+    (redis, setup.start())
+}
+
+fn cli(installation: &Installation, words: &[&str]) -> Command {
+    let (program, libraries) = places::redis_tool("redis-cli");
+    let program = program.display().to_string();
+    let library = format!("LD_LIBRARY_PATH={}", libraries.display());
+    let all: Vec<&str> = ["env", &library, &program].into_iter().chain(words.iter().copied()).collect();
+    installation.captured("release-bot", &all)
+}
+
+#[test]
+fn redis_cli_works_and_is_judged_by_key() {
+    let (redis, installation) = stage();
+    let words = ["-h", HOST, "--user", "whoever", "--pass", "the-agents-own", "--no-auth-warning"];
+    let input = "GET users:1\nSET agent:1 one\nSET users:1 two\nGET secret:1\nSELECT 0\nHELLO 3\nHGETALL users:map\nGET users:1\n";
+    let finished = Job::start(cli(&installation, &words), input).finish(PATIENCE).succeeded();
+    let lines: Vec<&str> = finished.stdout.lines().collect();
+    assert_eq!(lines.first(), Some(&"one"), "{finished}");
+    assert!(lines.contains(&"OK") && lines.last() == Some(&"one"), "{finished}");
+    let _ = finished
+        .says("NOPERM interceptor: ")
+        .says("no rule permits it")
+        .says("the secrets are not for agents (rule cache-no-secrets, record ");
+    assert_eq!(redis.admin(&["GET", "users:1"]), "one", "what was refused was not carried out");
+    assert_eq!(redis.admin(&["GET", "agent:1"]), "one");
+
+    let records = installation.ended("GET \"users:1\"");
+    let read = records.with("GET \"users:1\"");
+    let exchange = read.first().expect("a record");
+    assert_eq!((exchange.status(), exchange.verbs()), ("completed", vec!["data.read"]));
+    assert_eq!(exchange.at("/outcome/rows"), 1);
+    assert_eq!(exchange.at("/request/principal/user"), "app");
+    assert_eq!(exchange.at("/request/resource"), "cache");
+    let written = records.one("SET \"agent:1\" 'one'");
+    assert_eq!(written.verbs(), ["data.insert", "data.update"]);
+    let refused = records.one("SET \"users:1\" 'two'");
+    assert!(!refused.allowed() && refused.status() == "refused");
+    let all = format!("{:?}", records.0);
+    assert!(!all.contains(redis.secret()), "our password stands in no record");
+    assert!(records.with("AUTH").is_empty(), "the agent's log-in is not recorded");
+    installation.finish();
+}
+
+#[test]
+fn redis_py_does_all_that_it_does_directly_but_what_is_refused() {
+    let (redis, installation) = stage();
+    let script = installation.script("redis_client.py", include_str!("../clients/redis_client.py"));
+    let python = places::python().display().to_string();
+    let finished = run(installation.captured("release-bot", &[&python, &script])).succeeded();
+    let commands = [
+        "read: one",
+        "written: True one",
+        "mixed: True",
+        "flush: True",
+        "unknown: True",
+        "monitor: True",
+        "goes on: one {'a': '1'}",
+        "exec: [True, 2]",
+        "nothing of it: 2 one",
+        "pipeline: 10001 [5000] 5000 5001 10000",
+        "blocked: ",
+        "large: True 67108864 True",
+        "large refused: True",
+        "after it: b'one' 1",
+        "tls: one",
+        "masked: write to [email] now {'a': '[email]'} one",
+        "local: one True",
+    ];
+    let lines: Vec<&str> = finished.stdout.lines().collect();
+    for expected in commands {
+        assert!(lines.iter().any(|line| line.starts_with(expected)), "{expected}: {finished}");
+    }
+    assert_eq!(lines.iter().filter(|line| **line == "local: one True").count(), 2, "{finished}");
+    for protocol in [2, 3] {
+        let heard =
+            format!("heard {protocol}: ('message', 'news', 'hello') ('pmessage', 'other.x', 'world')");
+        assert!(lines.contains(&heard.as_str()), "{heard}: {finished}");
+        assert!(lines.contains(&format!("published {protocol}: 1 1").as_str()), "{finished}");
+        assert!(lines.contains(&format!("refused {protocol}: True").as_str()), "{finished}");
+    }
+    let _ = finished.clone().says("forbidden: interceptor: the secrets are not for agents");
+    assert_eq!(redis.admin(&["GET", "users:1"]), "one");
+    assert_eq!(redis.admin(&["EXISTS", "users:large", "agent:large"]), "0");
+
+    // What a transaction carried out has ended with it; what one did not was passed over.
+    let records = installation.ended("SET \"agent:count\" '100'");
+    let statuses =
+        |part: &str| records.with(part).iter().map(|one| one.status().to_owned()).collect::<Vec<_>>();
+    assert_eq!(statuses("SET \"agent:count\" '1'"), ["completed"; 2]);
+    assert_eq!(statuses("SET \"agent:count\" '100'"), ["skipped"; 2]);
+    let wrong = records.with("LRANGE \"users:1\"");
+    assert!(wrong.iter().all(|one| one.at("/outcome/code") == "WRONGTYPE"), "{:#?}", records.brief());
+    let local = records.0.iter().filter(|one| one.at("/request/resource") == "local");
+    assert!(local.count() > 0, "the socket is decoded");
+    for (role, pid) in installation.roles().iter().filter(|(role, _)| role == "helper") {
+        let found = leaks::memory_contains(*pid, redis.secret().as_bytes());
+        assert_eq!(found, Some(false), "in the memory of the {role}");
+    }
+    installation.finish();
+}
