@@ -117,6 +117,8 @@ fn arguments(command: &Command) -> Vec<String> {
         "xreadgroup" => "xreadgroup GROUP g c STREAMS a b 0 0",
         "mset" | "msetnx" => "mset a 1 b 2",
         "bitop" => "bitop AND d a b",
+        // Of one key alone the server says that it has none.
+        "pfmerge" => "pfmerge d a b",
         "blpop" | "brpop" | "bzpopmax" | "bzpopmin" => {
             return [command.name.as_str(), "a", "b", "0"].map(str::to_owned).to_vec();
         }
@@ -138,7 +140,7 @@ fn every_command_of_the_server_is_listed_as_the_server_has_it() {
     let mut found = Vec::new();
     commands(&server.ask(&[b"COMMAND"]), &mut found);
     assert!(found.len() > 300, "{}", found.len());
-    let (mut keyed, mut unsent) = (0, Vec::new());
+    let (mut keyed, mut unsent, mut others) = (0, Vec::new(), Vec::new());
     for command in &found {
         let words = arguments(command);
         let bytes: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();
@@ -173,8 +175,11 @@ fn every_command_of_the_server_is_listed_as_the_server_has_it() {
         }
         ours.sort();
         theirs.sort();
-        assert_eq!(ours, theirs, "{words:?}");
+        if ours != theirs {
+            others.push(format!("{words:?}: {ours:?}, the server says {theirs:?}"));
+        }
     }
+    assert!(others.is_empty(), "{others:#?}");
     assert!(keyed > 150, "{keyed}");
     unsent.sort_unstable();
     let expected =
