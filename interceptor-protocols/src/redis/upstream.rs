@@ -257,28 +257,7 @@ impl RedisDecoder {
         let mut ends = None;
         match part {
             Part::Line { mark, total } => {
-                let line = taken.rest(input).get(1..total.saturating_sub(2)).unwrap_or_default().to_vec();
-                let covered = cover(&shown, &line);
-                let told = match (&shown, mark) {
-                    (Shown::Not, _) => Some(Vec::new()),
-                    (_, b'+' | b'-') => covered.as_ref().map(|covered| one_line(mark, covered)),
-                    // Where it stood nothing but a number may.
-                    _ => covered.as_ref().map(|covered| string(b'$', covered)),
-                };
-                match told {
-                    None => taken.as_is(input, total),
-                    Some(told) => taken.instead(input, total, &told),
-                }
-                let failure = (mark == b'-').then(|| Failure::of(covered.as_deref().unwrap_or(&line)));
-                if answering.nesting.is_between() {
-                    answering.line = match (mark, &failure) {
-                        (_, Some(failure)) => Line::Error(failure.clone()),
-                        (b'+', None) if line == b"QUEUED" => Line::Queued,
-                        (b'_', None) => Line::Null,
-                        _ => Line::Other,
-                    };
-                }
-                ends = Some(failure);
+                ends = Some(take_line(&shown, answering, input, taken, (mark, total)))
             }
             Part::Null { total } => {
                 keep(&shown, input, taken, total);
@@ -288,41 +267,10 @@ impl RedisDecoder {
                 ends = Some(None);
             }
             Part::String { mark, header, length } => {
-                let whole = header.saturating_add(length).saturating_add(2);
-                match &shown {
-                    Shown::AsTheyAre => {
-                        taken.as_is(input, header);
-                        answering.string = Some(Rest::Passes(length.saturating_add(2)));
-                    }
-                    Shown::Not => {
-                        taken.instead(input, header, b"");
-                        answering.string = Some(Rest::Dropped(length.saturating_add(2)));
-                    }
-                    Shown::Looked(_) if length > LOOKED => {
-                        taken.instead(input, header, &string(b'$', TOO_LONG));
-                        answering.string = Some(Rest::Dropped(length.saturating_add(2)));
-                    }
-                    Shown::Looked(_) => {
-                        let Some(text) = taken.rest(input).get(header..whole.saturating_sub(2)) else {
-                            return Ok(false);
-                        };
-                        if taken.rest(input).len() < whole {
-                            return Ok(false);
-                        }
-                        // What stands before the text of a verbatim string says its form.
-                        let (form, text) = match (mark, text.split_at_checked(4)) {
-                            (b'=', Some((form, text))) => (form.to_vec(), text),
-                            _ => (Vec::new(), text),
-                        };
-                        match cover(&shown, text) {
-                            None => taken.as_is(input, whole),
-                            Some(covered) => {
-                                let told = string(mark, &[form, covered].concat());
-                                taken.instead(input, whole, &told);
-                            }
-                        }
-                        ends = Some((mark == b'!').then(|| Failure::of(b"")));
-                    }
+                match take_text(&shown, answering, input, taken, (mark, header, length)) {
+                    Text::NeedsMore => return Ok(false),
+                    Text::Begun => {}
+                    Text::Whole => ends = Some((mark == b'!').then(|| Failure::of(b""))),
                 }
             }
             Part::Values { total, count, .. } => {
@@ -378,6 +326,10 @@ impl RedisDecoder {
     }
 
     fn rows(&mut self, answering: &mut Answering, rows: u64) {
+        let swallowed = self.queue.front().is_some_and(|entry| entry.replaced.is_some());
+        if answering.whose == Whose::Front && swallowed {
+            return;
+        }
         answering.rows = answering.rows.saturating_add(rows);
         self.meter.count(Spent { rows, ..Spent::default() });
     }
@@ -462,6 +414,92 @@ impl RedisDecoder {
         }
         Step::Answer { bytes: taken.finish(input), done }
     }
+}
+
+/// How far a string was taken.
+enum Text {
+    /// Not at all: all of it must be here.
+    NeedsMore,
+    /// Its first line.
+    Begun,
+    /// All of it.
+    Whole,
+}
+
+/// Takes a line that is a value; its failure, where it is an error.
+fn take_line(
+    shown: &Shown,
+    answering: &mut Answering,
+    input: &[u8],
+    taken: &mut Taken,
+    (mark, total): (u8, usize),
+) -> Option<Failure> {
+    let line = taken.rest(input).get(1..total.saturating_sub(2)).unwrap_or_default().to_vec();
+    let covered = cover(shown, &line);
+    let told = match (shown, mark) {
+        (Shown::Not, _) => Some(Vec::new()),
+        (_, b'+' | b'-') => covered.as_ref().map(|covered| one_line(mark, covered)),
+        // Where it stood nothing but a number may.
+        _ => covered.as_ref().map(|covered| string(b'$', covered)),
+    };
+    match told {
+        None => taken.as_is(input, total),
+        Some(told) => taken.instead(input, total, &told),
+    }
+    let failure = (mark == b'-').then(|| Failure::of(covered.as_deref().unwrap_or(&line)));
+    if answering.nesting.is_between() {
+        answering.line = match (mark, &failure) {
+            (_, Some(failure)) => Line::Error(failure.clone()),
+            (b'+', None) if line == b"QUEUED" => Line::Queued,
+            (b'_', None) => Line::Null,
+            _ => Line::Other,
+        };
+    }
+    failure
+}
+
+/// Takes a string, or what comes before it.
+fn take_text(
+    shown: &Shown,
+    answering: &mut Answering,
+    input: &[u8],
+    taken: &mut Taken,
+    (mark, header, length): (u8, usize, usize),
+) -> Text {
+    let rest = length.saturating_add(2);
+    let whole = header.saturating_add(rest);
+    match shown {
+        Shown::AsTheyAre => {
+            taken.as_is(input, header);
+            answering.string = Some(Rest::Passes(rest));
+            return Text::Begun;
+        }
+        Shown::Not => {
+            taken.instead(input, header, b"");
+            answering.string = Some(Rest::Dropped(rest));
+            return Text::Begun;
+        }
+        Shown::Looked(_) if length > LOOKED => {
+            taken.instead(input, header, &string(b'$', TOO_LONG));
+            answering.string = Some(Rest::Dropped(rest));
+            return Text::Begun;
+        }
+        Shown::Looked(_) => {}
+    }
+    let all = taken.rest(input).get(..whole);
+    let Some(text) = all.and_then(|all| all.get(header..whole.saturating_sub(2))) else {
+        return Text::NeedsMore;
+    };
+    // What stands before the text of a verbatim string says its form.
+    let (form, text) = match (mark, text.split_at_checked(4)) {
+        (b'=', Some((form, text))) => (form.to_vec(), text),
+        _ => (Vec::new(), text),
+    };
+    match cover(shown, text) {
+        None => taken.as_is(input, whole),
+        Some(covered) => taken.instead(input, whole, &string(mark, &[form, covered].concat())),
+    }
+    Text::Whole
 }
 
 /// The mark that an answer with this first part begins with.
