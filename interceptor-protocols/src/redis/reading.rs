@@ -306,7 +306,7 @@ impl<'a> Reader<'a> {
         }
         let first = place.saturating_add(1);
         let both = self.arguments.len().saturating_sub(first);
-        if both == 0 || both % 2 != 0 {
+        if both == 0 || !both.is_multiple_of(2) {
             return Err("it should have as many ids as keys".to_owned());
         }
         (first..first.saturating_add(both / 2)).try_for_each(|place| self.key(place, verbs))

@@ -56,16 +56,24 @@ pub(super) struct Confirmation {
     nothing: bool,
 }
 
-/// A string, or the lack of one, at the beginning of `input`, and how long that is.
-fn text(input: &[u8]) -> Result<Option<(Option<&[u8]>, usize)>, DecodeError> {
+/// A string, or the lack of one, that was read.
+struct Channel {
+    /// How many bytes it took.
+    length: usize,
+    /// Whether there is none.
+    nothing: bool,
+}
+
+/// The string, or the lack of one, at the beginning of `input`; none where more is needed.
+fn channel(input: &[u8]) -> Result<Option<Channel>, DecodeError> {
     match reply::part(input)? {
         Some(Part::String { header, length, .. }) => {
-            let end = header.saturating_add(length);
-            let whole = end.saturating_add(2);
-            Ok(input.get(..whole).and_then(|whole| whole.get(header..end)).map(|text| (Some(text), whole)))
+            let whole = header.saturating_add(length).saturating_add(2);
+            Ok((input.len() >= whole).then_some(Channel { length: whole, nothing: false }))
         }
-        Some(Part::Null { total }) => Ok(Some((None, total))),
-        Some(Part::Line { mark: b'_', total }) => Ok(Some((None, total))),
+        Some(Part::Null { total } | Part::Line { mark: b'_', total }) => {
+            Ok(Some(Channel { length: total, nothing: true }))
+        }
         None => Ok(None),
         Some(Part::Line { .. } | Part::Values { .. }) => {
             Err(DecodeError::upstream("a confirmation of a subscription is not in the form that is read"))
@@ -155,8 +163,8 @@ fn confirmation(of: Subscription, input: &[u8], at: usize) -> Result<Next, Decod
     let wrong = || DecodeError::upstream("a confirmation of a subscription is not in the form that is read");
     let rest = input.get(at..).unwrap_or_default();
     let more = || if input.len() > CONFIRMATION { Err(wrong()) } else { Ok(Next::Unknown) };
-    let Some((channel, long)) = text(rest)? else { return more() };
-    let at = at.saturating_add(long);
+    let Some(channel) = channel(rest)? else { return more() };
+    let at = at.saturating_add(channel.length);
     let rest = input.get(at..).unwrap_or_default();
     match reply::part(rest)? {
         None => more(),
@@ -165,7 +173,7 @@ fn confirmation(of: Subscription, input: &[u8], at: usize) -> Result<Next, Decod
             let count = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
             let count = count.ok_or_else(wrong)?;
             let total = at.saturating_add(total);
-            Ok(Next::Confirmation(Confirmation { of, total, count, nothing: channel.is_none() }))
+            Ok(Next::Confirmation(Confirmation { of, total, count, nothing: channel.nothing }))
         }
         Some(_) => Err(wrong()),
     }
