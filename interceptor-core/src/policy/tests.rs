@@ -11,7 +11,10 @@ use crate::{
     sql as texts,
 };
 
-const PROTOCOLS: [KnownProtocol; 1] = [KnownProtocol { name: "postgres", port: 5432, data: DataIn::Tables }];
+const PROTOCOLS: [KnownProtocol; 2] = [
+    KnownProtocol { name: "postgres", port: 5432, data: DataIn::Tables },
+    KnownProtocol { name: "redis", port: 6379, data: DataIn::Keys },
+];
 
 const RESOURCES: &str = r#"
 approvers = ["dba", "on-call"]
@@ -182,7 +185,7 @@ fn the_shipped_policies_say_what_their_tables_expect() {
         }
         folders += 1;
     }
-    assert_eq!(folders, 6);
+    assert_eq!(folders, 7);
 }
 
 #[test]
