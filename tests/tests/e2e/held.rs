@@ -164,6 +164,8 @@ fn listeners_are_held_across_the_daemons_death() {
     assert_eq!((&after[0], &after[2]), (&anew[0], &anew[2]), "what is true is the same");
     assert!(!after[1].iter().any(|socket| anew[1].contains(socket)), "{after:?}");
 
+    // The proxy is told of them one after the other, once it serves.
+    wait_until("all runs to be known", PATIENCE, || installation.runs().len() == runs.len());
     for run in [&attached, &enclosed] {
         installation.interceptor(&["detach", run, "--reason", "the test is over"]).succeeded();
     }
