@@ -5,6 +5,7 @@
 
 use interceptor_core::protocol::Protocol;
 
+mod fuzzing;
 pub mod postgres;
 pub mod redis;
 

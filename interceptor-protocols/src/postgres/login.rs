@@ -15,6 +15,8 @@ use interceptor_core::{
 
 use zeroize::Zeroizing;
 
+use crate::fuzzing;
+
 use super::{
     frame::{self, Fields, MAX_LOGIN, Malformed, Writer, put_text, put_value},
     startup::{VERSION_3_0, VERSION_3_2},
@@ -347,25 +349,6 @@ pub(super) fn fuzz(data: &[u8]) {
             version: VERSION_3_0,
             then: Inspection::Full,
         };
-        let mut login = PostgresLogin::new(&Principal::default(), &opening, tls);
-        let mut input = BytesMut::new();
-        let mut fed = false;
-        // Each step takes at least a message of five bytes, or changes the state once.
-        for _ in 0..data.len().saturating_add(16) {
-            match login.step(&mut input) {
-                Ok(LoginStep::Wait) if fed => break,
-                Ok(LoginStep::Wait) => {
-                    input.put_slice(data);
-                    fed = true;
-                }
-                Ok(LoginStep::Prove(_)) => {
-                    if login.prove(Proof::Response(Zeroizing::new(b"secret".to_vec()))).is_err() {
-                        break;
-                    }
-                }
-                Ok(LoginStep::Ready(_) | LoginStep::Refused { .. }) | Err(_) => break,
-                Ok(LoginStep::Send(_) | LoginStep::StartTls) => {}
-            }
-        }
+        fuzzing::log_in(&mut PostgresLogin::new(&Principal::default(), &opening, tls), data);
     }
 }

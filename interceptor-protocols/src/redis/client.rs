@@ -119,13 +119,18 @@ impl RedisDecoder {
         let mut send = command.bytes.clone();
         let mut never = None;
         let kind = match course {
-            Course::Quit => {
+            Course::Quit if count == 1 => {
                 self.state = State::Leaving;
                 self.queue.push(entry(Kind::Plain, None));
                 return Step::Close(command.bytes.clone());
             }
             Course::Auth if !open && (2..=3).contains(&count) => {
                 return Step::Reply(self.say(Bytes::from_static(words::OK)));
+            }
+            // What stands behind it was not judged.
+            Course::Quit => {
+                never = Some("QUIT takes no arguments");
+                Kind::Plain
             }
             Course::Auth => {
                 never = Some("the log-in is the interceptor's own, and is not changed");

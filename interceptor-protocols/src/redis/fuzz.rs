@@ -7,9 +7,10 @@ use interceptor_core::{
     mask::{Labelled, Mask},
     model::{Principal, Spent},
     permit::Denial,
-    protocol::{CancelKey, Decoder, Greeting, Login, LoginStep, Proof, Side, Step, UpstreamTls},
+    protocol::{CancelKey, Decoder, Greeting, Side, Step, UpstreamTls},
 };
-use zeroize::Zeroizing;
+
+use crate::fuzzing;
 
 use super::{command::written, decode::RedisDecoder, login::RedisLogin};
 
@@ -106,7 +107,8 @@ pub fn fuzz_upstream(data: &[u8]) {
     same_however_cut(under_way, Side::Upstream, data);
     same_however_cut(subscribing, Side::Upstream, data);
     for tls in [UpstreamTls::Required, UpstreamTls::Plaintext] {
-        log_in(data, tls);
+        let principal = Principal { user: "app".to_owned(), ..Principal::default() };
+        fuzzing::log_in(&mut RedisLogin::new(&principal, tls), data);
     }
 }
 
@@ -132,26 +134,4 @@ fn asking(commands: &[&[&[u8]]]) -> RedisDecoder {
     let bytes: Vec<u8> = commands.iter().flat_map(|command| written(command)).collect();
     drive(&mut decoder, Side::Client, &bytes, bytes.len());
     decoder
-}
-
-fn log_in(data: &[u8], tls: UpstreamTls) {
-    let mut login = RedisLogin::new(&Principal { user: "app".to_owned(), ..Principal::default() }, tls);
-    let mut input = BytesMut::new();
-    let mut fed = false;
-    for _ in 0..16 {
-        match login.step(&mut input) {
-            Ok(LoginStep::Wait) if fed => break,
-            Ok(LoginStep::Wait) => {
-                input.put_slice(data);
-                fed = true;
-            }
-            Ok(LoginStep::Prove(_)) => {
-                if login.prove(Proof::Response(Zeroizing::new(b"secret".to_vec()))).is_err() {
-                    break;
-                }
-            }
-            Ok(LoginStep::Ready(_) | LoginStep::Refused { .. }) | Err(_) => break,
-            Ok(LoginStep::Send(_) | LoginStep::StartTls) => {}
-        }
-    }
 }

@@ -212,6 +212,18 @@ fn a_long_value_passes_behind_its_head_or_not_at_all() {
 }
 
 #[test]
+fn nothing_goes_along_with_a_goodbye() {
+    let mut decoder = opened();
+    let held = ask(&mut decoder, "QUIT with something");
+    assert!(held.actions()[0].facts.unknown.is_some());
+    let sent = crate::conformance::release(held);
+    assert!(!sent.windows(9).any(|part| part == b"something"), "{sent:?}");
+    decoder = opened();
+    let mut input = BytesMut::from(&*written(&[b"QUIT"]));
+    assert!(matches!(decoder.step(Side::Client, &mut input), Ok(Step::Close(_))));
+}
+
+#[test]
 fn a_budget_ends_an_answer_before_it_or_with_the_session() {
     let rows = |rows| Spent { rows, ..Spent::UNLIMITED };
     let mut decoder = opened();
