@@ -26,7 +26,7 @@ use crate::{
         ProcessFacts, RecordId, ResourceName, Run, RunId, StatementFacts, Target, Verb,
     },
     permit::{Circumstances, Rule},
-    sql::{self, Shape},
+    sql::{self, Dialect, Shape},
     text,
 };
 
@@ -90,7 +90,10 @@ impl What<'_> {
     /// known, and whose changes the server counts.
     pub fn shape(&self) -> Option<Shape> {
         let [action] = self.actions else { return None };
-        let whole = matches!(action.phase, Phase::Query | Phase::Execute) && action.facts.is_counted();
+        // Shapes are read by one dialect's rules alone.
+        let whole = matches!(action.phase, Phase::Query | Phase::Execute)
+            && action.facts.dialect == Dialect::Postgres
+            && action.facts.is_counted();
         let shape = Some(&action.text).filter(|text| whole && sql::writes_once(text));
         shape.and_then(|text| sql::shape(text))
     }
@@ -164,7 +167,7 @@ impl What<'_> {
 /// A statement as people may see it: without passwords, and without literals and values where labelled data comes into it.
 fn shown(action: &Action, labels: &Labels) -> Action {
     if !labels.come_into(action) {
-        return Action { text: sql::redact(&action.text).into_owned().into(), ..action.clone() };
+        return Action { text: action.facts.dialect.redact(&action.text).into_owned().into(), ..action.clone() };
     }
     let hidden = |bind: &BindValue| BindValue {
         value: bind.value.as_ref().map(|_| HIDDEN.into()),
@@ -172,7 +175,7 @@ fn shown(action: &Action, labels: &Labels) -> Action {
         ..bind.clone()
     };
     Action {
-        text: labels.words(sql::without_literals(&action.text)).into_owned().into(),
+        text: labels.words(action.facts.dialect.without_literals(&action.text)).into_owned().into(),
         binds: action.binds.iter().map(hidden).collect(),
         ..action.clone()
     }

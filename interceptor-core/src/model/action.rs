@@ -8,7 +8,10 @@ use smallvec::SmallVec;
 use smol_str::SmolStr;
 
 use super::Image;
-use crate::mask::{Carried, Provenance};
+use crate::{
+    mask::{Carried, Provenance},
+    sql::Dialect,
+};
 
 /// What an effect does. Each is one Cedar action of the same name ([`Verb::as_str`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -347,6 +350,9 @@ pub struct StatementFacts {
     /// Where what it answers comes from, where the resource has labels.
     #[serde(skip)]
     pub provenance: Option<Arc<Provenance>>,
+    /// By whose rules its text is written, for whoever must take secrets out of that.
+    #[serde(skip)]
+    pub dialect: Dialect,
 }
 
 impl StatementFacts {
@@ -359,7 +365,14 @@ impl StatementFacts {
             has_limit: false,
             unknown: None,
             provenance: None,
+            dialect: Dialect::default(),
         }
+    }
+
+    /// The same, of a text that is written by these rules.
+    #[must_use]
+    pub fn written_in(self, dialect: Dialect) -> Self {
+        Self { dialect, ..self }
     }
 
     /// Whether tokens in it go to the server as what they stand for.

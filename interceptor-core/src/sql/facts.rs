@@ -105,6 +105,7 @@ pub fn executed(own: StatementFacts, prepared: Option<StatementFacts>) -> Statem
         has_limit: own.has_limit || prepared.has_limit,
         unknown: own.unknown.or(prepared.unknown),
         provenance: prepared.provenance,
+        dialect: crate::sql::Dialect::Postgres,
     }
 }
 

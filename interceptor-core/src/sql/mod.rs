@@ -19,6 +19,7 @@ mod guard;
 mod kinds;
 mod lexer;
 mod lineage;
+pub mod mysql;
 mod names;
 mod number;
 mod opinion;
@@ -35,6 +36,7 @@ mod utility;
 mod walk;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     ops::{Deref, Range},
     sync::Arc,
@@ -63,6 +65,34 @@ use crate::{
     mask::LabelSet,
     model::{Object, SessionChange, StatementKind, Unknown, Verb},
 };
+
+/// Whose rules a text is cut into tokens by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Dialect {
+    /// PostgreSQL's.
+    #[default]
+    Postgres,
+    /// MySQL's and MariaDB's.
+    MySql,
+}
+
+impl Dialect {
+    /// [`redact`] by its rules.
+    pub fn redact(self, text: &str) -> Cow<'_, str> {
+        match self {
+            Self::Postgres => redact(text),
+            Self::MySql => mysql::redact(text),
+        }
+    }
+
+    /// [`without_literals`] by its rules.
+    pub fn without_literals(self, text: &str) -> Cow<'_, str> {
+        match self {
+            Self::Postgres => without_literals(text),
+            Self::MySql => mysql::without_literals(text),
+        }
+    }
+}
 
 /// A name as written, each part folded as the server folds it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -103,7 +103,7 @@ fn carries_any(text: &str, tokens: &[Token]) -> bool {
 }
 
 /// `password=`, `PASSWORD '`, `scheme://user:secret@host`.
-fn looks_secret(literal: &str) -> bool {
+pub(super) fn looks_secret(literal: &str) -> bool {
     let lower = literal.to_ascii_lowercase();
     let named = ["password", "passwd", "pwd"].iter().any(|word| {
         lower.match_indices(word).any(|(at, _)| {

@@ -514,6 +514,7 @@ fn turning(text: &'static str) -> (Own<'static>, Action) {
         has_limit: false,
         unknown: None,
         provenance: None,
+        dialect: interceptor_core::sql::Dialect::Postgres,
     };
     let action =
         Action { phase: Phase::Execute, text: text.into(), binds: Binds::new(), facts: facts.into() };

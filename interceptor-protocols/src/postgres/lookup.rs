@@ -99,6 +99,7 @@ fn sending(number: u64, text: &'static str, values: Vec<String>, ends: Ends) -> 
             has_limit: true,
             unknown: None,
             provenance: None,
+            dialect: interceptor_core::sql::Dialect::Postgres,
         }
         .into(),
     };

@@ -144,6 +144,7 @@ impl PostgresSurvey {
             has_limit: true,
             unknown: None,
             provenance: None,
+            dialect: interceptor_core::sql::Dialect::Postgres,
         };
         let action =
             Action { phase: Phase::Query, text: text.into(), binds: Binds::new(), facts: facts.into() };

@@ -11,7 +11,6 @@ use interceptor_core::{
     inventory::RecordLevel,
     mask::Labels,
     model::{Author, ProcessFacts},
-    sql,
 };
 
 use super::{Subject, now_us};
@@ -55,9 +54,10 @@ pub(super) fn write(
     let Some(action) = held.actions().get(place) else { return Ok(()) };
     let labelled = author == Author::Agent && labels.come_into(action);
     let level = if labelled { RecordLevel::Metadata } else { level };
+    let dialect = action.facts.dialect;
     let (text, binds) = match level {
-        RecordLevel::Binds | RecordLevel::Rows => (sql::redact(&action.text), action.binds.as_slice()),
-        RecordLevel::Metadata => (sql::without_literals(&action.text), [].as_slice()),
+        RecordLevel::Binds | RecordLevel::Rows => (dialect.redact(&action.text), action.binds.as_slice()),
+        RecordLevel::Metadata => (dialect.without_literals(&action.text), [].as_slice()),
     };
     let text = labels.words(text);
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);

@@ -16,7 +16,6 @@ use interceptor_core::{
     inventory::Person,
     mask::LabelSet,
     model::{Action, ApprovalId, ProcessFacts},
-    sql,
 };
 
 use super::{NOBODY, PolicyGate, Rules, Subject};
@@ -67,7 +66,7 @@ impl Clear {
             return;
         }
         let without_password = |action: &Action| Action {
-            text: sql::redact(&action.text).into_owned().into(),
+            text: action.facts.dialect.redact(&action.text).into_owned().into(),
             ..action.clone()
         };
         let actions = held.actions().iter().map(without_password).collect();

@@ -96,6 +96,7 @@ pub(super) fn request(run: u64, text: &str, allowed: bool) -> RequestRecord {
                 has_limit: false,
                 unknown: None,
                 provenance: None,
+                dialect: interceptor_core::sql::Dialect::Postgres,
             }
             .into(),
         },

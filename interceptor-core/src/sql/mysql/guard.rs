@@ -1,0 +1,83 @@
+//! Bounds what is read: size, tokens, nesting, the length of chains; and what our parser could take for something else than
+//! the server does.
+
+use super::{
+    super::guard::{MAX_BYTES, MAX_CHAIN, MAX_NESTING, MAX_TOKENS},
+    lexer::{Kind, Token, tokens, unquoted},
+};
+
+/// Names that are built-in functions only with the bracket right behind them (the manual's "Function Name Parsing and
+/// Resolution"); with a space between they may be somebody's own.
+const ADJACENT: [&str; 30] = [
+    "adddate", "bit_and", "bit_or", "bit_xor", "cast", "count", "curdate", "curtime", "date_add", "date_sub",
+    "extract", "group_concat", "json_arrayagg", "json_objectagg", "max", "mid", "min", "now", "position",
+    "session_user", "std", "stddev", "subdate", "substr", "substring", "sum", "sysdate", "system_user", "trim",
+    "variance",
+];
+
+/// The tokens of a text that may be read, without a semicolon at its end.
+pub(super) fn check(text: &str) -> Result<Vec<Token>, String> {
+    if text.len() > MAX_BYTES {
+        return Err(format!("it is longer than {MAX_BYTES} bytes"));
+    }
+    if text.contains('\0') || text.contains('\u{feff}') {
+        return Err("it has a NUL byte or a byte order mark".to_owned());
+    }
+    let mut tokens = tokens(text, MAX_TOKENS)?;
+    while tokens.last().is_some_and(|token| token.kind == Kind::Semicolon) {
+        tokens.pop();
+    }
+    let (mut levels, mut previous): (Vec<usize>, Option<&Token>) = (vec![0], None);
+    for token in &tokens {
+        match token.kind {
+            Kind::Semicolon => return Err("it has more than one statement".to_owned()),
+            Kind::Open => {
+                if let Some(word) = previous.filter(|word| word.kind == Kind::Word)
+                    && word.range.end != token.range.start
+                    && is_adjacent(text.get(word.range.clone()).unwrap_or_default())
+                {
+                    return Err("there is a space between a function's name and its bracket".to_owned());
+                }
+                levels.push(0);
+                if levels.len() > MAX_NESTING {
+                    return Err(format!("its brackets are nested more than {MAX_NESTING} deep"));
+                }
+            }
+            Kind::Close => {
+                levels.pop();
+                if levels.is_empty() {
+                    return Err("a bracket closes that none opened".to_owned());
+                }
+            }
+            Kind::Comma => {
+                if let Some(chain) = levels.last_mut() {
+                    *chain = 0;
+                }
+            }
+            Kind::Word | Kind::Operator => {
+                if let Some(chain) = levels.last_mut() {
+                    *chain += 1;
+                    if *chain > MAX_CHAIN {
+                        return Err(format!("more than {MAX_CHAIN} words follow each other without a comma"));
+                    }
+                }
+            }
+            Kind::Quoted => {
+                let name = unquoted(text.get(token.range.clone()).unwrap_or_default());
+                if name.is_empty() || name.ends_with(' ') {
+                    return Err("a name is empty or ends with a space".to_owned());
+                }
+            }
+            Kind::Text | Kind::Number | Kind::Variable | Kind::Parameter | Kind::Dot => {}
+        }
+        previous = Some(token);
+    }
+    if levels.len() != 1 {
+        return Err("a bracket is not closed".to_owned());
+    }
+    Ok(tokens)
+}
+
+fn is_adjacent(word: &str) -> bool {
+    ADJACENT.iter().any(|name| name.eq_ignore_ascii_case(word))
+}

@@ -1,0 +1,661 @@
+//! From the parser's tree to effects: queries, and changes of rows.
+//!
+//! Promise: each node is walked by name or makes the statement `unknown`; a field that has no meaning in MySQL has to be
+//! empty. A new field of the parser's does not compile.
+
+use sqlparser::ast::{
+    Assignment, AssignmentTarget, Delete, Distinct, Expr, FromTable, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentClause, FunctionArguments, GroupByExpr, GroupByWithModifier, Ident, Insert, Join,
+    JoinConstraint, JoinOperator, LimitClause, NamedWindowExpr, ObjectName, ObjectNamePart, OnInsert, OrderBy,
+    OrderByExpr, OrderByKind, Query, Select, SelectFlavor, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
+    Statement, TableAlias, TableFactor, TableObject, TableWithJoins, Update, WildcardAdditionalOptions,
+    WindowFrameBound, WindowSpec, WindowType, With,
+};
+
+use super::{
+    Name, Reading, Reference,
+    builtin::{HARMLESS, READS_FILES},
+    words::is_reserved,
+};
+use crate::model::{StatementKind, Verb};
+
+/// A statement that is being walked.
+pub(super) struct Walk {
+    pub(super) reading: Reading,
+    /// Names that WITH has made, the innermost last.
+    made: Vec<String>,
+    /// Whether it reads columns.
+    reads: bool,
+}
+
+/// A name of at most two parts; what is reserved and not in backticks is none.
+pub(super) fn name_of(name: &ObjectName) -> Result<Name, String> {
+    let identifier = |part: &ObjectNamePart| match part {
+        ObjectNamePart::Identifier(identifier) => identifier_of(identifier),
+        ObjectNamePart::Function(_) => Err("a name that is computed".to_owned()),
+    };
+    match name.0.as_slice() {
+        [name] => Ok(Name { database: None, name: identifier(name)? }),
+        [database, name] => Ok(Name { database: Some(identifier(database)?), name: identifier(name)? }),
+        _ => Err(format!("the name `{name}` has more than two parts")),
+    }
+}
+
+fn identifier_of(identifier: &Ident) -> Result<String, String> {
+    let Ident { value, quote_style, span: _ } = identifier;
+    match quote_style {
+        Some('`') => Ok(value.clone()),
+        None if is_reserved(value) || value.starts_with('@') => Err(format!("the word `{value}` stands where a name should")),
+        None => Ok(value.clone()),
+        Some(_) => Err(format!("a name in other quotes than backticks: {value}")),
+    }
+}
+
+impl Walk {
+    pub(super) fn of(kind: StatementKind) -> Self {
+        Self { reading: Reading::of(kind), made: Vec::new(), reads: false }
+    }
+
+    /// Reads a query or a change of rows.
+    pub(super) fn statement(statement: &Statement) -> Reading {
+        let mut walk = Self::of(StatementKind::Select);
+        match statement {
+            Statement::Query(query) => {
+                walk.reading.has_limit = query.limit_clause.is_some();
+                walk.query(query);
+            }
+            Statement::Insert(insert) => walk.insert(insert),
+            Statement::Update(update) => walk.update(update),
+            Statement::Delete(delete) => walk.delete(delete),
+            _ => walk.not_understood("a statement that is not read here"),
+        }
+        walk.reading
+    }
+
+    fn not_understood(&mut self, why: impl Into<String>) {
+        self.reading.not_understood(why);
+    }
+
+    /// `empty` says that a part has nothing in it that would have to be read.
+    fn only_if(&mut self, empty: bool, what: &str) {
+        if !empty {
+            self.not_understood(format!("{what} is not read here"));
+        }
+    }
+
+    fn table(&mut self, verb: Verb, name: &ObjectName) {
+        match name_of(name) {
+            Ok(name) => self.reading.add(verb, Reference::Table(name)),
+            Err(why) => self.not_understood(why),
+        }
+    }
+
+    fn alias(&mut self, alias: Option<&TableAlias>) {
+        let Some(TableAlias { explicit: _, name, columns, at }) = alias else { return };
+        self.only_if(at.is_none() && columns.iter().all(|column| column.data_type.is_none()), "such an alias");
+        if let Err(why) = identifier_of(name) {
+            self.not_understood(why);
+        }
+    }
+
+    pub(super) fn query(&mut self, query: &Query) {
+        let Query { with, body, order_by, limit_clause, fetch, locks, for_clause, settings, format_clause, pipe_operators } = query;
+        let before = self.made.len();
+        if let Some(with) = with {
+            self.with(with);
+        }
+        self.body(body);
+        if let Some(order_by) = order_by {
+            self.order(order_by);
+        }
+        match limit_clause {
+            None => {}
+            Some(LimitClause::LimitOffset { limit, offset, limit_by }) => {
+                self.only_if(limit_by.is_empty(), "LIMIT BY");
+                limit.iter().chain(offset.iter().map(|offset| &offset.value)).for_each(|value| self.expr(value));
+            }
+            Some(LimitClause::OffsetCommaLimit { offset, limit }) => {
+                self.expr(offset);
+                self.expr(limit);
+            }
+        }
+        let plain = fetch.is_none() && for_clause.is_none() && settings.is_none() && format_clause.is_none();
+        self.only_if(plain && pipe_operators.is_empty(), "such an end of a query");
+        // They lock rows that are read anyway.
+        self.only_if(locks.iter().all(|lock| lock.of.is_none()), "FOR UPDATE OF");
+        self.made.truncate(before);
+    }
+
+    fn with(&mut self, with: &With) {
+        let With { with_token: _, recursive, cte_tables } = with;
+        for table in cte_tables {
+            self.only_if(table.from.is_none() && table.materialized.is_none(), "such a WITH");
+            self.alias(Some(&table.alias));
+            // Only where it is recursive does its name mean itself within it.
+            if *recursive {
+                self.made.push(table.alias.name.value.clone());
+                self.query(&table.query);
+            } else {
+                self.query(&table.query);
+                self.made.push(table.alias.name.value.clone());
+            }
+        }
+    }
+
+    fn body(&mut self, body: &SetExpr) {
+        match body {
+            SetExpr::Select(select) => self.select(select),
+            SetExpr::Query(query) => self.query(query),
+            SetExpr::SetOperation { left, op: _, set_quantifier: _, right } => {
+                self.body(left);
+                self.body(right);
+            }
+            SetExpr::Values(values) => {
+                values.rows.iter().flat_map(|row| &row.content).for_each(|value| self.expr(value));
+            }
+            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) | SetExpr::Table(_) => {
+                self.not_understood("such a part of a query");
+            }
+        }
+    }
+
+    fn select(&mut self, select: &Select) {
+        let Select {
+            select_token: _,
+            optimizer_hints,
+            distinct,
+            select_modifiers: _,
+            top,
+            top_before_distinct: _,
+            projection,
+            exclude,
+            into,
+            from,
+            lateral_views,
+            prewhere,
+            selection,
+            connect_by,
+            group_by,
+            cluster_by,
+            distribute_by,
+            sort_by,
+            having,
+            named_window,
+            qualify,
+            window_before_qualify: _,
+            value_table_mode,
+            flavor,
+        } = select;
+        let plain = optimizer_hints.is_empty()
+            && top.is_none()
+            && exclude.is_none()
+            && into.is_none()
+            && lateral_views.is_empty()
+            && prewhere.is_none()
+            && connect_by.is_empty()
+            && cluster_by.is_empty()
+            && distribute_by.is_empty()
+            && sort_by.is_empty()
+            && qualify.is_none()
+            && value_table_mode.is_none()
+            && *flavor == SelectFlavor::Standard
+            && !matches!(distinct, Some(Distinct::On(_)));
+        self.only_if(plain, "such a SELECT");
+        from.iter().for_each(|from| self.from(Verb::DataRead, from));
+        self.items(projection);
+        selection.iter().chain(having).for_each(|condition| self.expr(condition));
+        match group_by {
+            GroupByExpr::All(_) => self.not_understood("GROUP BY ALL"),
+            GroupByExpr::Expressions(expressions, modifiers) => {
+                self.only_if(modifiers.iter().all(|one| *one == GroupByWithModifier::Rollup), "such a GROUP BY");
+                expressions.iter().for_each(|expression| self.expr(expression));
+            }
+        }
+        for window in named_window {
+            match &window.1 {
+                NamedWindowExpr::WindowSpec(spec) => self.window(spec),
+                NamedWindowExpr::NamedWindow(_) => self.not_understood("such a window"),
+            }
+        }
+    }
+
+    fn items(&mut self, items: &[SelectItem]) {
+        for item in items {
+            match item {
+                SelectItem::UnnamedExpr(expr) => self.expr(expr),
+                SelectItem::ExprWithAlias { expr, alias } => {
+                    self.expr(expr);
+                    let is_word = alias.quote_style.is_none() && is_reserved(&alias.value);
+                    self.only_if(!is_word, "a reserved word as an alias");
+                }
+                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(_), options)
+                | SelectItem::Wildcard(options) => {
+                    self.reads = true;
+                    self.wildcard(options);
+                }
+                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::Expr(_), _) | SelectItem::ExprWithAliases { .. } => {
+                    self.not_understood("such a column");
+                }
+            }
+        }
+    }
+
+    fn wildcard(&mut self, options: &WildcardAdditionalOptions) {
+        let WildcardAdditionalOptions { wildcard_token: _, opt_ilike, opt_exclude, opt_except, opt_replace, opt_rename, opt_alias } =
+            options;
+        let plain = opt_ilike.is_none()
+            && opt_exclude.is_none()
+            && opt_except.is_none()
+            && opt_replace.is_none()
+            && opt_rename.is_none()
+            && opt_alias.is_none();
+        self.only_if(plain, "such a `*`");
+    }
+
+    /// A list of tables; `verb` is done to each that has rows of its own.
+    fn from(&mut self, verb: Verb, from: &TableWithJoins) {
+        self.factor(verb, &from.relation);
+        for Join { relation, global, join_operator } in &from.joins {
+            self.only_if(!global, "GLOBAL JOIN");
+            self.factor(verb, relation);
+            match join_operator {
+                JoinOperator::Join(constraint)
+                | JoinOperator::Inner(constraint)
+                | JoinOperator::Left(constraint)
+                | JoinOperator::LeftOuter(constraint)
+                | JoinOperator::Right(constraint)
+                | JoinOperator::RightOuter(constraint)
+                | JoinOperator::CrossJoin(constraint)
+                | JoinOperator::StraightJoin(constraint) => match constraint {
+                    JoinConstraint::On(condition) => self.expr(condition),
+                    JoinConstraint::Using(_) | JoinConstraint::Natural | JoinConstraint::None => self.reads = true,
+                },
+                JoinOperator::FullOuter(_)
+                | JoinOperator::Semi(_)
+                | JoinOperator::LeftSemi(_)
+                | JoinOperator::RightSemi(_)
+                | JoinOperator::Anti(_)
+                | JoinOperator::LeftAnti(_)
+                | JoinOperator::RightAnti(_)
+                | JoinOperator::CrossApply
+                | JoinOperator::OuterApply
+                | JoinOperator::AsOf { .. }
+                | JoinOperator::ArrayJoin
+                | JoinOperator::LeftArrayJoin
+                | JoinOperator::InnerArrayJoin => self.not_understood("such a join"),
+            }
+        }
+    }
+
+    fn factor(&mut self, verb: Verb, factor: &TableFactor) {
+        match factor {
+            TableFactor::Table {
+                name,
+                alias,
+                args,
+                with_hints,
+                version,
+                with_ordinality,
+                partitions: _,
+                json_path,
+                sample,
+                index_hints: _,
+            } => {
+                let plain = args.is_none()
+                    && with_hints.is_empty()
+                    && version.is_none()
+                    && !with_ordinality
+                    && json_path.is_none()
+                    && sample.is_none();
+                self.only_if(plain, "such a table");
+                self.alias(alias.as_ref());
+                if !self.is_made(name) && !is_dual(name) {
+                    self.table(verb, name);
+                }
+            }
+            TableFactor::Derived { lateral: _, subquery, alias, sample } => {
+                self.only_if(sample.is_none(), "such a query in FROM");
+                self.alias(alias.as_ref());
+                self.query(subquery);
+            }
+            TableFactor::NestedJoin { table_with_joins, alias } => {
+                self.alias(alias.as_ref());
+                self.from(verb, table_with_joins);
+            }
+            TableFactor::JsonTable { .. }
+            | TableFactor::TableFunction { .. }
+            | TableFactor::Function { .. }
+            | TableFactor::UNNEST { .. }
+            | TableFactor::OpenJsonTable { .. }
+            | TableFactor::Pivot { .. }
+            | TableFactor::Unpivot { .. }
+            | TableFactor::UnpivotExpr { .. }
+            | TableFactor::MatchRecognize { .. }
+            | TableFactor::XmlTable { .. }
+            | TableFactor::SemanticView { .. } => self.not_understood("such a table in FROM"),
+        }
+    }
+
+    fn is_made(&self, name: &ObjectName) -> bool {
+        match name.0.as_slice() {
+            [ObjectNamePart::Identifier(name)] => self.made.contains(&name.value),
+            _ => false,
+        }
+    }
+
+    fn order(&mut self, order: &OrderBy) {
+        self.only_if(order.interpolate.is_none(), "such an ORDER BY");
+        match &order.kind {
+            OrderByKind::All(_) => self.not_understood("ORDER BY ALL"),
+            OrderByKind::Expressions(expressions) => self.orders(expressions),
+        }
+    }
+
+    fn orders(&mut self, expressions: &[OrderByExpr]) {
+        for OrderByExpr { expr, options: _, with_fill } in expressions {
+            self.only_if(with_fill.is_none(), "WITH FILL");
+            self.expr(expr);
+        }
+    }
+
+    fn window(&mut self, window: &WindowSpec) {
+        let WindowSpec { window_name: _, partition_by, order_by, window_frame } = window;
+        partition_by.iter().for_each(|expr| self.expr(expr));
+        self.orders(order_by);
+        let bounds = window_frame.iter().flat_map(|frame| [Some(&frame.start_bound), frame.end_bound.as_ref()]);
+        for bound in bounds.flatten() {
+            match bound {
+                WindowFrameBound::CurrentRow | WindowFrameBound::Preceding(None) | WindowFrameBound::Following(None) => {}
+                WindowFrameBound::Preceding(Some(expr)) | WindowFrameBound::Following(Some(expr)) => self.expr(expr),
+            }
+        }
+    }
+
+    fn insert(&mut self, insert: &Insert) {
+        self.reading.kind = StatementKind::Insert;
+        let Insert {
+            insert_token: _,
+            optimizer_hints,
+            or,
+            ignore: _,
+            into: _,
+            table,
+            table_alias,
+            columns: _,
+            overwrite,
+            source,
+            assignments,
+            partitioned,
+            after_columns,
+            has_table_keyword,
+            on,
+            returning,
+            output,
+            replace_into,
+            priority: _,
+            insert_alias,
+            settings,
+            format_clause,
+            multi_table_insert_type,
+            multi_table_into_clauses,
+            multi_table_when_clauses,
+            multi_table_else_clause,
+        } = insert;
+        let plain = optimizer_hints.is_empty()
+            && or.is_none()
+            && table_alias.is_none()
+            && !overwrite
+            && partitioned.is_none()
+            && after_columns.is_empty()
+            && !has_table_keyword
+            && output.is_none()
+            && insert_alias.is_none()
+            && settings.is_none()
+            && format_clause.is_none()
+            && multi_table_insert_type.is_none()
+            && multi_table_into_clauses.is_empty()
+            && multi_table_when_clauses.is_empty()
+            && multi_table_else_clause.is_none();
+        self.only_if(plain, "such an INSERT");
+        let TableObject::TableName(name) = table else {
+            return self.not_understood("INSERT into what is no table");
+        };
+        self.table(Verb::DataInsert, name);
+        if *replace_into {
+            self.table(Verb::DataDelete, name);
+        }
+        if let Some(source) = source {
+            self.query(source);
+        }
+        self.assignments(assignments);
+        match on {
+            None => {}
+            Some(OnInsert::DuplicateKeyUpdate(assignments)) => {
+                self.table(Verb::DataUpdate, name);
+                self.table(Verb::DataRead, name);
+                self.assignments(assignments);
+            }
+            Some(_) => self.not_understood("such an INSERT"),
+        }
+        if let Some(returning) = returning {
+            self.table(Verb::DataRead, name);
+            self.items(returning);
+        }
+    }
+
+    fn assignments(&mut self, assignments: &[Assignment]) {
+        for Assignment { target, value } in assignments {
+            self.only_if(matches!(target, AssignmentTarget::ColumnName(_)), "such an assignment");
+            self.expr(value);
+        }
+    }
+
+    fn update(&mut self, update: &Update) {
+        self.reading.kind = StatementKind::Update;
+        let Update { update_token: _, optimizer_hints, table, assignments, from, selection, returning, output, or, order_by, limit } =
+            update;
+        let plain = optimizer_hints.is_empty() && from.is_none() && returning.is_none() && output.is_none() && or.is_none();
+        self.only_if(plain, "such an UPDATE");
+        self.reading.has_where = selection.is_some();
+        // Which of several it changes hangs on whose columns they are.
+        self.from(Verb::DataUpdate, table);
+        self.assignments(assignments);
+        self.orders(order_by);
+        selection.iter().chain(limit).for_each(|expr| self.expr(expr));
+        self.reads_what(Verb::DataUpdate);
+    }
+
+    fn delete(&mut self, delete: &Delete) {
+        self.reading.kind = StatementKind::Delete;
+        let Delete { delete_token: _, optimizer_hints, tables: _, from, using, selection, returning, output, order_by, limit } =
+            delete;
+        self.only_if(optimizer_hints.is_empty() && output.is_none(), "such a DELETE");
+        self.reading.has_where = selection.is_some();
+        let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = from;
+        // Those it deletes from may be named by aliases: it is as if it did from each.
+        from.iter().chain(using.iter().flatten()).for_each(|table| self.from(Verb::DataDelete, table));
+        if let Some(returning) = returning {
+            self.reads = true;
+            self.items(returning);
+        }
+        self.orders(order_by);
+        selection.iter().chain(limit).for_each(|expr| self.expr(expr));
+        self.reads_what(Verb::DataDelete);
+    }
+
+    /// A change whose conditions or values name columns reads what it changes.
+    fn reads_what(&mut self, changed: Verb) {
+        if !self.reads {
+            return;
+        }
+        let tables = self.reading.effects.iter().filter(|(verb, _)| *verb == changed);
+        let tables: Vec<Reference> = tables.map(|(_, reference)| reference.clone()).collect();
+        tables.into_iter().for_each(|table| self.reading.add(Verb::DataRead, table));
+    }
+
+    pub(super) fn expr(&mut self, expr: &Expr) {
+        match expr {
+            // A column, a user's variable, or one of the server's.
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) => self.reads = true,
+            Expr::Value(_) | Expr::TypedString(_) => {}
+            Expr::IsFalse(one)
+            | Expr::IsNotFalse(one)
+            | Expr::IsTrue(one)
+            | Expr::IsNotTrue(one)
+            | Expr::IsNull(one)
+            | Expr::IsNotNull(one)
+            | Expr::IsUnknown(one)
+            | Expr::IsNotUnknown(one)
+            | Expr::Nested(one)
+            | Expr::UnaryOp { op: _, expr: one }
+            | Expr::Extract { field: _, syntax: _, expr: one }
+            | Expr::Ceil { expr: one, field: _ }
+            | Expr::Floor { expr: one, field: _ }
+            | Expr::Collate { expr: one, collation: _ }
+            | Expr::Prefixed { prefix: _, value: one }
+            | Expr::Cast { kind: _, expr: one, data_type: _, format: None } => self.expr(one),
+            Expr::Convert { is_try: false, expr: one, data_type: _, charset: _, target_before_value: false, styles } => {
+                self.expr(one);
+                styles.iter().for_each(|style| self.expr(style));
+            }
+            Expr::BinaryOp { left, op: _, right }
+            | Expr::IsDistinctFrom(left, right)
+            | Expr::IsNotDistinctFrom(left, right)
+            | Expr::Position { expr: left, r#in: right }
+            | Expr::RLike { negated: _, expr: left, pattern: right, regexp: _ } => {
+                self.expr(left);
+                self.expr(right);
+            }
+            Expr::AnyOp { left, compare_op: _, right, is_some: _ } | Expr::AllOp { left, compare_op: _, right } => {
+                self.expr(left);
+                self.expr(right);
+            }
+            Expr::Like { negated: _, any: false, expr, pattern, escape_char } => {
+                [Some(expr), Some(pattern), escape_char.as_ref()].into_iter().flatten().for_each(|one| self.expr(one));
+            }
+            Expr::Between { expr, negated: _, low, high } => [expr, low, high].into_iter().for_each(|one| self.expr(one)),
+            Expr::InList { expr, list, negated: _ } => {
+                self.expr(expr);
+                list.iter().for_each(|one| self.expr(one));
+            }
+            Expr::InSubquery { expr, subquery, negated: _ } => {
+                self.expr(expr);
+                self.query(subquery);
+            }
+            Expr::Exists { subquery, negated: _ } | Expr::Subquery(subquery) => self.query(subquery),
+            Expr::Tuple(list) => list.iter().for_each(|one| self.expr(one)),
+            Expr::Substring { expr, substring_from, substring_for, special: _, shorthand: _ } => {
+                self.expr(expr);
+                substring_from.iter().chain(substring_for).for_each(|one| self.expr(one));
+            }
+            Expr::Trim { trim_where: _, trim_what, expr, trim_characters } => {
+                self.expr(expr);
+                trim_what.iter().for_each(|one| self.expr(one));
+                trim_characters.iter().flatten().for_each(|one| self.expr(one));
+            }
+            Expr::Case { case_token: _, end_token: _, operand, conditions, else_result } => {
+                operand.iter().chain(else_result).for_each(|one| self.expr(one));
+                for when in conditions {
+                    self.expr(&when.condition);
+                    self.expr(&when.result);
+                }
+            }
+            Expr::Interval(interval) => self.expr(&interval.value),
+            Expr::MatchAgainst { columns: _, match_value: _, opt_search_modifier: _ } => self.reads = true,
+            Expr::MemberOf(member) => {
+                self.expr(&member.value);
+                self.expr(&member.array);
+            }
+            Expr::Function(function) => self.function(function),
+            Expr::CompoundFieldAccess { .. }
+            | Expr::JsonAccess { .. }
+            | Expr::IsJson { .. }
+            | Expr::IsNormalized { .. }
+            | Expr::InUnnest { .. }
+            | Expr::Like { .. }
+            | Expr::ILike { .. }
+            | Expr::SimilarTo { .. }
+            | Expr::Convert { .. }
+            | Expr::Cast { .. }
+            | Expr::AtTimeZone { .. }
+            | Expr::Overlay { .. }
+            | Expr::GroupingSets(_)
+            | Expr::Cube(_)
+            | Expr::Rollup(_)
+            | Expr::Struct { .. }
+            | Expr::Named { .. }
+            | Expr::Dictionary(_)
+            | Expr::Map(_)
+            | Expr::Array(_)
+            | Expr::Wildcard(_)
+            | Expr::QualifiedWildcard(..)
+            | Expr::OuterJoin(_)
+            | Expr::Prior(_)
+            | Expr::Lambda(_) => self.not_understood("such an expression"),
+        }
+    }
+
+    fn function(&mut self, function: &Function) {
+        let Function { name, uses_odbc_syntax, parameters, args, within_group, filter, null_treatment, over } = function;
+        let plain = !uses_odbc_syntax
+            && matches!(parameters, FunctionArguments::None)
+            && within_group.is_empty()
+            && filter.is_none()
+            && null_treatment.is_none();
+        self.only_if(plain, "such a call");
+        self.called(name);
+        match args {
+            FunctionArguments::None => {}
+            FunctionArguments::Subquery(query) => self.query(query),
+            FunctionArguments::List(list) => {
+                for argument in &list.args {
+                    match argument {
+                        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => self.expr(expr),
+                        FunctionArg::Unnamed(FunctionArgExpr::Wildcard) => self.reads = true,
+                        _ => self.not_understood("such an argument"),
+                    }
+                }
+                for clause in &list.clauses {
+                    match clause {
+                        FunctionArgumentClause::OrderBy(order) => self.orders(order),
+                        FunctionArgumentClause::Limit(expr) => self.expr(expr),
+                        FunctionArgumentClause::Separator(_) => {}
+                        _ => self.not_understood("such an argument"),
+                    }
+                }
+            }
+        }
+        match over {
+            None | Some(WindowType::NamedWindow(_)) => {}
+            Some(WindowType::WindowSpec(spec)) => self.window(spec),
+        }
+    }
+
+    fn called(&mut self, name: &ObjectName) {
+        let parts: Vec<&Ident> = name.0.iter().filter_map(ObjectNamePart::as_ident).collect();
+        let (database, name) = match parts.as_slice() {
+            [name] if name.quote_style.is_none() => (None, name),
+            // In backticks it may be somebody's own, of whatever name.
+            [name] => (Some(None), name),
+            [database, name] => (Some(Some(database.value.clone())), name),
+            _ => return self.not_understood("a call of what has no name"),
+        };
+        let lower = name.value.to_ascii_lowercase();
+        let is_own = database.is_some();
+        if !is_own && READS_FILES.contains(&lower.as_str()) {
+            return self.reading.add(Verb::ServerReach, Reference::Resource);
+        }
+        if is_own || HARMLESS.binary_search(&lower.as_str()).is_err() {
+            let name = Name { database: database.flatten(), name: name.value.clone() };
+            self.reading.add(Verb::FunctionCall, Reference::Function(name));
+        }
+    }
+}
+
+/// `DUAL`, which is no table.
+fn is_dual(name: &ObjectName) -> bool {
+    match name.0.as_slice() {
+        [ObjectNamePart::Identifier(name)] => name.quote_style.is_none() && name.value.eq_ignore_ascii_case("dual"),
+        _ => false,
+    }
+}
