@@ -193,9 +193,8 @@ fn tables(cursor: &mut Cursor<'_>) -> Option<Reading> {
                 cursor.identifier()?;
             }
             let _ = cursor.takes(&["read", "local"]) || cursor.takes(&["read"]) || cursor.takes(&["write"]);
-            cursor.takes_kind(Kind::Comma)?;
-            if cursor.is_empty() {
-                return None;
+            if cursor.takes_kind(Kind::Comma).is_none() {
+                return Some(reading);
             }
         }
     }
