@@ -167,7 +167,10 @@ impl What<'_> {
 /// A statement as people may see it: without passwords, and without literals and values where labelled data comes into it.
 fn shown(action: &Action, labels: &Labels) -> Action {
     if !labels.come_into(action) {
-        return Action { text: action.facts.dialect.redact(&action.text).into_owned().into(), ..action.clone() };
+        return Action {
+            text: action.facts.dialect.redact(&action.text).into_owned().into(),
+            ..action.clone()
+        };
     }
     let hidden = |bind: &BindValue| BindValue {
         value: bind.value.as_ref().map(|_| HIDDEN.into()),

@@ -271,6 +271,18 @@ pub enum Challenge {
         /// The server-final-message.
         message: Bytes,
     },
+    /// MySQL's `mysql_native_password` response for this scramble.
+    MysqlNative {
+        /// The server's scramble.
+        scramble: [u8; 20],
+    },
+    /// MySQL's `caching_sha2_password` response for this scramble.
+    CachingSha2 {
+        /// The server's scramble.
+        scramble: [u8; 20],
+    },
+    /// The password itself, which `caching_sha2_password` wants behind its response where it does not know the hash yet.
+    CachingSha2Full,
     /// The upstream accepted the client without any proof of a password.
     Nothing,
 }

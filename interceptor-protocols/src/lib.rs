@@ -6,6 +6,7 @@
 use interceptor_core::protocol::Protocol;
 
 mod fuzzing;
+pub mod mysql;
 pub mod postgres;
 pub mod redis;
 
@@ -13,7 +14,7 @@ pub mod redis;
 mod conformance;
 
 /// Every protocol, in the order that people are shown.
-pub static ALL: &[&dyn Protocol] = &[&postgres::Postgres, &redis::Redis];
+pub static ALL: &[&dyn Protocol] = &[&postgres::Postgres, &mysql::Mysql, &redis::Redis];
 
 /// The protocol of this name in `resources.toml`.
 pub fn find(name: &str) -> Option<&'static dyn Protocol> {

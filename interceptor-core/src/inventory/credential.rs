@@ -44,6 +44,10 @@ enum RawMethod {
     None,
     Cleartext,
     Md5,
+    #[serde(rename = "mysql-native-password")]
+    MysqlNative,
+    #[serde(rename = "caching-sha2-password")]
+    CachingSha2,
     #[serde(rename = "scram-sha-256")]
     ScramSha256,
     #[serde(rename = "scram-sha-256-plus")]
@@ -57,6 +61,8 @@ impl From<RawMethod> for AuthMethod {
             RawMethod::None => Self::None,
             RawMethod::Cleartext => Self::Cleartext,
             RawMethod::Md5 => Self::Md5,
+            RawMethod::MysqlNative => Self::MysqlNative,
+            RawMethod::CachingSha2 => Self::CachingSha2,
             RawMethod::ScramSha256 => Self::ScramSha256,
             RawMethod::ScramSha256Plus => Self::ScramSha256Plus,
             RawMethod::Certificate => Self::Certificate,

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use toml::Spanned;
 
 use super::{
-    Fault, Inventory, RecordLevel, Source,
+    DataIn, Fault, Inventory, RecordLevel, Source,
     load::{Item, Reader},
 };
 use crate::{
@@ -90,7 +90,7 @@ impl Inventory {
                 .filter(|read| read.resources.as_ref().is_none_or(|some| some.contains(name)))
                 .collect();
             contradictions(&mut reader, name, &own);
-            if self.keyed.contains(name) {
+            if self.data.get(name) == Some(&DataIn::Keys) {
                 for read in own.iter().filter(|read| !read.label.columns.is_empty()) {
                     reader.fault(
                         read.at,
@@ -101,6 +101,15 @@ impl Inventory {
                         ),
                     );
                 }
+            }
+            if self.data.get(name) == Some(&DataIn::Unread)
+                && let Some(first) = own.first()
+            {
+                let message = format!(
+                    "label `{}` is on `{name}` too, whose protocol masks nothing: list the label's `resources` without it",
+                    first.label.name
+                );
+                reader.fault(first.at, message);
             }
             let uncounted = own.iter().enumerate().filter(|(_, read)| read.counts == Counts::Hidden);
             let uncounted = uncounted.map(|(place, _)| LabelSet::of(place)).collect();
@@ -350,6 +359,21 @@ mod tests {
         let faults =
             load(&source("resources.toml", &rows), &source("agents.toml", ""), &known).expect_err("rows");
         assert!(faults.iter().any(|fault| fault.message.contains("this one has keys")), "{faults:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_masked_has_neither_labels_nor_recorded_rows() {
+        let source = |file: &str, text: &str| Source { file: file.to_owned(), text: text.to_owned() };
+        let known = [crate::inventory::KnownProtocol { name: "p", port: 1, data: DataIn::Unread }];
+        let of = |record: &str| {
+            let resources = format!("[resource.shop]\nprotocol = \"p\"\nhosts = [\"a\"]\nrecord = \"{record}\"\n");
+            load(&source("resources.toml", &resources), &source("agents.toml", ""), &known)
+        };
+        let label = source("labels.toml", "[label.ip]\ndetect = [\"ip\"]\nmask = \"null\"\n");
+        let faults = of("binds").expect("an inventory").with_labels(&label).expect_err("nothing masks it");
+        assert!(faults.iter().any(|fault| fault.message.contains("list the label's `resources`")), "{faults:?}");
+        let faults = of("rows").expect_err("no rows are recorded");
+        assert!(faults.iter().any(|fault| fault.message.contains("whose answers are read")), "{faults:?}");
     }
 
     #[test]

@@ -48,6 +48,9 @@ pub enum DataIn {
     Tables,
     /// Keys with values: a label there goes by the form of a value alone.
     Keys,
+    /// Answers that are passed without being looked into: nothing in them can be hidden, and so no label may be there, and
+    /// no row is recorded.
+    Unread,
 }
 
 /// A file of the policy folder, as read.
@@ -86,8 +89,8 @@ pub struct Inventory {
     labels: BTreeMap<ResourceName, Arc<Labels>>,
     /// SHA-256 of all texts, which goes into the policy's hash.
     pub digest: [u8; 32],
-    /// Those of the resources whose data is kept in keys.
-    keyed: std::collections::BTreeSet<ResourceName>,
+    /// What the data of the resources with a protocol is kept in.
+    data: BTreeMap<ResourceName, DataIn>,
     /// Names, addresses and paths, made ready for [`Inventory::by_destination`] and [`Inventory::by_socket`].
     index: lookup::Index,
 }
@@ -255,6 +258,10 @@ pub enum AuthMethod {
     Cleartext,
     /// PostgreSQL's md5.
     Md5,
+    /// MySQL's `mysql_native_password`, by SHA-1.
+    MysqlNative,
+    /// MySQL's `caching_sha2_password`, by SHA-256.
+    CachingSha2,
     /// SCRAM-SHA-256 (RFC 7677).
     ScramSha256,
     /// SCRAM-SHA-256-PLUS, bound to the upstream's certificate.

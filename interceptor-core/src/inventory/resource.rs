@@ -86,8 +86,8 @@ pub(super) fn read(reader: &mut Reader<'_>, protocols: &[KnownProtocol], invento
                 for item in reader.table(item) {
                     if let Some(resource) = resource(reader, item, protocols, inventory) {
                         let named = |known: &&KnownProtocol| resource.protocol.as_deref() == Some(known.name);
-                        if protocols.iter().find(named).is_some_and(|known| known.data == DataIn::Keys) {
-                            inventory.keyed.insert(resource.name.clone());
+                        if let Some(known) = protocols.iter().find(named) {
+                            inventory.data.insert(resource.name.clone(), known.data);
                         }
                         inventory.resources.insert(resource.name.clone(), resource);
                     }
@@ -181,6 +181,10 @@ fn record(
                 Some(DataIn::Keys) => reader.fault(
                     at,
                     "`record = \"rows\"` is for protocols with tables, and this one has keys; write \"binds\" or \"metadata\"",
+                ),
+                Some(DataIn::Unread) => reader.fault(
+                    at,
+                    "`record = \"rows\"` is for protocols whose answers are read, and this one's are not; write \"binds\" or \"metadata\"",
                 ),
                 None => reader.fault(
                     at,

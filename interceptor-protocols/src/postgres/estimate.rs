@@ -239,16 +239,15 @@ fn planned(json: &str) -> Estimate {
 fn reading(text: String, binds: Binds, (kind, reads): (StatementKind, Vec<Target>)) -> Action {
     let reads: BTreeSet<Target> = reads.into_iter().collect();
     let effects = reads.into_iter().map(|target| Effect { verb: Verb::DataRead, target }).collect();
-    let facts =
-        StatementFacts {
-            kind,
-            effects,
-            has_where: true,
-            has_limit: true,
-            unknown: None,
-            provenance: None,
-            dialect: interceptor_core::sql::Dialect::Postgres,
-        };
+    let facts = StatementFacts {
+        kind,
+        effects,
+        has_where: true,
+        has_limit: true,
+        unknown: None,
+        provenance: None,
+        dialect: sql::Dialect::Postgres,
+    };
     Action { phase: Phase::Execute, text: text.into(), binds, facts: Arc::new(facts) }
 }
 

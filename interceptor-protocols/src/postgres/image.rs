@@ -292,7 +292,7 @@ fn reading(text: &str, binds: Binds, effects: Vec<Effect>) -> Action {
             has_limit: true,
             unknown: None,
             provenance: None,
-            dialect: interceptor_core::sql::Dialect::Postgres,
+            dialect: sql::Dialect::Postgres,
         }
         .into(),
     }

@@ -90,7 +90,7 @@ impl PostgresRestore {
             has_limit: false,
             unknown: None,
             provenance: None,
-            dialect: interceptor_core::sql::Dialect::Postgres,
+            dialect: sql::Dialect::Postgres,
         };
         let turning = Arc::new(facts(StatementKind::Transaction, Verb::Transaction, Target::Resource));
         let table = Target::Table(pack.table.clone());

@@ -219,6 +219,18 @@ pub enum Question {
         /// The server-final-message.
         message: Blob,
     },
+    /// [`Challenge::MysqlNative`].
+    MysqlNative {
+        /// The scramble.
+        scramble: [u8; 20],
+    },
+    /// [`Challenge::CachingSha2`].
+    CachingSha2 {
+        /// The scramble.
+        scramble: [u8; 20],
+    },
+    /// [`Challenge::CachingSha2Full`].
+    CachingSha2Full,
     /// [`Challenge::Nothing`].
     Nothing,
 }
@@ -231,6 +243,9 @@ impl From<Challenge> for Question {
             Challenge::SaslBegin { mechanisms } => Self::SaslBegin { mechanisms },
             Challenge::SaslContinue { message } => Self::SaslContinue { message: Blob(message.to_vec()) },
             Challenge::SaslFinish { message } => Self::SaslFinish { message: Blob(message.to_vec()) },
+            Challenge::MysqlNative { scramble } => Self::MysqlNative { scramble },
+            Challenge::CachingSha2 { scramble } => Self::CachingSha2 { scramble },
+            Challenge::CachingSha2Full => Self::CachingSha2Full,
             Challenge::Nothing => Self::Nothing,
         }
     }

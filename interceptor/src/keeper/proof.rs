@@ -18,6 +18,8 @@ use interceptor_core::{
     protocol::Proof,
 };
 use md5::{Digest, Md5};
+use sha1::Sha1;
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::{
@@ -203,6 +205,26 @@ impl Chosen<'_> {
                 let response = md5_response(self.secret(secrets)?.expose(), user, *salt);
                 Ok((Proof::Response(response), State::Proven))
             }
+            // A server may greet with one plugin and have another for the user.
+            (Question::MysqlNative { scramble }, State::Fresh | State::Proven) => {
+                self.check_minimum(AuthMethod::MysqlNative, "mysql_native_password")?;
+                let response = mysql_native(self.secret(secrets)?.expose(), scramble);
+                Ok((Proof::Response(response), State::Proven))
+            }
+            (Question::CachingSha2 { scramble }, State::Fresh | State::Proven) => {
+                self.check_minimum(AuthMethod::CachingSha2, "caching_sha2_password")?;
+                let response = caching_sha2(self.secret(secrets)?.expose(), scramble);
+                Ok((Proof::Response(response), State::Proven))
+            }
+            (Question::CachingSha2Full, State::Proven) => {
+                self.check_minimum(AuthMethod::CachingSha2, "caching_sha2_password")?;
+                self.check_clear(leg)?;
+                let password = self.secret(secrets)?;
+                let mut response = Zeroizing::new(Vec::with_capacity(password.expose().len() + 1));
+                response.extend_from_slice(password.expose());
+                response.push(0);
+                Ok((Proof::Response(response), State::Proven))
+            }
             (Question::SaslBegin { mechanisms }, State::Fresh) => self.begin(mechanisms, leg),
             (Question::SaslContinue { message }, State::Begun(mut scram)) => {
                 let password = self.secret(secrets)?;
@@ -216,6 +238,9 @@ impl Chosen<'_> {
             (
                 Question::Cleartext
                 | Question::Md5 { .. }
+                | Question::MysqlNative { .. }
+                | Question::CachingSha2 { .. }
+                | Question::CachingSha2Full
                 | Question::SaslBegin { .. }
                 | Question::SaslContinue { .. }
                 | Question::SaslFinish { .. },
@@ -335,6 +360,8 @@ fn named(method: AuthMethod) -> &'static str {
         AuthMethod::None => "none",
         AuthMethod::Cleartext => "cleartext",
         AuthMethod::Md5 => "md5",
+        AuthMethod::MysqlNative => "mysql-native-password",
+        AuthMethod::CachingSha2 => "caching-sha2-password",
         AuthMethod::ScramSha256 => "scram-sha-256",
         AuthMethod::ScramSha256Plus => "scram-sha-256-plus",
         AuthMethod::Certificate => "certificate",
@@ -347,6 +374,26 @@ fn md5_response(password: &[u8], user: &str, salt: [u8; 4]) -> Zeroizing<Vec<u8>
     let inner = Zeroizing::new(hex::encode(inner));
     let outer = Md5::new().chain_update(inner.as_bytes()).chain_update(salt).finalize();
     Zeroizing::new(format!("md5{}", hex::encode(outer)).into_bytes())
+}
+
+/// The SHA-1 of the password, hidden by one of the scramble and of that SHA-1's own.
+fn mysql_native(password: &[u8], scramble: &[u8]) -> Zeroizing<Vec<u8>> {
+    let stage = Zeroizing::new(<[u8; 20]>::from(Sha1::digest(password)));
+    let mask = Sha1::new().chain_update(scramble).chain_update(Sha1::digest(&stage[..])).finalize();
+    hidden_by(&stage[..], &mask, password)
+}
+
+/// The SHA-256 of the password, hidden by one of that SHA-256's own and of the scramble.
+fn caching_sha2(password: &[u8], scramble: &[u8]) -> Zeroizing<Vec<u8>> {
+    let stage = Zeroizing::new(<[u8; 32]>::from(Sha256::digest(password)));
+    let mask = Sha256::new().chain_update(Sha256::digest(&stage[..])).chain_update(scramble);
+    hidden_by(&stage[..], &mask.finalize(), password)
+}
+
+/// An empty password has no response.
+fn hidden_by(stage: &[u8], mask: &[u8], password: &[u8]) -> Zeroizing<Vec<u8>> {
+    let each = stage.iter().zip(mask).map(|(left, right)| left ^ right);
+    Zeroizing::new(if password.is_empty() { Vec::new() } else { each.collect() })
 }
 
 #[cfg(test)]

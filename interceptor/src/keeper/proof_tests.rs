@@ -310,3 +310,13 @@ fn log_ins_are_bounded() {
     }
     assert!(bench.refused(u64::MAX, Question::Nothing, &secured(None)).contains("log-ins are under way"));
 }
+
+#[test]
+fn mysqls_challenges_are_answered_as_it_counts_them() {
+    let scramble = *b"interceptor-scramble";
+    let native = mysql_native(PASSWORD.as_bytes(), &scramble);
+    assert_eq!(hex::encode(&*native), "73314f0e54e06e429003d03f97c477e136817200");
+    let caching = caching_sha2(PASSWORD.as_bytes(), &scramble);
+    assert_eq!(hex::encode(&*caching), "65d6c1293e7d5c8dd8a9e0e4c2a5336e9d9a60108a73c9a8c02c7be6e0aa9450");
+    assert!(mysql_native(b"", &scramble).is_empty() && caching_sha2(b"", &scramble).is_empty());
+}

@@ -72,7 +72,10 @@ impl<'a> Cursor<'a> {
 
     /// Takes that operator, if it comes next.
     pub(super) fn takes_operator(&mut self, operator: &str) -> bool {
-        let sees = self.rest.first().is_some_and(|token| token.kind == Kind::Operator && self.written(token) == operator);
+        let sees = self
+            .rest
+            .first()
+            .is_some_and(|token| token.kind == Kind::Operator && self.written(token) == operator);
         if sees {
             self.rest = self.rest.get(1..).unwrap_or_default();
         }
@@ -108,7 +111,8 @@ impl<'a> Cursor<'a> {
 
     /// Whether these words stand anywhere in what is left.
     pub(super) fn has(&self, words: &[&str]) -> bool {
-        (0..self.rest.len()).any(|place| Self { rest: self.rest.get(place..).unwrap_or_default(), ..*self }.sees(words))
+        (0..self.rest.len())
+            .any(|place| Self { rest: self.rest.get(place..).unwrap_or_default(), ..*self }.sees(words))
     }
 
     /// Takes what stands before the next comma at this level.

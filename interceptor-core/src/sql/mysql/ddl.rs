@@ -1,19 +1,36 @@
 //! Statements that make, change and remove objects.
 
 use sqlparser::{
-    ast::{AlterTableOperation, ColumnDef, ColumnOption, CreateTable, CreateTableLikeKind, CreateTableOptions, SqlOption, Statement, TableConstraint, helpers::stmt_create_table::CreateTableBuilder},
+    ast::{
+        AlterTableOperation, ColumnDef, ColumnOption, CreateTable, CreateTableLikeKind, CreateTableOptions,
+        SqlOption, Statement, TableConstraint, helpers::stmt_create_table::CreateTableBuilder,
+    },
     tokenizer::Token as Parsed,
 };
 
-use super::{Change, Name, Reading, Reference, cursor::Cursor, lexer::Kind, utility, walk::{Walk, name_of}};
+use super::{
+    Change, Name, Reading, Reference,
+    cursor::Cursor,
+    lexer::Kind,
+    utility,
+    walk::{Walk, name_of},
+};
 use crate::model::{StatementKind, Verb};
 
 /// Storage engines that keep a table's rows themselves: others read files, other tables, or other servers.
 const ENGINES: [&str; 4] = ["innodb", "myisam", "aria", "memory"];
 /// Options of tables that say nothing of where their rows are.
 const OPTIONS: [&str; 10] = [
-    "auto_increment", "avg_row_length", "character set", "charset", "checksum", "collate", "comment", "default character set",
-    "default charset", "row_format",
+    "auto_increment",
+    "avg_row_length",
+    "character set",
+    "charset",
+    "checksum",
+    "collate",
+    "comment",
+    "default character set",
+    "default charset",
+    "row_format",
 ];
 
 /// Whatever is left begins with CREATE, ALTER, DROP or RENAME, or is not read.
@@ -65,12 +82,21 @@ fn drop_of(cursor: &mut Cursor<'_>) -> Result<Reading, String> {
         None if cursor.takes(&["index"]) => {
             cursor.takes(&["if", "exists"]);
             let _index = cursor.identifier().ok_or("DROP INDEX without a name")?;
-            let table = cursor.takes(&["on"]).then(|| cursor.name()).flatten().ok_or("DROP INDEX without a table")?;
+            let table =
+                cursor.takes(&["on"]).then(|| cursor.name()).flatten().ok_or("DROP INDEX without a table")?;
             reading.add(Verb::SchemaAlter, Reference::Table(table));
         }
         None => return Err("DROP of something that is not read here".to_owned()),
         Some(place) => {
-            let kind = if place <= 1 { "database" } else if place == 2 { "trigger" } else if place == 3 { "event" } else { "sequence" };
+            let kind = if place <= 1 {
+                "database"
+            } else if place == 2 {
+                "trigger"
+            } else if place == 3 {
+                "event"
+            } else {
+                "sequence"
+            };
             let name = cursor.name().ok_or("DROP without a name")?;
             reading.add(Verb::SchemaDrop, Reference::Other { kind, name: written(&name) });
         }
@@ -112,7 +138,10 @@ fn database(cursor: &mut Cursor<'_>) -> Result<Reading, String> {
         }
     }
     let reference = Reference::Other { kind: "database", name };
-    utility::ended(cursor, Reading::doing(StatementKind::Create, Verb::SchemaCreate, reference).changing(Change::Names))
+    utility::ended(
+        cursor,
+        Reading::doing(StatementKind::Create, Verb::SchemaCreate, reference).changing(Change::Names),
+    )
 }
 
 fn view(cursor: &mut Cursor<'_>, replaces: bool) -> Result<Reading, String> {
@@ -141,12 +170,16 @@ fn index(cursor: &mut Cursor<'_>) -> Result<Reading, String> {
     }
     cursor.takes(&["if", "not", "exists"]);
     cursor.identifier().ok_or("CREATE INDEX without a name")?;
-    let table = cursor.takes(&["on"]).then(|| cursor.name()).flatten().ok_or("CREATE INDEX without a table")?;
+    let table =
+        cursor.takes(&["on"]).then(|| cursor.name()).flatten().ok_or("CREATE INDEX without a table")?;
     cursor.takes_kind(Kind::Open).ok_or("CREATE INDEX without columns")?;
     loop {
         cursor.identifier().ok_or("an index on what is no column")?;
         if cursor.takes_kind(Kind::Open).is_some() {
-            cursor.takes_kind(Kind::Number).and_then(|_| cursor.takes_kind(Kind::Close)).ok_or("an index on an expression")?;
+            cursor
+                .takes_kind(Kind::Number)
+                .and_then(|_| cursor.takes_kind(Kind::Close))
+                .ok_or("an index on an expression")?;
         }
         let _ = cursor.takes_any(&["asc", "desc"]);
         if cursor.takes_kind(Kind::Comma).is_none() {
@@ -154,7 +187,11 @@ fn index(cursor: &mut Cursor<'_>) -> Result<Reading, String> {
         }
     }
     cursor.takes_kind(Kind::Close).ok_or("columns of an index that do not end")?;
-    utility::ended(cursor, Reading::doing(StatementKind::Create, Verb::SchemaAlter, Reference::Table(table)).changing(Change::Names))
+    utility::ended(
+        cursor,
+        Reading::doing(StatementKind::Create, Verb::SchemaAlter, Reference::Table(table))
+            .changing(Change::Names),
+    )
 }
 
 fn created(statement: &Statement) -> Result<Reading, String> {
@@ -233,7 +270,10 @@ fn refer(walk: &mut Walk, table: &sqlparser::ast::ObjectName) {
 
 fn constrain(walk: &mut Walk, constraint: &TableConstraint) {
     match constraint {
-        TableConstraint::Unique(_) | TableConstraint::PrimaryKey(_) | TableConstraint::Index(_) | TableConstraint::FulltextOrSpatial(_) => {}
+        TableConstraint::Unique(_)
+        | TableConstraint::PrimaryKey(_)
+        | TableConstraint::Index(_)
+        | TableConstraint::FulltextOrSpatial(_) => {}
         TableConstraint::ForeignKey(key) => refer(walk, &key.foreign_table),
         TableConstraint::Check(check) => walk.expr(&check.expr),
         other => walk.reading.not_understood(format!("a table with `{other}`")),
@@ -244,21 +284,28 @@ fn options(walk: &mut Walk, options: &CreateTableOptions) {
     let options: &[SqlOption] = match options {
         CreateTableOptions::None => &[],
         CreateTableOptions::Plain(options) => options,
-        CreateTableOptions::With(_) | CreateTableOptions::Options(_) | CreateTableOptions::TableProperties(_) => {
+        CreateTableOptions::With(_)
+        | CreateTableOptions::Options(_)
+        | CreateTableOptions::TableProperties(_) => {
             return walk.reading.not_understood("a table with options that are not read here");
         }
     };
     for option in options {
         let fits = match option {
             SqlOption::Comment(_) => true,
-            SqlOption::KeyValue { key, value: _ } => OPTIONS.iter().any(|one| one.eq_ignore_ascii_case(&key.value)),
+            SqlOption::KeyValue { key, value: _ } => {
+                OPTIONS.iter().any(|one| one.eq_ignore_ascii_case(&key.value))
+            }
             SqlOption::NamedParenthesizedList(list) => {
                 let engine = list.name.as_ref().map(|name| name.value.to_ascii_lowercase());
                 list.key.value.eq_ignore_ascii_case("engine")
                     && list.values.is_empty()
                     && engine.is_some_and(|engine| ENGINES.contains(&engine.as_str()))
             }
-            SqlOption::Ident(_) | SqlOption::Clustered(_) | SqlOption::Partition { .. } | SqlOption::TableSpace(_) => false,
+            SqlOption::Ident(_)
+            | SqlOption::Clustered(_)
+            | SqlOption::Partition { .. }
+            | SqlOption::TableSpace(_) => false,
         };
         if !fits {
             walk.reading.not_understood(format!("a table with `{option}`"));
@@ -278,7 +325,9 @@ fn altered(statement: &Statement) -> Result<Reading, String> {
     }
     for operation in &alter.operations {
         match operation {
-            AlterTableOperation::AddConstraint { constraint, not_valid: false } => constrain(&mut walk, constraint),
+            AlterTableOperation::AddConstraint { constraint, not_valid: false } => {
+                constrain(&mut walk, constraint)
+            }
             AlterTableOperation::AddColumn { column_def, .. } => define(&mut walk, column_def),
             AlterTableOperation::DropColumn { .. }
             | AlterTableOperation::DropConstraint { .. }
@@ -286,11 +335,15 @@ fn altered(statement: &Statement) -> Result<Reading, String> {
             | AlterTableOperation::DropForeignKey { .. }
             | AlterTableOperation::DropIndex { .. }
             | AlterTableOperation::RenameColumn { .. } => {}
-            AlterTableOperation::ChangeColumn { options, .. } | AlterTableOperation::ModifyColumn { options, .. } => {
+            AlterTableOperation::ChangeColumn { options, .. }
+            | AlterTableOperation::ModifyColumn { options, .. } => {
                 for option in options {
                     let allowed = matches!(
                         option,
-                        ColumnOption::Null | ColumnOption::NotNull | ColumnOption::Comment(_) | ColumnOption::Unique(_)
+                        ColumnOption::Null
+                            | ColumnOption::NotNull
+                            | ColumnOption::Comment(_)
+                            | ColumnOption::Unique(_)
                     );
                     match option {
                         ColumnOption::Default(value) => walk.expr(value),

@@ -37,8 +37,8 @@ pub(super) struct Token {
 
 /// Longest first.
 const OPERATORS: [&str; 25] = [
-    "<=>", "->>", "<>", "!=", "<=", ">=", "<<", ">>", "&&", "||", ":=", "->", "+", "-", "*", "/", "%", "=", "<",
-    ">", "!", "&", "|", "^", "~",
+    "<=>", "->>", "<>", "!=", "<=", ">=", "<<", ">>", "&&", "||", ":=", "->", "+", "-", "*", "/", "%", "=",
+    "<", ">", "!", "&", "|", "^", "~",
 ];
 
 /// The tokens of `text`, of which there may be `most`.
@@ -174,7 +174,11 @@ impl Lexer<'_> {
     }
 
     fn number(&mut self, start: usize) -> Result<Token, String> {
-        let behind_a_name = |at: usize| at.checked_sub(1).and_then(|at| self.text.as_bytes().get(at)).is_some_and(|byte| is_word(*byte) || matches!(byte, b'`' | b'.' | b'@'));
+        let behind_a_name = |at: usize| {
+            at.checked_sub(1)
+                .and_then(|at| self.text.as_bytes().get(at))
+                .is_some_and(|byte| is_word(*byte) || matches!(byte, b'`' | b'.' | b'@'))
+        };
         if behind_a_name(start) {
             return Err("a number stands right behind a name".to_owned());
         }

@@ -176,7 +176,10 @@ impl Reading {
             Reference::Table(name) => object(name, place).ok(),
             _ => None,
         });
-        named.filter(|object| !is_of_server(&object.database)).map(|object| (object.database, object.name)).collect()
+        named
+            .filter(|object| !is_of_server(&object.database))
+            .map(|object| (object.database, object.name))
+            .collect()
     }
 }
 
@@ -190,7 +193,8 @@ fn is_of_server(database: &str) -> bool {
 /// What a name means at `place`.
 fn object(name: &Name, place: Place<'_>) -> Result<Object, String> {
     let database = name.database.as_deref().or(place.database);
-    let database = database.ok_or_else(|| format!("no database is selected, so that `{}` names nothing", name.name))?;
+    let database =
+        database.ok_or_else(|| format!("no database is selected, so that `{}` names nothing", name.name))?;
     let of_server = is_of_server(database);
     let folds = of_server || place.names == Names::Folded;
     let folded = |text: &str| if folds { text.to_ascii_lowercase() } else { text.to_owned() };
@@ -198,7 +202,8 @@ fn object(name: &Name, place: Place<'_>) -> Result<Object, String> {
     if folds && !(database.is_ascii() && name.name.is_ascii()) {
         return Err(format!("the server does not tell `{}` from names with similar letters", name.name));
     }
-    if !of_server && !database.is_ascii() && OF_SERVER.iter().any(|own| database.chars().count() == own.len()) {
+    if !of_server && !database.is_ascii() && OF_SERVER.iter().any(|own| database.chars().count() == own.len())
+    {
         return Err(format!("the server may take `{database}` for one of its own"));
     }
     Ok(Object { database: folded(database), schema: String::new(), name: folded(&name.name), oid: None })
@@ -271,7 +276,12 @@ fn not_known(
     let shown = format!("{}.{}", object.database, object.name);
     let touches_rows = matches!(
         verb,
-        Verb::DataRead | Verb::DataInsert | Verb::DataUpdate | Verb::DataDelete | Verb::DataLock | Verb::DataTruncate
+        Verb::DataRead
+            | Verb::DataInsert
+            | Verb::DataUpdate
+            | Verb::DataDelete
+            | Verb::DataLock
+            | Verb::DataTruncate
     );
     if of_server || !touches_rows {
         return None;

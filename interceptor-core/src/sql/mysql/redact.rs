@@ -26,13 +26,14 @@ pub fn redact(text: &str) -> Cow<'_, str> {
     let mut carries = false;
     for word in words {
         let first = *first.get_or_insert(word);
-        let changes = ["create", "alter", "set", "grant", "change", "execute"].iter().any(|one| one.eq_ignore_ascii_case(first));
+        let changes = ["create", "alter", "set", "grant", "change", "execute"]
+            .iter()
+            .any(|one| one.eq_ignore_ascii_case(first));
         carries |= changes && CARRIERS.iter().any(|one| one.eq_ignore_ascii_case(word));
-        carries |= KEYED.iter().any(|one| one.eq_ignore_ascii_case(word)) || word.eq_ignore_ascii_case("password");
+        carries |=
+            KEYED.iter().any(|one| one.eq_ignore_ascii_case(word)) || word.eq_ignore_ascii_case("password");
     }
-    let masked = |token: &Token| {
-        token.kind == Kind::Text && (carries || looks_secret(written(text, token)))
-    };
+    let masked = |token: &Token| token.kind == Kind::Text && (carries || looks_secret(written(text, token)));
     if !carries && !tokens.iter().any(masked) {
         return Cow::Borrowed(text);
     }
@@ -42,7 +43,9 @@ pub fn redact(text: &str) -> Cow<'_, str> {
 /// The text with every string and number replaced by `?`, and without its comments.
 pub fn without_literals(text: &str) -> Cow<'_, str> {
     let Some(tokens) = readable(text) else { return Cow::Owned(cut(text)) };
-    Cow::Owned(replaced(text, &tokens, |token| matches!(token.kind, Kind::Text | Kind::Number).then_some("?")))
+    Cow::Owned(replaced(text, &tokens, |token| {
+        matches!(token.kind, Kind::Text | Kind::Number).then_some("?")
+    }))
 }
 
 fn readable(text: &str) -> Option<Vec<Token>> {
@@ -67,7 +70,8 @@ fn replaced(text: &str, tokens: &[Token], with: impl Fn(&Token) -> Option<&'stat
 }
 
 fn cut(text: &str) -> String {
-    let end = text.find(['\'', '"', '`', '#', '@']).into_iter().chain(text.find("--")).chain(text.find("/*")).min();
+    let end =
+        text.find(['\'', '"', '`', '#', '@']).into_iter().chain(text.find("--")).chain(text.find("/*")).min();
     let kept = text.get(..end.unwrap_or(text.len())).unwrap_or_default();
     let kept: String = kept.chars().take(4096).map(|c| if c.is_ascii_digit() { '?' } else { c }).collect();
     if kept.len() < text.len() { format!("{kept} [the rest cannot be read]") } else { kept }

@@ -1,6 +1,12 @@
 //! SET: settings of the session and of the server, and users' variables.
 
-use super::{Change, Reading, Reference, cursor::Cursor, lexer::{Kind, unquoted}, settings::{Charset, reads_otherwise}, utility};
+use super::{
+    Change, Reading, Reference,
+    cursor::Cursor,
+    lexer::{Kind, unquoted},
+    settings::{Charset, reads_otherwise},
+    utility,
+};
 use crate::model::{StatementKind, Verb};
 
 /// Settings by which a session becomes somebody else, or reaches further.
@@ -100,7 +106,9 @@ fn in_brackets(part: Cursor<'_>) -> String {
 fn scoped(name: &str, global: &mut bool) -> Result<String, String> {
     Ok(match name.split_once('.') {
         None => name.to_owned(),
-        Some((scope, rest)) if scope.eq_ignore_ascii_case("session") || scope.eq_ignore_ascii_case("local") => {
+        Some((scope, rest))
+            if scope.eq_ignore_ascii_case("session") || scope.eq_ignore_ascii_case("local") =>
+        {
             rest.to_owned()
         }
         Some((scope, rest)) if scope.eq_ignore_ascii_case("global") => {
@@ -128,7 +136,8 @@ fn system(name: &str, value: Cursor<'_>, global: bool, reading: &mut Reading) {
                 Some(default) if default.eq_ignore_ascii_case("default") => {}
                 Some(mode) => {
                     if let Some(word) = reads_otherwise(mode) {
-                        reading.not_understood(format!("with {word} in `sql_mode`, texts mean something else"));
+                        reading
+                            .not_understood(format!("with {word} in `sql_mode`, texts mean something else"));
                     }
                 }
             }

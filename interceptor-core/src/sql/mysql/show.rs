@@ -60,7 +60,9 @@ pub(super) fn show(cursor: &mut Cursor<'_>) -> Result<Reading, String> {
         cursor.name().ok_or("FROM without a name")?;
     }
     if cursor.takes(&["for"]) {
-        let _ = cursor.takes(&["current_user"]) || cursor.identifier().is_some() || cursor.takes_kind(Kind::Text).is_some();
+        let _ = cursor.takes(&["current_user"])
+            || cursor.identifier().is_some()
+            || cursor.takes_kind(Kind::Text).is_some();
         let _ = cursor.takes_kind(Kind::Variable).is_some() || cursor.takes_kind(Kind::Open).is_some();
         cursor.takes_kind(Kind::Close);
     }

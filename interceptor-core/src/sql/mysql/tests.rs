@@ -24,10 +24,22 @@ const DOES: &[(&str, &str)] = &[
     ("SELECT 1", "data.read -"),
     ("", "data.read -"),
     ("select * from users;", "data.read d.users"),
-    ("SELECT a.id, `b`.`x` FROM users a LEFT JOIN other.orders AS b ON a.id = b.user WHERE a.name LIKE 'x%' LIMIT 3", "data.read d.users, data.read other.orders"),
-    ("SELECT * FROM `users` WHERE id IN (SELECT user FROM secrets)", "data.read d.secrets, data.read d.users"),
-    ("SELECT (SELECT max(v) FROM secrets), count(*) FROM users GROUP BY a WITH ROLLUP", "data.read d.secrets, data.read d.users"),
-    ("SELECT * FROM a, b NATURAL JOIN c CROSS JOIN d", "data.read d.a, data.read d.b, data.read d.c, data.read d.d"),
+    (
+        "SELECT a.id, `b`.`x` FROM users a LEFT JOIN other.orders AS b ON a.id = b.user WHERE a.name LIKE 'x%' LIMIT 3",
+        "data.read d.users, data.read other.orders",
+    ),
+    (
+        "SELECT * FROM `users` WHERE id IN (SELECT user FROM secrets)",
+        "data.read d.secrets, data.read d.users",
+    ),
+    (
+        "SELECT (SELECT max(v) FROM secrets), count(*) FROM users GROUP BY a WITH ROLLUP",
+        "data.read d.secrets, data.read d.users",
+    ),
+    (
+        "SELECT * FROM a, b NATURAL JOIN c CROSS JOIN d",
+        "data.read d.a, data.read d.b, data.read d.c, data.read d.d",
+    ),
     ("SELECT 1 FROM a STRAIGHT_JOIN b", "data.read d.a, data.read d.b"),
     ("WITH x AS (SELECT * FROM a) SELECT * FROM x, y", "data.read d.a, data.read d.y"),
     ("WITH secrets AS (SELECT * FROM secrets) SELECT * FROM secrets", "data.read d.secrets"),
@@ -39,7 +51,10 @@ const DOES: &[(&str, &str)] = &[
     ("SELECT * FROM a LOCK IN SHARE MODE", "data.read d.a"),
     ("SELECT SQL_CALC_FOUND_ROWS * FROM a", "data.read d.a"),
     ("SELECT @x := id, @@version FROM a", "data.read d.a"),
-    ("SELECT concat('a', \"b\" 'c'), now(), date_add(now(), INTERVAL 1 DAY), cast(a AS CHAR), _utf8mb4'x', x'41' FROM a", "data.read d.a"),
+    (
+        "SELECT concat('a', \"b\" 'c'), now(), date_add(now(), INTERVAL 1 DAY), cast(a AS CHAR), _utf8mb4'x', x'41' FROM a",
+        "data.read d.a",
+    ),
     ("SELECT row_number() OVER (PARTITION BY a ORDER BY b) FROM t", "data.read d.t"),
     ("SELECT group_concat(DISTINCT a ORDER BY b SEPARATOR ', ') FROM t", "data.read d.t"),
     ("SELECT a -> '$.x', a ->> '$.y' FROM t", "data.read d.t"),
@@ -50,15 +65,24 @@ const DOES: &[(&str, &str)] = &[
     ("SELECT * FROM INFORMATION_SCHEMA.Tables", "data.read information_schema.tables"),
     ("INSERT INTO t (a, b) VALUES (1, 'x'), (2, ?)", "data.insert d.t"),
     ("INSERT IGNORE INTO t SET a = 1", "data.insert d.t"),
-    ("INSERT INTO t SELECT * FROM u ON DUPLICATE KEY UPDATE a = VALUES(a)", "data.insert d.t, data.read d.t, data.read d.u, data.update d.t"),
+    (
+        "INSERT INTO t SELECT * FROM u ON DUPLICATE KEY UPDATE a = VALUES(a)",
+        "data.insert d.t, data.read d.t, data.read d.u, data.update d.t",
+    ),
     ("REPLACE INTO t VALUES (1)", "data.delete d.t, data.insert d.t"),
     ("INSERT INTO t VALUES (1) RETURNING id", "data.insert d.t, data.read d.t"),
     ("UPDATE t SET a = 1", "data.update d.t"),
     ("UPDATE t SET a = a + 1 WHERE b = 2 ORDER BY c LIMIT 1", "data.read d.t, data.update d.t"),
-    ("UPDATE t JOIN u ON t.id = u.id SET t.a = u.a", "data.read d.t, data.read d.u, data.update d.t, data.update d.u"),
+    (
+        "UPDATE t JOIN u ON t.id = u.id SET t.a = u.a",
+        "data.read d.t, data.read d.u, data.update d.t, data.update d.u",
+    ),
     ("DELETE FROM t", "data.delete d.t"),
     ("DELETE FROM t WHERE a IN (SELECT a FROM u)", "data.delete d.t, data.read d.t, data.read d.u"),
-    ("DELETE t FROM t JOIN u ON t.id = u.id", "data.delete d.t, data.delete d.u, data.read d.t, data.read d.u"),
+    (
+        "DELETE t FROM t JOIN u ON t.id = u.id",
+        "data.delete d.t, data.delete d.u, data.read d.t, data.read d.u",
+    ),
     ("TRUNCATE t", "data.truncate d.t"),
     ("TRUNCATE TABLE o.t", "data.truncate o.t"),
     ("LOCK TABLES a READ, b AS c WRITE", "data.lock d.a, data.lock d.b"),
@@ -68,7 +92,10 @@ const DOES: &[(&str, &str)] = &[
     ("ROLLBACK TO SAVEPOINT x", "transaction -"),
     ("USE other", "session.change database"),
     ("SET NAMES utf8mb4 COLLATE utf8mb4_unicode_ci", "session.change names"),
-    ("SET autocommit=0, @@session.sql_mode = 'STRICT_TRANS_TABLES'", "session.change autocommit, session.change sql_mode"),
+    (
+        "SET autocommit=0, @@session.sql_mode = 'STRICT_TRANS_TABLES'",
+        "session.change autocommit, session.change sql_mode",
+    ),
     ("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", "session.change transaction"),
     ("SET GLOBAL max_connections = 1", "access.change max_connections"),
     ("SET @@global.general_log = ON", "access.change general_log"),
@@ -87,7 +114,10 @@ const DOES: &[(&str, &str)] = &[
     ("FLUSH PRIVILEGES", "access.change -"),
     ("CALL p(1, (SELECT a FROM t))", "data.read d.t, function.call d.p()"),
     ("CALL o.p", "function.call o.p()"),
-    ("CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT, n VARCHAR(10) NOT NULL DEFAULT 'x', KEY k (n)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4", "schema.create d.t"),
+    (
+        "CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT, n VARCHAR(10) NOT NULL DEFAULT 'x', KEY k (n)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4",
+        "schema.create d.t",
+    ),
     ("CREATE TEMPORARY TABLE IF NOT EXISTS t AS SELECT * FROM u", "data.read d.u, schema.create d.t"),
     ("CREATE TABLE t LIKE u", "data.read d.u, schema.create d.t"),
     ("ALTER TABLE t ADD COLUMN a INT NOT NULL, DROP COLUMN b", "schema.alter d.t"),
@@ -161,7 +191,8 @@ fn what_may_be_read_otherwise_is_unknown() {
         "TABLE secrets",
         "VALUES ROW(1), ROW((SELECT v FROM secrets)) x",
     ] {
-        let facts = facts(&read(text), Place { database: Some("d"), names: Names::Exact }, |_| Some(Kind::Table));
+        let facts =
+            facts(&read(text), Place { database: Some("d"), names: Names::Exact }, |_| Some(Kind::Table));
         assert!(facts.unknown.is_some(), "{text}: {facts:?}");
     }
 }
@@ -187,7 +218,9 @@ fn quotes_and_comments_hide_nothing_and_make_nothing_up() {
 
 #[test]
 fn names_mean_what_the_server_takes_them_for() {
-    let at = |text: &str, database: Option<&str>, names| facts(&read(text), Place { database, names }, |_| Some(Kind::Table));
+    let at = |text: &str, database: Option<&str>, names| {
+        facts(&read(text), Place { database, names }, |_| Some(Kind::Table))
+    };
     assert!(at("SELECT * FROM t", None, Names::Exact).unknown.is_some());
     let folded = at("SELECT * FROM SECRETS", Some("D"), Names::Folded);
     assert_eq!(folded, at("SELECT * FROM secrets", Some("d"), Names::Exact));
@@ -205,7 +238,10 @@ fn views_and_triggers_are_unknown() {
     assert!(unknown("SELECT * FROM v", Some(Kind::View)) && unknown("SELECT * FROM v", None));
     assert!(!unknown("SELECT * FROM t", Some(Kind::Triggered)));
     assert!(unknown("INSERT INTO t VALUES (1)", Some(Kind::Triggered)));
-    assert!(!unknown("DROP TABLE v", Some(Kind::View)) && !unknown("SELECT * FROM information_schema.tables", None));
+    assert!(
+        !unknown("DROP TABLE v", Some(Kind::View))
+            && !unknown("SELECT * FROM information_schema.tables", None)
+    );
 }
 
 #[test]

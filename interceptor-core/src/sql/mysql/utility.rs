@@ -4,8 +4,9 @@
 use sqlparser::{ast::Statement, dialect::MySqlDialect, parser::Parser};
 
 use super::{
-    Change, Reading, Reference, ddl,
+    Change, Reading, Reference,
     cursor::Cursor,
+    ddl,
     lexer::{Kind, Token},
     set, show,
     walk::Walk,
@@ -115,7 +116,11 @@ fn kind(cursor: &Cursor<'_>) -> StatementKind {
 }
 
 fn read(cursor: &mut Cursor<'_>) -> Result<Reading, String> {
-    if cursor.kind() == Some(Kind::Open) || ["select", "with", "insert", "replace", "update", "delete", "values"].iter().any(|word| cursor.sees(&[word])) {
+    if cursor.kind() == Some(Kind::Open)
+        || ["select", "with", "insert", "replace", "update", "delete", "values"]
+            .iter()
+            .any(|word| cursor.sees(&[word]))
+    {
         return parsed(cursor);
     }
     if let Some(reading) = transaction(cursor).or_else(|| tables(cursor)) {
@@ -123,7 +128,11 @@ fn read(cursor: &mut Cursor<'_>) -> Result<Reading, String> {
     }
     if cursor.takes(&["use"]) {
         let database = cursor.identifier().ok_or("USE without a database")?;
-        let reading = Reading::doing(StatementKind::Set, Verb::SessionChange, Reference::Setting("database".to_owned()));
+        let reading = Reading::doing(
+            StatementKind::Set,
+            Verb::SessionChange,
+            Reference::Setting("database".to_owned()),
+        );
         return ended(cursor, reading.changing(Change::Database(database)));
     }
     if cursor.takes(&["set"]) {

@@ -6,10 +6,10 @@
 use sqlparser::ast::{
     Assignment, AssignmentTarget, Delete, Distinct, Expr, FromTable, Function, FunctionArg, FunctionArgExpr,
     FunctionArgumentClause, FunctionArguments, GroupByExpr, GroupByWithModifier, Ident, Insert, Join,
-    JoinConstraint, JoinOperator, LimitClause, NamedWindowExpr, ObjectName, ObjectNamePart, OnInsert, OrderBy,
-    OrderByExpr, OrderByKind, Query, Select, SelectFlavor, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
-    Statement, TableAlias, TableFactor, TableObject, TableWithJoins, Update, WildcardAdditionalOptions,
-    WindowFrameBound, WindowSpec, WindowType, With,
+    JoinConstraint, JoinOperator, LimitClause, NamedWindowExpr, ObjectName, ObjectNamePart, OnInsert,
+    OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectFlavor, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, Statement, TableAlias, TableFactor, TableObject,
+    TableWithJoins, Update, WildcardAdditionalOptions, WindowFrameBound, WindowSpec, WindowType, With,
 };
 
 use super::{
@@ -45,7 +45,9 @@ fn identifier_of(identifier: &Ident) -> Result<String, String> {
     let Ident { value, quote_style, span: _ } = identifier;
     match quote_style {
         Some('`') => Ok(value.clone()),
-        None if is_reserved(value) || value.starts_with('@') => Err(format!("the word `{value}` stands where a name should")),
+        None if is_reserved(value) || value.starts_with('@') => {
+            Err(format!("the word `{value}` stands where a name should"))
+        }
         None => Ok(value.clone()),
         Some(_) => Err(format!("a name in other quotes than backticks: {value}")),
     }
@@ -92,14 +94,28 @@ impl Walk {
 
     fn alias(&mut self, alias: Option<&TableAlias>) {
         let Some(TableAlias { explicit: _, name, columns, at }) = alias else { return };
-        self.only_if(at.is_none() && columns.iter().all(|column| column.data_type.is_none()), "such an alias");
+        self.only_if(
+            at.is_none() && columns.iter().all(|column| column.data_type.is_none()),
+            "such an alias",
+        );
         if let Err(why) = identifier_of(name) {
             self.not_understood(why);
         }
     }
 
     pub(super) fn query(&mut self, query: &Query) {
-        let Query { with, body, order_by, limit_clause, fetch, locks, for_clause, settings, format_clause, pipe_operators } = query;
+        let Query {
+            with,
+            body,
+            order_by,
+            limit_clause,
+            fetch,
+            locks,
+            for_clause,
+            settings,
+            format_clause,
+            pipe_operators,
+        } = query;
         let before = self.made.len();
         if let Some(with) = with {
             self.with(with);
@@ -112,7 +128,10 @@ impl Walk {
             None => {}
             Some(LimitClause::LimitOffset { limit, offset, limit_by }) => {
                 self.only_if(limit_by.is_empty(), "LIMIT BY");
-                limit.iter().chain(offset.iter().map(|offset| &offset.value)).for_each(|value| self.expr(value));
+                limit
+                    .iter()
+                    .chain(offset.iter().map(|offset| &offset.value))
+                    .for_each(|value| self.expr(value));
             }
             Some(LimitClause::OffsetCommaLimit { offset, limit }) => {
                 self.expr(offset);
@@ -153,7 +172,11 @@ impl Walk {
             SetExpr::Values(values) => {
                 values.rows.iter().flat_map(|row| &row.content).for_each(|value| self.expr(value));
             }
-            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) | SetExpr::Table(_) => {
+            SetExpr::Insert(_)
+            | SetExpr::Update(_)
+            | SetExpr::Delete(_)
+            | SetExpr::Merge(_)
+            | SetExpr::Table(_) => {
                 self.not_understood("such a part of a query");
             }
         }
@@ -207,7 +230,10 @@ impl Walk {
         match group_by {
             GroupByExpr::All(_) => self.not_understood("GROUP BY ALL"),
             GroupByExpr::Expressions(expressions, modifiers) => {
-                self.only_if(modifiers.iter().all(|one| *one == GroupByWithModifier::Rollup), "such a GROUP BY");
+                self.only_if(
+                    modifiers.iter().all(|one| *one == GroupByWithModifier::Rollup),
+                    "such a GROUP BY",
+                );
                 expressions.iter().for_each(|expression| self.expr(expression));
             }
         }
@@ -233,7 +259,8 @@ impl Walk {
                     self.reads = true;
                     self.wildcard(options);
                 }
-                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::Expr(_), _) | SelectItem::ExprWithAliases { .. } => {
+                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::Expr(_), _)
+                | SelectItem::ExprWithAliases { .. } => {
                     self.not_understood("such a column");
                 }
             }
@@ -241,8 +268,15 @@ impl Walk {
     }
 
     fn wildcard(&mut self, options: &WildcardAdditionalOptions) {
-        let WildcardAdditionalOptions { wildcard_token: _, opt_ilike, opt_exclude, opt_except, opt_replace, opt_rename, opt_alias } =
-            options;
+        let WildcardAdditionalOptions {
+            wildcard_token: _,
+            opt_ilike,
+            opt_exclude,
+            opt_except,
+            opt_replace,
+            opt_rename,
+            opt_alias,
+        } = options;
         let plain = opt_ilike.is_none()
             && opt_exclude.is_none()
             && opt_except.is_none()
@@ -268,7 +302,9 @@ impl Walk {
                 | JoinOperator::CrossJoin(constraint)
                 | JoinOperator::StraightJoin(constraint) => match constraint {
                     JoinConstraint::On(condition) => self.expr(condition),
-                    JoinConstraint::Using(_) | JoinConstraint::Natural | JoinConstraint::None => self.reads = true,
+                    JoinConstraint::Using(_) | JoinConstraint::Natural | JoinConstraint::None => {
+                        self.reads = true
+                    }
                 },
                 JoinOperator::FullOuter(_)
                 | JoinOperator::Semi(_)
@@ -362,11 +398,16 @@ impl Walk {
         let WindowSpec { window_name: _, partition_by, order_by, window_frame } = window;
         partition_by.iter().for_each(|expr| self.expr(expr));
         self.orders(order_by);
-        let bounds = window_frame.iter().flat_map(|frame| [Some(&frame.start_bound), frame.end_bound.as_ref()]);
+        let bounds =
+            window_frame.iter().flat_map(|frame| [Some(&frame.start_bound), frame.end_bound.as_ref()]);
         for bound in bounds.flatten() {
             match bound {
-                WindowFrameBound::CurrentRow | WindowFrameBound::Preceding(None) | WindowFrameBound::Following(None) => {}
-                WindowFrameBound::Preceding(Some(expr)) | WindowFrameBound::Following(Some(expr)) => self.expr(expr),
+                WindowFrameBound::CurrentRow
+                | WindowFrameBound::Preceding(None)
+                | WindowFrameBound::Following(None) => {}
+                WindowFrameBound::Preceding(Some(expr)) | WindowFrameBound::Following(Some(expr)) => {
+                    self.expr(expr)
+                }
             }
         }
     }
@@ -452,9 +493,24 @@ impl Walk {
 
     fn update(&mut self, update: &Update) {
         self.reading.kind = StatementKind::Update;
-        let Update { update_token: _, optimizer_hints, table, assignments, from, selection, returning, output, or, order_by, limit } =
-            update;
-        let plain = optimizer_hints.is_empty() && from.is_none() && returning.is_none() && output.is_none() && or.is_none();
+        let Update {
+            update_token: _,
+            optimizer_hints,
+            table,
+            assignments,
+            from,
+            selection,
+            returning,
+            output,
+            or,
+            order_by,
+            limit,
+        } = update;
+        let plain = optimizer_hints.is_empty()
+            && from.is_none()
+            && returning.is_none()
+            && output.is_none()
+            && or.is_none();
         self.only_if(plain, "such an UPDATE");
         self.reading.has_where = selection.is_some();
         // Which of several it changes hangs on whose columns they are.
@@ -467,8 +523,18 @@ impl Walk {
 
     fn delete(&mut self, delete: &Delete) {
         self.reading.kind = StatementKind::Delete;
-        let Delete { delete_token: _, optimizer_hints, tables: _, from, using, selection, returning, output, order_by, limit } =
-            delete;
+        let Delete {
+            delete_token: _,
+            optimizer_hints,
+            tables: _,
+            from,
+            using,
+            selection,
+            returning,
+            output,
+            order_by,
+            limit,
+        } = delete;
         self.only_if(optimizer_hints.is_empty() && output.is_none(), "such a DELETE");
         self.reading.has_where = selection.is_some();
         let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = from;
@@ -514,7 +580,14 @@ impl Walk {
             | Expr::Collate { expr: one, collation: _ }
             | Expr::Prefixed { prefix: _, value: one }
             | Expr::Cast { kind: _, expr: one, data_type: _, format: None } => self.expr(one),
-            Expr::Convert { is_try: false, expr: one, data_type: _, charset: _, target_before_value: false, styles } => {
+            Expr::Convert {
+                is_try: false,
+                expr: one,
+                data_type: _,
+                charset: _,
+                target_before_value: false,
+                styles,
+            } => {
                 self.expr(one);
                 styles.iter().for_each(|style| self.expr(style));
             }
@@ -526,14 +599,20 @@ impl Walk {
                 self.expr(left);
                 self.expr(right);
             }
-            Expr::AnyOp { left, compare_op: _, right, is_some: _ } | Expr::AllOp { left, compare_op: _, right } => {
+            Expr::AnyOp { left, compare_op: _, right, is_some: _ }
+            | Expr::AllOp { left, compare_op: _, right } => {
                 self.expr(left);
                 self.expr(right);
             }
             Expr::Like { negated: _, any: false, expr, pattern, escape_char } => {
-                [Some(expr), Some(pattern), escape_char.as_ref()].into_iter().flatten().for_each(|one| self.expr(one));
+                [Some(expr), Some(pattern), escape_char.as_ref()]
+                    .into_iter()
+                    .flatten()
+                    .for_each(|one| self.expr(one));
             }
-            Expr::Between { expr, negated: _, low, high } => [expr, low, high].into_iter().for_each(|one| self.expr(one)),
+            Expr::Between { expr, negated: _, low, high } => {
+                [expr, low, high].into_iter().for_each(|one| self.expr(one))
+            }
             Expr::InList { expr, list, negated: _ } => {
                 self.expr(expr);
                 list.iter().for_each(|one| self.expr(one));
@@ -596,7 +675,8 @@ impl Walk {
     }
 
     fn function(&mut self, function: &Function) {
-        let Function { name, uses_odbc_syntax, parameters, args, within_group, filter, null_treatment, over } = function;
+        let Function { name, uses_odbc_syntax, parameters, args, within_group, filter, null_treatment, over } =
+            function;
         let plain = !uses_odbc_syntax
             && matches!(parameters, FunctionArguments::None)
             && within_group.is_empty()
@@ -655,7 +735,9 @@ impl Walk {
 /// `DUAL`, which is no table.
 fn is_dual(name: &ObjectName) -> bool {
     match name.0.as_slice() {
-        [ObjectNamePart::Identifier(name)] => name.quote_style.is_none() && name.value.eq_ignore_ascii_case("dual"),
+        [ObjectNamePart::Identifier(name)] => {
+            name.quote_style.is_none() && name.value.eq_ignore_ascii_case("dual")
+        }
         _ => false,
     }
 }

@@ -1,0 +1,387 @@
+//! The upstream's side: each answer attributed to the one command under way, counted, and passed on as it comes.
+//!
+//! Promises: rows are counted before they pass; an answer is cut only between two packets, and nothing of it reaches the
+//! client after that; what answers nothing that was asked is an error.
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use interceptor_core::{
+    mask::Mask,
+    model::{OutcomeStatus, Spent},
+    permit::Denial,
+    protocol::{DecodeError, Done, Endings, Step, Stopped},
+};
+
+use super::{
+    client::After,
+    decode::{MysqlDecoder, State},
+    frame::{self, Fields, HEAD, Malformed, WHOLE},
+    lookup::{self, Errand},
+    words,
+};
+
+/// The longest packet that is read as a whole, in bytes.
+const MAX_READ: usize = 1 << 20;
+/// How many rows of our own look-ups are taken.
+const MAX_ROWS: usize = 4096;
+/// SERVER_STATUS_IN_TRANS.
+pub(super) const IN_TRANSACTION: u16 = 1;
+/// SERVER_MORE_RESULTS_EXISTS.
+const MORE: u16 = 8;
+
+/// The answer that is owed.
+#[derive(Debug)]
+pub(super) struct Owed {
+    /// The exchange that its end is told of; none for what was not judged.
+    pub(super) exchange: Option<u64>,
+    pub(super) after: After,
+    phase: Phase,
+    /// The packet that comes now continues a row.
+    continues: bool,
+    /// Of the last packet.
+    sequence: u8,
+    rows: u64,
+    changed: u64,
+    bytes: u64,
+    /// The client has its end already.
+    stopped: bool,
+    /// What a look-up of our own has brought.
+    found: Vec<Vec<Option<String>>>,
+}
+
+/// What comes next of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// OK, an error, or how many columns there are.
+    First,
+    /// So many packets, and then rows.
+    Columns(u64),
+    Rows,
+    /// So many packets, and then nothing more.
+    Rest(u64),
+}
+
+/// What a packet means for the answer.
+enum Met {
+    Goes,
+    Ends(End),
+}
+
+/// How an answer has ended.
+struct End {
+    error: Option<ErrorPacket>,
+}
+
+/// ERR_Packet.
+pub(super) struct ErrorPacket {
+    pub(super) code: String,
+    pub(super) message: String,
+}
+
+impl ErrorPacket {
+    pub(super) fn read(payload: Bytes) -> Result<Self, Malformed> {
+        let mut fields = Fields::new(payload);
+        fields.u8()?;
+        let number = fields.u16()?;
+        let rest = fields.rest();
+        let (state, message) = match rest.split_first_chunk::<6>() {
+            Some(([b'#', state @ ..], message)) => (String::from_utf8_lossy(state).into_owned(), message),
+            _ => ("HY000".to_owned(), &*rest),
+        };
+        Ok(Self {
+            code: format!("{number} ({state})"),
+            message: String::from_utf8_lossy(message).into_owned(),
+        })
+    }
+}
+
+impl Owed {
+    pub(super) fn new(exchange: Option<u64>, after: After) -> Self {
+        Self {
+            exchange,
+            after,
+            phase: Phase::First,
+            continues: false,
+            sequence: 0,
+            rows: 0,
+            changed: 0,
+            bytes: 0,
+            stopped: false,
+            found: Vec::new(),
+        }
+    }
+
+    fn goes_nowhere(&self) -> bool {
+        self.stopped || matches!(self.after, After::Gate(_))
+    }
+
+    fn is_row(&self, length: usize, first: Option<u8>) -> bool {
+        self.phase == Phase::Rows && !matches!((first, length), (Some(0xff), _) | (Some(0xfe), ..9))
+    }
+
+    /// A whole packet that is no row.
+    fn meet(&mut self, payload: Bytes) -> Result<(Met, Option<u16>), Malformed> {
+        let mut fields = Fields::new(payload.clone());
+        let first = fields.u8()?;
+        if first == 0xff && !matches!(self.phase, Phase::Columns(_) | Phase::Rest(_)) {
+            return Ok((Met::Ends(End { error: Some(ErrorPacket::read(payload)?) }), None));
+        }
+        match self.phase {
+            Phase::First if matches!(self.after, After::Prepared(_)) && first == 0 => {
+                let id = fields.u32()?;
+                let (columns, parameters) = (fields.u16()?, fields.u16()?);
+                self.after.prepared_as(id, parameters);
+                let packets = |count: u16| if count == 0 { 0 } else { u64::from(count).saturating_add(1) };
+                self.phase = Phase::Rest(packets(columns).saturating_add(packets(parameters)));
+                Ok((self.rest(), None))
+            }
+            Phase::First if first == 0 => {
+                self.changed = self.changed.saturating_add(fields.integer()?);
+                fields.integer()?;
+                let status = fields.u16()?;
+                Ok((self.ended(status), Some(status)))
+            }
+            Phase::First if first == 0xfe && payload.len() < 9 => {
+                fields.u16()?;
+                let status = fields.u16()?;
+                Ok((self.ended(status), Some(status)))
+            }
+            // It wants a file of the client's, which is never offered.
+            Phase::First if first == 0xfb => Err(Malformed),
+            Phase::First => {
+                self.phase = Phase::Columns(Fields::new(payload).integer()?.saturating_add(1));
+                Ok((Met::Goes, None))
+            }
+            Phase::Columns(left) => {
+                self.phase = if left <= 1 { Phase::Rows } else { Phase::Columns(left.saturating_sub(1)) };
+                Ok((Met::Goes, None))
+            }
+            Phase::Rows => {
+                fields.u16()?;
+                let status = fields.u16()?;
+                Ok((self.ended(status), Some(status)))
+            }
+            Phase::Rest(left) => {
+                self.phase = Phase::Rest(left.saturating_sub(1));
+                Ok((self.rest(), None))
+            }
+        }
+    }
+
+    fn rest(&self) -> Met {
+        if self.phase == Phase::Rest(0) { Met::Ends(End { error: None }) } else { Met::Goes }
+    }
+
+    fn ended(&mut self, status: u16) -> Met {
+        if status & MORE == 0 {
+            return Met::Ends(End { error: None });
+        }
+        self.phase = Phase::First;
+        Met::Goes
+    }
+}
+
+impl MysqlDecoder {
+    pub(super) fn upstream(&mut self, input: &mut BytesMut) -> Result<Step, DecodeError> {
+        let (mut ready, before) = (0_usize, input.len());
+        loop {
+            let rest = input.get(ready..).unwrap_or_default();
+            if self.streaming > 0 {
+                let part = self.streaming.min(rest.len());
+                if part == 0 {
+                    break;
+                }
+                self.streaming -= part;
+                ready = ready.saturating_add(part);
+                self.drop_if_nowhere(input, &mut ready);
+                continue;
+            }
+            let Some(head) = frame::head(rest) else { break };
+            let first = rest.get(HEAD).copied();
+            let Some(owed) = &mut self.owed else { return self.unasked(input, head, ready) };
+            if first.is_none() && head.length > 0 {
+                break;
+            }
+            if owed.continues || owed.is_row(head.length, first) {
+                if !owed.continues
+                    && !owed.stopped
+                    && !matches!(owed.after, After::Gate(_))
+                    && self.room_is_spent()
+                {
+                    if ready > 0 {
+                        break;
+                    }
+                    return Ok(self.pause());
+                }
+                if !self.row(head, input)? {
+                    break;
+                }
+                continue;
+            }
+            if head.length > MAX_READ {
+                return Err(DecodeError::upstream("a packet over 1 MB that is no row"));
+            }
+            if rest.len() < head.total() {
+                break;
+            }
+            let payload = Bytes::copy_from_slice(rest.get(HEAD..head.total()).unwrap_or_default());
+            owed.sequence = head.sequence;
+            owed.bytes = owed.bytes.saturating_add(u64::try_from(head.total()).unwrap_or(u64::MAX));
+            let met =
+                owed.meet(payload).map_err(|_| DecodeError::upstream("an answer that cannot be read"))?;
+            if let Some(status) = met.1 {
+                self.status = status;
+            }
+            ready = ready.saturating_add(head.total());
+            self.drop_if_nowhere(input, &mut ready);
+            if let Met::Ends(end) = met.0 {
+                let done = self.end(end);
+                return Ok(Step::Answer { bytes: input.split_to(ready).freeze(), done });
+            }
+        }
+        // What goes nowhere was taken all the same.
+        if ready == 0 && input.len() == before {
+            return Ok(Step::Wait);
+        }
+        Ok(Step::Answer { bytes: input.split_to(ready).freeze(), done: Endings::new() })
+    }
+
+    /// What passes nowhere is dropped. Nothing else is ready before it: whether it passes changes only between two calls.
+    fn drop_if_nowhere(&self, input: &mut BytesMut, ready: &mut usize) {
+        if self.owed.as_ref().is_some_and(Owed::goes_nowhere) {
+            input.advance(*ready);
+            *ready = 0;
+        }
+    }
+
+    /// A last word of the server's, or what breaks the protocol.
+    fn unasked(
+        &mut self,
+        input: &mut BytesMut,
+        head: frame::Head,
+        ready: usize,
+    ) -> Result<Step, DecodeError> {
+        if ready > 0 || input.get(HEAD).is_some_and(|byte| *byte != 0xff) || head.length > MAX_READ {
+            return Err(DecodeError::upstream("a packet that answers nothing that was asked"));
+        }
+        if input.len() < head.total() {
+            return Ok(Step::Wait);
+        }
+        self.state = State::Over;
+        Ok(Step::Close(input.split_to(head.total()).freeze()))
+    }
+
+    /// A packet of a row; whether it could be taken.
+    fn row(&mut self, head: frame::Head, input: &mut BytesMut) -> Result<bool, DecodeError> {
+        let Some(owed) = &mut self.owed else { return Ok(false) };
+        if matches!(owed.after, After::Gate(_)) {
+            if head.length > MAX_READ || owed.found.len() >= MAX_ROWS {
+                return Err(DecodeError::upstream("too much in answer to a look-up of ours"));
+            }
+            if input.len() < head.total() {
+                return Ok(false);
+            }
+            let payload = input.split_to(head.total()).freeze().slice(HEAD..);
+            let row = lookup::row(payload).map_err(|_| DecodeError::upstream("a malformed row"))?;
+            owed.found.push(row);
+            return Ok(true);
+        }
+        let length = u64::try_from(head.total()).unwrap_or(u64::MAX);
+        let rows = u64::from(!owed.continues);
+        owed.continues = head.length == WHOLE;
+        owed.sequence = head.sequence;
+        owed.rows = owed.rows.saturating_add(rows);
+        owed.bytes = owed.bytes.saturating_add(length);
+        if !owed.stopped {
+            let spent = Spent { rows, bytes: length, ..Spent::default() };
+            self.passed = self.passed.and(spent);
+            self.room.rows = self.room.rows.saturating_sub(rows);
+            self.room.bytes = self.room.bytes.saturating_sub(length);
+        }
+        self.asked_for_room = false;
+        self.streaming = head.total();
+        Ok(true)
+    }
+
+    fn room_is_spent(&self) -> bool {
+        !self.asked_for_room && (self.room.rows == 0 || self.room.bytes == 0)
+    }
+
+    fn pause(&mut self) -> Step {
+        self.asked_for_room = true;
+        let exchange = self.owed.as_ref().and_then(|owed| owed.exchange);
+        exchange.map_or(Step::Wait, |exchange| Step::Pause { exchange, place: 0 })
+    }
+
+    /// The answer has ended.
+    fn end(&mut self, end: End) -> Endings {
+        let Some(owed) = self.owed.take() else { return Endings::new() };
+        let failed = end.error.is_some();
+        let is_result = owed.phase == Phase::Rows || owed.rows > 0;
+        let rows = if is_result { owed.rows } else { owed.changed };
+        self.settle(owed.after, &owed.found, failed);
+        if !owed.stopped {
+            self.passed = self.passed.and(Spent { changed: owed.changed, ..Spent::default() });
+        }
+        let done = |exchange| Done {
+            exchange,
+            place: 0,
+            status: if failed { OutcomeStatus::Failed } else { OutcomeStatus::Completed },
+            rows: (!failed).then_some(rows),
+            bytes: owed.bytes,
+            code: end.error.as_ref().map(|error| error.code.clone()),
+            message: end.error.as_ref().map(|error| error.message.clone()),
+            recorded: None,
+        };
+        // Of one that was cut, the end has been told.
+        owed.exchange.filter(|_| !owed.stopped).map(done).into_iter().collect()
+    }
+
+    /// What follows from an answer.
+    fn settle(&mut self, after: After, found: &[Vec<Option<String>>], failed: bool) {
+        match after {
+            After::Gate(errand) => {
+                let Some(work) = &mut self.work else { return };
+                match errand {
+                    Errand::Settings => self.settings = lookup::settings(found).filter(|_| !failed),
+                    Errand::Tables(tables) => work.found = lookup::tables(&tables, found).filter(|_| !failed),
+                }
+            }
+            After::Prepared(made) => self.keep(made, failed),
+            After::Nothing => {}
+        }
+    }
+
+    /// The answer under way ends here.
+    pub(super) fn cut(&mut self, denial: &Denial) -> Stopped {
+        let Some(owed) = &mut self.owed else { return Stopped { client: Bytes::new(), done: None } };
+        owed.stopped = true;
+        let done = owed.exchange.map(|exchange| Done {
+            exchange,
+            place: 0,
+            status: OutcomeStatus::Failed,
+            rows: Some(owed.rows),
+            bytes: owed.bytes,
+            code: Some("1142 (42000)".to_owned()),
+            message: None,
+            recorded: None,
+        });
+        Stopped { client: words::refusal(owed.sequence.wrapping_add(1), denial), done }
+    }
+
+    /// Nothing can be masked here: what was to be does not pass.
+    pub(super) fn shows(&mut self, mask: &Mask) {
+        if !matches!(mask, Mask::Nothing) {
+            self.must_hide = true;
+        }
+    }
+
+    /// The sequence number of a word to the client.
+    pub(super) fn next_sequence(&self) -> u8 {
+        match (&self.state, &self.owed) {
+            (State::Start, _) => 0,
+            (State::Session, Some(owed)) if !owed.goes_nowhere() => owed.sequence.wrapping_add(1),
+            (State::Session, _) => 1,
+            (State::Greeted | State::Opening | State::Over, _) => self.sequence,
+        }
+    }
+}
