@@ -20,6 +20,7 @@ pub struct Target {
 /// Every target.
 pub const TARGETS: &[Target] = &[
     Target { name: "sql", run: interceptor_core::sql::fuzz, dictionary: "sql", words: SQL },
+    Target { name: "mysql-sql", run: interceptor_core::sql::mysql::fuzz, dictionary: "sql", words: SQL },
     Target { name: "policy", run: interceptor_core::policy::fuzz, dictionary: "policy", words: POLICY },
     Target { name: "postgres-client", run: postgres::fuzz_client, dictionary: "postgres", words: POSTGRES },
     Target {

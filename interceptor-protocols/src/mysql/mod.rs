@@ -24,6 +24,8 @@ mod frame;
 mod login;
 mod lookup;
 mod start;
+#[cfg(test)]
+mod tests;
 mod words;
 
 /// The parameter of an opening that says in which collation the client's texts are.
