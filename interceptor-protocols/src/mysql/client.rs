@@ -102,7 +102,7 @@ pub(super) struct Asked {
 pub(super) enum What {
     Open,
     Gate(Errand),
-    Command(Work),
+    Command(Box<Work>),
 }
 
 impl MysqlDecoder {
@@ -316,7 +316,7 @@ impl MysqlDecoder {
             Circumstances { naming: Some(Arc::new(naming)), waits, ..Circumstances::default() };
         let number = self.number();
         let held = Held::new(number, vec![action], work.frame.clone()).under(circumstances);
-        self.asked = Some(Asked { number, what: What::Command(work) });
+        self.asked = Some(Asked { number, what: What::Command(Box::new(work)) });
         Step::Ask(held)
     }
 

@@ -155,7 +155,7 @@ impl Decoder for MysqlDecoder {
     fn again(&mut self, number: u64) {
         match self.asked.take() {
             Some(Asked { number: asked, what: What::Command(work) }) if asked == number => {
-                self.work = Some(work.anew());
+                self.work = Some((*work).anew());
                 self.settings = None;
             }
             other => self.asked = other,

@@ -116,7 +116,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes what stands before the next comma at this level.
-    pub(super) fn to_comma(&mut self) -> Self {
+    pub(super) fn take_part(&mut self) -> Self {
         let mut depth = 0_usize;
         let end = self.rest.iter().position(|token| {
             match token.kind {

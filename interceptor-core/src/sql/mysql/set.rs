@@ -39,7 +39,7 @@ pub(super) fn read(mut cursor: Cursor<'_>) -> Result<Reading, String> {
         return utility::ended(&transaction, reading);
     }
     loop {
-        let part = cursor.to_comma();
+        let part = cursor.take_part();
         assignment(part, &mut reading)?;
         if cursor.takes_kind(Kind::Comma).is_none() {
             return utility::ended(&cursor, reading);
