@@ -11,6 +11,7 @@
 mod builtin;
 mod cursor;
 mod ddl;
+mod expr;
 mod fuzz;
 mod guard;
 mod lexer;

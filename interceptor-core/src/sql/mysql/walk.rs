@@ -4,19 +4,14 @@
 //! empty. A new field of the parser's does not compile.
 
 use sqlparser::ast::{
-    Assignment, AssignmentTarget, Delete, Distinct, Expr, FromTable, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentClause, FunctionArguments, GroupByExpr, GroupByWithModifier, Ident, Insert, Join,
-    JoinConstraint, JoinOperator, LimitClause, NamedWindowExpr, ObjectName, ObjectNamePart, OnInsert,
-    OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectFlavor, SelectItem,
+    Assignment, AssignmentTarget, Delete, Distinct, FromTable, GroupByExpr, GroupByWithModifier, Ident,
+    Insert, Join, JoinConstraint, JoinOperator, LimitClause, NamedWindowExpr, ObjectName, ObjectNamePart,
+    OnInsert, OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectFlavor, SelectItem,
     SelectItemQualifiedWildcardKind, SetExpr, Statement, TableAlias, TableFactor, TableObject,
-    TableWithJoins, Update, WildcardAdditionalOptions, WindowFrameBound, WindowSpec, WindowType, With,
+    TableWithJoins, Update, WildcardAdditionalOptions, WindowFrameBound, WindowSpec, With,
 };
 
-use super::{
-    Name, Reading, Reference,
-    builtin::{HARMLESS, READS_FILES},
-    words::is_reserved,
-};
+use super::{Name, Reading, Reference, words::is_reserved};
 use crate::model::{StatementKind, Verb};
 
 /// A statement that is being walked.
@@ -25,7 +20,7 @@ pub(super) struct Walk {
     /// Names that WITH has made, the innermost last.
     made: Vec<String>,
     /// Whether it reads columns.
-    reads: bool,
+    pub(super) reads: bool,
 }
 
 /// A name of at most two parts; what is reserved and not in backticks is none.
@@ -74,12 +69,12 @@ impl Walk {
         walk.reading
     }
 
-    fn not_understood(&mut self, why: impl Into<String>) {
+    pub(super) fn not_understood(&mut self, why: impl Into<String>) {
         self.reading.not_understood(why);
     }
 
     /// `empty` says that a part has nothing in it that would have to be read.
-    fn only_if(&mut self, empty: bool, what: &str) {
+    pub(super) fn only_if(&mut self, empty: bool, what: &str) {
         if !empty {
             self.not_understood(format!("{what} is not read here"));
         }
@@ -387,14 +382,14 @@ impl Walk {
         }
     }
 
-    fn orders(&mut self, expressions: &[OrderByExpr]) {
+    pub(super) fn orders(&mut self, expressions: &[OrderByExpr]) {
         for OrderByExpr { expr, options: _, with_fill } in expressions {
             self.only_if(with_fill.is_none(), "WITH FILL");
             self.expr(expr);
         }
     }
 
-    fn window(&mut self, window: &WindowSpec) {
+    pub(super) fn window(&mut self, window: &WindowSpec) {
         let WindowSpec { window_name: _, partition_by, order_by, window_frame } = window;
         partition_by.iter().for_each(|expr| self.expr(expr));
         self.orders(order_by);
@@ -557,178 +552,6 @@ impl Walk {
         let tables = self.reading.effects.iter().filter(|(verb, _)| *verb == changed);
         let tables: Vec<Reference> = tables.map(|(_, reference)| reference.clone()).collect();
         tables.into_iter().for_each(|table| self.reading.add(Verb::DataRead, table));
-    }
-
-    pub(super) fn expr(&mut self, expr: &Expr) {
-        match expr {
-            // A column, a user's variable, or one of the server's.
-            Expr::Identifier(_) | Expr::CompoundIdentifier(_) => self.reads = true,
-            Expr::Value(_) | Expr::TypedString(_) => {}
-            Expr::IsFalse(one)
-            | Expr::IsNotFalse(one)
-            | Expr::IsTrue(one)
-            | Expr::IsNotTrue(one)
-            | Expr::IsNull(one)
-            | Expr::IsNotNull(one)
-            | Expr::IsUnknown(one)
-            | Expr::IsNotUnknown(one)
-            | Expr::Nested(one)
-            | Expr::UnaryOp { op: _, expr: one }
-            | Expr::Extract { field: _, syntax: _, expr: one }
-            | Expr::Ceil { expr: one, field: _ }
-            | Expr::Floor { expr: one, field: _ }
-            | Expr::Collate { expr: one, collation: _ }
-            | Expr::Prefixed { prefix: _, value: one }
-            | Expr::Cast { kind: _, expr: one, data_type: _, format: None } => self.expr(one),
-            Expr::Convert {
-                is_try: false,
-                expr: one,
-                data_type: _,
-                charset: _,
-                target_before_value: false,
-                styles,
-            } => {
-                self.expr(one);
-                styles.iter().for_each(|style| self.expr(style));
-            }
-            Expr::BinaryOp { left, op: _, right }
-            | Expr::IsDistinctFrom(left, right)
-            | Expr::IsNotDistinctFrom(left, right)
-            | Expr::Position { expr: left, r#in: right }
-            | Expr::RLike { negated: _, expr: left, pattern: right, regexp: _ } => {
-                self.expr(left);
-                self.expr(right);
-            }
-            Expr::AnyOp { left, compare_op: _, right, is_some: _ }
-            | Expr::AllOp { left, compare_op: _, right } => {
-                self.expr(left);
-                self.expr(right);
-            }
-            Expr::Like { negated: _, any: false, expr, pattern, escape_char } => {
-                [Some(expr), Some(pattern), escape_char.as_ref()]
-                    .into_iter()
-                    .flatten()
-                    .for_each(|one| self.expr(one));
-            }
-            Expr::Between { expr, negated: _, low, high } => {
-                [expr, low, high].into_iter().for_each(|one| self.expr(one))
-            }
-            Expr::InList { expr, list, negated: _ } => {
-                self.expr(expr);
-                list.iter().for_each(|one| self.expr(one));
-            }
-            Expr::InSubquery { expr, subquery, negated: _ } => {
-                self.expr(expr);
-                self.query(subquery);
-            }
-            Expr::Exists { subquery, negated: _ } | Expr::Subquery(subquery) => self.query(subquery),
-            Expr::Tuple(list) => list.iter().for_each(|one| self.expr(one)),
-            Expr::Substring { expr, substring_from, substring_for, special: _, shorthand: _ } => {
-                self.expr(expr);
-                substring_from.iter().chain(substring_for).for_each(|one| self.expr(one));
-            }
-            Expr::Trim { trim_where: _, trim_what, expr, trim_characters } => {
-                self.expr(expr);
-                trim_what.iter().for_each(|one| self.expr(one));
-                trim_characters.iter().flatten().for_each(|one| self.expr(one));
-            }
-            Expr::Case { case_token: _, end_token: _, operand, conditions, else_result } => {
-                operand.iter().chain(else_result).for_each(|one| self.expr(one));
-                for when in conditions {
-                    self.expr(&when.condition);
-                    self.expr(&when.result);
-                }
-            }
-            Expr::Interval(interval) => self.expr(&interval.value),
-            Expr::MatchAgainst { columns: _, match_value: _, opt_search_modifier: _ } => self.reads = true,
-            Expr::MemberOf(member) => {
-                self.expr(&member.value);
-                self.expr(&member.array);
-            }
-            Expr::Function(function) => self.function(function),
-            Expr::CompoundFieldAccess { .. }
-            | Expr::JsonAccess { .. }
-            | Expr::IsJson { .. }
-            | Expr::IsNormalized { .. }
-            | Expr::InUnnest { .. }
-            | Expr::Like { .. }
-            | Expr::ILike { .. }
-            | Expr::SimilarTo { .. }
-            | Expr::Convert { .. }
-            | Expr::Cast { .. }
-            | Expr::AtTimeZone { .. }
-            | Expr::Overlay { .. }
-            | Expr::GroupingSets(_)
-            | Expr::Cube(_)
-            | Expr::Rollup(_)
-            | Expr::Struct { .. }
-            | Expr::Named { .. }
-            | Expr::Dictionary(_)
-            | Expr::Map(_)
-            | Expr::Array(_)
-            | Expr::Wildcard(_)
-            | Expr::QualifiedWildcard(..)
-            | Expr::OuterJoin(_)
-            | Expr::Prior(_)
-            | Expr::Lambda(_) => self.not_understood("such an expression"),
-        }
-    }
-
-    fn function(&mut self, function: &Function) {
-        let Function { name, uses_odbc_syntax, parameters, args, within_group, filter, null_treatment, over } =
-            function;
-        let plain = !uses_odbc_syntax
-            && matches!(parameters, FunctionArguments::None)
-            && within_group.is_empty()
-            && filter.is_none()
-            && null_treatment.is_none();
-        self.only_if(plain, "such a call");
-        self.called(name);
-        match args {
-            FunctionArguments::None => {}
-            FunctionArguments::Subquery(query) => self.query(query),
-            FunctionArguments::List(list) => {
-                for argument in &list.args {
-                    match argument {
-                        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => self.expr(expr),
-                        FunctionArg::Unnamed(FunctionArgExpr::Wildcard) => self.reads = true,
-                        _ => self.not_understood("such an argument"),
-                    }
-                }
-                for clause in &list.clauses {
-                    match clause {
-                        FunctionArgumentClause::OrderBy(order) => self.orders(order),
-                        FunctionArgumentClause::Limit(expr) => self.expr(expr),
-                        FunctionArgumentClause::Separator(_) => {}
-                        _ => self.not_understood("such an argument"),
-                    }
-                }
-            }
-        }
-        match over {
-            None | Some(WindowType::NamedWindow(_)) => {}
-            Some(WindowType::WindowSpec(spec)) => self.window(spec),
-        }
-    }
-
-    fn called(&mut self, name: &ObjectName) {
-        let parts: Vec<&Ident> = name.0.iter().filter_map(ObjectNamePart::as_ident).collect();
-        let (database, name) = match parts.as_slice() {
-            [name] if name.quote_style.is_none() => (None, name),
-            // In backticks it may be somebody's own, of whatever name.
-            [name] => (Some(None), name),
-            [database, name] => (Some(Some(database.value.clone())), name),
-            _ => return self.not_understood("a call of what has no name"),
-        };
-        let lower = name.value.to_ascii_lowercase();
-        let is_own = database.is_some();
-        if !is_own && READS_FILES.contains(&lower.as_str()) {
-            return self.reading.add(Verb::ServerReach, Reference::Resource);
-        }
-        if is_own || HARMLESS.binary_search(&lower.as_str()).is_err() {
-            let name = Name { database: database.flatten(), name: name.value.clone() };
-            self.reading.add(Verb::FunctionCall, Reference::Function(name));
-        }
     }
 }
 
