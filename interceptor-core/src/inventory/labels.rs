@@ -366,12 +366,16 @@ mod tests {
         let source = |file: &str, text: &str| Source { file: file.to_owned(), text: text.to_owned() };
         let known = [crate::inventory::KnownProtocol { name: "p", port: 1, data: DataIn::Unread }];
         let of = |record: &str| {
-            let resources = format!("[resource.shop]\nprotocol = \"p\"\nhosts = [\"a\"]\nrecord = \"{record}\"\n");
+            let resources =
+                format!("[resource.shop]\nprotocol = \"p\"\nhosts = [\"a\"]\nrecord = \"{record}\"\n");
             load(&source("resources.toml", &resources), &source("agents.toml", ""), &known)
         };
         let label = source("labels.toml", "[label.ip]\ndetect = [\"ip\"]\nmask = \"null\"\n");
         let faults = of("binds").expect("an inventory").with_labels(&label).expect_err("nothing masks it");
-        assert!(faults.iter().any(|fault| fault.message.contains("list the label's `resources`")), "{faults:?}");
+        assert!(
+            faults.iter().any(|fault| fault.message.contains("list the label's `resources`")),
+            "{faults:?}"
+        );
         let faults = of("rows").expect_err("no rows are recorded");
         assert!(faults.iter().any(|fault| fault.message.contains("whose answers are read")), "{faults:?}");
     }

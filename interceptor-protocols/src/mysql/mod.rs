@@ -8,10 +8,11 @@ use bytes::Bytes;
 use interceptor_core::{
     catalogue::Catalogue,
     estimate::Estimating,
+    inventory::DataIn,
     mask::{Labelled, Tokens},
     model::{Action, Principal},
-    permit::{Circumstances, Held},
-    protocol::{Asker, CancelKey, Decoder, Inspection, Login, Opening, Protocol, UpstreamTls},
+    permit::Circumstances,
+    protocol::{Asker, CancelKey, Decoder, Login, Opening, Own, Protocol, UpstreamTls},
     survey::{Depth, Survey},
     undo::{Pack, Restore},
 };

@@ -2,18 +2,27 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use interceptor_core::{
     mask::Mask,
     model::Principal,
+    permit::Held,
     protocol::{
-        CancelKey, Challenge, Decoder as _, Greeting, Login as _, LoginStep, Proof, Side, Step, UpstreamTls,
+        CancelKey, Challenge, Decoder as _, Greeting, Inspection, Login as _, LoginStep, Opening, Proof,
+        Side, Step, UpstreamTls,
     },
 };
 use zeroize::Zeroizing;
 
-use super::{decode::MysqlDecoder, frame::packet, login::MysqlLogin, opening, words};
+use super::{COLLATION, UTF8, decode::MysqlDecoder, frame::packet, login::MysqlLogin, words};
 
 fn login(tls: UpstreamTls) -> MysqlLogin {
     let principal =
         Principal { user: "app".to_owned(), claimed_user: "x".to_owned(), database: "shop".to_owned() };
-    MysqlLogin::new(&principal, &opening(&principal), tls)
+    let opening = Opening {
+        held: Held::new(0, Vec::new(), Bytes::new()),
+        claimed: principal.clone(),
+        parameters: vec![(COLLATION.to_owned(), UTF8.to_string())],
+        version: words::capability::OF_SESSION,
+        then: Inspection::Full,
+    };
+    MysqlLogin::new(&principal, &opening, tls)
 }
 
 fn input(packets: &[Bytes]) -> BytesMut {
