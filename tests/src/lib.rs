@@ -23,6 +23,7 @@ pub mod leaks;
 pub mod login;
 pub mod machine;
 pub mod model_api;
+pub mod mysql;
 pub mod places;
 pub mod process;
 pub mod redis;

@@ -107,6 +107,18 @@ pub fn redis_tool(name: &str) -> (PathBuf, PathBuf) {
     (path, folder.join(format!("lib/{}-linux-gnu", env::consts::ARCH)))
 }
 
+/// The folder `usr` of a MariaDB that is not installed, made by `cargo xtask setup`, and that of its libraries.
+pub fn mariadb() -> (PathBuf, PathBuf) {
+    let folder = target().join("clients/mariadb/usr");
+    assert!(
+        folder.join("sbin/mariadbd").exists(),
+        "{} is missing: run `cargo xtask setup`",
+        folder.display()
+    );
+    let libraries = folder.join(format!("lib/{}-linux-gnu", env::consts::ARCH));
+    (folder, libraries)
+}
+
 /// A registry of images that is not installed, made by `cargo xtask setup`.
 pub fn registry() -> PathBuf {
     let path = target().join("clients/registry/usr/bin/docker-registry");

@@ -22,6 +22,7 @@ const PYTHON: &[&str] = &[
     "alembic==1.18.4",
     "testcontainers==4.15.0",
     "redis==8.1.0",
+    "PyMySQL==1.1.2",
 ];
 
 /// Node's clients, with their versions, and the newest server. The agent's own package carries its program.
@@ -74,6 +75,21 @@ const REDIS: &[&str] = &[
     "liblzf1",
     "lua-bitop",
     "lua-cjson",
+];
+
+/// Another server, its client and their libraries. Unpacked, for the same reason.
+const MARIADB: &[&str] = &[
+    "mariadb-server",
+    "mariadb-server-core",
+    "mariadb-client",
+    "mariadb-client-core",
+    "mariadb-common",
+    "libaio1",
+    "libedit2",
+    "libmariadb3",
+    "libncurses6",
+    "libnuma1",
+    "liburing2",
 ];
 
 /// Another, which a package of Python's carries.
@@ -184,6 +200,7 @@ pub(crate) fn clients() -> Result<()> {
     once(&folder.join("docker"), DOCKER, |folder| unpack(folder, DOCKER))?;
     once(&folder.join("jdbc"), JDBC, |folder| unpack(folder, JDBC))?;
     once(&folder.join("redis"), REDIS, |folder| unpack(folder, REDIS))?;
+    once(&folder.join("mariadb"), MARIADB, |folder| unpack(folder, MARIADB))?;
     once(&folder.join("registry"), REGISTRY, |folder| unpack(folder, REGISTRY))?;
     once(&folder.join("prisma"), PRISMA, |folder| {
         npm(folder, PRISMA)?;

@@ -39,6 +39,7 @@ mod launch;
 mod local_sockets;
 mod masking;
 mod migrations;
+mod mysql;
 mod operate;
 mod past;
 mod person;
