@@ -107,16 +107,17 @@ pub fn redis_tool(name: &str) -> (PathBuf, PathBuf) {
     (path, folder.join(format!("lib/{}-linux-gnu", env::consts::ARCH)))
 }
 
-/// The folder `usr` of a MariaDB that is not installed, made by `cargo xtask setup`, and that of its libraries.
-pub fn mariadb() -> (PathBuf, PathBuf) {
+/// The folder `usr` of a MariaDB that is not installed, made by `cargo xtask setup`, and those of its libraries.
+pub fn mariadb() -> (PathBuf, String) {
     let folder = target().join("clients/mariadb/usr");
     assert!(
         folder.join("sbin/mariadbd").exists(),
         "{} is missing: run `cargo xtask setup`",
         folder.display()
     );
-    let libraries = folder.join(format!("lib/{}-linux-gnu", env::consts::ARCH));
-    (folder, libraries)
+    let libraries = format!("lib/{}-linux-gnu", env::consts::ARCH);
+    let [own, base] = [folder.join(&libraries), folder.with_file_name(&libraries)];
+    (folder, format!("{}:{}", own.display(), base.display()))
 }
 
 /// A registry of images that is not installed, made by `cargo xtask setup`.
