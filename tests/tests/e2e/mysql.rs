@@ -17,7 +17,7 @@ permit (
 
 @id("shop-notes")
 permit (principal, action in Action::"data.write", resource is Object)
-when { resource.name == "notes" };
+when { resource.name like "*notes" };
 
 @id("look-up")
 permit (principal, action == Action::"resolve", resource is Name) when { resource.inventory };
