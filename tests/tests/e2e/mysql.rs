@@ -16,8 +16,8 @@ permit (
 );
 
 @id("shop-notes")
-permit (principal, action in Action::"data.write", resource is Object)
-when { resource.name like "*notes" };
+permit (principal, action in Action::"data.write", resource is Table)
+when { resource.name == "notes" };
 
 @id("look-up")
 permit (principal, action == Action::"resolve", resource is Name) when { resource.inventory };
