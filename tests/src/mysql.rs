@@ -1,6 +1,7 @@
-//! A private MariaDB: its own port, Unix socket, data, users and secret, gone with the value.
+//! A private MariaDB: its own port, Unix socket, data, users, secret and certificates, gone with the value.
 //!
-//! `app` proves its secret by `mysql_native_password`. The server writes each statement that reaches it to a log of its own.
+//! `app` proves its secret by `mysql_native_password`, and over TLS alone where it comes by TCP. The server writes each
+//! statement that reaches it to a log of its own.
 
 use std::{
     fs::{self, File},
@@ -17,11 +18,12 @@ use nix::{
 
 use crate::{
     bed::{free_port, random_text},
+    certificates::Authority,
     places,
     process::{self, Finished, wait_until},
 };
 
-/// The name that agents dial.
+/// The name that the server's certificate carries, and that agents dial.
 pub const HOST: &str = "shop.internal";
 
 /// A MariaDB that runs.
@@ -40,13 +42,25 @@ impl RunningMysql {
         let (port, secret) = (free_port(), random_text(24));
         fs::create_dir(folder.path().join("data")).expect("a folder in own folder");
         make_tables(folder.path(), &secret);
+        let authority = Authority::new("test shop root");
+        let leaf = authority.leaf(&[HOST]);
+        for (name, text) in [
+            ("roots.pem", &authority.certificate),
+            ("server.pem", &leaf.certificate),
+            ("server.key", &leaf.key),
+        ] {
+            fs::write(folder.path().join(name), text).expect("a file in own folder");
+        }
         let log = File::create(folder.path().join("log")).expect("a file in own folder");
         let server = mariadbd(folder.path())
             .arg(format!("--port={port}"))
             .arg(format!("--socket={}", folder.path().join("socket").display()))
             .arg(format!("--pid-file={}", folder.path().join("pid").display()))
             .arg(format!("--general-log-file={}", folder.path().join("general.log").display()))
-            .args(["--bind-address=127.0.0.1", "--general-log"])
+            .args(["--bind-address=127.0.0.1", "--general-log", "--require-secure-transport"])
+            .arg(format!("--ssl-ca={}", folder.path().join("roots.pem").display()))
+            .arg(format!("--ssl-cert={}", folder.path().join("server.pem").display()))
+            .arg(format!("--ssl-key={}", folder.path().join("server.key").display()))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("own file"))
             .stderr(log)
@@ -68,6 +82,11 @@ impl RunningMysql {
     /// `app`'s password. It must never be seen anywhere else than between server, proxy and keeper.
     pub fn secret(&self) -> &str {
         &self.secret
+    }
+
+    /// The PEM file of the root that signed its certificate.
+    pub fn roots(&self) -> PathBuf {
+        self.folder.path().join("roots.pem")
     }
 
     /// Its Unix socket.

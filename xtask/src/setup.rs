@@ -23,11 +23,17 @@ const PYTHON: &[&str] = &[
     "testcontainers==4.15.0",
     "redis==8.1.0",
     "PyMySQL==1.1.2",
+    "mysql-connector-python==9.7.0",
 ];
 
 /// Node's clients, with their versions, and the newest server. The agent's own package carries its program.
-const NODE: &[&str] =
-    &["pg@8.23.1", "postgres@3.4.9", "@anthropic-ai/claude-agent-sdk@0.3.330", NEWEST_POSTGRES];
+const NODE: &[&str] = &[
+    "pg@8.23.1",
+    "postgres@3.4.9",
+    "mysql2@3.24.6",
+    "@anthropic-ai/claude-agent-sdk@0.3.330",
+    NEWEST_POSTGRES,
+];
 
 /// A migration tool of Node's, apart since it brings much.
 const PRISMA: &[&str] = &["prisma@6.19.0", "@prisma/adapter-pg@6.19.0"];

@@ -1,5 +1,6 @@
 """What agents do with MySQL, by PyMySQL; each part prints what it saw."""
 
+import os
 import sys
 
 import pymysql
@@ -42,5 +43,6 @@ def session(label, connection):
 
 
 session("tcp", connect(host="shop.internal"))
+session("tls", connect(host="shop.internal", ssl={"ca": os.environ["SSL_CERT_FILE"]}))
 session("socket", connect(unix_socket="/run/mysqld/mysqld.sock"))
 sys.stdout.flush()

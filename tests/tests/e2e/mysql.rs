@@ -1,10 +1,12 @@
-//! MySQL: a real MariaDB behind the proxy, and a real client by name and by Unix sockets.
+//! MySQL: a real MariaDB behind the proxy, and real clients by name, over TLS, and by Unix sockets.
+
+use std::process::Command;
 
 use interceptor_tests::{
-    Installation, Setup,
+    Installation, Job, Logins, Setup,
     mysql::{HOST, RunningMysql},
     places,
-    process::run,
+    process::{PATIENCE, run},
 };
 
 const POLICY: &str = r#"
@@ -17,54 +19,83 @@ permit (
 
 @id("shop-notes")
 permit (principal, action in Action::"data.write", resource is Table)
-when { resource.name == "notes" };
+when { resource.name == "notes" || resource.name == "kinds" };
 
 @id("look-up")
 permit (principal, action == Action::"resolve", resource is Name) when { resource.inventory };
 "#;
 
-/// One server as two resources: by name over TCP, and by its own socket behind Debian's.
-fn stage() -> (RunningMysql, Installation) {
+/// The hour's rows are few.
+const BUDGET: &str = "@id(\"hourly-rows\")\n@say(\"the hour's rows are used up\")\n\
+                      forbid (principal, action == Action::\"data.read\", resource)\n\
+                      when { context.spent.rows >= 1000 };\n";
+
+/// Deletes of notes wait for a DBA.
+const HOLDS: &str = r#"
+@id("deletes-wait")
+@hold("dba")
+@within("60s")
+@say("Deleting notes waits for a DBA.")
+forbid (principal, action == Action::"data.delete", resource)
+unless { context.approvals.dba >= 1 };
+"#;
+
+/// One server as two resources: by name over TLS, and by its own socket behind Debian's.
+fn stage(more: impl FnOnce(Setup) -> Setup) -> (RunningMysql, Installation) {
     let mysql = RunningMysql::start();
     mysql.admin(
         "USE shop; CREATE TABLE goods (id INT PRIMARY KEY, name TEXT); INSERT INTO goods VALUES (1, 'lamp'); \
          CREATE TABLE notes (id INT AUTO_INCREMENT PRIMARY KEY, text TEXT); \
+         CREATE TABLE kinds (note TEXT, number BIGINT, price DECIMAL(6, 2), moment DATETIME, nothing INT, ratio DOUBLE); \
          CREATE VIEW seen AS SELECT * FROM goods; CREATE TABLE many (id INT PRIMARY KEY, text TEXT); \
          INSERT INTO many SELECT seq, REPEAT('x', 100) FROM seq_1_to_100000",
     );
-    let resource = |name: &str, listed: &str, upstream: &str| {
+    let resource = |name: &str, leads: &str| {
         format!(
-            "[resource.{name}]\nprotocol = \"mysql\"\n{listed}\n{upstream}\n\
-             tls = {{ plaintext = \"the server of a test\" }}\n[[resource.{name}.credential]]\nuser = \"app\"\n\
+            "[resource.{name}]\nprotocol = \"mysql\"\n{leads}\n[[resource.{name}.credential]]\nuser = \"app\"\n\
              secret = {{ file = \"shop\" }}\nminimum = \"mysql-native-password\"\n"
         )
     };
-    let resources = [
-        resource(
-            "shop",
-            &format!("hosts = [\"{HOST}\"]"),
-            &format!("upstream = \"127.0.0.1:{}\"\ndial = \"host\"", mysql.port()),
-        ),
-        resource(
-            "local",
-            "sockets = [\"/run/mysqld/mysqld.sock\"]",
-            &format!("upstream = \"unix:{}\"", mysql.socket().display()),
-        ),
-    ];
+    let shop = format!(
+        "hosts = [\"{HOST}\"]\nupstream = \"127.0.0.1:{}\"\ndial = \"host\"\n\
+         tls = {{ roots = {:?}, server_name = \"{HOST}\" }}",
+        mysql.port(),
+        mysql.roots()
+    );
+    let local = format!(
+        "sockets = [\"/run/mysqld/mysqld.sock\"]\nupstream = \"unix:{}\"\n\
+         tls = {{ plaintext = \"its folder is the server's own\" }}",
+        mysql.socket().display()
+    );
     let setup = Setup::empty()
-        .resource(&resources.concat())
+        .resource("approvers = [\"dba\"]\n")
+        .resource(&(resource("shop", &shop) + &resource("local", &local)))
         .credential("shop", mysql.secret())
         .policy("10-test.cedar", POLICY);
-    (mysql, setup.start())
+    (mysql, more(setup).start())
+}
+
+fn python(installation: &Installation, name: &str, text: &str) -> Command {
+    let script = installation.script(name, text);
+    installation.captured("release-bot", &[&places::python().display().to_string(), &script])
+}
+
+/// The server's own command line client.
+fn client(installation: &Installation, words: &[&str]) -> Command {
+    let (folder, libraries) = places::mariadb();
+    let program = folder.join("bin/mariadb").display().to_string();
+    let library = format!("LD_LIBRARY_PATH={libraries}");
+    let log_in = ["--no-defaults", "--host", HOST, "--user=whoever", "--password=the-agents-own"];
+    let all = [&["env", &library, &program], &log_in[..], words].concat();
+    installation.captured("release-bot", &all)
 }
 
 #[test]
-fn pymysql_works_and_is_judged_by_table_over_tcp_and_by_socket() {
-    let (mysql, installation) = stage();
-    let script = installation.script("pymysql_client.py", include_str!("../clients/pymysql_client.py"));
-    let python = places::python().display().to_string();
-    let finished = run(installation.captured("release-bot", &[&python, &script])).succeeded();
-    for label in ["tcp", "socket"] {
+fn pymysql_works_and_is_judged_by_table_by_name_over_tls_and_by_socket() {
+    let (mysql, installation) = stage(|setup| setup);
+    let client = python(&installation, "pymysql_client.py", include_str!("../clients/pymysql_client.py"));
+    let finished = run(client).succeeded();
+    for label in ["tcp", "tls", "socket"] {
         for expected in [
             "read: (('lamp',),)".to_owned(),
             "goes on: (('lamp',),)".to_owned(),
@@ -82,20 +113,20 @@ fn pymysql_works_and_is_judged_by_table_over_tcp_and_by_socket() {
         }
     }
     assert_eq!(mysql.admin("SELECT name FROM shop.goods"), "lamp", "what was refused was not carried out");
-    assert_eq!(mysql.admin("SELECT COUNT(*) FROM shop.notes"), "2");
+    assert_eq!(mysql.admin("SELECT COUNT(*) FROM shop.notes"), "3");
 
-    let records = installation.records_once("both sessions' large answers", |records| {
-        records.with("FROM many").iter().filter(|one| one.status() == "completed").count() == 2
+    let records = installation.records_once("the sessions' large answers", |records| {
+        records.with("FROM many").iter().filter(|one| one.status() == "completed").count() == 3
     });
     let log = mysql.general_log();
-    for resource in ["shop", "local"] {
+    for (resource, sessions) in [("shop", 2), ("local", 1)] {
         let of = |part: &str| {
             let all = records.with(part).into_iter();
             all.filter(|one| one.at("/request/resource") == resource).collect::<Vec<_>>()
         };
         let read = of("SELECT name FROM goods WHERE id = 1");
         assert!(
-            read.len() == 2 && read.iter().all(|one| one.status() == "completed"),
+            read.len() == 2 * sessions && read.iter().all(|one| one.status() == "completed"),
             "{:#?}",
             records.brief()
         );
@@ -103,12 +134,12 @@ fn pymysql_works_and_is_judged_by_table_over_tcp_and_by_socket() {
         assert!(of("FROM many").iter().all(|one| one.at("/outcome/rows") == 100_000));
         for part in ["UPDATE goods", "FROM seen", "DROP TABLE"] {
             let refused = of(part);
-            assert!(refused.len() == 1 && !refused[0].allowed(), "{part}: {:#?}", records.brief());
+            assert!(refused.len() == sessions && !refused[0].allowed(), "{part}: {:#?}", records.brief());
             assert_eq!(refused[0].status(), "refused");
         }
         assert!(of("FROM seen")[0].at("/request/principal/user") == "app");
         let inserts = of("INSERT INTO notes");
-        assert!(inserts.len() == 2 && inserts.iter().all(|one| one.status() == "completed"));
+        assert!(inserts.len() == 2 * sessions && inserts.iter().all(|one| one.status() == "completed"));
     }
     // The server saw each statement that the records call completed, and none that they call refused.
     for one in records.agents().filter(|one| one.phase() == "query") {
@@ -123,4 +154,101 @@ fn pymysql_works_and_is_judged_by_table_over_tcp_and_by_socket() {
     assert!(!all.contains(mysql.secret()), "our password stands in no record");
     assert!(!all.contains("the-agents-own"), "nor does the agent's");
     installation.finish();
+}
+
+#[test]
+fn prepared_statements_of_the_usual_drivers_are_judged_with_their_values() {
+    let (mysql, installation) = stage(|setup| setup);
+    let client = python(&installation, "mysql_prepared.py", include_str!("../clients/mysql_prepared.py"));
+    let finished = run(client).succeeded();
+    for line in ["read: [('lamp',)]", "again: []", "kinds: True", "goes on: [(1000,)]"] {
+        assert!(finished.stdout.lines().any(|one| one == line), "{line}: {finished}");
+    }
+    let script = installation.script("mysql2.cjs", include_str!("../clients/mysql2.cjs"));
+    let mut node = installation.captured("release-bot", &["node", &script]);
+    node.env("NODE_PATH", places::node_modules());
+    let nodes = run(node).succeeded();
+    for line in [
+        r#"text: [{"name":"lamp"}]"#,
+        r#"prepared: [{"name":"lamp"}]"#,
+        r#"at once: [{"n":100000}] true"#,
+        r#"tls: [{"name":"lamp"}] true"#,
+    ] {
+        assert!(nodes.stdout.lines().any(|one| one == line), "{line}: {nodes}");
+    }
+    for (finished, part) in [(&finished, "write"), (&finished, "view"), (&nodes, "write")] {
+        let start = format!("{part} refused: ");
+        let line = finished.stdout.lines().find(|one| one.starts_with(&start)).unwrap_or_default();
+        assert!(line.contains("interceptor: ") && line.contains("record "), "{line:?}: {finished}");
+    }
+    assert_eq!(mysql.admin("SELECT name FROM shop.goods"), "lamp", "what was refused was not carried out");
+    let records = installation.ended("INSERT INTO kinds");
+    let inserts = records.with("INSERT INTO kinds");
+    let executed = inserts.iter().find(|one| one.phase() == "execute").expect("its execution is recorded");
+    assert_eq!((executed.status(), executed.at("/outcome/rows").as_u64()), ("completed", Some(1)));
+    let binds = executed.at("/request/binds").to_string();
+    for value in ["a note", "1099511627776", "12.50"] {
+        assert!(binds.contains(value), "{value}: {binds}");
+    }
+    installation.finish();
+}
+
+#[test]
+fn the_servers_own_client_is_told_what_is_refused_and_why() {
+    let (mysql, installation) = stage(|setup| setup);
+    let words = ["--table", "--force", "--database=shop"];
+    let input = "SELECT * FROM goods;\nSHOW TABLES;\nDELETE FROM goods;\nSELECT * FROM goods; DROP TABLE goods;\n\
+                 SELECT name AS still FROM goods;\n";
+    let finished = Job::start(client(&installation, &words), input).finish(PATIENCE);
+    let _ = finished.says("|  1 | lamp |").says("interceptor: ").says("no rule permits it").says("| still |");
+    assert_eq!(mysql.admin("SELECT COUNT(*) FROM shop.goods"), "1");
+    installation.finish();
+}
+
+#[test]
+fn an_answer_ends_where_the_budget_does() {
+    let (_mysql, installation) = stage(|setup| setup.policy("20-budget.cedar", BUDGET));
+    let words = ["--batch", "--quick", "--skip-column-names", "--database=shop", "--execute"];
+    let text = "SELECT id FROM many ORDER BY id";
+    let first = run(client(&installation, &[&words[..], &[text]].concat()));
+    assert!(!first.status.success(), "{first}");
+    assert_eq!(first.stdout.lines().count(), 1000, "{first}");
+    let _ = first.says("the hour's rows are used up");
+    let second = run(client(&installation, &[&words[..], &[text]].concat()));
+    assert_eq!(second.stdout, "", "{second}");
+    let _ = second.says("the hour's rows are used up");
+    let records = installation.ended(text);
+    let cut = records.with(text).into_iter().find(|one| one.allowed()).expect("the first was permitted");
+    assert_eq!((cut.status(), cut.at("/outcome/rows").as_u64()), ("failed", Some(1000)));
+    installation.finish();
+}
+
+#[test]
+fn a_statement_waits_for_a_person_and_goes_once() {
+    let logins = Logins::of(&["bob"]);
+    let (mysql, installation) = stage(|setup| {
+        setup
+            .people(&logins.people(&[("bob", "dba")]))
+            .policy("20-holds.cedar", HOLDS)
+            .settings("local-approval = \"on\"")
+    });
+    mysql.admin("INSERT INTO shop.notes (text) VALUES ('one'), ('two'), ('three')");
+    let waits = |text: &str| {
+        let words = ["--table", "--database=shop", "--execute", text];
+        installation.approval_of(Job::start(client(&installation, &words), ""), text)
+    };
+    let (job, approval) = waits("DELETE FROM notes WHERE id = 1");
+    assert_eq!(mysql.admin("SELECT COUNT(*) FROM shop.notes"), "3", "it waits");
+    logins.interceptor("bob", installation.root(), &["approvals", "approve", &approval]).succeeded();
+    let _ = job.finish(PATIENCE).succeeded();
+    assert_eq!(mysql.admin("SELECT GROUP_CONCAT(id) FROM shop.notes"), "2,3");
+    let (job, approval) = waits("DELETE FROM notes WHERE id = 2");
+    let deny = ["approvals", "deny", &approval, "--reason", "it is kept"];
+    logins.interceptor("bob", installation.root(), &deny).succeeded();
+    let denied = job.finish(PATIENCE);
+    assert!(!denied.status.success(), "{denied}");
+    let _ = denied.says("denied by bob: it is kept");
+    assert_eq!(mysql.admin("SELECT GROUP_CONCAT(id) FROM shop.notes"), "2,3");
+    installation.finish();
+    drop(logins);
 }
