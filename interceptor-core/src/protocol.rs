@@ -17,6 +17,7 @@ use crate::{
     mask::{Hiding, Labelled, Mask, Tokens},
     model::{Action, OutcomeStatus, Principal, RecordId, RecordedRows, Spent},
     permit::{Circumstances, Denial, Held, Notice},
+    sql::Dialect,
     survey::{Depth, Survey},
     undo::{Pack, Restore},
 };
@@ -381,6 +382,8 @@ pub trait Protocol: Send + Sync {
     fn default_port(&self) -> u16;
     /// What the data of its resources is kept in.
     fn data(&self) -> DataIn;
+    /// What its texts are written in; none where it is not spoken to in SQL.
+    fn dialect(&self) -> Option<Dialect>;
     /// The ALPN names that its TLS uses, both ways.
     fn alpn(&self) -> &'static [&'static [u8]];
     /// A decoder for a new connection to a resource that has this catalogue, and whose data is labelled so, of a run with

@@ -342,7 +342,7 @@ mod tests {
     fn columns_are_labelled_only_where_there_are_any() {
         let source = |file: &str, text: &str| Source { file: file.to_owned(), text: text.to_owned() };
         let known =
-            [crate::inventory::KnownProtocol { name: "p", port: 1, data: crate::inventory::DataIn::Keys }];
+            [crate::inventory::KnownProtocol { name: "p", port: 1, data: DataIn::Keys, dialect: None }];
         let resources = "[resource.cache]\nprotocol = \"p\"\nhosts = [\"a\"]\n[resource.other]\nhosts = [\"b\"]\nports = [1]\n";
         let with = |text: &str| {
             let inventory = load(&source("resources.toml", resources), &source("agents.toml", ""), &known);
@@ -364,7 +364,8 @@ mod tests {
     #[test]
     fn what_cannot_be_masked_has_neither_labels_nor_recorded_rows() {
         let source = |file: &str, text: &str| Source { file: file.to_owned(), text: text.to_owned() };
-        let known = [crate::inventory::KnownProtocol { name: "p", port: 1, data: DataIn::Unread }];
+        let known =
+            [crate::inventory::KnownProtocol { name: "p", port: 1, data: DataIn::Unread, dialect: None }];
         let of = |record: &str| {
             let resources =
                 format!("[resource.shop]\nprotocol = \"p\"\nhosts = [\"a\"]\nrecord = \"{record}\"\n");
@@ -386,7 +387,7 @@ mod tests {
         let resources =
             "\n[resource.orders]\nprotocol = \"p\"\nhosts = [\"a\"]\nports = [1]\nrecord = \"rows\"\n";
         let known =
-            [crate::inventory::KnownProtocol { name: "p", port: 1, data: crate::inventory::DataIn::Tables }];
+            [crate::inventory::KnownProtocol { name: "p", port: 1, data: DataIn::Tables, dialect: None }];
         let inventory = || load(&source("resources.toml", resources), &source("agents.toml", ""), &known);
         let with = |text: &str| inventory().expect("an inventory").with_labels(&source("labels.toml", text));
         let label = "[label.ip]\ndetect = [\"ip\"]\nmask = \"null\"\n";

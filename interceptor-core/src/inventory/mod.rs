@@ -25,6 +25,7 @@ pub use lookup::Match;
 use crate::{
     mask::Labels,
     model::{AgentName, PersonName, ResourceName, SocketPath, UNIX},
+    sql::Dialect,
 };
 
 /// The environment of a resource that names none, as policy sees it.
@@ -39,6 +40,8 @@ pub struct KnownProtocol {
     pub port: u16,
     /// What its data is kept in.
     pub data: DataIn,
+    /// What its texts are written in; none where it is not spoken to in SQL.
+    pub dialect: Option<Dialect>,
 }
 
 /// What the data of a protocol's resources is kept in.
@@ -102,6 +105,8 @@ pub struct Resource {
     pub name: ResourceName,
     /// The registry's protocol name; `None` for a resource that is only passed.
     pub protocol: Option<String>,
+    /// What its texts are written in; none where it is not spoken to in SQL.
+    pub dialect: Option<Dialect>,
     /// Where it belongs, such as `prod`: an `Env` entity.
     pub env: Option<String>,
     /// Names that the resolver answers for it, in lower case.

@@ -147,6 +147,7 @@ fn resource(
     Some(Resource {
         env: raw.env.and_then(|env| group(reader, env, "env")),
         protocol: raw.protocol.map(Spanned::into_inner),
+        dialect: known.and_then(|known| known.dialect),
         keeps: keeps(reader, raw.keeps, inspected),
         record: record(reader, raw.record, known),
         facts_max_age: facts_max_age(reader, raw.facts_max_age, inspected),

@@ -4,8 +4,8 @@ use super::*;
 use crate::model::{AgentIdentity, Mode, SyntheticAddress};
 
 const PROTOCOLS: [KnownProtocol; 2] = [
-    KnownProtocol { name: "postgres", port: 5432, data: DataIn::Tables },
-    KnownProtocol { name: "redis", port: 6379, data: DataIn::Keys },
+    KnownProtocol { name: "postgres", port: 5432, data: DataIn::Tables, dialect: Some(Dialect::Postgres) },
+    KnownProtocol { name: "redis", port: 6379, data: DataIn::Keys, dialect: None },
 ];
 
 const AGENTS: &str = r#"

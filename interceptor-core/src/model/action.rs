@@ -178,6 +178,13 @@ pub struct Object {
     pub oid: Option<u32>,
 }
 
+impl Object {
+    /// What its name is looked for in, and what policy calls that: its schema, or its database where there are no schemas.
+    pub fn place(&self) -> (&'static str, &str) {
+        if self.schema.is_empty() { ("database", &self.database) } else { ("schema", &self.schema) }
+    }
+}
+
 /// What an effect acts on: becomes the resource of a Cedar question.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -350,8 +357,8 @@ pub struct StatementFacts {
     /// Where what it answers comes from, where the resource has labels.
     #[serde(skip)]
     pub provenance: Option<Arc<Provenance>>,
-    /// By whose rules its text is written, for whoever must take secrets out of that.
-    #[serde(skip)]
+    /// By whose rules its text is written: how secrets are taken out of that, and which names are the server's own.
+    #[serde(default, skip_serializing_if = "Dialect::is_postgres")]
     pub dialect: Dialect,
 }
 

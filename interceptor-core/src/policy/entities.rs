@@ -12,10 +12,13 @@ use super::{
 use crate::{
     inventory::{NO_ENV, Person, Resource},
     model::{AgentIdentity, Guarantee, Image, Mode, Object, Phase, Program, StatementKind, Target},
+    sql::Dialect,
 };
 
 /// Schemas that belong to the server.
 const SYSTEM_SCHEMAS: [&str; 3] = ["pg_catalog", "information_schema", "pg_toast"];
+/// The same where there are no schemas.
+const SYSTEM_DATABASES: [&str; 4] = ["mysql", "information_schema", "performance_schema", "sys"];
 
 /// Why a question could not be put. The answer is then no.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -111,12 +114,16 @@ impl Policy {
             Target::Resource | Target::Name(_) | Target::Program(_) | Target::Image(_) => {
                 return Ok((resource.uid(), vec![resource]));
             }
-            Target::Table(object) => {
-                entity(uid(&types.table, own(&object_name(object))), attributes(object), inside)?
-            }
-            Target::Function(object) => {
-                entity(uid(&types.function, own(&object_name(object))), attributes(object), inside)?
-            }
+            Target::Table(object) => entity(
+                uid(&types.table, own(&object_name(object))),
+                attributes(object, asked.action.facts.dialect),
+                inside,
+            )?,
+            Target::Function(object) => entity(
+                uid(&types.function, own(&object_name(object))),
+                attributes(object, asked.action.facts.dialect),
+                inside,
+            )?,
             Target::Other { kind, name } => entity(
                 uid(&types.object, own(&format!("{}/{name}", quoted(kind)))),
                 [("kind", text(kind)), ("name", text(name))],
@@ -221,8 +228,11 @@ impl Policy {
     }
 }
 
-fn attributes(object: &Object) -> [(&'static str, RestrictedExpression); 4] {
-    let system = SYSTEM_SCHEMAS.contains(&object.schema.as_str());
+fn attributes(object: &Object, dialect: Dialect) -> [(&'static str, RestrictedExpression); 4] {
+    let system = match dialect {
+        Dialect::Postgres => SYSTEM_SCHEMAS.contains(&object.schema.as_str()),
+        Dialect::MySql => SYSTEM_DATABASES.contains(&object.database.as_str()),
+    };
     [
         ("database", text(&object.database)),
         ("schema", text(&object.schema)),

@@ -1,7 +1,7 @@
 //! Tables of expected verdicts: the tests of a policy folder, run by `policy test` and at each load.
 //!
-//! Here too nothing is read or asked of a server: the catalogue stands in the table, and how SQL is analysed is the
-//! caller's to say.
+//! Here too nothing is read or asked of a server: the catalogue stands in the table. How SQL is analysed is the
+//! caller's to say; [`Catalogue::facts`] is how the product does it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,15 +12,15 @@ use super::{Asked, Policy, load::line};
 use crate::{
     inventory::{Fault, Source},
     model::{
-        Action, AgentIdentity, AgentName, Binds, Guarantee, Image, Mode, Object, Phase, Principal, Program,
+        Action, AgentIdentity, AgentName, Binds, Guarantee, Image, Mode, Phase, Principal, Program,
         ResourceName, Run, RunId, Spent, StatementFacts, Target, Verb,
     },
     permit::Judgement,
-    sql::{Answer, Function, Name, Question, Relation, Rows},
+    sql::{Answer, Dialect, Function, Name, Question, Relation, Rows},
 };
 
 /// How a text becomes facts, with the catalogue of the table.
-pub type Analyze<'a> = &'a dyn Fn(&str, &Catalogue) -> Vec<StatementFacts>;
+pub type Analyze<'a> = &'a dyn Fn(&Catalogue, Dialect, &str) -> Vec<StatementFacts>;
 
 /// The catalogue that the statements of a table are read against.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -32,7 +32,7 @@ pub struct Catalogue {
     pub role: String,
     /// The effective search path, the first match first.
     pub search_path: Vec<String>,
-    /// Relations, as `schema.name`.
+    /// Relations, as `schema.name`; on a resource without schemas as `database.name`.
     pub tables: Vec<String>,
     /// Views, as `schema.name`, and what each reads through all levels.
     pub views: BTreeMap<String, Vec<String>>,
@@ -71,11 +71,6 @@ impl Catalogue {
         }
     }
 
-    fn object(&self, qualified: &str) -> Object {
-        let (schema, name) = qualified.split_once('.').unwrap_or(("public", qualified));
-        Object { database: self.database.clone(), schema: schema.into(), name: name.into(), oid: None }
-    }
-
     /// What a name means: by the search path where it has no schema.
     fn find(&self, name: &Name, exists: impl Fn(&str) -> bool) -> Option<String> {
         let schemas = name.schema.as_ref().map_or(self.search_path.as_slice(), std::slice::from_ref);
@@ -88,9 +83,9 @@ impl Catalogue {
         let Some(found) = self.find(name, exists) else { return Relation::Missing };
         let reads = self.views.get(&found).into_iter().flatten();
         Relation::Found {
-            object: self.object(&found),
+            object: self.object(Dialect::Postgres, &found),
             rows: Rows::Own,
-            reads: reads.map(|table| self.object(table)).collect(),
+            reads: reads.map(|table| self.object(Dialect::Postgres, table)).collect(),
             columns: Vec::new(),
             children: Vec::new(),
             consequences: Vec::new(),
@@ -102,7 +97,11 @@ impl Catalogue {
         let exists = |name: &str| self.functions.iter().any(|function| function == name);
         let own = name.schema.as_ref().is_none_or(|schema| schema == "pg_catalog");
         Function {
-            users: self.find(name, exists).map(|found| self.object(&found)).into_iter().collect(),
+            users: self
+                .find(name, exists)
+                .map(|found| self.object(Dialect::Postgres, &found))
+                .into_iter()
+                .collect(),
             built_in: self.builtin.get(&name.name).filter(|_| own).cloned().unwrap_or_default(),
         }
     }
@@ -140,7 +139,7 @@ pub struct Case {
 pub struct On {
     /// A DNS name.
     pub name: Option<String>,
-    /// A relation, as `schema.name`.
+    /// A relation, as `schema.name`; on a resource without schemas as `database.name`.
     pub table: Option<String>,
     /// A function, as `schema.name`.
     pub function: Option<String>,
@@ -161,7 +160,8 @@ const ONE_OF: &str =
     "`on` names one of `name`, `table`, `function`, `setting`, `object`, `label`, `program` and `image`";
 
 impl On {
-    fn target(&self, catalogue: &Catalogue) -> Result<Target, String> {
+    fn target(&self, catalogue: &Catalogue, dialect: Option<Dialect>) -> Result<Target, String> {
+        let named = |text: &str| catalogue.object(dialect.unwrap_or_default(), text);
         let object = |text: &str| match text.split_once(' ') {
             Some((kind, name)) => Ok(Target::Other { kind: kind.to_owned(), name: name.to_owned() }),
             None => Err("`object` is a kind and a name, such as \"role alice\"".to_owned()),
@@ -180,10 +180,8 @@ impl On {
         match (&self.name, &self.table, &self.function, &self.setting, rest) {
             (None, None, None, None, (None, None)) => Ok(Target::Resource),
             (Some(name), None, None, None, (None, None)) => Ok(Target::Name(name.to_ascii_lowercase())),
-            (None, Some(table), None, None, (None, None)) => Ok(Target::Table(catalogue.object(table))),
-            (None, None, Some(function), None, (None, None)) => {
-                Ok(Target::Function(catalogue.object(function)))
-            }
+            (None, Some(table), None, None, (None, None)) => Ok(Target::Table(named(table))),
+            (None, None, Some(function), None, (None, None)) => Ok(Target::Function(named(function))),
             (None, None, None, Some(setting), (None, None)) => {
                 Ok(Target::Setting(setting.to_ascii_lowercase()))
             }
@@ -246,11 +244,9 @@ impl Case {
             || AgentIdentity { name: AgentName::unknown(), owner: None, groups: Vec::new() },
             crate::inventory::Agent::identity,
         );
-        let credential = self
-            .resource
-            .as_ref()
-            .and_then(|name| inventory.resources.get(name))
-            .and_then(|resource| resource.credential_for(&identity));
+        let resource = self.resource.as_ref().and_then(|name| inventory.resources.get(name));
+        let credential = resource.and_then(|resource| resource.credential_for(&identity));
+        let dialect = resource.and_then(|resource| resource.dialect);
         Ok(Trial {
             principal: Principal {
                 user: credential.map(|credential| credential.user.clone()).unwrap_or_default(),
@@ -267,20 +263,30 @@ impl Case {
                 started_at: 0,
             },
             resource: self.resource.clone(),
-            actions: self.actions(catalogue, analyze)?,
+            actions: self.actions(catalogue, dialect, analyze)?,
             approvals: self.approvals.clone(),
             spent: self.spent,
             now: self.now,
         })
     }
 
-    fn actions(&self, catalogue: &Catalogue, analyze: Analyze<'_>) -> Result<Vec<Action>, String> {
+    fn actions(
+        &self,
+        catalogue: &Catalogue,
+        dialect: Option<Dialect>,
+        analyze: Analyze<'_>,
+    ) -> Result<Vec<Action>, String> {
         let (phase, text, facts) = match (&self.sql, &self.action) {
-            (Some(sql), None) => (Phase::Query, sql.as_str(), analyze(sql, catalogue)),
+            (Some(sql), None) => {
+                let dialect =
+                    dialect.ok_or("`sql` is for resources that are spoken to in SQL: give `action`")?;
+                (Phase::Query, sql.as_str(), analyze(catalogue, dialect, sql))
+            }
             (None, Some(word)) => {
                 let verb = Verb::ALL.into_iter().find(|verb| verb.as_str() == word);
                 let verb = verb.ok_or_else(|| format!("there is no action `{word}`"))?;
-                (phase(verb), "", vec![StatementFacts::single(verb, self.on.target(catalogue)?)])
+                let facts = StatementFacts::single(verb, self.on.target(catalogue, dialect)?);
+                (phase(verb), "", vec![facts.written_in(dialect.unwrap_or_default())])
             }
             _ => return Err("give either `sql` or `action`".to_owned()),
         };

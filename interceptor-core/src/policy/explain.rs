@@ -23,7 +23,7 @@ const SUGGESTED_EXPIRY: i64 = 24 * 3600;
 
 /// What an effect acts on, in words.
 fn target(target: &Target) -> String {
-    let object = |what: &str, object: &Object| format!("{what} {}.{}", object.schema, object.name);
+    let object = |what: &str, object: &Object| format!("{what} {}.{}", object.place().1, object.name);
     match target {
         Target::Resource => "the resource".to_owned(),
         Target::Table(table) => object("table", table),
@@ -102,8 +102,8 @@ fn only(target: &Target, inside: Option<&str>) -> (String, Option<String>) {
     };
     let named = |name: &str| format!("resource.name == {}", literal(name));
     let object = |kind: &str, object: &Object| {
-        let schema = literal(&object.schema);
-        (of(kind), Some(format!("resource.schema == {schema} && {}", named(&object.name))))
+        let (attribute, place) = object.place();
+        (of(kind), Some(format!("resource.{attribute} == {} && {}", literal(place), named(&object.name))))
     };
     match target {
         Target::Resource => {

@@ -23,6 +23,7 @@ mod steady;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -130,12 +131,15 @@ pub fn fuzz(data: &[u8]) {
         name: "postgres",
         port: 5432,
         data: crate::inventory::DataIn::Tables,
+        dialect: Some(crate::sql::Dialect::Postgres),
     }];
     let (resources, agents) = (source("resources.toml"), source("agents.toml"));
     let (rules, expected) = (source("policy.cedar"), source("policy.expect.toml"));
     let inventory = crate::inventory::load(&resources, &agents, &protocols).unwrap_or_default();
     if let Ok(policy) = Policy::load(&[rules], &inventory) {
-        let unread = |_: &str, _: &expect::Catalogue| vec![crate::model::StatementFacts::unknown("fuzz")];
+        let unread = |_: &expect::Catalogue, _: crate::sql::Dialect, _: &str| {
+            vec![crate::model::StatementFacts::unknown("fuzz")]
+        };
         // Either answer will do: only a panic is a finding.
         drop(expect::run(&policy, &expected, &unread));
     }

@@ -342,6 +342,9 @@ fn conditions(head: &Head, names: &[&str]) -> Vec<String> {
     let named = || is("name");
     match &head.class {
         Class::Resource => Vec::new(),
+        Class::Table { database, schema } | Class::Function { database, schema } if schema.is_empty() => {
+            vec![format!("resource.database == {}", literal(database)), named()]
+        }
         Class::Table { database, schema } | Class::Function { database, schema } => vec![
             format!("resource.database == {} && resource.schema == {}", literal(database), literal(schema)),
             named(),

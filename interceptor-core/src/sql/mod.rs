@@ -56,6 +56,7 @@ pub use puts::{Column as PutColumn, Put};
 pub use qualify::qualified;
 pub use readings::{AskedAlready, Readings};
 pub use redact::{redact, without_literals};
+use serde::{Deserialize, Serialize};
 pub use shape::{Shape, shape};
 use smallvec::SmallVec;
 pub use trace::{handed_on, replacing, trace};
@@ -67,7 +68,8 @@ use crate::{
 };
 
 /// Whose rules a text is cut into tokens by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Dialect {
     /// PostgreSQL's.
     #[default]
@@ -77,6 +79,11 @@ pub enum Dialect {
 }
 
 impl Dialect {
+    /// Whether a record leaves it out.
+    pub(crate) fn is_postgres(&self) -> bool {
+        *self == Self::Postgres
+    }
+
     /// [`redact`] by its rules.
     pub fn redact(self, text: &str) -> Cow<'_, str> {
         match self {

@@ -13,6 +13,7 @@ use interceptor_core::{
     model::{Action, Principal},
     permit::Circumstances,
     protocol::{Asker, CancelKey, Decoder, Login, Opening, Own, Protocol, UpstreamTls},
+    sql::Dialect,
     survey::{Depth, Survey},
     undo::{Pack, Restore},
 };
@@ -49,6 +50,10 @@ impl Protocol for Mysql {
 
     fn data(&self) -> DataIn {
         DataIn::Unread
+    }
+
+    fn dialect(&self) -> Option<Dialect> {
+        Some(Dialect::MySql)
     }
 
     fn alpn(&self) -> &'static [&'static [u8]] {

@@ -13,6 +13,7 @@ use interceptor_core::{
     model::{Action, Principal},
     permit::Circumstances,
     protocol::{Asker, CancelKey, Decoder, Login, Opening, Own, Protocol, UpstreamTls},
+    sql::Dialect,
     survey::{Depth, Survey},
     undo::{Pack, Restore},
 };
@@ -85,6 +86,10 @@ impl Protocol for Postgres {
 
     fn data(&self) -> DataIn {
         DataIn::Tables
+    }
+
+    fn dialect(&self) -> Option<Dialect> {
+        Some(Dialect::Postgres)
     }
 
     fn alpn(&self) -> &'static [&'static [u8]] {

@@ -13,6 +13,7 @@ use interceptor_core::{
     model::{Action, Principal},
     permit::Circumstances,
     protocol::{Asker, CancelKey, Decoder, Login, Opening, Own, Protocol, UpstreamTls},
+    sql::Dialect,
     survey::{Depth, Survey},
     undo::{Pack, Restore},
 };
@@ -53,6 +54,10 @@ impl Protocol for Redis {
 
     fn data(&self) -> DataIn {
         DataIn::Keys
+    }
+
+    fn dialect(&self) -> Option<Dialect> {
+        None
     }
 
     fn alpn(&self) -> &'static [&'static [u8]] {

@@ -141,6 +141,7 @@ impl Folder {
                 name: protocol.name(),
                 port: protocol.default_port(),
                 data: protocol.data(),
+                dialect: protocol.dialect(),
             })
             .collect();
         let inventory = inventory::load(&self.resources, &self.agents, &protocols);

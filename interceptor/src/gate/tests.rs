@@ -46,7 +46,12 @@ forbid (principal, action == Action::"data.delete", resource);
 
 pub(super) fn rules(resources: &str) -> Rules {
     let source = |file: &str, text: &str| Source { file: file.to_owned(), text: text.to_owned() };
-    let known = [KnownProtocol { name: "postgres", port: 5432, data: DataIn::Tables }];
+    let known = [KnownProtocol {
+        name: "postgres",
+        port: 5432,
+        data: DataIn::Tables,
+        dialect: Some(interceptor_core::sql::Dialect::Postgres),
+    }];
     let agents = source("agents.toml", "[agent.bot]\nowner = \"alice\"\n");
     let inventory = inventory::load(&source("resources.toml", resources), &agents, &known)
         .unwrap_or_else(|faults| panic!("{faults:#?}"));

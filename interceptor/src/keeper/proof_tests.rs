@@ -28,6 +28,7 @@ pub(in crate::keeper) fn inventory(tls: Tls, credentials: Vec<Credential>) -> In
     let resource = Resource {
         name: name.clone(),
         protocol: Some("postgres".to_owned()),
+        dialect: Some(interceptor_core::sql::Dialect::Postgres),
         env: None,
         hosts: vec!["db.internal".to_owned()],
         addresses: Vec::new(),

@@ -222,6 +222,7 @@ fn resource(tls: Tls) -> Resource {
     Resource {
         name: "orders".parse().expect("a name"),
         protocol: None,
+        dialect: None,
         env: None,
         hosts: Vec::new(),
         addresses: Vec::new(),

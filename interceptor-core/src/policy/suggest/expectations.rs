@@ -8,6 +8,7 @@ use crate::{
     inventory::Source,
     model::{Image, RecordId, Verb},
     policy::{Policy, expect},
+    sql::Dialect,
 };
 
 /// One `[[expect]]`.
@@ -25,7 +26,7 @@ impl Case {
     /// Whether the policy gives the verdict that the entry expects.
     pub(super) fn holds(&self, policy: &Policy) -> bool {
         let table = Source { file: String::new(), text: heading(&self.database) + &self.text };
-        let unread = |_: &str, _: &expect::Catalogue| Vec::new();
+        let unread = |_: &expect::Catalogue, _: Dialect, _: &str| Vec::new();
         matches!(expect::run(policy, &table, &unread), Ok(results)
             if !results.is_empty() && results.iter().all(|result| result.passed))
     }

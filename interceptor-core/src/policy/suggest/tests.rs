@@ -69,7 +69,7 @@ fn the_rules_permit_just_what_was_seen() {
     assert_eq!(tables, ["app"]);
     let table = Source { file: "t".to_owned(), text: suggestion.expectations["app"].clone() };
     let results =
-        expect::run(&after, &table, &|_, _| Vec::new()).unwrap_or_else(|faults| panic!("{faults:#?}"));
+        expect::run(&after, &table, &|_, _, _| Vec::new()).unwrap_or_else(|faults| panic!("{faults:#?}"));
     assert!(results.iter().all(|result| result.passed), "{results:#?}");
     // Each verb on each object, and that `unknown` stays refused.
     assert_eq!(results.len(), 8);

@@ -346,7 +346,7 @@ mod tests {
             let policy = folder.load().unwrap_or_else(|error| panic!("{host}: {error}")).policy;
             assert!(policy.warnings().is_empty(), "{host}: {:?}", policy.warnings());
             for source in &folder.expectations {
-                let results = expect::run(&policy, source, &super::super::policy::analyze).unwrap();
+                let results = expect::run(&policy, source, &expect::Catalogue::facts).unwrap();
                 assert!(results.len() > 5);
                 results.iter().for_each(|result| assert!(result.passed, "{host}: {}", result.found));
             }

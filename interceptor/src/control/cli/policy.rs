@@ -4,13 +4,12 @@ use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
 use interceptor_core::{
-    model::{AgentName, ResourceName, Spent, StatementFacts},
+    model::{AgentName, ResourceName, Spent},
     policy::{
         Policy,
         expect::{self, Case, Catalogue, On},
         explain,
     },
-    sql,
 };
 
 use super::{
@@ -83,7 +82,7 @@ pub(super) fn run(places: &Places, printer: &Printer, command: Command) -> Resul
             };
             let guessed = tables.is_empty();
             let catalogue = Catalogue { tables, ..Catalogue::default() };
-            let text = explain(&rules, &case, &catalogue, &analyze).map_err(Failure::usage)?;
+            let text = explain(&rules, &case, &catalogue, &Catalogue::facts).map_err(Failure::usage)?;
             if printer.is_json() {
                 printer.json(&serde_json::json!({ "explanation": text }))?;
             } else {
@@ -137,7 +136,7 @@ fn test(printer: &Printer, folder: &Folder) -> Result<ExitCode, Failure> {
     let policy = load(folder)?;
     let (mut passed, mut failed) = (0, 0);
     for source in &folder.expectations {
-        let results = expect::run(&policy, source, &analyze).map_err(|faults| {
+        let results = expect::run(&policy, source, &Catalogue::facts).map_err(|faults| {
             Failure::no(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
         })?;
         for result in results {
@@ -169,12 +168,4 @@ fn test(printer: &Printer, folder: &Folder) -> Result<ExitCode, Failure> {
         return Err(Failure::no("the folder has no *.expect.toml: nothing was tested"));
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
-}
-
-/// What the texts of a table do, with the table's catalogue in place of a server's.
-pub(super) fn analyze(text: &str, catalogue: &Catalogue) -> Vec<StatementFacts> {
-    match sql::analyze(text) {
-        Ok(statements) => sql::batch_facts(&statements, &catalogue.answer(&sql::question(&statements))),
-        Err(unknown) => vec![StatementFacts::unknown(unknown.0)],
-    }
 }
