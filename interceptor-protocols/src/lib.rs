@@ -6,6 +6,7 @@
 use interceptor_core::protocol::Protocol;
 
 mod fuzzing;
+mod meter;
 pub mod mysql;
 pub mod postgres;
 pub mod redis;

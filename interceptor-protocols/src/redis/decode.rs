@@ -13,10 +13,11 @@ use interceptor_core::{
     protocol::{CancelKey, DecodeError, Decoder, Greeting, Refusal, Side, Step, Stopped},
 };
 
+use crate::meter::Meter;
+
 use super::{
     client::{Asked, Ready, Tail},
     command::Scan,
-    meter::Meter,
     queue::{Entry, Kind, Queue, Queued},
     upstream::Answering,
     words,
@@ -89,6 +90,8 @@ pub(super) struct RedisDecoder {
     /// The answer under way.
     pub(super) answering: Option<Answering>,
     pub(super) meter: Meter,
+    /// An answer was cut in its middle.
+    pub(super) is_cut: bool,
     /// The labels of the resource's data.
     pub(super) labels: Arc<Labels>,
     /// What was hidden last, for what answers nothing that was asked; none before anything was.
@@ -112,6 +115,7 @@ impl RedisDecoder {
             subscribed: Subscribed::default(),
             answering: None,
             meter: Meter::default(),
+            is_cut: false,
             labels: labelled.labels,
             mask: None,
         }
@@ -194,7 +198,7 @@ impl Decoder for RedisDecoder {
     }
 
     fn allow(&mut self, room: Spent) {
-        self.meter.room = room;
+        self.meter.allow(room);
     }
 
     fn stop(&mut self, denial: &Denial) -> Stopped {

@@ -20,10 +20,10 @@ use interceptor_core::{
 
 mod client;
 mod command;
+mod cut;
 mod decode;
 mod fuzz;
 mod login;
-mod meter;
 mod queue;
 mod reading;
 mod reply;

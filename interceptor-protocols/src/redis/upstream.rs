@@ -141,7 +141,7 @@ impl Answering {
 
 impl RedisDecoder {
     pub(super) fn upstream(&mut self, input: &mut BytesMut) -> Result<Step, DecodeError> {
-        if self.meter.cut {
+        if self.is_cut {
             self.state = State::Over;
             return Ok(Step::Close(Bytes::new()));
         }
@@ -162,7 +162,7 @@ impl RedisDecoder {
                 if whose == Whose::Front
                     && let Some(step) = self.pauses()
                 {
-                    self.paused();
+                    self.meter.asks();
                     return Ok(step);
                 }
                 self.go_on(Answering::new(whose), input)
@@ -189,7 +189,7 @@ impl RedisDecoder {
                     break;
                 }
                 self.answering = Some(answering);
-                self.paused();
+                self.meter.asks();
                 return Ok(step);
             }
             if !self.take_part(&mut answering, input, &mut taken, part)? {
