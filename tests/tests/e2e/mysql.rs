@@ -40,6 +40,10 @@ forbid (principal, action == Action::"data.delete", resource)
 unless { context.approvals.dba >= 1 };
 "#;
 
+/// As whom, and as what.
+const AGENT: [&str; 2] = ["--agent", "release-bot"];
+const OBSERVED: [&str; 5] = ["--agent", "release-bot", "--observe", "--reason", "first look"];
+
 /// One server as two resources: by name over TLS, and by its own socket behind Debian's.
 fn stage(more: impl FnOnce(Setup) -> Setup) -> (RunningMysql, Installation) {
     let mysql = RunningMysql::start();
@@ -81,13 +85,13 @@ fn python(installation: &Installation, name: &str, text: &str) -> Command {
 }
 
 /// The server's own command line client.
-fn client(installation: &Installation, words: &[&str]) -> Command {
+fn client(installation: &Installation, options: &[&str], words: &[&str]) -> Command {
     let (folder, libraries) = places::mariadb();
     let program = folder.join("bin/mariadb").display().to_string();
     let library = format!("LD_LIBRARY_PATH={libraries}");
     let log_in = ["--no-defaults", "--host", HOST, "--user=whoever", "--password=the-agents-own"];
     let all = [&["env", &library, &program], &log_in[..], words].concat();
-    installation.captured("release-bot", &all)
+    installation.captured_with(options, &all)
 }
 
 #[test]
@@ -186,7 +190,7 @@ fn prepared_statements_of_the_usual_drivers_are_judged_with_their_values() {
     let inserts = records.with("INSERT INTO kinds");
     let executed = inserts.iter().find(|one| one.phase() == "execute").expect("its execution is recorded");
     assert_eq!((executed.status(), executed.at("/outcome/rows").as_u64()), ("completed", Some(1)));
-    let binds = executed.at("/request/binds").to_string();
+    let binds = executed.at("/request/action/binds").to_string();
     for value in ["a note", "1099511627776", "12.50"] {
         assert!(binds.contains(value), "{value}: {binds}");
     }
@@ -199,7 +203,7 @@ fn the_servers_own_client_is_told_what_is_refused_and_why() {
     let words = ["--table", "--force", "--database=shop"];
     let input = "SELECT * FROM goods;\nSHOW TABLES;\nDELETE FROM goods;\nSELECT * FROM goods; DROP TABLE goods;\n\
                  SELECT name AS still FROM goods;\n";
-    let finished = Job::start(client(&installation, &words), input).finish(PATIENCE);
+    let finished = Job::start(client(&installation, &AGENT, &words), input).finish(PATIENCE);
     let _ = finished.says("|  1 | lamp |").says("interceptor: ").says("no rule permits it").says("| still |");
     assert_eq!(mysql.admin("SELECT COUNT(*) FROM shop.goods"), "1");
     installation.finish();
@@ -208,18 +212,16 @@ fn the_servers_own_client_is_told_what_is_refused_and_why() {
 #[test]
 fn an_answer_ends_where_the_budget_does() {
     let (_mysql, installation) = stage(|setup| setup.policy("20-budget.cedar", BUDGET));
-    let words = ["--batch", "--quick", "--skip-column-names", "--database=shop", "--execute"];
-    let text = "SELECT id FROM many ORDER BY id";
-    let first = run(client(&installation, &[&words[..], &[text]].concat()));
-    assert!(!first.status.success(), "{first}");
-    assert_eq!(first.stdout.lines().count(), 1000, "{first}");
-    let _ = first.says("the hour's rows are used up");
-    let second = run(client(&installation, &[&words[..], &[text]].concat()));
-    assert_eq!(second.stdout, "", "{second}");
-    let _ = second.says("the hour's rows are used up");
-    let records = installation.ended(text);
-    let cut = records.with(text).into_iter().find(|one| one.allowed()).expect("the first was permitted");
+    let words = ["--batch", "--quick", "--force", "--skip-column-names", "--database=shop"];
+    let input = "SELECT id FROM many ORDER BY id;\nSELECT name FROM goods;\nSELECT 1;\n";
+    let finished = Job::start(client(&installation, &AGENT, &words), input).finish(PATIENCE);
+    assert_eq!(finished.stdout.lines().count(), 1000, "{finished}");
+    let told = finished.stderr.matches("the hour's rows are used up").count();
+    assert_eq!(told, 3, "the session goes on, with nothing more to read: {finished}");
+    let records = installation.ended("SELECT id FROM many");
+    let cut = records.one("SELECT id FROM many");
     assert_eq!((cut.status(), cut.at("/outcome/rows").as_u64()), ("failed", Some(1000)));
+    assert!(!records.one("SELECT name FROM goods").allowed());
     installation.finish();
 }
 
@@ -235,7 +237,7 @@ fn a_statement_waits_for_a_person_and_goes_once() {
     mysql.admin("INSERT INTO shop.notes (text) VALUES ('one'), ('two'), ('three')");
     let waits = |text: &str| {
         let words = ["--table", "--database=shop", "--execute", text];
-        installation.approval_of(Job::start(client(&installation, &words), ""), text)
+        installation.approval_of(Job::start(client(&installation, &AGENT, &words), ""), text)
     };
     let (job, approval) = waits("DELETE FROM notes WHERE id = 1");
     assert_eq!(mysql.admin("SELECT COUNT(*) FROM shop.notes"), "3", "it waits");
@@ -251,4 +253,22 @@ fn a_statement_waits_for_a_person_and_goes_once() {
     assert_eq!(mysql.admin("SELECT GROUP_CONCAT(id) FROM shop.notes"), "2,3");
     installation.finish();
     drop(logins);
+}
+
+#[test]
+fn what_is_only_observed_goes_on_and_is_marked() {
+    let (mysql, installation) = stage(|setup| setup);
+    run(client(
+        &installation,
+        &OBSERVED,
+        &["--database=shop", "--execute", "UPDATE goods SET name = 'desk' WHERE id = 1"],
+    ))
+    .succeeded();
+    assert_eq!(mysql.admin("SELECT name FROM shop.goods"), "desk");
+    let records = installation.ended("UPDATE goods");
+    let one = records.one("UPDATE goods");
+    assert!(one.allowed() && one.status() == "completed");
+    assert_eq!(one.at("/request/verdict/mode"), "observe");
+    assert_eq!(one.at("/request/verdict/would_be"), "denied");
+    installation.finish();
 }

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use interceptor_tests::{
-    Installation, Job, Setup, leaks, places,
+    Installation, Job, Logins, Setup, leaks, places,
     process::{PATIENCE, run},
     redis::{HOST, RunningRedis},
 };
@@ -39,8 +39,27 @@ permit (principal, action == Action::"resolve", resource is Name) when { resourc
 /// In `masked` nobody sees addresses of mail.
 const LABELS: &str = "[label.email]\nresources = [\"masked\"]\ndetect = [\"email\"]\nmask = \"redact\"\n";
 
+/// The hour's values are few.
+const BUDGET: &str = "@id(\"hourly-values\")\n@say(\"the hour's values are used up\")\n\
+                      forbid (principal, action == Action::\"data.read\", resource)\n\
+                      when { context.spent.rows >= 1000 };\n";
+
+/// Deletes wait for a DBA.
+const HOLDS: &str = r#"
+@id("deletes-wait")
+@hold("dba")
+@within("60s")
+@say("Deleting keys waits for a DBA.")
+forbid (principal, action == Action::"data.delete", resource)
+unless { context.approvals.dba >= 1 };
+"#;
+
+/// As whom, and as what.
+const AGENT: [&str; 2] = ["--agent", "release-bot"];
+const OBSERVED: [&str; 5] = ["--agent", "release-bot", "--observe", "--reason", "first look"];
+
 /// One server as three resources: over TLS by name and by Debian's socket, by its own socket, and with labels.
-fn stage() -> (RunningRedis, Installation) {
+fn stage(more: impl FnOnce(Setup) -> Setup) -> (RunningRedis, Installation) {
     let redis = RunningRedis::start();
     for words in [
         &["SET", "users:1", "one"][..],
@@ -72,27 +91,29 @@ fn stage() -> (RunningRedis, Installation) {
         credential("local", "default"),
     );
     let setup = Setup::empty()
+        .resource("approvers = [\"dba\"]\n")
         .resource(&resources)
         .credential("cache", redis.secret())
         .labels(LABELS)
         .policy("10-test.cedar", POLICY);
-    (redis, setup.start())
+    (redis, more(setup).start())
 }
 
-fn cli(installation: &Installation, words: &[&str]) -> Command {
+/// What it is to do; nothing where its input says that.
+fn cli(installation: &Installation, options: &[&str], words: &[&str]) -> Command {
     let (program, libraries) = places::redis_tool("redis-cli");
     let program = program.display().to_string();
     let library = format!("LD_LIBRARY_PATH={}", libraries.display());
-    let all: Vec<&str> = ["env", &library, &program].into_iter().chain(words.iter().copied()).collect();
-    installation.captured("release-bot", &all)
+    let log_in = ["-h", HOST, "--user", "whoever", "--pass", "the-agents-own", "--no-auth-warning"];
+    let all = [&["env", &library, &program], &log_in[..], words].concat();
+    installation.captured_with(options, &all)
 }
 
 #[test]
 fn redis_cli_works_and_is_judged_by_key() {
-    let (redis, installation) = stage();
-    let words = ["-h", HOST, "--user", "whoever", "--pass", "the-agents-own", "--no-auth-warning"];
+    let (redis, installation) = stage(|setup| setup);
     let input = "GET users:1\nSET agent:1 one\nSET users:1 two\nGET secret:1\nSELECT 0\nHELLO 3\nHGETALL users:map\nGET users:1\n";
-    let finished = Job::start(cli(&installation, &words), input).finish(PATIENCE).succeeded();
+    let finished = Job::start(cli(&installation, &AGENT, &[]), input).finish(PATIENCE).succeeded();
     let lines: Vec<&str> = finished.stdout.lines().collect();
     assert_eq!(lines.first(), Some(&"one"), "{finished}");
     assert!(lines.contains(&"OK") && lines.last() == Some(&"one"), "{finished}");
@@ -122,7 +143,7 @@ fn redis_cli_works_and_is_judged_by_key() {
 
 #[test]
 fn redis_py_does_all_that_it_does_directly_but_what_is_refused() {
-    let (redis, installation) = stage();
+    let (redis, installation) = stage(|setup| setup);
     let script = installation.script("redis_client.py", include_str!("../clients/redis_client.py"));
     let python = places::python().display().to_string();
     let finished = run(installation.captured("release-bot", &[&python, &script])).succeeded();
@@ -175,5 +196,64 @@ fn redis_py_does_all_that_it_does_directly_but_what_is_refused() {
         let found = leaks::memory_contains(*pid, redis.secret().as_bytes());
         assert_eq!(found, Some(false), "in the memory of the {role}");
     }
+    installation.finish();
+}
+
+#[test]
+fn an_answer_ends_where_the_budget_does() {
+    let (redis, installation) = stage(|setup| setup.policy("20-budget.cedar", BUDGET));
+    let values: Vec<String> = (1..=1500).map(|number| format!("value-{number}")).collect();
+    let push =
+        [&["RPUSH", "users:list"], &values.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat();
+    redis.admin(&push);
+    // Nothing well-formed can follow in the middle of an answer, so that the session ends with it.
+    let input = "LRANGE users:list 0 -1\nLRANGE users:list 0 10\n";
+    let finished = Job::start(cli(&installation, &AGENT, &[]), input).finish(PATIENCE);
+    assert!(!finished.stdout.contains("value-1001"), "{finished}");
+    let _ = finished.says("the hour's values are used up");
+    let records = installation.ended("LRANGE \"users:list\" '0' '-1'");
+    let cut = records.one("LRANGE \"users:list\" '0' '-1'");
+    assert_eq!((cut.status(), cut.at("/outcome/rows").as_u64()), ("failed", Some(1000)));
+    assert!(!records.one("LRANGE \"users:list\" '0' '10'").allowed());
+    installation.finish();
+}
+
+#[test]
+fn a_command_waits_for_a_person_and_goes_once() {
+    let logins = Logins::of(&["bob"]);
+    let (redis, installation) = stage(|setup| {
+        setup
+            .people(&logins.people(&[("bob", "dba")]))
+            .policy("20-holds.cedar", HOLDS)
+            .settings("local-approval = \"on\"")
+    });
+    redis.admin(&["MSET", "agent:1", "one", "agent:2", "two"]);
+    let waits = |key: &str| {
+        let text = format!("DEL \"{key}\"");
+        installation.approval_of(Job::start(cli(&installation, &AGENT, &["DEL", key]), ""), &text)
+    };
+    let (job, approval) = waits("agent:1");
+    assert_eq!(redis.admin(&["EXISTS", "agent:1"]), "1", "it waits");
+    logins.interceptor("bob", installation.root(), &["approvals", "approve", &approval]).succeeded();
+    assert_eq!(job.finish(PATIENCE).succeeded().stdout.trim(), "1");
+    let (job, approval) = waits("agent:2");
+    let deny = ["approvals", "deny", &approval, "--reason", "it is kept"];
+    logins.interceptor("bob", installation.root(), &deny).succeeded();
+    let _ = job.finish(PATIENCE).says("denied by bob: it is kept");
+    assert_eq!(redis.admin(&["EXISTS", "agent:1", "agent:2"]), "1");
+    installation.finish();
+    drop(logins);
+}
+
+#[test]
+fn what_is_only_observed_goes_on_and_is_marked() {
+    let (redis, installation) = stage(|setup| setup);
+    run(cli(&installation, &OBSERVED, &["SET", "users:1", "two"])).succeeded();
+    assert_eq!(redis.admin(&["GET", "users:1"]), "two");
+    let records = installation.ended("SET \"users:1\" 'two'");
+    let one = records.one("SET \"users:1\" 'two'");
+    assert!(one.allowed() && one.status() == "completed");
+    assert_eq!(one.at("/request/verdict/mode"), "observe");
+    assert_eq!(one.at("/request/verdict/would_be"), "denied");
     installation.finish();
 }
