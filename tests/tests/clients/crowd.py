@@ -7,13 +7,15 @@ import resource
 import sys
 import time
 
+# In seconds, for one of them: an emulated machine is slow, and what comes late is not lost.
+PATIENCE = 600
 HOST, PORT, AT_ONCE, A_SECOND, SECONDS = sys.argv[1], *map(int, sys.argv[2:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 
 
 async def say(reader, writer, word):
     writer.write(word)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         heard = await reader.readexactly(len(word))
     assert heard == word, (heard, word)
 
@@ -21,14 +23,14 @@ async def say(reader, writer, word):
 async def leave(reader, writer):
     """Ends it from both sides, so that whoever was between them has room for the next when all have left."""
     writer.write_eof()
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(PATIENCE):
         rest = await reader.read()
     assert rest == b"", rest
     writer.close()
 
 
 async def open_one(gate):
-    async with gate, asyncio.timeout(60):
+    async with gate, asyncio.timeout(PATIENCE):
         return await asyncio.open_connection(HOST, PORT)
 
 
@@ -45,7 +47,7 @@ async def at_once():
 
 
 async def one_more(number):
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         reader, writer = await asyncio.open_connection(HOST, PORT)
         await say(reader, writer, b"%08d" % number)
         writer.close()
