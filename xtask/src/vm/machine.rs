@@ -85,7 +85,7 @@ impl Machine {
         // It ends with us, however we do.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "timeout", "--kill-after=10", PATIENCE, "qemu-system-x86_64"]);
-        command.args(["-machine", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "2560"]);
+        command.args(["-machine", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "4096"]);
         command.args(["-icount", CLOCK]);
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
         command.arg("-kernel").arg(&self.kernel.kernel).arg("-initrd").arg(&archive);

@@ -54,6 +54,8 @@ pub(crate) enum Trial {
     Bypass,
     /// What LSM programs cost, by calls with them and without; only where it is asked for
     Layer,
+    /// Ten thousand connections at once, of the product as it is shipped; only where it is asked for
+    Crowd,
 }
 
 /// Trials of whether it works, the short ones first.
@@ -76,6 +78,9 @@ const SMOKE: [&str; 12] = [
     "release::a_daemon_that_comes_during_a_release_records_what_goes_out",
     "release::with_the_daemon_dead_a_release_opens_for_its_time_and_no_longer",
 ];
+
+/// What a crowd comes by. No host is asked to let a process have so many descriptors.
+const CROWD: &str = "chaos::ten_thousand_at_once_and_a_thousand_a_second_for_a_minute_get_through";
 
 /// Tries every way around.
 const BYPASS: &str = "interceptor-bypass";
@@ -101,6 +106,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let kernels = if kernels.is_empty() { Kernel::ALL.to_vec() } else { kernels.clone() };
     let trials = if trials.is_empty() { TRIALS.to_vec() } else { trials.clone() };
     succeed(cargo()?.args(["build", "--workspace", "--all-targets"]))?;
+    if trials.contains(&Trial::Crowd) {
+        succeed(cargo()?.args(["build", "--release", "--package", "interceptor"]))?;
+    }
     let all = match shell {
         Some(line) => Build::find()?.boot_all(&kernels, *lsm, ("shell", line))?,
         None => try_on(&kernels, *lsm, &trials)?,
@@ -155,6 +163,7 @@ impl Trial {
             Self::Smoke => "smoke",
             Self::Bypass => "bypass",
             Self::Layer => "layer",
+            Self::Crowd => "crowd",
         }
     }
 }
@@ -194,6 +203,12 @@ impl Build {
         tests.chain([self.product.as_path()]).collect()
     }
 
+    /// A line that carries out just these end-to-end tests.
+    fn end_to_end(&self, names: &[&str]) -> Result<String> {
+        let (_, path) = self.tests.iter().find(|(name, _)| name == "e2e").context("no end-to-end tests")?;
+        Ok(format!("{} --include-ignored --test-threads 1 --exact {}", path.display(), names.join(" ")))
+    }
+
     /// The shell's lines for a trial.
     fn task(&self, trial: Trial, lsm: Lsm) -> Result<String> {
         let kernel_tests = self.tests.iter().filter(|(name, _)| name.starts_with("kernel_"));
@@ -206,15 +221,13 @@ impl Build {
             Trial::Capture => {
                 kernel_tests.map(|(_, path)| format!("{} --test-threads 2{more}", path.display())).collect()
             }
-            Trial::Smoke => {
-                let (_, path) =
-                    self.tests.iter().find(|(name, _)| name == "e2e").context("no end-to-end tests")?;
-                vec![format!(
-                    "{} --include-ignored --test-threads 1 --exact {}",
-                    path.display(),
-                    SMOKE.join(" ")
-                )]
-            }
+            Trial::Smoke => vec![self.end_to_end(&SMOKE)?],
+            // The shorter minute: what is proven here is the number at once.
+            Trial::Crowd => vec![format!(
+                "ulimit -n 65536; INTERCEPTOR_SLICE=1 INTERCEPTOR_BIN={} {} --nocapture",
+                shipped()?.display(),
+                self.end_to_end(&[CROWD])?
+            )],
             Trial::Bypass => vec![format!("{} account", self.beside(BYPASS).display())],
             Trial::Layer => vec![format!("{} layer", self.beside(BENCH).display())],
         };
@@ -234,6 +247,10 @@ impl Build {
         let mut programs = self.programs();
         let beside = [BYPASS, BENCH].map(|name| self.beside(name));
         programs.extend(beside.iter().map(PathBuf::as_path));
+        let shipped = shipped()?;
+        if name == Trial::Crowd.name() {
+            programs.push(&shipped);
+        }
         let machines = kernels.iter().map(|kernel| Ok((*kernel, Machine::of(*kernel, name)?)));
         let machines = machines.collect::<Result<Vec<_>>>()?;
         let (programs, distribution) = (&programs, &image::distribution()?);
@@ -252,6 +269,11 @@ impl Build {
             started.into_iter().map(|one| one.join().map_err(|_| anyhow!("a machine's thread"))?).collect()
         })
     }
+}
+
+/// The product as it is shipped.
+fn shipped() -> Result<PathBuf> {
+    Ok(target()?.join("release/interceptor"))
 }
 
 /// Puts the table of the ways around on all kernels into the documentation, open ways and all.
