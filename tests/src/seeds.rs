@@ -21,7 +21,10 @@ fn bare(text: &str) -> String {
     let binary = |sign: &char| {
         *sign == char::REPLACEMENT_CHARACTER || (sign.is_control() && !sign.is_ascii_whitespace())
     };
-    text.chars().filter(|sign| sign.is_ascii_alphanumeric() || binary(sign)).collect::<String>().to_lowercase()
+    text.chars()
+        .filter(|sign| sign.is_ascii_alphanumeric() || binary(sign))
+        .collect::<String>()
+        .to_lowercase()
 }
 
 /// The letters of base64 that a value has wherever in a longer text it begins: those at both ends hang on what is beside.

@@ -9,7 +9,7 @@ use sqlparser::ast::{
 
 use super::{
     Name, Reference,
-    builtin::{HARMLESS, READS_FILES},
+    builtin::{HARMLESS, OVER_WINDOWS, READS_FILES},
     walk::Walk,
 };
 use crate::model::Verb;
@@ -163,7 +163,7 @@ impl Walk {
             && filter.is_none()
             && null_treatment.is_none();
         self.only_if(plain, "such a call");
-        self.called(name);
+        self.called(name, over.as_ref());
         match args {
             FunctionArguments::None => {}
             FunctionArguments::Subquery(query) => self.query(query),
@@ -191,23 +191,25 @@ impl Walk {
         }
     }
 
-    fn called(&mut self, name: &ObjectName) {
+    fn called(&mut self, name: &ObjectName, over: Option<&WindowType>) {
         let parts: Vec<&Ident> = name.0.iter().filter_map(ObjectNamePart::as_ident).collect();
         let (database, name) = match parts.as_slice() {
-            [name] if name.quote_style.is_none() => (None, name),
-            // In backticks it may be somebody's own, of whatever name.
-            [name] => (Some(None), name),
-            [database, name] => (Some(Some(database.value.clone())), name),
+            [name] => (None, name),
+            [database, name] => (Some(database.value.clone()), name),
             _ => return self.not_understood("a call of what has no name"),
         };
         let lower = name.value.to_ascii_lowercase();
-        let is_own = database.is_some();
-        if !is_own && READS_FILES.contains(&lower.as_str()) {
+        let is_on = |list: &[&str]| list.binary_search(&lower.as_str()).is_ok();
+        if database.is_none() && is_on(READS_FILES) {
             return self.reading.add(Verb::ServerReach, Reference::Resource);
         }
-        if is_own || HARMLESS.binary_search(&lower.as_str()).is_err() {
-            let name = Name { database: database.flatten(), name: name.value.clone() };
-            self.reading.add(Verb::FunctionCall, Reference::Function(name));
+        // In backticks it may be somebody's own, of whatever name.
+        let is_built_in = database.is_none()
+            && name.quote_style.is_none()
+            && (is_on(HARMLESS) || over.is_some() && is_on(OVER_WINDOWS));
+        if !is_built_in {
+            self.reading
+                .add(Verb::FunctionCall, Reference::Function(Name { database, name: name.value.clone() }));
         }
     }
 }
