@@ -27,8 +27,11 @@ pub fn redact(text: &str) -> Cow<'_, str> {
     let Some(tokens) = readable(text) else { return Cow::Owned(unread(text)) };
     let literals: Vec<&Token> = tokens.iter().filter(|token| is_literal(token)).collect();
     if carries(text, &tokens, &literals) {
-        // Where a session reads backslashes otherwise than we do, what looks like a word may be of a string.
-        return Cow::Owned(if literals.iter().any(|token| written(text, token).contains('\\')) {
+        // Where a session's `sql_mode` reads backslashes otherwise, what looks like a word may be of a string.
+        let hides = |token: &Token| {
+            matches!(token.kind, Kind::Text | Kind::Variable) && written(text, token).contains('\\')
+        };
+        return Cow::Owned(if tokens.iter().any(hides) {
             unread(text)
         } else {
             replaced(text, &tokens, |token| is_literal(token).then_some("'***'"))
@@ -90,8 +93,12 @@ fn is_literal(token: &Token) -> bool {
     matches!(token.kind, Kind::Text | Kind::Number)
 }
 
+/// The tokens of a text that may be cut like that. In character sets where a backtick is the half of a letter, what looks like a
+/// name may have strings in it.
 fn readable(text: &str) -> Option<Vec<Token>> {
-    (text.len() <= MAX_BYTES).then(|| tokens(text, MAX_TOKENS).ok())?
+    let tokens = (text.len() <= MAX_BYTES).then(|| tokens(text, MAX_TOKENS).ok())??;
+    let has_quotes = |token: &Token| token.kind == Kind::Quoted && written(text, token).contains(['\'', '"']);
+    (!tokens.iter().any(has_quotes)).then_some(tokens)
 }
 
 fn written<'a>(text: &'a str, token: &Token) -> &'a str {

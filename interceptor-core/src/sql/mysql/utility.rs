@@ -1,7 +1,7 @@
 //! From tokens to a reading: by the words that a statement begins with. What is short is read here and by `show.rs`,
 //! `set.rs` and `ddl.rs`, token by token; queries and changes of rows go to the parser and to `walk.rs`.
 
-use sqlparser::{ast::Statement, dialect::MySqlDialect, parser::Parser};
+use sqlparser::{ast::Statement, dialect::MySqlDialect, parser::Parser, tokenizer};
 
 use super::{
     Change, Reading, Reference,
@@ -281,10 +281,12 @@ pub(super) fn of_parser(canonical: &str) -> Result<Reading, String> {
 /// The one statement of a text.
 pub(super) fn parse(canonical: &str) -> Result<Statement, String> {
     let parser = Parser::new(&MySqlDialect {}).with_recursion_limit(RECURSION);
-    let parsed = parser.try_with_sql(canonical).and_then(|mut parser| parser.parse_statements());
-    let mut statements = parsed.map_err(|error| format!("it could not be read: {error}"))?;
-    match (statements.pop(), statements.is_empty()) {
-        (Some(statement), true) => Ok(statement),
-        _ => Err("it is not one statement".to_owned()),
+    let error = |error| format!("it could not be read: {error}");
+    let mut parser = parser.try_with_sql(canonical).map_err(error)?;
+    let statement = parser.parse_statement().map_err(error)?;
+    // Asked for all statements, the parser would leave off at a word END.
+    match parser.peek_token().token {
+        tokenizer::Token::EOF => Ok(statement),
+        other => Err(format!("it goes on with `{other}` where it is not read any more")),
     }
 }

@@ -532,8 +532,9 @@ impl Walk {
             && or.is_none();
         self.only_if(plain, "such an UPDATE");
         self.reading.has_where = selection.is_some();
-        // Which of several it changes hangs on whose columns they are.
+        // Which of several it changes hangs on whose columns they are; the others, it reads.
         self.from(Verb::DataUpdate, table);
+        self.reads |= !table.joins.is_empty();
         self.assignments(assignments);
         self.orders(order_by);
         selection.iter().chain(limit).for_each(|expr| self.expr(expr));
@@ -558,7 +559,11 @@ impl Walk {
         self.reading.has_where = selection.is_some();
         let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = from;
         // Those it deletes from may be named by aliases: it is as if it did from each.
-        from.iter().chain(using.iter().flatten()).for_each(|table| self.from(Verb::DataDelete, table));
+        from.iter().chain(using.iter().flatten()).for_each(|table| {
+            self.from(Verb::DataDelete, table);
+            self.reads |= !table.joins.is_empty();
+        });
+        self.reads |= from.len() > 1 || using.is_some();
         if let Some(returning) = returning {
             self.reads = true;
             self.items(returning);

@@ -71,6 +71,8 @@ const GIVING_AWAY: &[&str] = &[
     "SELECT 'a' -- password is 'hunter2'",
     // With a `sql_mode` of NO_BACKSLASH_ESCAPES, the first string ends at the backslash.
     "SET PASSWORD FOR 'a\\' = 'hunter2', @b = 'c' 'd'",
+    // In a character set such as gbk, the backtick is the half of a letter.
+    "CREATE USER \u{fffd}` IDENTIFIED BY 'hunter2', \u{fffd}` IDENTIFIED BY 'b'",
     // What cannot be cut into tokens.
     "CREATE USER a IDENTIFIED BY {hunter2}",
 ];

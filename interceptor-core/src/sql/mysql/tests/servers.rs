@@ -28,6 +28,13 @@ const SEEN: &[(&str, &str)] = &[
     ("SELECT `load_file`('/etc/passwd')", "server.reach -"),
     ("SELECT `Load_File` ('/etc/passwd')", "server.reach -"),
     ("SELECT d.load_file('/etc/passwd')", "function.call d.load_file()"),
+    // What a change of several tables does not change, it reads.
+    (
+        "DELETE t FROM t, secrets",
+        "data.delete d.secrets, data.delete d.t, data.read d.secrets, data.read d.t",
+    ),
+    ("DELETE FROM t USING t", "data.delete d.t, data.read d.t"),
+    ("UPDATE t JOIN u SET t.a = 1", "data.read d.t, data.read d.u, data.update d.t, data.update d.u"),
     // Rows are held.
     ("SELECT * FROM a, b FOR UPDATE", "data.lock d.a, data.lock d.b, data.read d.a, data.read d.b"),
     ("SELECT * FROM a FOR SHARE", "data.lock d.a, data.read d.a"),
@@ -78,6 +85,8 @@ const MORE: &[&str] = &[
     "ALTER TABLE n MODIFY a somewhat",
     "SELECT NEXT VALUE FOR share",
     "SELECT PREVIOUS VALUE FOR share",
+    "SELECT 1 end FROM secrets",
+    "SELECT a FROM t end UNION SELECT v FROM secrets",
     "BINLOG 'x'",
     "EXPLAIN TABLE secrets",
     "TRUNCATE TABLE select",
