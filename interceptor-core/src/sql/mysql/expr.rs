@@ -2,6 +2,8 @@
 //!
 //! Promise: as `walk.rs`: a node that is not walked by name makes the statement `unknown`.
 
+use std::slice;
+
 use sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Ident,
     ObjectName, ObjectNamePart, WindowType,
@@ -11,14 +13,31 @@ use super::{
     Name, Reference,
     builtin::{HARMLESS, OVER_WINDOWS, READS_FILES},
     walk::Walk,
+    words::is_reserved,
 };
 use crate::model::Verb;
+
+/// Reserved words that are values of their own, where the parser sees a column.
+const VALUES: [&str; 11] = [
+    "current_date",
+    "current_role",
+    "current_time",
+    "current_timestamp",
+    "current_user",
+    "default",
+    "localtime",
+    "localtimestamp",
+    "utc_date",
+    "utc_time",
+    "utc_timestamp",
+];
 
 impl Walk {
     pub(super) fn expr(&mut self, expr: &Expr) {
         match expr {
             // A column, a user's variable, or one of the server's.
-            Expr::Identifier(_) | Expr::CompoundIdentifier(_) => self.reads = true,
+            Expr::Identifier(name) => self.column(slice::from_ref(name)),
+            Expr::CompoundIdentifier(names) => self.column(names),
             Expr::Value(_) | Expr::TypedString(_) => {}
             Expr::IsFalse(one)
             | Expr::IsNotFalse(one)
@@ -93,6 +112,18 @@ impl Walk {
             | Expr::Prior(_)
             | Expr::Lambda(_) => self.not_understood("such an expression"),
         }
+    }
+
+    /// A name where a value should be. Servers know words that the parser does not, and go on behind them: in SELECT SQL_CACHE *
+    /// FROM t, it multiplies by a column FROM.
+    fn column(&mut self, names: &[Ident]) {
+        let is_word = |name: &Ident| {
+            name.quote_style.is_none()
+                && is_reserved(&name.value)
+                && !VALUES.iter().any(|one| one.eq_ignore_ascii_case(&name.value))
+        };
+        self.only_if(!names.iter().any(is_word), "a reserved word as a column");
+        self.reads = true;
     }
 
     /// Expressions of several parts.
@@ -207,6 +238,9 @@ impl Walk {
         let is_built_in = database.is_none()
             && name.quote_style.is_none()
             && (is_on(HARMLESS) || over.is_some() && is_on(OVER_WINDOWS));
+        if database.is_none() && name.quote_style.is_none() && is_reserved(&name.value) && !is_built_in {
+            return self.not_understood("a reserved word as a function");
+        }
         if !is_built_in {
             self.reading
                 .add(Verb::FunctionCall, Reference::Function(Name { database, name: name.value.clone() }));

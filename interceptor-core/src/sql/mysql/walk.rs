@@ -270,8 +270,14 @@ impl Walk {
                     let is_word = alias.quote_style.is_none() && is_reserved(&alias.value);
                     self.only_if(!is_word, "a reserved word as an alias");
                 }
-                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(_), options)
-                | SelectItem::Wildcard(options) => {
+                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
+                    if let Err(why) = name_of(name) {
+                        self.not_understood(why);
+                    }
+                    self.reads = true;
+                    self.wildcard(options);
+                }
+                SelectItem::Wildcard(options) => {
                     self.reads = true;
                     self.wildcard(options);
                 }

@@ -28,6 +28,8 @@ const SEEN: &[(&str, &str)] = &[
     ("SELECT `load_file`('/etc/passwd')", "server.reach -"),
     ("SELECT `Load_File` ('/etc/passwd')", "server.reach -"),
     ("SELECT d.load_file('/etc/passwd')", "function.call d.load_file()"),
+    ("INSERT INTO t VALUES (DEFAULT, CURRENT_DATE, UTC_TIMESTAMP, NULL, TRUE)", "data.insert d.t"),
+    ("SELECT IF(a, LEFT(b, 1), REPLACE(c, 'x', 'y')), a DIV 2, CHAR(65), d.date FROM t", "data.read d.t"),
     // What a change of several tables does not change, it reads.
     (
         "DELETE t FROM t, secrets",
@@ -85,6 +87,9 @@ const MORE: &[&str] = &[
     "ALTER TABLE n MODIFY a somewhat",
     "SELECT NEXT VALUE FOR share",
     "SELECT PREVIOUS VALUE FOR share",
+    "SELECT SQL_CACHE * FROM secrets",
+    "SELECT SQL_CACHE * FROM (secrets)",
+    "SELECT DISTINCT sql_cache * FROM secrets",
     "SELECT 1 end FROM secrets",
     "SELECT a FROM t end UNION SELECT v FROM secrets",
     "BINLOG 'x'",
