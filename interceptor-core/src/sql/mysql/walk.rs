@@ -311,6 +311,7 @@ impl Walk {
     /// A list of tables; `verb` is done to each that has rows of its own.
     fn from(&mut self, verb: Verb, from: &TableWithJoins) {
         self.factor(verb, &from.relation);
+        self.reads |= !from.joins.is_empty();
         for Join { relation, global, join_operator } in &from.joins {
             self.only_if(!global, "GLOBAL JOIN");
             self.factor(verb, relation);
@@ -538,9 +539,8 @@ impl Walk {
             && or.is_none();
         self.only_if(plain, "such an UPDATE");
         self.reading.has_where = selection.is_some();
-        // Which of several it changes hangs on whose columns they are; the others, it reads.
+        // Which of several it changes hangs on whose columns they are.
         self.from(Verb::DataUpdate, table);
-        self.reads |= !table.joins.is_empty();
         self.assignments(assignments);
         self.orders(order_by);
         selection.iter().chain(limit).for_each(|expr| self.expr(expr));
@@ -565,10 +565,7 @@ impl Walk {
         self.reading.has_where = selection.is_some();
         let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = from;
         // Those it deletes from may be named by aliases: it is as if it did from each.
-        from.iter().chain(using.iter().flatten()).for_each(|table| {
-            self.from(Verb::DataDelete, table);
-            self.reads |= !table.joins.is_empty();
-        });
+        from.iter().chain(using.iter().flatten()).for_each(|table| self.from(Verb::DataDelete, table));
         self.reads |= from.len() > 1 || using.is_some();
         if let Some(returning) = returning {
             self.reads = true;
