@@ -3,6 +3,7 @@
 use super::{
     Name,
     lexer::{Kind, Token, unquoted},
+    words::is_reserved,
 };
 
 /// Tokens of a text that are still to be read.
@@ -82,9 +83,10 @@ impl<'a> Cursor<'a> {
         sees
     }
 
-    /// Takes a name, as the server has it.
+    /// Takes a name, as the server has it; a reserved word is none.
     pub(super) fn identifier(&mut self) -> Option<String> {
         match self.rest.first()?.kind {
+            Kind::Word if self.word_at(0).is_some_and(is_reserved) => None,
             Kind::Word => self.next().map(|(_, written)| written.to_owned()),
             Kind::Quoted => self.next().map(|(_, written)| unquoted(written)),
             _ => None,
@@ -131,16 +133,17 @@ impl<'a> Cursor<'a> {
         Self { text: self.text, rest: part }
     }
 
-    /// The same without these words at its end.
-    pub(super) fn without_end(self, words: &[&str]) -> Self {
+    /// What stands before these words, if they are its end.
+    pub(super) fn without_end(self, words: &[&str]) -> Option<Self> {
         let at = self.rest.len().saturating_sub(words.len());
         let (before, end) = self.rest.split_at(at);
         let fits = Self { text: self.text, rest: end }.sees(words) && end.len() == words.len();
-        if fits { Self { rest: before, ..self } } else { self }
+        fits.then_some(Self { rest: before, ..self })
     }
 
     /// What is left, for the parser: without comments, a space between any two tokens, and of each string only that it is
-    /// one. Strings that follow each other are one, as to the server.
+    /// one. Strings that follow each other are one, as to the server. A word with letters that the parser might take for
+    /// spaces, or for those of its keywords, stands in backticks.
     pub(super) fn canonical(&self) -> String {
         let mut out = String::new();
         let mut previous = None;
@@ -154,6 +157,9 @@ impl<'a> Cursor<'a> {
                 Kind::Text => out.push_str("'x'"),
                 Kind::Variable => out.push_str("@v"),
                 Kind::Number => out.push_str(&number(self.written(token))),
+                Kind::Word if !self.written(token).is_ascii() => {
+                    out.extend(["`", self.written(token), "`"]);
+                }
                 _ => out.push_str(self.written(token)),
             }
             previous = Some(kind);

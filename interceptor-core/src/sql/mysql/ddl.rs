@@ -3,7 +3,7 @@
 use sqlparser::{
     ast::{
         AlterTableOperation, ColumnDef, ColumnOption, CreateTable, CreateTableLikeKind, CreateTableOptions,
-        SqlOption, Statement, TableConstraint, helpers::stmt_create_table::CreateTableBuilder,
+        DataType, SqlOption, Statement, TableConstraint, helpers::stmt_create_table::CreateTableBuilder,
     },
     tokenizer::Token as Parsed,
 };
@@ -14,11 +14,26 @@ use super::{
     lexer::Kind,
     utility,
     walk::{Walk, name_of},
+    words::is_reserved,
 };
 use crate::model::{StatementKind, Verb};
 
 /// Storage engines that keep a table's rows themselves: others read files, other tables, or other servers.
 const ENGINES: [&str; 4] = ["innodb", "myisam", "aria", "memory"];
+/// Types, beside those that the parser knows, that are no more than types.
+const TYPES: [&str; 11] = [
+    "geometry",
+    "geometrycollection",
+    "inet4",
+    "inet6",
+    "linestring",
+    "multilinestring",
+    "multipoint",
+    "multipolygon",
+    "point",
+    "polygon",
+    "year",
+];
 /// Options of tables that say nothing of where their rows are.
 const OPTIONS: [&str; 10] = [
     "auto_increment",
@@ -32,6 +47,11 @@ const OPTIONS: [&str; 10] = [
     "default charset",
     "row_format",
 ];
+
+/// Whether a table of that engine has its rows in itself.
+pub(super) fn keeps_rows(engine: &str) -> bool {
+    ENGINES.iter().any(|one| one.eq_ignore_ascii_case(engine))
+}
 
 /// Whatever is left begins with CREATE, ALTER, DROP or RENAME, or is not read.
 pub(super) fn read(cursor: &mut Cursor<'_>) -> Result<Reading, String> {
@@ -98,14 +118,10 @@ fn drop_of(cursor: &mut Cursor<'_>) -> Result<Reading, String> {
                 "sequence"
             };
             let name = cursor.name().ok_or("DROP without a name")?;
-            reading.add(Verb::SchemaDrop, Reference::Other { kind, name: written(&name) });
+            reading.add(Verb::SchemaDrop, Reference::Other { kind, name });
         }
     }
     utility::ended(cursor, reading)
-}
-
-fn written(name: &Name) -> String {
-    name.database.as_ref().map_or_else(|| name.name.clone(), |database| format!("{database}.{}", name.name))
 }
 
 fn rename(cursor: &mut Cursor<'_>) -> Result<Reading, String> {
@@ -134,10 +150,12 @@ fn database(cursor: &mut Cursor<'_>) -> Result<Reading, String> {
     while cursor.takes_any(&["default", "character", "set", "charset", "collate"]).is_some() {
         cursor.takes_operator("=");
         if !["character", "set", "charset", "collate"].iter().any(|word| cursor.sees(&[word])) {
-            let _ = cursor.identifier().is_some() || cursor.takes_kind(Kind::Text).is_some();
+            let _ = cursor.takes(&["binary"])
+                || cursor.identifier().is_some()
+                || cursor.takes_kind(Kind::Text).is_some();
         }
     }
-    let reference = Reference::Other { kind: "database", name };
+    let reference = Reference::Other { kind: "database", name: Name { database: None, name } };
     utility::ended(
         cursor,
         Reading::doing(StatementKind::Create, Verb::SchemaCreate, reference).changing(Change::Names),
@@ -235,7 +253,11 @@ fn created(statement: &Statement) -> Result<Reading, String> {
 }
 
 fn define(walk: &mut Walk, column: &ColumnDef) {
-    let ColumnDef { name: _, data_type: _, options } = column;
+    let ColumnDef { name, data_type, options } = column;
+    // What is no column to the server may look like one to the parser: (LIKE t) is a column LIKE of type t.
+    let is_word = name.quote_style.is_none() && is_reserved(&name.value);
+    walk.only_if(!is_word, "a reserved word as a column");
+    typed(walk, data_type);
     for option in options {
         match &option.option {
             ColumnOption::Null
@@ -258,6 +280,17 @@ fn define(walk: &mut Walk, column: &ColumnDef) {
             other => walk.reading.not_understood(format!("a column with `{other}`")),
         }
     }
+}
+
+/// A column's type: one that the parser does not know may be something else.
+fn typed(walk: &mut Walk, data_type: &DataType) {
+    let fits = match data_type {
+        DataType::Custom(name, arguments) => {
+            arguments.is_empty() && TYPES.iter().any(|one| one.eq_ignore_ascii_case(&name.to_string()))
+        }
+        _ => true,
+    };
+    walk.only_if(fits, "such a type");
 }
 
 /// A foreign key: it tells of the rows of that table, and may change this one's by them.
@@ -297,10 +330,10 @@ fn options(walk: &mut Walk, options: &CreateTableOptions) {
                 OPTIONS.iter().any(|one| one.eq_ignore_ascii_case(&key.value))
             }
             SqlOption::NamedParenthesizedList(list) => {
-                let engine = list.name.as_ref().map(|name| name.value.to_ascii_lowercase());
+                let engine = list.name.as_ref().map(|name| name.value.as_str());
                 list.key.value.eq_ignore_ascii_case("engine")
                     && list.values.is_empty()
-                    && engine.is_some_and(|engine| ENGINES.contains(&engine.as_str()))
+                    && engine.is_some_and(keeps_rows)
             }
             SqlOption::Ident(_)
             | SqlOption::Clustered(_)
@@ -335,8 +368,9 @@ fn altered(statement: &Statement) -> Result<Reading, String> {
             | AlterTableOperation::DropForeignKey { .. }
             | AlterTableOperation::DropIndex { .. }
             | AlterTableOperation::RenameColumn { .. } => {}
-            AlterTableOperation::ChangeColumn { options, .. }
-            | AlterTableOperation::ModifyColumn { options, .. } => {
+            AlterTableOperation::ChangeColumn { options, data_type, .. }
+            | AlterTableOperation::ModifyColumn { options, data_type, .. } => {
+                typed(&mut walk, data_type);
                 for option in options {
                     let allowed = matches!(
                         option,

@@ -2,6 +2,8 @@
 //!
 //! Promise: as `walk.rs`: a node that is not walked by name makes the statement `unknown`.
 
+use std::slice;
+
 use sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Ident,
     ObjectName, ObjectNamePart, WindowType,
@@ -9,16 +11,33 @@ use sqlparser::ast::{
 
 use super::{
     Name, Reference,
-    builtin::{HARMLESS, READS_FILES},
+    builtin::{HARMLESS, OVER_WINDOWS, READS_FILES},
     walk::Walk,
+    words::is_reserved,
 };
 use crate::model::Verb;
+
+/// Reserved words that are values of their own, where the parser sees a column.
+const VALUES: [&str; 11] = [
+    "current_date",
+    "current_role",
+    "current_time",
+    "current_timestamp",
+    "current_user",
+    "default",
+    "localtime",
+    "localtimestamp",
+    "utc_date",
+    "utc_time",
+    "utc_timestamp",
+];
 
 impl Walk {
     pub(super) fn expr(&mut self, expr: &Expr) {
         match expr {
             // A column, a user's variable, or one of the server's.
-            Expr::Identifier(_) | Expr::CompoundIdentifier(_) => self.reads = true,
+            Expr::Identifier(name) => self.column(slice::from_ref(name)),
+            Expr::CompoundIdentifier(names) => self.column(names),
             Expr::Value(_) | Expr::TypedString(_) => {}
             Expr::IsFalse(one)
             | Expr::IsNotFalse(one)
@@ -95,6 +114,18 @@ impl Walk {
         }
     }
 
+    /// A name where a value should be. Servers know words that the parser does not, and go on behind them: in SELECT SQL_CACHE *
+    /// FROM t, it multiplies by a column FROM.
+    fn column(&mut self, names: &[Ident]) {
+        let is_word = |name: &Ident| {
+            name.quote_style.is_none()
+                && is_reserved(&name.value)
+                && !VALUES.iter().any(|one| one.eq_ignore_ascii_case(&name.value))
+        };
+        self.only_if(!names.iter().any(is_word), "a reserved word as a column");
+        self.reads = true;
+    }
+
     /// Expressions of several parts.
     fn compound(&mut self, expr: &Expr) {
         match expr {
@@ -163,7 +194,7 @@ impl Walk {
             && filter.is_none()
             && null_treatment.is_none();
         self.only_if(plain, "such a call");
-        self.called(name);
+        self.called(name, over.as_ref());
         match args {
             FunctionArguments::None => {}
             FunctionArguments::Subquery(query) => self.query(query),
@@ -191,23 +222,28 @@ impl Walk {
         }
     }
 
-    fn called(&mut self, name: &ObjectName) {
+    fn called(&mut self, name: &ObjectName, over: Option<&WindowType>) {
         let parts: Vec<&Ident> = name.0.iter().filter_map(ObjectNamePart::as_ident).collect();
         let (database, name) = match parts.as_slice() {
-            [name] if name.quote_style.is_none() => (None, name),
-            // In backticks it may be somebody's own, of whatever name.
-            [name] => (Some(None), name),
-            [database, name] => (Some(Some(database.value.clone())), name),
+            [name] => (None, name),
+            [database, name] => (Some(database.value.clone()), name),
             _ => return self.not_understood("a call of what has no name"),
         };
         let lower = name.value.to_ascii_lowercase();
-        let is_own = database.is_some();
-        if !is_own && READS_FILES.contains(&lower.as_str()) {
+        let is_on = |list: &[&str]| list.binary_search(&lower.as_str()).is_ok();
+        if database.is_none() && is_on(READS_FILES) {
             return self.reading.add(Verb::ServerReach, Reference::Resource);
         }
-        if is_own || HARMLESS.binary_search(&lower.as_str()).is_err() {
-            let name = Name { database: database.flatten(), name: name.value.clone() };
-            self.reading.add(Verb::FunctionCall, Reference::Function(name));
+        // In backticks it may be somebody's own, of whatever name.
+        let is_built_in = database.is_none()
+            && name.quote_style.is_none()
+            && (is_on(HARMLESS) || over.is_some() && is_on(OVER_WINDOWS));
+        if database.is_none() && name.quote_style.is_none() && is_reserved(&name.value) && !is_built_in {
+            return self.not_understood("a reserved word as a function");
+        }
+        if !is_built_in {
+            self.reading
+                .add(Verb::FunctionCall, Reference::Function(Name { database, name: name.value.clone() }));
         }
     }
 }

@@ -3,43 +3,9 @@
 
 use super::{
     super::guard::{MAX_BYTES, MAX_CHAIN, MAX_NESTING, MAX_TOKENS},
+    builtin::ADJACENT,
     lexer::{Kind, Token, tokens, unquoted},
 };
-
-/// Names that are built-in functions only with the bracket right behind them (the manual's "Function Name Parsing and
-/// Resolution"); with a space between they may be somebody's own.
-const ADJACENT: [&str; 30] = [
-    "adddate",
-    "bit_and",
-    "bit_or",
-    "bit_xor",
-    "cast",
-    "count",
-    "curdate",
-    "curtime",
-    "date_add",
-    "date_sub",
-    "extract",
-    "group_concat",
-    "json_arrayagg",
-    "json_objectagg",
-    "max",
-    "mid",
-    "min",
-    "now",
-    "position",
-    "session_user",
-    "std",
-    "stddev",
-    "subdate",
-    "substr",
-    "substring",
-    "sum",
-    "sysdate",
-    "system_user",
-    "trim",
-    "variance",
-];
 
 /// The tokens of a text that may be read, without a semicolon at its end.
 pub(super) fn check(text: &str) -> Result<Vec<Token>, String> {
@@ -93,6 +59,10 @@ pub(super) fn check(text: &str) -> Result<Vec<Token>, String> {
                 if name.is_empty() || name.ends_with(' ') {
                     return Err("a name is empty or ends with a space".to_owned());
                 }
+                // To old servers what follows is the name of a file.
+                if name.to_ascii_lowercase().starts_with("#mysql50#") {
+                    return Err("a name begins with `#mysql50#`".to_owned());
+                }
             }
             Kind::Text | Kind::Number | Kind::Variable | Kind::Parameter | Kind::Dot => {}
         }
@@ -105,5 +75,5 @@ pub(super) fn check(text: &str) -> Result<Vec<Token>, String> {
 }
 
 fn is_adjacent(word: &str) -> bool {
-    ADJACENT.iter().any(|name| name.eq_ignore_ascii_case(word))
+    ADJACENT.binary_search(&word.to_ascii_lowercase().as_str()).is_ok()
 }

@@ -138,6 +138,8 @@ impl Lexer<'_> {
             b',' => single(Kind::Comma),
             b'.' => single(Kind::Dot),
             b';' => single(Kind::Semicolon),
+            // MySQL 9 may begin a string with it.
+            b'$' => return Err("a word begins with `$`".to_owned()),
             byte if is_word(byte) => {
                 let length = self.rest().bytes().take_while(|byte| is_word(*byte)).count();
                 (length, Kind::Word)
@@ -151,7 +153,13 @@ impl Lexer<'_> {
             }
         };
         self.at = start.saturating_add(length);
-        Ok(Some(Token { kind, range: start..self.at }))
+        let range = start..self.at;
+        let written = self.text.get(range.clone()).unwrap_or_default();
+        // Servers keep names in three bytes to a letter, and differ in what they make of the others.
+        if matches!(kind, Kind::Word | Kind::Quoted) && written.chars().any(|letter| letter > '\u{ffff}') {
+            return Err("a name has a letter beyond U+FFFF".to_owned());
+        }
+        Ok(Some(Token { kind, range }))
     }
 
     /// How long the quoted thing is whose quote stands `before` bytes on.
@@ -223,6 +231,9 @@ impl Lexer<'_> {
             Some(byte) if is_word(byte) => {
                 let rest = self.text.get(self.at.saturating_add(before)..).unwrap_or_default();
                 let length = rest.bytes().take_while(|byte| is_word(*byte) || *byte == b'.').count();
+                if !rest.get(..length).is_some_and(str::is_ascii) {
+                    return Err("a variable with other letters than ASCII's".to_owned());
+                }
                 Ok(before.saturating_add(length))
             }
             _ => Err("an `@` without a name".to_owned()),

@@ -25,7 +25,10 @@ mod utility;
 mod walk;
 mod words;
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeSet, HashSet},
+    hash::Hash,
+};
 
 pub use fuzz::fuzz;
 pub use redact::{redact, without_literals};
@@ -62,7 +65,7 @@ pub enum Reference {
         /// The SQL word.
         kind: &'static str,
         /// Its name.
-        name: String,
+        name: Name,
     },
     /// A setting of the session, in lower case.
     Setting(String),
@@ -84,7 +87,7 @@ pub enum Change {
 pub struct Reading {
     /// Its kind.
     pub kind: StatementKind,
-    /// What it does, in order and without repetition.
+    /// What it does, in order, and without repetition once it was read to its end.
     pub effects: Vec<(Verb, Reference)>,
     /// Whether an UPDATE or DELETE in it has a WHERE clause; true where there is none.
     pub has_where: bool,
@@ -127,10 +130,18 @@ pub enum Names {
 
 /// Reads a text. Total and bounded.
 pub fn read(text: &str) -> Reading {
-    stacker::maybe_grow(STACK_LEFT, STACK_MADE, || match guard::check(text) {
+    let reading = stacker::maybe_grow(STACK_LEFT, STACK_MADE, || match guard::check(text) {
         Ok(tokens) => utility::statement(text, &tokens),
         Err(why) => Reading::unknown(StatementKind::Unknown, why),
-    })
+    });
+    Reading { effects: distinct(reading.effects), ..reading }
+}
+
+/// Each once, where it stood first.
+fn distinct<T: Clone + Eq + Hash>(mut list: Vec<T>) -> Vec<T> {
+    let mut seen = HashSet::with_capacity(list.len());
+    list.retain(|one| seen.insert(one.clone()));
+    list
 }
 
 impl Reading {
@@ -159,16 +170,15 @@ impl Reading {
     }
 
     fn add(&mut self, verb: Verb, reference: Reference) {
-        let effect = (verb, reference);
-        if !self.effects.contains(&effect) {
-            self.effects.push(effect);
-        }
+        self.effects.push((verb, reference));
     }
 
     /// The first reason holds.
     fn not_understood(&mut self, why: impl Into<String>) {
-        self.unknown.get_or_insert_with(|| why.into());
-        self.add(Verb::Unknown, Reference::Resource);
+        if self.unknown.is_none() {
+            self.unknown = Some(why.into());
+            self.add(Verb::Unknown, Reference::Resource);
+        }
     }
 
     /// The tables that it names, as the server has them at `place`; none of the server's own.
@@ -191,79 +201,89 @@ fn is_of_server(database: &str) -> bool {
     OF_SERVER.iter().any(|own| own.eq_ignore_ascii_case(database))
 }
 
+/// `text` as the server has it that compares names like that.
+fn folded(text: &str, names: Names) -> Result<String, String> {
+    match names {
+        Names::Exact => Ok(text.to_owned()),
+        Names::Folded if text.is_ascii() => Ok(text.to_ascii_lowercase()),
+        // Its own rules for other letters are the server's alone.
+        Names::Folded => Err(format!("the server does not tell `{text}` from names with similar letters")),
+    }
+}
+
 /// What a name means at `place`.
 fn object(name: &Name, place: Place<'_>) -> Result<Object, String> {
     let database = name.database.as_deref().or(place.database);
     let database =
         database.ok_or_else(|| format!("no database is selected, so that `{}` names nothing", name.name))?;
     let of_server = is_of_server(database);
-    let folds = of_server || place.names == Names::Folded;
-    let folded = |text: &str| if folds { text.to_ascii_lowercase() } else { text.to_owned() };
-    // Its own rules for other letters are the server's alone.
-    if folds && !(database.is_ascii() && name.name.is_ascii()) {
-        return Err(format!("the server does not tell `{}` from names with similar letters", name.name));
-    }
-    if !of_server && !database.is_ascii() && OF_SERVER.iter().any(|own| database.chars().count() == own.len())
-    {
+    let names = if of_server { Names::Folded } else { place.names };
+    let (database, name) = (folded(database, names)?, folded(&name.name, names)?);
+    let may_be = |own: &&str| database.chars().count() == own.len();
+    if !of_server && !database.is_ascii() && OF_SERVER.iter().any(may_be) {
         return Err(format!("the server may take `{database}` for one of its own"));
     }
-    Ok(Object { database: folded(database), schema: String::new(), name: folded(&name.name), oid: None })
+    Ok(Object { database, schema: String::new(), name, oid: None })
+}
+
+/// What the name of a routine means at `place`. Without a database it may be nobody's: what policy is asked about is its name.
+fn routine(name: &Name, place: Place<'_>) -> Result<Object, String> {
+    let database = name.database.as_deref().or(place.database).unwrap_or_default();
+    let database = folded(database, place.names)?;
+    // Any server takes routines for the same whose names differ in case alone.
+    Ok(Object { database, schema: String::new(), name: folded(&name.name, Names::Folded)?, oid: None })
+}
+
+/// The name of an object of that kind, in its database where it has one.
+fn other(kind: &str, name: &Name, place: Place<'_>) -> Result<String, String> {
+    // As with routines.
+    let names = if kind == "event" { Names::Folded } else { place.names };
+    let own = folded(&name.name, names)?;
+    match name.database.as_deref().or(place.database) {
+        Some(database) if kind != "database" => Ok(format!("{}.{own}", folded(database, place.names)?)),
+        _ => Ok(own),
+    }
 }
 
 /// What the reading means at `place`, where `kind` says what the server says of the tables that it names; none where that
 /// could not be had.
 pub fn facts(reading: &Reading, place: Place<'_>, kind: impl Fn(&Object) -> Option<Kind>) -> StatementFacts {
     let mut unknown = reading.unknown.clone();
-    let mut effects = Vec::new();
+    let mut effects = Vec::with_capacity(reading.effects.len());
     for (verb, reference) in &reading.effects {
         let target = match reference {
-            Reference::Resource => Target::Resource,
-            Reference::Other { kind, name } => Target::Other { kind: (*kind).to_owned(), name: name.clone() },
-            Reference::Setting(name) => Target::Setting(name.clone()),
-            Reference::Table(name) => match object(name, place) {
-                Ok(object) => {
-                    let why = not_known(*verb, &object, is_of_server(&object.database), &kind);
-                    unknown = unknown.or(why);
-                    Target::Table(object)
-                }
-                Err(why) => {
-                    unknown.get_or_insert(why);
-                    Target::Resource
-                }
-            },
-            Reference::Function(name) => {
-                // Without a database it may be nobody's: what policy is asked about is its name.
-                let database = name.database.as_deref().or(place.database).unwrap_or_default();
-                Target::Function(Object {
-                    database: database.to_owned(),
-                    schema: String::new(),
-                    name: name.name.to_ascii_lowercase(),
-                    oid: None,
-                })
+            Reference::Resource => Ok(Target::Resource),
+            Reference::Other { kind, name } => {
+                other(kind, name, place).map(|name| Target::Other { kind: (*kind).to_owned(), name })
             }
+            Reference::Setting(name) => Ok(Target::Setting(name.clone())),
+            Reference::Table(name) => object(name, place).map(|object| {
+                let why = not_known(*verb, &object, is_of_server(&object.database), &kind);
+                unknown = unknown.take().or(why);
+                Target::Table(object)
+            }),
+            Reference::Function(name) => routine(name, place).map(Target::Function),
         };
-        push(&mut effects, Effect { verb: *verb, target });
+        let target = target.unwrap_or_else(|why| {
+            unknown.get_or_insert(why);
+            Target::Resource
+        });
+        effects.push(Effect { verb: *verb, target });
     }
     if unknown.is_some() {
-        push(&mut effects, Effect { verb: Verb::Unknown, target: Target::Resource });
+        effects.push(Effect { verb: Verb::Unknown, target: Target::Resource });
     }
     if effects.is_empty() {
-        push(&mut effects, Effect { verb: Verb::DataRead, target: Target::Resource });
+        effects.push(Effect { verb: Verb::DataRead, target: Target::Resource });
     }
     StatementFacts {
         kind: reading.kind,
-        effects,
+        effects: distinct(effects),
         has_where: reading.has_where,
         has_limit: reading.has_limit,
         unknown: unknown.map(Unknown),
         provenance: None,
         dialect: Dialect::MySql,
-    }
-}
-
-fn push(effects: &mut Vec<Effect>, effect: Effect) {
-    if !effects.contains(&effect) {
-        effects.push(effect);
     }
 }
 

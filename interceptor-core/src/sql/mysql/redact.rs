@@ -1,59 +1,115 @@
-//! Takes secrets, or all literals, out of a text before it is recorded or shown. What cannot be cut into tokens loses
-//! everything from its first quote on.
+//! Takes secrets, or all literals, out of a text before it is recorded or shown.
+//!
+//! Promise: rather too much is taken out than too little. A text in which anything speaks of passwords keeps none of its literals,
+//! and one that cannot be cut into tokens keeps nothing: in it, anything may be a literal.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, iter};
 
 use super::{
     super::{
         guard::{MAX_BYTES, MAX_TOKENS},
         redact::looks_secret,
     },
-    lexer::{Kind, Token, tokens},
+    lexer::{Kind, Token, tokens, unquoted},
 };
 
-/// Words with which the strings of a statement may be passwords.
-const CARRIERS: [&str; 9] =
-    ["identified", "password", "user", "server", "master", "replica", "connection", "using", "auth"];
+/// What speaks of passwords wherever it stands: in words, names, comments and strings, and in what strings are put together to.
+const TELLING: [&str; 4] = ["identified", "password", "passwd", "passphrase"];
+/// Words that come with strings that are connections or proofs, or the text of another statement.
+const CARRIERS: [&str; 6] = ["auth", "connection", "execute", "immediate", "prepare", "wsrep_sst_auth"];
 /// Functions whose arguments are keys and passwords.
-const KEYED: [&str; 6] = ["aes_encrypt", "aes_decrypt", "encode", "decode", "des_encrypt", "encrypt"];
+const KEYED: [&str; 8] =
+    ["aes_encrypt", "aes_decrypt", "encode", "decode", "des_encrypt", "des_decrypt", "encrypt", "kdf"];
 
-/// The text with passwords taken out: every string of a statement that may set or give one, and every string elsewhere that
-/// looks like it carries one.
+/// The text with passwords taken out: every literal of a text that may set or give one, or that may become another statement,
+/// and every string elsewhere that looks like it carries one.
 pub fn redact(text: &str) -> Cow<'_, str> {
-    let Some(tokens) = readable(text) else { return Cow::Owned(cut(text)) };
-    let words = tokens.iter().filter(|token| token.kind == Kind::Word).map(|token| written(text, token));
-    let mut first = None;
-    let mut carries = false;
-    for word in words {
-        let first = *first.get_or_insert(word);
-        let changes = ["create", "alter", "set", "grant", "change", "execute"]
-            .iter()
-            .any(|one| one.eq_ignore_ascii_case(first));
-        carries |= changes && CARRIERS.iter().any(|one| one.eq_ignore_ascii_case(word));
-        carries |=
-            KEYED.iter().any(|one| one.eq_ignore_ascii_case(word)) || word.eq_ignore_ascii_case("password");
+    let Some(tokens) = readable(text) else { return Cow::Owned(unread(text)) };
+    let literals: Vec<&Token> = tokens.iter().filter(|token| is_literal(token)).collect();
+    if carries(text, &tokens, &literals) {
+        // Where a session's `sql_mode` reads backslashes otherwise, what looks like a word may be of a string.
+        let hides = |token: &Token| {
+            matches!(token.kind, Kind::Text | Kind::Variable) && written(text, token).contains('\\')
+        };
+        return Cow::Owned(if tokens.iter().any(hides) {
+            unread(text)
+        } else {
+            replaced(text, &tokens, |token| is_literal(token).then_some("'***'"))
+        });
     }
-    let masked = |token: &Token| token.kind == Kind::Text && (carries || looks_secret(written(text, token)));
-    if !carries && !tokens.iter().any(masked) {
+    let is_secret = |token: &Token| token.kind == Kind::Text && looks_secret(written(text, token));
+    if !tokens.iter().any(is_secret) && !comments(text, &tokens).any(looks_secret) {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(replaced(text, &tokens, |token| masked(token).then_some("'***'")))
+    Cow::Owned(replaced(text, &tokens, |token| is_secret(token).then_some("'***'")))
 }
 
 /// The text with every string and number replaced by `?`, and without its comments.
 pub fn without_literals(text: &str) -> Cow<'_, str> {
-    let Some(tokens) = readable(text) else { return Cow::Owned(cut(text)) };
-    Cow::Owned(replaced(text, &tokens, |token| {
-        matches!(token.kind, Kind::Text | Kind::Number).then_some("?")
-    }))
+    let Some(tokens) = readable(text) else { return Cow::Owned(unread(text)) };
+    Cow::Owned(replaced(text, &tokens, |token| is_literal(token).then_some("?")))
 }
 
+/// Whether a password may be among the literals.
+fn carries(text: &str, tokens: &[Token], literals: &[&Token]) -> bool {
+    let is_carrier = |token: &Token| {
+        let word = written(text, token);
+        match token.kind {
+            Kind::Word => CARRIERS.iter().chain(&KEYED).any(|one| one.eq_ignore_ascii_case(word)),
+            // A user's: it may become another statement, in parts.
+            Kind::Variable => !word.starts_with("@@"),
+            _ => false,
+        }
+    };
+    let together: String = literals.iter().map(|token| meaning(written(text, token))).collect();
+    let tells = |text: &str| {
+        let lower = text.to_ascii_lowercase();
+        TELLING.iter().any(|word| lower.contains(word))
+    };
+    tokens.iter().any(is_carrier) || tells(text) || tells(&together)
+}
+
+/// What a literal says.
+fn meaning(written: &str) -> Cow<'_, str> {
+    match written.as_bytes() {
+        [b'0', b'x', ..] | [b'x' | b'X', b'\'', ..] => Cow::Owned(counted(written, 16, 2)),
+        [b'0', b'b', ..] | [b'b' | b'B', b'\'', ..] => Cow::Owned(counted(written, 2, 8)),
+        [b'0'..=b'9' | b'.', ..] => Cow::Borrowed(written),
+        _ => Cow::Owned(unquoted(written)),
+    }
+}
+
+/// The letters whose bytes stand in digits, so many to a byte, behind two letters of another meaning.
+fn counted(written: &str, base: u32, to_a_byte: usize) -> String {
+    let digits = written.get(2..).unwrap_or_default().trim_end_matches('\'');
+    // The first byte may want for digits.
+    let (first, rest) = digits.split_at_checked(digits.len() % to_a_byte).unwrap_or(("", digits));
+    let bytes = iter::once(first.as_bytes()).chain(rest.as_bytes().chunks(to_a_byte));
+    let byte = |digits: &[u8]| u8::from_str_radix(str::from_utf8(digits).ok()?, base).ok();
+    String::from_utf8_lossy(&bytes.filter_map(byte).collect::<Vec<u8>>()).into_owned()
+}
+
+fn is_literal(token: &Token) -> bool {
+    matches!(token.kind, Kind::Text | Kind::Number)
+}
+
+/// The tokens of a text that may be cut like that. In character sets where a backtick is the half of a letter, what looks like a
+/// name may have strings in it.
 fn readable(text: &str) -> Option<Vec<Token>> {
-    (text.len() <= MAX_BYTES).then(|| tokens(text, MAX_TOKENS).ok())?
+    let tokens = (text.len() <= MAX_BYTES).then(|| tokens(text, MAX_TOKENS).ok())??;
+    let has_quotes = |token: &Token| token.kind == Kind::Quoted && written(text, token).contains(['\'', '"']);
+    (!tokens.iter().any(has_quotes)).then_some(tokens)
 }
 
 fn written<'a>(text: &'a str, token: &Token) -> &'a str {
     text.get(token.range.clone()).unwrap_or_default()
+}
+
+/// What stands between the tokens, and behind the last.
+fn comments<'a>(text: &'a str, tokens: &'a [Token]) -> impl Iterator<Item = &'a str> {
+    let starts = tokens.iter().map(|token| token.range.start).chain([text.len()]);
+    let ends = iter::once(0).chain(tokens.iter().map(|token| token.range.end));
+    ends.zip(starts).filter_map(|(end, start)| text.get(end..start))
 }
 
 /// The tokens, with white space between them as it was and a space for each comment.
@@ -69,10 +125,7 @@ fn replaced(text: &str, tokens: &[Token], with: impl Fn(&Token) -> Option<&'stat
     out
 }
 
-fn cut(text: &str) -> String {
-    let end =
-        text.find(['\'', '"', '`', '#', '@']).into_iter().chain(text.find("--")).chain(text.find("/*")).min();
-    let kept = text.get(..end.unwrap_or(text.len())).unwrap_or_default();
-    let kept: String = kept.chars().take(4096).map(|c| if c.is_ascii_digit() { '?' } else { c }).collect();
-    if kept.len() < text.len() { format!("{kept} [the rest cannot be read]") } else { kept }
+/// What stands for a text of which nothing may be kept.
+fn unread(text: &str) -> String {
+    format!("[{} bytes that cannot be read]", text.len())
 }

@@ -1,7 +1,7 @@
 //! From tokens to a reading: by the words that a statement begins with. What is short is read here and by `show.rs`,
 //! `set.rs` and `ddl.rs`, token by token; queries and changes of rows go to the parser and to `walk.rs`.
 
-use sqlparser::{ast::Statement, dialect::MySqlDialect, parser::Parser};
+use sqlparser::{ast::Statement, dialect::MySqlDialect, parser::Parser, tokenizer};
 
 use super::{
     Change, Reading, Reference,
@@ -17,11 +17,10 @@ use crate::model::{StatementKind, Verb};
 const RECURSION: usize = 200;
 
 /// What statements of the server's own administration begin with, as far as it tells that they are such.
-const ADMINISTRATION: [&[&str]; 24] = [
+const ADMINISTRATION: [&[&str]; 23] = [
     &["alter", "user"],
     &["alter", "server"],
     &["backup"],
-    &["binlog"],
     &["change"],
     &["create", "or", "replace", "role"],
     &["create", "or", "replace", "user"],
@@ -45,7 +44,8 @@ const ADMINISTRATION: [&[&str]; 24] = [
 ];
 
 /// What statements begin with by which the server reads or runs something outside of its data.
-const REACHING: [&[&str]; 8] = [
+const REACHING: [&[&str]; 9] = [
+    &["binlog"],
     &["cache", "index"],
     &["create", "aggregate"],
     &["create", "tablespace"],
@@ -64,6 +64,10 @@ pub(super) fn statement(text: &str, tokens: &[Token]) -> Reading {
     }
     if cursor.has(&["into", "outfile"]) || cursor.has(&["into", "dumpfile"]) {
         return reaching(StatementKind::Select, "it writes a file on the server");
+    }
+    if cursor.has(&["next", "value", "for"]) || cursor.has(&["previous", "value", "for"]) {
+        // What it takes from a sequence, the parser would read as a lock.
+        return Reading::unknown(kind(&cursor), "the value of a sequence");
     }
     if ADMINISTRATION.iter().any(|words| cursor.sees(words)) {
         return administration(cursor);
@@ -123,8 +127,12 @@ fn read(cursor: &mut Cursor<'_>) -> Result<Reading, String> {
     {
         return parsed(cursor);
     }
-    if let Some(reading) = transaction(cursor).or_else(|| tables(cursor)) {
-        return ended(cursor, reading);
+    for known in [transaction, tables] {
+        // What it took before it gave up is still to be read.
+        let mut tried = *cursor;
+        if let Some(reading) = known(&mut tried) {
+            return ended(&tried, reading);
+        }
     }
     if cursor.takes(&["use"]) {
         let database = cursor.identifier().ok_or("USE without a database")?;
@@ -256,7 +264,13 @@ fn call(cursor: &mut Cursor<'_>) -> Result<Reading, String> {
 
 /// What the parser makes of what is left.
 fn parsed(cursor: &Cursor<'_>) -> Result<Reading, String> {
-    of_parser(&cursor.without_end(&["lock", "in", "share", "mode"]).canonical())
+    let words = ["lock", "in", "share", "mode"];
+    let canonical = match cursor.without_end(&words) {
+        // The parser knows it by its newer name alone.
+        Some(before) => format!("{} FOR SHARE", before.canonical()),
+        None => cursor.canonical(),
+    };
+    of_parser(&canonical)
 }
 
 /// What the parser makes of a statement, of which no strings and no comments are left.
@@ -267,10 +281,12 @@ pub(super) fn of_parser(canonical: &str) -> Result<Reading, String> {
 /// The one statement of a text.
 pub(super) fn parse(canonical: &str) -> Result<Statement, String> {
     let parser = Parser::new(&MySqlDialect {}).with_recursion_limit(RECURSION);
-    let parsed = parser.try_with_sql(canonical).and_then(|mut parser| parser.parse_statements());
-    let mut statements = parsed.map_err(|error| format!("it could not be read: {error}"))?;
-    match (statements.pop(), statements.is_empty()) {
-        (Some(statement), true) => Ok(statement),
-        _ => Err("it is not one statement".to_owned()),
+    let error = |error| format!("it could not be read: {error}");
+    let mut parser = parser.try_with_sql(canonical).map_err(error)?;
+    let statement = parser.parse_statement().map_err(error)?;
+    // Asked for all statements, the parser would leave off at a word END.
+    match parser.peek_token().token {
+        tokenizer::Token::EOF => Ok(statement),
+        other => Err(format!("it goes on with `{other}` where it is not read any more")),
     }
 }

@@ -21,7 +21,21 @@ pub(super) struct Walk {
     made: Vec<String>,
     /// Whether it reads columns.
     pub(super) reads: bool,
+    /// How the rows are held that it reads.
+    holds: Holds,
 }
+
+/// What becomes of rows that a query reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    /// They are free for others to change.
+    Nothing,
+    /// They are locked until the transaction ends.
+    Locks,
+}
+
+/// Most names that WITH may have made at one place: each table is looked for among them.
+const MOST_MADE: usize = 256;
 
 /// A name of at most two parts; what is reserved and not in backticks is none.
 pub(super) fn name_of(name: &ObjectName) -> Result<Name, String> {
@@ -50,7 +64,7 @@ fn identifier_of(identifier: &Ident) -> Result<String, String> {
 
 impl Walk {
     pub(super) fn of(kind: StatementKind) -> Self {
-        Self { reading: Reading::of(kind), made: Vec::new(), reads: false }
+        Self { reading: Reading::of(kind), made: Vec::new(), reads: false, holds: Holds::Nothing }
     }
 
     /// Reads a query or a change of rows.
@@ -111,7 +125,11 @@ impl Walk {
             format_clause,
             pipe_operators,
         } = query;
-        let before = self.made.len();
+        let (before, held) = (self.made.len(), self.holds);
+        if !locks.is_empty() {
+            // A server may lock the rows of queries within it as well.
+            self.holds = Holds::Locks;
+        }
         if let Some(with) = with {
             self.with(with);
         }
@@ -135,9 +153,9 @@ impl Walk {
         }
         let plain = fetch.is_none() && for_clause.is_none() && settings.is_none() && format_clause.is_none();
         self.only_if(plain && pipe_operators.is_empty(), "such an end of a query");
-        // They lock rows that are read anyway.
         self.only_if(locks.iter().all(|lock| lock.of.is_none()), "FOR UPDATE OF");
         self.made.truncate(before);
+        self.holds = held;
     }
 
     fn with(&mut self, with: &With) {
@@ -145,6 +163,9 @@ impl Walk {
         for table in cte_tables {
             self.only_if(table.from.is_none() && table.materialized.is_none(), "such a WITH");
             self.alias(Some(&table.alias));
+            if self.made.len() >= MOST_MADE {
+                return self.not_understood(format!("WITH of more than {MOST_MADE} names"));
+            }
             // Only where it is recursive does its name mean itself within it.
             if *recursive {
                 self.made.push(table.alias.name.value.clone());
@@ -249,8 +270,14 @@ impl Walk {
                     let is_word = alias.quote_style.is_none() && is_reserved(&alias.value);
                     self.only_if(!is_word, "a reserved word as an alias");
                 }
-                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(_), options)
-                | SelectItem::Wildcard(options) => {
+                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
+                    if let Err(why) = name_of(name) {
+                        self.not_understood(why);
+                    }
+                    self.reads = true;
+                    self.wildcard(options);
+                }
+                SelectItem::Wildcard(options) => {
                     self.reads = true;
                     self.wildcard(options);
                 }
@@ -284,6 +311,7 @@ impl Walk {
     /// A list of tables; `verb` is done to each that has rows of its own.
     fn from(&mut self, verb: Verb, from: &TableWithJoins) {
         self.factor(verb, &from.relation);
+        self.reads |= !from.joins.is_empty();
         for Join { relation, global, join_operator } in &from.joins {
             self.only_if(!global, "GLOBAL JOIN");
             self.factor(verb, relation);
@@ -342,6 +370,9 @@ impl Walk {
                 self.alias(alias.as_ref());
                 if !self.is_made(name) && !is_dual(name) {
                     self.table(verb, name);
+                    if self.holds == Holds::Locks {
+                        self.table(Verb::DataLock, name);
+                    }
                 }
             }
             TableFactor::Derived { lateral: _, subquery, alias, sample } => {
@@ -535,6 +566,7 @@ impl Walk {
         let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = from;
         // Those it deletes from may be named by aliases: it is as if it did from each.
         from.iter().chain(using.iter().flatten()).for_each(|table| self.from(Verb::DataDelete, table));
+        self.reads |= from.len() > 1 || using.is_some();
         if let Some(returning) = returning {
             self.reads = true;
             self.items(returning);
