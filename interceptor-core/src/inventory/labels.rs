@@ -280,6 +280,7 @@ fn contradictions(reader: &mut Reader<'_>, resource: &ResourceName, own: &[&Read
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inventory::KnownProtocol;
     use crate::inventory::load;
 
     fn labelled(text: &str) -> Result<Inventory, Vec<Fault>> {
@@ -341,8 +342,7 @@ mod tests {
     #[test]
     fn columns_are_labelled_only_where_there_are_any() {
         let source = |file: &str, text: &str| Source { file: file.to_owned(), text: text.to_owned() };
-        let known =
-            [crate::inventory::KnownProtocol { name: "p", port: 1, data: DataIn::Keys, dialect: None }];
+        let known = [KnownProtocol { name: "p", port: 1, data: DataIn::Keys, dialect: None }];
         let resources = "[resource.cache]\nprotocol = \"p\"\nhosts = [\"a\"]\n[resource.other]\nhosts = [\"b\"]\nports = [1]\n";
         let with = |text: &str| {
             let inventory = load(&source("resources.toml", resources), &source("agents.toml", ""), &known);
@@ -364,8 +364,7 @@ mod tests {
     #[test]
     fn what_cannot_be_masked_has_neither_labels_nor_recorded_rows() {
         let source = |file: &str, text: &str| Source { file: file.to_owned(), text: text.to_owned() };
-        let known =
-            [crate::inventory::KnownProtocol { name: "p", port: 1, data: DataIn::Unread, dialect: None }];
+        let known = [KnownProtocol { name: "p", port: 1, data: DataIn::Unread, dialect: None }];
         let of = |record: &str| {
             let resources =
                 format!("[resource.shop]\nprotocol = \"p\"\nhosts = [\"a\"]\nrecord = \"{record}\"\n");
@@ -386,8 +385,7 @@ mod tests {
         let source = |file: &str, text: &str| Source { file: file.to_owned(), text: text.to_owned() };
         let resources =
             "\n[resource.orders]\nprotocol = \"p\"\nhosts = [\"a\"]\nports = [1]\nrecord = \"rows\"\n";
-        let known =
-            [crate::inventory::KnownProtocol { name: "p", port: 1, data: DataIn::Tables, dialect: None }];
+        let known = [KnownProtocol { name: "p", port: 1, data: DataIn::Tables, dialect: None }];
         let inventory = || load(&source("resources.toml", resources), &source("agents.toml", ""), &known);
         let with = |text: &str| inventory().expect("an inventory").with_labels(&source("labels.toml", text));
         let label = "[label.ip]\ndetect = [\"ip\"]\nmask = \"null\"\n";
