@@ -30,7 +30,8 @@ pub(super) fn first(payload: Bytes) -> Result<First, Malformed> {
     let mut fields = Fields::new(payload);
     let asked = fields.u32()?;
     let capabilities = asked & capability::OFFERED;
-    if asked & capability::PROTOCOL_41 == 0 {
+    // What follows would be compressed although that was not offered.
+    if asked & capability::PROTOCOL_41 == 0 || asked & capability::COMPRESSED != 0 {
         return Err(Malformed);
     }
     let _longest = fields.u32()?;
