@@ -162,10 +162,11 @@ impl MysqlDecoder {
         }
         let payload = input.split_to(head.total()).freeze().slice(HEAD..);
         self.sequence = self.sequence.wrapping_add(1);
-        let first = start::first(payload).map_err(|_| {
-            DecodeError::client("a log-in that is malformed, or asks for compression; turn that off")
-        })?;
+        let first = start::first(payload).map_err(|_| DecodeError::client("a log-in that cannot be read"))?;
         match first {
+            First::Compressed => Err(DecodeError::client(
+                "compression is not spoken; turn it off in the client (`compress`, `compression-algorithms`)",
+            )),
             First::Tls if self.secured => Err(DecodeError::client("asked for TLS inside TLS")),
             First::Tls => {
                 self.secured = true;

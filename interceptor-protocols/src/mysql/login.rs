@@ -78,7 +78,6 @@ pub(super) struct MysqlLogin {
     /// Of the next packet, whoever sends it.
     sequence: u8,
     switched: bool,
-    thread: u32,
 }
 
 impl MysqlLogin {
@@ -106,7 +105,6 @@ impl MysqlLogin {
             scramble: [0; 20],
             sequence: 0,
             switched: false,
-            thread: 0,
         }
     }
 
@@ -126,7 +124,7 @@ impl MysqlLogin {
             return Err(DecodeError::upstream("it does not greet with version 10 of the protocol"));
         }
         fields.terminated().map_err(malformed)?;
-        self.thread = fields.u32().map_err(malformed)?;
+        let _thread = fields.u32().map_err(malformed)?;
         let first = fields.take(8).map_err(malformed)?;
         fields.u8().map_err(malformed)?;
         let low = fields.u16().map_err(malformed)?;

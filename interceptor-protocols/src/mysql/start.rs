@@ -14,6 +14,8 @@ use super::{
 pub(super) enum First {
     /// It begins TLS right behind this.
     Tls,
+    /// It would compress what follows, although that was not offered.
+    Compressed,
     /// It wants a session.
     Session {
         /// Whom and what it named.
@@ -30,9 +32,11 @@ pub(super) fn first(payload: Bytes) -> Result<First, Malformed> {
     let mut fields = Fields::new(payload);
     let asked = fields.u32()?;
     let capabilities = asked & capability::OFFERED;
-    // What follows would be compressed although that was not offered.
-    if asked & capability::PROTOCOL_41 == 0 || asked & capability::COMPRESSED != 0 {
+    if asked & capability::PROTOCOL_41 == 0 {
         return Err(Malformed);
+    }
+    if asked & capability::COMPRESSED != 0 {
+        return Ok(First::Compressed);
     }
     let _longest = fields.u32()?;
     let collation = fields.u8()?;
