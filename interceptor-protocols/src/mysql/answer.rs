@@ -105,7 +105,7 @@ impl Owed {
         let phase = match after {
             After::Word => Phase::Word,
             After::Prepared(_) => Phase::Prepared,
-            After::Nothing | After::Gate(_) => Phase::First,
+            After::Nothing | After::Executed { .. } | After::Gate(_) => Phase::First,
         };
         Self {
             exchange,
@@ -216,25 +216,39 @@ fn end_of_file(first: u8, mut fields: Fields) -> Result<u16, Malformed> {
 
 impl MysqlDecoder {
     pub(super) fn upstream(&mut self, input: &mut BytesMut) -> Result<Step, DecodeError> {
-        let (mut ready, before) = (0_usize, input.len());
+        let (mut ready, before) = (0, input.len());
+        match self.take(input, &mut ready) {
+            Ok(Some(step)) => Ok(step),
+            Err(error) if ready == 0 => Err(error),
+            // What goes nowhere was taken all the same.
+            Ok(None) if ready == 0 && input.len() == before => Ok(Step::Wait),
+            // What is in order passes first. What is not stays where it is, and is met again.
+            Ok(None) | Err(_) => {
+                Ok(Step::Answer { bytes: input.split_to(ready).freeze(), done: Endings::new() })
+            }
+        }
+    }
+
+    /// Takes packets until the answer ends or something else is to be done; as much as `ready` says may pass.
+    fn take(&mut self, input: &mut BytesMut, ready: &mut usize) -> Result<Option<Step>, DecodeError> {
         loop {
-            let rest = input.get(ready..).unwrap_or_default();
+            let rest = input.get(*ready..).unwrap_or_default();
             if self.streaming > 0 {
                 let part = self.streaming.min(rest.len());
                 if part == 0 {
-                    break;
+                    return Ok(None);
                 }
                 self.streaming -= part;
-                ready = ready.saturating_add(part);
-                self.drop_if_nowhere(input, &mut ready);
+                *ready = ready.saturating_add(part);
+                self.drop_if_nowhere(input, ready);
                 continue;
             }
-            let Some(head) = frame::head(rest) else { break };
+            let Some(head) = frame::head(rest) else { return Ok(None) };
             // Behind an empty packet stands the next one's head.
             let first = rest.get(HEAD).copied().filter(|_| head.length > 0);
-            let Some(owed) = &mut self.owed else { return self.unasked(input, head, ready) };
+            let Some(owed) = &mut self.owed else { return self.unasked(input, head, *ready).map(Some) };
             if first.is_none() && head.length > 0 {
-                break;
+                return Ok(None);
             }
             if head.sequence != owed.sequence.wrapping_add(1) {
                 return Err(DecodeError::upstream(
@@ -255,13 +269,13 @@ impl MysqlDecoder {
                     && !matches!(owed.after, After::Gate(_))
                     && self.room_is_spent()
                 {
-                    if ready > 0 {
-                        break;
+                    if *ready > 0 {
+                        return Ok(None);
                     }
-                    return Ok(self.pause());
+                    return Ok(Some(self.pause()));
                 }
                 if !self.row(head, input)? {
-                    break;
+                    return Ok(None);
                 }
                 continue;
             }
@@ -269,28 +283,23 @@ impl MysqlDecoder {
                 return Err(DecodeError::upstream("a packet over 1 MB that is no row"));
             }
             if rest.len() < head.total() {
-                break;
+                return Ok(None);
             }
             let payload = Bytes::copy_from_slice(rest.get(HEAD..head.total()).unwrap_or_default());
-            owed.sequence = head.sequence;
-            owed.bytes = owed.bytes.saturating_add(u64::try_from(head.total()).unwrap_or(u64::MAX));
             let met =
                 owed.meet(payload).map_err(|_| DecodeError::upstream("an answer that cannot be read"))?;
+            owed.sequence = head.sequence;
+            owed.bytes = owed.bytes.saturating_add(u64::try_from(head.total()).unwrap_or(u64::MAX));
             if let Some(status) = met.1 {
                 self.status = status;
             }
-            ready = ready.saturating_add(head.total());
-            self.drop_if_nowhere(input, &mut ready);
+            *ready = ready.saturating_add(head.total());
+            self.drop_if_nowhere(input, ready);
             if let Met::Ends(end) = met.0 {
                 let done = self.end(end);
-                return Ok(Step::Answer { bytes: input.split_to(ready).freeze(), done });
+                return Ok(Some(Step::Answer { bytes: input.split_to(*ready).freeze(), done }));
             }
         }
-        // What goes nowhere was taken all the same.
-        if ready == 0 && input.len() == before {
-            return Ok(Step::Wait);
-        }
-        Ok(Step::Answer { bytes: input.split_to(ready).freeze(), done: Endings::new() })
     }
 
     /// What passes nowhere is dropped. Nothing else is ready before it: whether it passes changes only between two calls.
@@ -397,6 +406,7 @@ impl MysqlDecoder {
                 }
             }
             After::Prepared(made) => self.keep(made, failed),
+            After::Executed { id, types } => self.keep_types(id, types, failed),
             After::Word | After::Nothing => {}
         }
     }

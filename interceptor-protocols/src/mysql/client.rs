@@ -33,6 +33,7 @@ const MAX_START: usize = 1 << 16;
 /// How many prepared statements a session may have.
 const MAX_STATEMENTS: usize = 1024;
 const NOT_LOOKED_UP: &str = "how the server reads texts could not be looked up";
+const NOT_READ: &str = "texts in the connection's character set cannot be read; connect with utf8mb4";
 const TRIGGERS_UNSEEN: &str = "the server shows triggers of the tables that it changes to nobody without the right TRIGGER; grant it to the \
      login of this resource";
 /// How long their texts may be together, in bytes.
@@ -64,6 +65,11 @@ pub(super) enum After {
     /// Nothing: it is OK or an error.
     Word,
     Nothing,
+    /// The types of the values of a prepared statement.
+    Executed {
+        id: u32,
+        types: Vec<Type>,
+    },
     /// The statement that is prepared, under the number that the server gives it.
     Prepared(Option<(u32, Prepared)>),
     Gate(Errand),
@@ -213,6 +219,11 @@ impl MysqlDecoder {
         let refused = |what: &str, instead: &str| {
             Ok(Step::Reply(words::not_taken(Why::NotSpoken, &format!("{what} is not spoken here"), instead)))
         };
+        let is_passed_over = matches!(command, 0x01 | 0x0e | 0x19 | 0x1a | 0x1f);
+        let has_id = matches!(command, 0x19 | 0x1a);
+        if is_passed_over && fields.rest().len() != if has_id { 4 } else { 0 } {
+            return Err(malformed(Malformed));
+        }
         match command {
             0x01 => {
                 self.state = State::Over;
@@ -338,7 +349,10 @@ impl MysqlDecoder {
                 return not_spoken(&what, "Send it as an integer or a string.");
             }
             if types.len() != parameters {
-                return Err(DecodeError::client("values whose types were never told"));
+                return not_spoken(
+                    "it is not known of which types the values are",
+                    "Prepare the statement anew.",
+                );
             }
             binds = binary::values(&mut fields, &types, &nulls).map_err(malformed)?;
         }
@@ -438,6 +452,12 @@ impl MysqlDecoder {
             return unknown(why);
         }
         let Some(settings) = &self.settings else { return unknown(NOT_LOOKED_UP.to_owned()) };
+        if let Command::Execute { binds, .. } = &work.command {
+            let is_read = |value: &str| settings.charset.reads(value);
+            if !binds.iter().filter_map(|bind| bind.value.as_deref()).all(is_read) {
+                return unknown(NOT_READ.to_owned());
+            }
+        }
         let place = Place { database, names: settings.names };
         let facts = |unseen: Kind| {
             mysql::facts(reading, place, |object| {
@@ -460,8 +480,7 @@ impl MysqlDecoder {
         if let Some(word) = &settings.otherwise {
             return Some(format!("`sql_mode` has {word}, with which texts mean something else; reconnect"));
         }
-        let why = "texts in the connection's character set cannot be read; connect with utf8mb4";
-        (!settings.charset.reads(text)).then(|| why.to_owned())
+        (!settings.charset.reads(text)).then(|| NOT_READ.to_owned())
     }
 
     /// The relay has sent what it was asked about.
@@ -495,8 +514,7 @@ impl MysqlDecoder {
             }
             Command::Execute { id, prepared, binds: _, types } => {
                 self.forget(&prepared.reading, work.reads);
-                self.statements.insert(id, Arc::new(Prepared { types, ..(*prepared).clone() }));
-                After::Nothing
+                After::Executed { id, types }
             }
             Command::Database(_) => {
                 self.settings = None;
@@ -515,6 +533,15 @@ impl MysqlDecoder {
         let calls = reading.effects.iter().any(|(verb, _)| *verb == Verb::FunctionCall);
         if reads == Reads::Otherwise || calls || !reading.changes.is_empty() {
             self.settings = None;
+        }
+    }
+
+    /// A server that refuses a statement may have taken its types, or not: where that makes a difference, they are unknown.
+    pub(super) fn keep_types(&mut self, id: u32, types: Vec<Type>, failed: bool) {
+        if let Some(prepared) = self.statements.get_mut(&id) {
+            let prepared = Arc::make_mut(prepared);
+            let is_in_doubt = failed && !prepared.types.is_empty() && prepared.types != types;
+            prepared.types = if is_in_doubt { Vec::new() } else { types };
         }
     }
 

@@ -41,8 +41,8 @@ fn rows(values: &[&[u8]]) -> Bytes {
 }
 
 /// What the gate's look-up of the settings is answered.
-fn settings(mode: &str) -> Bytes {
-    rows(&[b"1", hex::encode(mode).as_bytes(), b"757466386D6234", b"0", b"73686F70"])
+fn settings(mode: &str, charset: &str) -> Bytes {
+    rows(&[b"1", hex::encode(mode).as_bytes(), hex::encode(charset).as_bytes(), b"0", b"73686F70"])
 }
 
 /// A session, and what it is given.
@@ -51,6 +51,7 @@ struct Session {
     client: BytesMut,
     upstream: BytesMut,
     mode: &'static str,
+    charset: &'static str,
     /// What the gate's look-up of one table is answered; nothing where it fails.
     table: Option<[&'static [u8]; 3]>,
 }
@@ -66,7 +67,7 @@ impl Session {
         let ok = decoder.opened(&greeting, &CancelKey { process: 1, secret: Bytes::new() });
         assert!(ok.ends_with(&[2, 0, 0, 0]), "whether each statement is a transaction is told: {ok:?}");
         let (client, upstream) = (BytesMut::new(), BytesMut::new());
-        Self { decoder, client, upstream, mode: "", table: Some([b"0", b"0", b"1"]) }
+        Self { decoder, client, upstream, mode: "", charset: "utf8mb4", table: Some([b"0", b"0", b"1"]) }
     }
 
     fn client(&mut self) -> Step {
@@ -86,7 +87,7 @@ impl Session {
             let text = held.actions().first().expect("an action").text.to_string();
             self.decoder.sent(held.number(), Mask::Nothing);
             let answer = match self.table {
-                _ if text.starts_with("SELECT 1, HEX(") => settings(self.mode),
+                _ if text.starts_with("SELECT 1, HEX(") => settings(self.mode, self.charset),
                 Some([other, triggers, rights]) => rows(&[b"1", other, triggers, rights]),
                 None => packets(&[b"\xff\x50\x04#42000no"]),
             };
@@ -208,8 +209,6 @@ fn values_are_read_as_every_server_reads_them_or_not_at_all() {
     for malformed in [
         execute(2, [3, 0], &[1, 0, 0, 0]),
         execute(255, [3, 0], &[1, 0, 0, 0]),
-        // What was refused told the server no types.
-        execute(0, [1, 0], &[]),
         execute(1, [3, 0x40], &[1, 0, 0, 0]),
         execute(1, [3, 0], &[1, 0, 0, 0, 0]),
         execute(1, [3, 0], &[1, 0]),
@@ -474,7 +473,7 @@ fn what_comes_out_of_sequence_or_empty_or_unasked_is_an_error() {
         for cut in [1, bytes.len()] {
             let mut session = Session::new();
             session.sent(b"\x03SELECT 1");
-            let failed = bytes.chunks(cut).any(|part| session.upstream(part).is_err());
+            let failed = bytes.chunks(cut).chain([&[][..]]).any(|part| session.upstream(part).is_err());
             assert!(failed, "{bytes:?} by {cut}");
         }
     }
@@ -509,4 +508,60 @@ fn a_command_is_one_packet_with_the_number_nought() {
         session.client.extend_from_slice(bytes);
         assert!(session.next().is_err(), "{bytes:?}");
     }
+}
+
+#[test]
+fn what_passes_without_a_judgement_carries_nothing() {
+    for command in [&b"\x01x"[..], b"\x0ex", b"\x19\x07\0\0\0x", b"\x1a\x07\0\0\0x", b"\x19\x07\0", b"\x1fx"]
+    {
+        let mut session = Session::new();
+        session.client.extend_from_slice(&packet(0, command));
+        assert!(session.next().is_err(), "{command:?}");
+    }
+}
+
+#[test]
+fn types_that_a_failed_statement_brought_are_not_relied_on() {
+    let mut session = Session::new();
+    session.prepare("SELECT ?");
+    let again = |value: &[u8]| [b"\x17\x07\0\0\0\0\x01\0\0\0\0\0", value].concat();
+    assert!(session.refused(&again(&[1])).2.contains("Prepare the statement anew"));
+    session.sent(&execute(1, [1, 0], &[1]));
+    session.answered(&packets(&[b"\xff\x26\x04#23000twice"]));
+    session.sent(&again(&[2]));
+    session.answered(&packets(&[OK]));
+    session.sent(&execute(1, [3, 0], &[1, 0, 0, 0]));
+    session.answered(&packets(&[b"\xff\x17\x04#08S01not now"]));
+    assert_eq!(session.refused(&again(&[1])).0, 1235);
+    session.sent(&execute(1, [3, 0], &[1, 0, 0, 0]));
+    session.answered(&packets(&[OK]));
+    session.sent(&again(&[2, 0, 0, 0]));
+}
+
+#[test]
+fn values_in_a_character_set_that_is_not_read_are_unknown() {
+    for (charset, unknown) in [("utf8mb4", false), ("latin1", true), ("gbk", true)] {
+        let mut session = Session::new();
+        session.charset = charset;
+        session.prepare("SELECT ?");
+        let why = session.unknown(&execute(1, [0xfe, 0], "\u{2}é".as_bytes()));
+        assert_eq!(why.is_some(), unknown, "{charset}: {why:?}");
+        assert_eq!(
+            session.unknown(&execute(1, [0xfe, 0], b"\x01e")).is_some(),
+            charset == "gbk",
+            "{charset}"
+        );
+    }
+}
+
+#[test]
+fn what_is_in_order_passes_before_an_error() {
+    let mut session = Session::new();
+    session.sent(b"\x03SELECT 1");
+    let head = packets(&[b"\x01", COLUMN, EOF, b"\x011"]);
+    let all = [&head[..], &packet(9, b"\x012")].concat();
+    assert!(matches!(session.upstream(&all), Ok(Step::Answer { bytes, .. }) if bytes == head));
+    assert!(session.upstream(&[]).is_err());
+    let word = session.decoder.farewell(&denial());
+    assert_eq!(word.get(3..5), Some(&[5, 0xff][..]), "in sequence with what has passed");
 }
