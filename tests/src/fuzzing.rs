@@ -1,7 +1,7 @@
 //! Every fuzz target of the workspace, with the dictionary that its mutations draw from.
 
 use bytes::BytesMut;
-use interceptor_protocols::{postgres, redis};
+use interceptor_protocols::{mysql, postgres, redis};
 use postgres_protocol::message::backend::Message;
 
 /// What is given bytes that nobody vouches for.
@@ -32,6 +32,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "postgres-frames", run: frames, dictionary: "postgres", words: POSTGRES },
     Target { name: "redis-client", run: redis::fuzz_client, dictionary: "redis", words: REDIS },
     Target { name: "redis-upstream", run: redis::fuzz_upstream, dictionary: "redis", words: REDIS },
+    Target { name: "mysql-client", run: mysql::fuzz_client, dictionary: "mysql", words: MYSQL },
+    Target { name: "mysql-upstream", run: mysql::fuzz_upstream, dictionary: "mysql", words: MYSQL },
     Target {
         name: "helper",
         run: interceptor::helper::messages::fuzz,
@@ -50,6 +52,7 @@ const SQL: &str = include_str!("../../fuzz/dictionaries/sql.dict");
 const POLICY: &str = include_str!("../../fuzz/dictionaries/policy.dict");
 const POSTGRES: &str = include_str!("../../fuzz/dictionaries/postgres.dict");
 const REDIS: &str = include_str!("../../fuzz/dictionaries/redis.dict");
+const MYSQL: &str = include_str!("../../fuzz/dictionaries/mysql.dict");
 const MESSAGES: &str = include_str!("../../fuzz/dictionaries/messages.dict");
 
 /// The target of that name.

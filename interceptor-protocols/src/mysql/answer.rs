@@ -22,11 +22,13 @@ use super::{
 /// The longest packet that is read as a whole, in bytes.
 const MAX_READ: usize = 1 << 20;
 /// How many rows of our own look-ups are taken.
-const MAX_ROWS: usize = 4096;
+const MAX_ROWS: usize = 16;
 /// SERVER_STATUS_IN_TRANS.
 pub(super) const IN_TRANSACTION: u16 = 1;
 /// SERVER_MORE_RESULTS_EXISTS.
 const MORE: u16 = 8;
+/// SERVER_STATUS_CURSOR_EXISTS.
+const CURSOR: u16 = 64;
 
 /// The answer that is owed.
 #[derive(Debug)]
@@ -51,6 +53,10 @@ pub(super) struct Owed {
 /// What comes next of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// OK or an error, and nothing more.
+    Word,
+    /// OK with what was prepared, or an error.
+    Prepared,
     /// OK, an error, or how many columns there are.
     First,
     /// So many packets, and then rows.
@@ -96,10 +102,15 @@ impl ErrorPacket {
 
 impl Owed {
     pub(super) fn new(exchange: Option<u64>, after: After) -> Self {
+        let phase = match after {
+            After::Word => Phase::Word,
+            After::Prepared(_) => Phase::Prepared,
+            After::Nothing | After::Executed { .. } | After::Gate(_) => Phase::First,
+        };
         Self {
             exchange,
             after,
-            phase: Phase::First,
+            phase,
             continues: false,
             sequence: 0,
             rows: 0,
@@ -118,15 +129,21 @@ impl Owed {
         self.phase == Phase::Rows && !matches!((first, length), (Some(0xff), _) | (Some(0xfe), ..9))
     }
 
+    /// Whether the client is in the middle of a row, or of a packet of one.
+    fn is_within_row(&self) -> bool {
+        self.continues && !self.goes_nowhere()
+    }
+
     /// A whole packet that is no row.
     fn meet(&mut self, payload: Bytes) -> Result<(Met, Option<u16>), Malformed> {
         let mut fields = Fields::new(payload.clone());
         let first = fields.u8()?;
-        if first == 0xff && !matches!(self.phase, Phase::Columns(_) | Phase::Rest(_)) {
+        // Nothing else begins with it, and clients take it for the end wherever it comes.
+        if first == 0xff {
             return Ok((Met::Ends(End { error: Some(ErrorPacket::read(payload)?) }), None));
         }
         match self.phase {
-            Phase::First if matches!(self.after, After::Prepared(_)) && first == 0 => {
+            Phase::Prepared if first == 0 => {
                 let id = fields.u32()?;
                 let (columns, parameters) = (fields.u16()?, fields.u16()?);
                 self.after.prepared_as(id, parameters);
@@ -134,30 +151,40 @@ impl Owed {
                 self.phase = Phase::Rest(packets(columns).saturating_add(packets(parameters)));
                 Ok((self.rest(), None))
             }
-            Phase::First if first == 0 => {
+            Phase::Word | Phase::First if first == 0 => {
                 self.changed = self.changed.saturating_add(fields.integer()?);
                 fields.integer()?;
                 let status = fields.u16()?;
+                if self.phase == Phase::Word && status & MORE != 0 {
+                    return Err(Malformed);
+                }
                 Ok((self.ended(status), Some(status)))
             }
-            Phase::First if first == 0xfe && payload.len() < 9 => {
-                fields.u16()?;
-                let status = fields.u16()?;
-                Ok((self.ended(status), Some(status)))
-            }
-            // It wants a file of the client's, which is never offered.
-            Phase::First if first == 0xfb => Err(Malformed),
+            Phase::Word | Phase::Prepared => Err(Malformed),
             Phase::First => {
-                self.phase = Phase::Columns(Fields::new(payload).integer()?.saturating_add(1));
+                let mut count = Fields::new(payload);
+                let columns = count.integer()?;
+                // A client without the extensions that put something behind it would not see that.
+                if columns == 0 || !count.is_empty() {
+                    return Err(Malformed);
+                }
+                self.phase = Phase::Columns(columns);
+                Ok((Met::Goes, None))
+            }
+            Phase::Columns(0) => {
+                // Rows behind a cursor would come by a command that is not spoken.
+                if end_of_file(first, fields)? & CURSOR != 0 {
+                    return Err(Malformed);
+                }
+                self.phase = Phase::Rows;
                 Ok((Met::Goes, None))
             }
             Phase::Columns(left) => {
-                self.phase = if left <= 1 { Phase::Rows } else { Phase::Columns(left.saturating_sub(1)) };
+                self.phase = Phase::Columns(left.saturating_sub(1));
                 Ok((Met::Goes, None))
             }
             Phase::Rows => {
-                fields.u16()?;
-                let status = fields.u16()?;
+                let status = end_of_file(first, fields)?;
                 Ok((self.ended(status), Some(status)))
             }
             Phase::Rest(left) => {
@@ -180,26 +207,61 @@ impl Owed {
     }
 }
 
+/// The status flags of an EOF_Packet.
+fn end_of_file(first: u8, mut fields: Fields) -> Result<u16, Malformed> {
+    fields.u16()?;
+    let status = fields.u16()?;
+    if first == 0xfe && fields.is_empty() { Ok(status) } else { Err(Malformed) }
+}
+
 impl MysqlDecoder {
     pub(super) fn upstream(&mut self, input: &mut BytesMut) -> Result<Step, DecodeError> {
-        let (mut ready, before) = (0_usize, input.len());
+        let (mut ready, before) = (0, input.len());
+        match self.take(input, &mut ready) {
+            Ok(Some(step)) => Ok(step),
+            Err(error) if ready == 0 => Err(error),
+            // What goes nowhere was taken all the same.
+            Ok(None) if ready == 0 && input.len() == before => Ok(Step::Wait),
+            // What is in order passes first. What is not stays where it is, and is met again.
+            Ok(None) | Err(_) => {
+                Ok(Step::Answer { bytes: input.split_to(ready).freeze(), done: Endings::new() })
+            }
+        }
+    }
+
+    /// Takes packets until the answer ends or something else is to be done; as much as `ready` says may pass.
+    fn take(&mut self, input: &mut BytesMut, ready: &mut usize) -> Result<Option<Step>, DecodeError> {
         loop {
-            let rest = input.get(ready..).unwrap_or_default();
+            let rest = input.get(*ready..).unwrap_or_default();
             if self.streaming > 0 {
                 let part = self.streaming.min(rest.len());
                 if part == 0 {
-                    break;
+                    return Ok(None);
                 }
                 self.streaming -= part;
-                ready = ready.saturating_add(part);
-                self.drop_if_nowhere(input, &mut ready);
+                *ready = ready.saturating_add(part);
+                self.drop_if_nowhere(input, ready);
                 continue;
             }
-            let Some(head) = frame::head(rest) else { break };
-            let first = rest.get(HEAD).copied();
-            let Some(owed) = &mut self.owed else { return self.unasked(input, head, ready) };
+            let Some(head) = frame::head(rest) else { return Ok(None) };
+            // Behind an empty packet stands the next one's head.
+            let first = rest.get(HEAD).copied().filter(|_| head.length > 0);
+            let Some(owed) = &mut self.owed else { return self.unasked(input, head, *ready).map(Some) };
             if first.is_none() && head.length > 0 {
-                break;
+                return Ok(None);
+            }
+            if head.sequence != owed.sequence.wrapping_add(1) {
+                return Err(DecodeError::upstream(
+                    "a packet out of sequence: its answers are not what we take them for",
+                ));
+            }
+            if head.length == 0 && !owed.continues {
+                return Err(DecodeError::upstream("an empty packet where an answer is due"));
+            }
+            if owed.phase == Phase::First && first == Some(0xfb) {
+                return Err(DecodeError::upstream(
+                    "it asked for a file of the client's, which never goes; use INSERT in place of LOAD DATA LOCAL",
+                ));
             }
             if owed.continues || owed.is_row(head.length, first) {
                 if !owed.continues
@@ -207,13 +269,13 @@ impl MysqlDecoder {
                     && !matches!(owed.after, After::Gate(_))
                     && self.room_is_spent()
                 {
-                    if ready > 0 {
-                        break;
+                    if *ready > 0 {
+                        return Ok(None);
                     }
-                    return Ok(self.pause());
+                    return Ok(Some(self.pause()));
                 }
                 if !self.row(head, input)? {
-                    break;
+                    return Ok(None);
                 }
                 continue;
             }
@@ -221,28 +283,23 @@ impl MysqlDecoder {
                 return Err(DecodeError::upstream("a packet over 1 MB that is no row"));
             }
             if rest.len() < head.total() {
-                break;
+                return Ok(None);
             }
             let payload = Bytes::copy_from_slice(rest.get(HEAD..head.total()).unwrap_or_default());
-            owed.sequence = head.sequence;
-            owed.bytes = owed.bytes.saturating_add(u64::try_from(head.total()).unwrap_or(u64::MAX));
             let met =
                 owed.meet(payload).map_err(|_| DecodeError::upstream("an answer that cannot be read"))?;
+            owed.sequence = head.sequence;
+            owed.bytes = owed.bytes.saturating_add(u64::try_from(head.total()).unwrap_or(u64::MAX));
             if let Some(status) = met.1 {
                 self.status = status;
             }
-            ready = ready.saturating_add(head.total());
-            self.drop_if_nowhere(input, &mut ready);
+            *ready = ready.saturating_add(head.total());
+            self.drop_if_nowhere(input, ready);
             if let Met::Ends(end) = met.0 {
                 let done = self.end(end);
-                return Ok(Step::Answer { bytes: input.split_to(ready).freeze(), done });
+                return Ok(Some(Step::Answer { bytes: input.split_to(*ready).freeze(), done }));
             }
         }
-        // What goes nowhere was taken all the same.
-        if ready == 0 && input.len() == before {
-            return Ok(Step::Wait);
-        }
-        Ok(Step::Answer { bytes: input.split_to(ready).freeze(), done: Endings::new() })
     }
 
     /// What passes nowhere is dropped. Nothing else is ready before it: whether it passes changes only between two calls.
@@ -260,7 +317,8 @@ impl MysqlDecoder {
         head: frame::Head,
         ready: usize,
     ) -> Result<Step, DecodeError> {
-        if ready > 0 || input.get(HEAD).is_some_and(|byte| *byte != 0xff) || head.length > MAX_READ {
+        let is_error = head.length > 0 && input.get(HEAD).is_none_or(|byte| *byte == 0xff);
+        if ready > 0 || !is_error || head.length > MAX_READ {
             return Err(DecodeError::upstream("a packet that answers nothing that was asked"));
         }
         if input.len() < head.total() {
@@ -281,6 +339,7 @@ impl MysqlDecoder {
                 return Ok(false);
             }
             let payload = input.split_to(head.total()).freeze().slice(HEAD..);
+            owed.sequence = head.sequence;
             let row = lookup::row(payload).map_err(|_| DecodeError::upstream("a malformed row"))?;
             owed.found.push(row);
             return Ok(true);
@@ -347,7 +406,8 @@ impl MysqlDecoder {
                 }
             }
             After::Prepared(made) => self.keep(made, failed),
-            After::Nothing => {}
+            After::Executed { id, types } => self.keep_types(id, types, failed),
+            After::Word | After::Nothing => {}
         }
     }
 
@@ -373,6 +433,13 @@ impl MysqlDecoder {
         if !matches!(mask, Mask::Nothing) {
             self.must_hide = true;
         }
+    }
+
+    /// Whether what were said to the client now would be taken for a part of a row.
+    pub(super) fn is_within_row(&self) -> bool {
+        self.owed
+            .as_ref()
+            .is_some_and(|owed| owed.is_within_row() || (self.streaming > 0 && !owed.goes_nowhere()))
     }
 
     /// The sequence number of a word to the client.

@@ -14,7 +14,18 @@ pub(super) type Type = (u8, bool);
 
 /// Reads the types of `count` parameters.
 pub(super) fn types(fields: &mut Fields, count: usize) -> Result<Vec<Type>, Malformed> {
-    (0..count).map(|_| Ok((fields.u8()?, fields.u8()? & 0x80 != 0))).collect()
+    let read = (0..count).map(|_| match (fields.u8()?, fields.u8()?) {
+        (kind, sign @ (0 | 0x80)) => Ok((kind, sign != 0)),
+        _ => Err(Malformed),
+    });
+    read.collect()
+}
+
+/// The first of these that servers do not all read in the same way. As a value's type, clients have no use for any.
+pub(super) fn ambiguous(types: &[Type]) -> Option<u8> {
+    let is_read_alike =
+        |kind: u8| matches!(kind, 0x00..=0x08 | 0x0a..=0x0c | 0x0f | 0xf5 | 0xf6 | 0xf9..=0xfe);
+    types.iter().map(|(kind, _)| *kind).find(|kind| !is_read_alike(*kind))
 }
 
 /// Reads the values of parameters of these types; `nulls` is their bitmap.
@@ -37,8 +48,8 @@ fn name((kind, unsigned): Type) -> &'static str {
         (0x01, true) => "tinyint unsigned",
         (0x02, false) => "smallint",
         (0x02, true) => "smallint unsigned",
-        (0x03 | 0x09, false) => "int",
-        (0x03 | 0x09, true) => "int unsigned",
+        (0x03, false) => "int",
+        (0x03, true) => "int unsigned",
         (0x08, false) => "bigint",
         (0x08, true) => "bigint unsigned",
         (0x04, _) => "float",
@@ -48,7 +59,6 @@ fn name((kind, unsigned): Type) -> &'static str {
         (0x0a, _) => "date",
         (0x0b, _) => "time",
         (0x0c, _) => "datetime",
-        (0x0d, _) => "year",
         (0x00 | 0xf6, _) => "decimal",
         (0xf5, _) => "json",
         (0xf9..=0xfc, _) => "blob",
@@ -60,12 +70,13 @@ fn value(fields: &mut Fields, of: Type) -> Result<BindValue, Malformed> {
     let (kind, unsigned) = of;
     let text = match kind {
         0x01 => number(fields.take(1)?, 1, unsigned),
-        0x02 | 0x0d => number(fields.take(2)?, 2, unsigned),
-        0x03 | 0x09 => number(fields.take(4)?, 4, unsigned),
+        0x02 => number(fields.take(2)?, 2, unsigned),
+        0x03 => number(fields.take(4)?, 4, unsigned),
         0x08 => number(fields.take(8)?, 8, unsigned),
         0x04 => fields.take(4)?.get_f32_le().to_string(),
         0x05 => fields.take(8)?.get_f64_le().to_string(),
-        0x06 => return Ok(BindValue { r#type: name(of).into(), value: None, cut_from: None }),
+        // Some read a string, some nothing, where the bitmap does not say that it is null.
+        0x06 => return Err(Malformed),
         0x07 | 0x0a | 0x0c => date(fields)?,
         0x0b => time(fields)?,
         _ => return fields.counted().map(|bytes| string(&bytes, of)),

@@ -7,12 +7,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use interceptor_core::{
-    model::{Action, Binds, Phase, StatementFacts, StatementKind, Target, Text, Verb},
+    model::{Action, Binds, Phase, StatementFacts, StatementKind, Target, Text, Unknown, Verb},
     permit::{Circumstances, Held, Naming, Waits},
     protocol::{DecodeError, Inspection, Opening, Step},
     sql::{
         Dialect,
-        mysql::{self, Place, Reading},
+        mysql::{self, Kind, Place, Reading},
     },
 };
 
@@ -21,9 +21,9 @@ use super::{
     binary::{self, Type},
     decode::{MysqlDecoder, State},
     frame::{self, Fields, HEAD, Malformed, WHOLE, text},
-    lookup::{Errand, Found, MOST},
+    lookup::{Errand, Found, Look},
     start::{self, First},
-    words,
+    words::{self, Why},
 };
 
 /// COM_QUERY.
@@ -32,6 +32,12 @@ pub(super) const QUERY: u8 = 3;
 const MAX_START: usize = 1 << 16;
 /// How many prepared statements a session may have.
 const MAX_STATEMENTS: usize = 1024;
+const NOT_LOOKED_UP: &str = "how the server reads texts could not be looked up";
+const NOT_READ: &str = "texts in the connection's character set cannot be read; connect with utf8mb4";
+const TRIGGERS_UNSEEN: &str = "the server shows triggers of the tables that it changes to nobody without the right TRIGGER; grant it to the \
+     login of this resource";
+/// How long their texts may be together, in bytes.
+const MAX_PREPARED: usize = 8 << 20;
 
 /// A prepared statement.
 #[derive(Debug, Clone)]
@@ -42,12 +48,28 @@ pub(super) struct Prepared {
     database: Option<String>,
     parameters: u16,
     types: Vec<Type>,
+    values: Values,
+}
+
+/// How the values of a prepared statement come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Values {
+    WithIt,
+    /// By COM_STMT_SEND_LONG_DATA, which was thrown away.
+    Lost,
 }
 
 /// What follows from an answer.
 #[derive(Debug)]
 pub(super) enum After {
+    /// Nothing: it is OK or an error.
+    Word,
     Nothing,
+    /// The types of the values of a prepared statement.
+    Executed {
+        id: u32,
+        types: Vec<Type>,
+    },
     /// The statement that is prepared, under the number that the server gives it.
     Prepared(Option<(u32, Prepared)>),
     Gate(Errand),
@@ -70,11 +92,20 @@ pub(super) struct Work {
     pub(super) found: Option<Found>,
     /// What was asked for it.
     asked: [bool; 2],
+    /// Whether it does what we read in it.
+    reads: Reads,
+}
+
+/// Whether the server reads a text as we do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    Alike,
+    Otherwise,
 }
 
 impl Work {
     fn new(frame: Bytes, command: Command) -> Self {
-        Self { frame, command, found: None, asked: [false; 2] }
+        Self { frame, command, found: None, asked: [false; 2], reads: Reads::Otherwise }
     }
 
     /// The same, of which nothing is known.
@@ -129,6 +160,7 @@ impl MysqlDecoder {
     fn start(&mut self, input: &mut BytesMut) -> Result<Step, DecodeError> {
         let Some(head) = frame::head(input) else { return Ok(Step::Wait) };
         if head.length > MAX_START || head.sequence != self.sequence {
+            self.sequence = head.sequence.wrapping_add(1);
             return Err(DecodeError::client("a log-in that is too long, or out of sequence"));
         }
         if input.len() < head.total() {
@@ -138,6 +170,9 @@ impl MysqlDecoder {
         self.sequence = self.sequence.wrapping_add(1);
         let first = start::first(payload).map_err(|_| DecodeError::client("a log-in that cannot be read"))?;
         match first {
+            First::Compressed => Err(DecodeError::client(
+                "compression is not spoken; turn it off in the client (`compress`, `compression-algorithms`)",
+            )),
             First::Tls if self.secured => Err(DecodeError::client("asked for TLS inside TLS")),
             First::Tls => {
                 self.secured = true;
@@ -181,7 +216,14 @@ impl MysqlDecoder {
         let mut fields = Fields::new(frame.slice(HEAD..));
         let malformed = |_: Malformed| DecodeError::client("a malformed command");
         let command = fields.u8().map_err(malformed)?;
-        let refused = |what: &str, instead: &str| Ok(Step::Reply(words::not_spoken(1, what, instead)));
+        let refused = |what: &str, instead: &str| {
+            Ok(Step::Reply(words::not_taken(Why::NotSpoken, &format!("{what} is not spoken here"), instead)))
+        };
+        let is_passed_over = matches!(command, 0x01 | 0x0e | 0x19 | 0x1a | 0x1f);
+        let has_id = matches!(command, 0x19 | 0x1a);
+        if is_passed_over && fields.rest().len() != if has_id { 4 } else { 0 } {
+            return Err(malformed(Malformed));
+        }
         match command {
             0x01 => {
                 self.state = State::Over;
@@ -192,22 +234,32 @@ impl MysqlDecoder {
                 Ok(self.judge(Work::new(frame, Command::Database(name))))
             }
             QUERY => Ok(self.text(Phase::Query, frame, &fields)),
-            0x16 if self.statements.len() >= MAX_STATEMENTS => {
-                refused("more than 1024 prepared statements", "Close some.")
-            }
+            0x16 if !self.has_room_for(&fields) => Ok(Step::Reply(words::not_taken(
+                Why::TooMuchPrepared,
+                "a session may have 1024 prepared statements, and 8 MB of their texts",
+                "Close some, or send the statement as a text.",
+            ))),
             0x16 => Ok(self.text(Phase::Prepare, frame, &fields)),
             0x17 => self.execute(frame, fields),
-            // It has no answer.
-            0x18 => Err(DecodeError::client(
-                "COM_STMT_SEND_LONG_DATA is not spoken; send values with the statement",
-            )),
+            // It has no answer: the statement has, when it is executed.
+            0x18 => {
+                let id = fields.u32().map_err(malformed)?;
+                self.values_come(id, Values::Lost);
+                Ok(Step::Reply(Bytes::new()))
+            }
             0x19 => {
                 let id = fields.u32().map_err(malformed)?;
                 self.statements.remove(&id);
                 Ok(Step::Pass(frame))
             }
-            0x0e | 0x1a => {
-                self.owed = Some(Owed::new(None, After::Nothing));
+            0x1a => {
+                let id = fields.u32().map_err(malformed)?;
+                self.values_come(id, Values::WithIt);
+                self.owed = Some(Owed::new(None, After::Word));
+                Ok(Step::Pass(frame))
+            }
+            0x0e => {
+                self.owed = Some(Owed::new(None, After::Word));
                 Ok(Step::Pass(frame))
             }
             0x1f => Ok(self.judge(Work::new(frame, Command::Reset))),
@@ -216,7 +268,20 @@ impl MysqlDecoder {
             0x11 => refused("COM_CHANGE_USER", "Open a new connection."),
             0x1b => refused("COM_SET_OPTION", "Send each statement on its own."),
             0x1c => refused("COM_STMT_FETCH", "Do not use cursors."),
+            0xfa => refused("COM_STMT_BULK_EXECUTE", "Execute the statement once for each row."),
             other => refused(&format!("command {other:#04x}"), "Use a statement."),
+        }
+    }
+
+    fn has_room_for(&self, text: &Fields) -> bool {
+        let held = self.statements.values().map(|prepared| prepared.text.len());
+        let held = held.fold(text.rest().len(), usize::saturating_add);
+        self.statements.len() < MAX_STATEMENTS && held <= MAX_PREPARED
+    }
+
+    fn values_come(&mut self, id: u32, values: Values) {
+        if let Some(prepared) = self.statements.get_mut(&id) {
+            Arc::make_mut(prepared).values = values;
         }
     }
 
@@ -249,25 +314,45 @@ impl MysqlDecoder {
         let id = fields.u32().map_err(malformed)?;
         let cursor = fields.u8().map_err(malformed)?;
         let count = fields.u32().map_err(malformed)?;
+        let not_spoken =
+            |what: &str, instead: &str| Ok(Step::Reply(words::not_taken(Why::NotSpoken, what, instead)));
         let Some(prepared) = self.statements.get(&id).cloned() else {
-            return Ok(Step::Reply(words::not_spoken(
-                1,
-                "a statement that this session did not prepare",
+            return Ok(Step::Reply(words::not_taken(
+                Why::NotPrepared,
+                "this session did not prepare that statement, or closed it",
                 "Prepare it first.",
             )));
         };
+        if prepared.values == Values::Lost {
+            // As after an error of the server's own.
+            self.values_come(id, Values::WithIt);
+            return not_spoken(
+                "COM_STMT_SEND_LONG_DATA is not spoken here",
+                "Send all values with the statement.",
+            );
+        }
         if cursor != 0 || count != 1 {
-            return Ok(Step::Reply(words::not_spoken(1, "a cursor", "Fetch all rows at once.")));
+            return not_spoken("a cursor is not spoken here", "Fetch all rows at once.");
         }
         let parameters = usize::from(prepared.parameters);
         let (mut types, mut binds) = (prepared.types.clone(), Binds::new());
         if parameters > 0 {
             let nulls = fields.take(parameters.div_ceil(8)).map_err(malformed)?;
-            if fields.u8().map_err(malformed)? == 1 {
-                types = binary::types(&mut fields, parameters).map_err(malformed)?;
+            match fields.u8().map_err(malformed)? {
+                0 => {}
+                1 => types = binary::types(&mut fields, parameters).map_err(malformed)?,
+                _ => return Err(malformed(Malformed)),
+            }
+            if let Some(kind) = binary::ambiguous(&types) {
+                let what =
+                    format!("a value of type {kind:#04x} is not spoken here: servers read it differently");
+                return not_spoken(&what, "Send it as an integer or a string.");
             }
             if types.len() != parameters {
-                return Err(DecodeError::client("values whose types were never told"));
+                return not_spoken(
+                    "it is not known of which types the values are",
+                    "Prepare the statement anew.",
+                );
             }
             binds = binary::values(&mut fields, &types, &nulls).map_err(malformed)?;
         }
@@ -301,12 +386,21 @@ impl MysqlDecoder {
                 reading.tables(Place { database, names: settings.names }).into_iter().collect();
             if tables.is_empty() {
                 work.found = Some(BTreeMap::new());
-            } else if !work.asked[1] && tables.len() <= MOST && reading.unknown.is_none() {
+            } else if !work.asked[1]
+                && reading.unknown.is_none()
+                && let Some(errand) = Errand::for_tables(tables)
+            {
                 work.asked[1] = true;
-                return self.enquire(Errand::Tables(tables), work);
+                return self.enquire(errand, work);
             }
         }
         let action = self.action(&work);
+        work.reads = match self.statement(&work.command) {
+            Some((text, reading, _)) if reading.unknown.is_some() || self.reads_otherwise(text).is_some() => {
+                Reads::Otherwise
+            }
+            _ => Reads::Alike,
+        };
         let naming = Naming {
             role: String::new(),
             search_path: self.settings.iter().filter_map(|settings| settings.database.clone()).collect(),
@@ -354,23 +448,39 @@ impl MysqlDecoder {
         let Some((text, reading, database)) = self.statement(&work.command) else {
             return unknown("there is no statement in it".to_owned());
         };
-        let Some(settings) = &self.settings else {
-            return unknown("how the server reads texts could not be looked up".to_owned());
-        };
-        if let Some(word) = &settings.otherwise {
-            return unknown(format!(
-                "`sql_mode` has {word}, with which texts mean something else; reconnect"
-            ));
+        if let Some(why) = self.reads_otherwise(text) {
+            return unknown(why);
         }
-        if !settings.charset.reads(text) {
-            return unknown(
-                "texts in the connection's character set cannot be read; connect with utf8mb4".to_owned(),
-            );
+        let Some(settings) = &self.settings else { return unknown(NOT_LOOKED_UP.to_owned()) };
+        if let Command::Execute { binds, .. } = &work.command {
+            let is_read = |value: &str| settings.charset.reads(value);
+            if !binds.iter().filter_map(|bind| bind.value.as_deref()).all(is_read) {
+                return unknown(NOT_READ.to_owned());
+            }
         }
         let place = Place { database, names: settings.names };
-        mysql::facts(reading, place, |object| {
-            work.found.as_ref()?.get(&(object.database.clone(), object.name.clone())).copied()
-        })
+        let facts = |unseen: Kind| {
+            mysql::facts(reading, place, |object| {
+                match work.found.as_ref()?.get(&(object.database.clone(), object.name.clone()))? {
+                    Look::Is(kind) => Some(*kind),
+                    Look::TriggersUnseen => Some(unseen),
+                }
+            })
+        };
+        let mut facts_if_there_are = facts(Kind::Triggered);
+        if facts_if_there_are.unknown.is_some() && facts(Kind::Table).unknown.is_none() {
+            facts_if_there_are.unknown = Some(Unknown(TRIGGERS_UNSEEN.to_owned()));
+        }
+        facts_if_there_are
+    }
+
+    /// Why the server may read a text otherwise than we do.
+    fn reads_otherwise(&self, text: &str) -> Option<String> {
+        let Some(settings) = &self.settings else { return Some(NOT_LOOKED_UP.to_owned()) };
+        if let Some(word) = &settings.otherwise {
+            return Some(format!("`sql_mode` has {word}, with which texts mean something else; reconnect"));
+        }
+        (!settings.charset.reads(text)).then(|| NOT_READ.to_owned())
     }
 
     /// The relay has sent what it was asked about.
@@ -379,44 +489,59 @@ impl MysqlDecoder {
         let after = match asked.what {
             What::Open => return,
             What::Gate(errand) => After::Gate(errand),
-            What::Command(work) => self.follow(work.command),
+            What::Command(work) => self.follow(*work),
         };
         self.owed = Some(Owed::new(exchange, after));
     }
 
-    fn follow(&mut self, command: Command) -> After {
+    fn follow(&mut self, work: Work) -> After {
         let current = self.settings.as_ref().and_then(|settings| settings.database.clone());
-        match command {
-            Command::Text { phase: Phase::Prepare, text, reading } => {
-                let prepared =
-                    Prepared { text, reading, database: current, parameters: 0, types: Vec::new() };
-                After::Prepared(Some((0, prepared)))
+        match work.command {
+            Command::Text { phase: Phase::Prepare, text, mut reading } => {
+                // The server keeps what it reads now, and no setting changes it later.
+                if let Some(why) = self.reads_otherwise(&text) {
+                    Arc::make_mut(&mut reading).unknown.get_or_insert(format!("when it was prepared, {why}"));
+                }
+                let (parameters, types, values) = (0, Vec::new(), Values::WithIt);
+                After::Prepared(Some((
+                    0,
+                    Prepared { text, reading, database: current, parameters, types, values },
+                )))
             }
             Command::Text { reading, .. } => {
-                self.forget(&reading);
+                self.forget(&reading, work.reads);
                 After::Nothing
             }
             Command::Execute { id, prepared, binds: _, types } => {
-                self.forget(&prepared.reading);
-                self.statements.insert(id, Arc::new(Prepared { types, ..(*prepared).clone() }));
-                After::Nothing
+                self.forget(&prepared.reading, work.reads);
+                After::Executed { id, types }
             }
             Command::Database(_) => {
                 self.settings = None;
-                After::Nothing
+                After::Word
             }
             Command::Reset => {
                 self.settings = None;
                 self.statements.clear();
-                After::Nothing
+                After::Word
             }
         }
     }
 
-    /// What a statement may have changed is asked for again: of one that was not understood, anything.
-    fn forget(&mut self, reading: &Reading) {
-        if reading.unknown.is_some() || !reading.changes.is_empty() {
+    /// What a statement may have changed is asked for again: of one that was not understood, or calls a routine, anything.
+    fn forget(&mut self, reading: &Reading, reads: Reads) {
+        let calls = reading.effects.iter().any(|(verb, _)| *verb == Verb::FunctionCall);
+        if reads == Reads::Otherwise || calls || !reading.changes.is_empty() {
             self.settings = None;
+        }
+    }
+
+    /// A server that refuses a statement may have taken its types, or not: where that makes a difference, they are unknown.
+    pub(super) fn keep_types(&mut self, id: u32, types: Vec<Type>, failed: bool) {
+        if let Some(prepared) = self.statements.get_mut(&id) {
+            let prepared = Arc::make_mut(prepared);
+            let is_in_doubt = failed && !prepared.types.is_empty() && prepared.types != types;
+            prepared.types = if is_in_doubt { Vec::new() } else { types };
         }
     }
 

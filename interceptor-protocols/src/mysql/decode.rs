@@ -110,9 +110,12 @@ impl Decoder for MysqlDecoder {
         step
     }
 
-    fn opened(&mut self, _: &Greeting, _: &CancelKey) -> Bytes {
+    /// Clients take from it whether each statement is a transaction of its own.
+    fn opened(&mut self, greeting: &Greeting, _: &CancelKey) -> Bytes {
         self.state = State::Session;
         self.asked = None;
+        let told = greeting.parameters.iter().find(|(name, _)| name == super::STATUS);
+        self.status = told.and_then(|(_, value)| value.parse().ok()).unwrap_or_default();
         words::ok(self.sequence, self.status)
     }
 
@@ -185,8 +188,9 @@ impl Decoder for MysqlDecoder {
 
     fn farewell(&mut self, denial: &Denial) -> Bytes {
         let sequence = self.next_sequence();
+        let is_within_row = self.is_within_row();
         self.state = State::Over;
-        words::farewell(sequence, denial)
+        if is_within_row { Bytes::new() } else { words::farewell(sequence, denial) }
     }
 
     fn is_idle(&self) -> bool {

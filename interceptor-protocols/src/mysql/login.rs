@@ -75,9 +75,9 @@ pub(super) struct MysqlLogin {
     tls: UpstreamTls,
     plugin: Plugin,
     scramble: [u8; 20],
+    /// Of the next packet, whoever sends it.
     sequence: u8,
     switched: bool,
-    thread: u32,
 }
 
 impl MysqlLogin {
@@ -103,9 +103,8 @@ impl MysqlLogin {
             tls,
             plugin: Plugin::Native,
             scramble: [0; 20],
-            sequence: 1,
+            sequence: 0,
             switched: false,
-            thread: 0,
         }
     }
 
@@ -125,7 +124,7 @@ impl MysqlLogin {
             return Err(DecodeError::upstream("it does not greet with version 10 of the protocol"));
         }
         fields.terminated().map_err(malformed)?;
-        self.thread = fields.u32().map_err(malformed)?;
+        let _thread = fields.u32().map_err(malformed)?;
         let first = fields.take(8).map_err(malformed)?;
         fields.u8().map_err(malformed)?;
         let low = fields.u16().map_err(malformed)?;
@@ -181,7 +180,10 @@ impl MysqlLogin {
         match fields.u8().map_err(malformed)? {
             0 => {
                 self.state = State::Over;
-                Ok(LoginStep::Ready(Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None }))
+                fields.integer().and_then(|_| fields.integer()).map_err(malformed)?;
+                let status = fields.u16().map_err(malformed)?;
+                let parameters = vec![(super::STATUS.to_owned(), status.to_string())];
+                Ok(LoginStep::Ready(Greeting { bytes: Bytes::new(), parameters, cancel: None }))
             }
             0xff => {
                 self.state = State::Over;
@@ -243,6 +245,10 @@ impl Login for MysqlLogin {
                 return Ok(LoginStep::Wait);
             }
             let payload = input.split_to(head.total()).freeze().slice(frame::HEAD..);
+            // An error ends it, and servers that have no room for us number it as they like.
+            if head.sequence != self.sequence && payload.first() != Some(&0xff) {
+                return Err(DecodeError::upstream("a packet out of sequence in the log-in"));
+            }
             self.sequence = head.sequence.wrapping_add(1);
             if payload.first() == Some(&0xff) || self.state == State::Authenticate {
                 match self.answered(payload)? {
@@ -255,7 +261,9 @@ impl Login for MysqlLogin {
     }
 
     fn prove(&mut self, proof: Proof) -> Result<LoginStep, DecodeError> {
-        let Proof::Response(secret) = proof else { return Ok(LoginStep::Wait) };
+        let Proof::Response(secret) = proof else {
+            return Err(DecodeError::client("a proof of another protocol's"));
+        };
         let mut out = Zeroizing::new(Vec::new());
         if self.state == State::Proving {
             out.extend_from_slice(&self.head());
@@ -280,6 +288,7 @@ impl Login for MysqlLogin {
         let mut message = Zeroizing::new(Vec::with_capacity(out.len().saturating_add(frame::HEAD)));
         message.extend_from_slice(length.to_le_bytes().get(..3).unwrap_or_default());
         message.push(self.sequence);
+        self.sequence = self.sequence.wrapping_add(1);
         message.extend_from_slice(&out);
         // Wiped when the last holder lets go.
         Ok(LoginStep::Send(Bytes::from_owner(message)))

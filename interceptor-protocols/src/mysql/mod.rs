@@ -23,15 +23,22 @@ mod binary;
 mod client;
 mod decode;
 mod frame;
+mod fuzz;
 mod login;
 mod lookup;
+#[cfg(test)]
+mod session_tests;
 mod start;
 #[cfg(test)]
 mod tests;
 mod words;
 
+pub use fuzz::{fuzz_client, fuzz_upstream};
+
 /// The parameter of an opening that says in which collation the client's texts are.
 const COLLATION: &str = "collation";
+/// The parameter of a greeting that says which status flags the server told.
+const STATUS: &str = "status";
 /// `utf8mb4_general_ci`.
 const UTF8: u8 = 45;
 

@@ -14,6 +14,8 @@ use super::{
 pub(super) enum First {
     /// It begins TLS right behind this.
     Tls,
+    /// It would compress what follows, although that was not offered.
+    Compressed,
     /// It wants a session.
     Session {
         /// Whom and what it named.
@@ -32,6 +34,9 @@ pub(super) fn first(payload: Bytes) -> Result<First, Malformed> {
     let capabilities = asked & capability::OFFERED;
     if asked & capability::PROTOCOL_41 == 0 {
         return Err(Malformed);
+    }
+    if asked & capability::COMPRESSED != 0 {
+        return Ok(First::Compressed);
     }
     let _longest = fields.u32()?;
     let collation = fields.u8()?;

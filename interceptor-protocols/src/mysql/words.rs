@@ -21,6 +21,8 @@ pub(super) mod capability {
     pub(in super::super) const PLUGIN_AUTH: u32 = 1 << 19;
     pub(in super::super) const CONNECT_ATTRS: u32 = 1 << 20;
     pub(in super::super) const PLUGIN_AUTH_LENENC: u32 = 1 << 21;
+    /// CLIENT_COMPRESS and CLIENT_ZSTD_COMPRESSION_ALGORITHM.
+    pub(in super::super) const COMPRESSED: u32 = 1 << 5 | 1 << 26;
 
     /// What becomes of the session, and so is asked of the upstream as the client took it.
     pub(in super::super) const OF_SESSION: u32 =
@@ -56,8 +58,27 @@ const REFUSED: (u16, &str) = (1142, "42000");
 const NO_SESSION: (u16, &str) = (1045, "28000");
 /// ER_SERVER_SHUTDOWN.
 const SHUTDOWN: (u16, &str) = (1053, "08S01");
-/// ER_UNKNOWN_COM_ERROR.
-const NOT_SPOKEN: (u16, &str) = (1047, "08S01");
+
+/// Why a command is not taken. None of their states begins with 08, with which drivers give up a session that goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// ER_NOT_SUPPORTED_YET.
+    NotSpoken,
+    /// ER_UNKNOWN_STMT_HANDLER.
+    NotPrepared,
+    /// ER_MAX_PREPARED_STMT_COUNT_REACHED.
+    TooMuchPrepared,
+}
+
+impl Why {
+    fn code(self) -> (u16, &'static str) {
+        match self {
+            Self::NotSpoken => (1235, "42000"),
+            Self::NotPrepared => (1243, "HY000"),
+            Self::TooMuchPrepared => (1461, "42000"),
+        }
+    }
+}
 
 /// The greeting (Protocol::HandshakeV10).
 pub(super) fn greeting() -> Bytes {
@@ -119,11 +140,7 @@ pub(super) fn farewell(sequence: u8, denial: &Denial) -> Bytes {
     error(sequence, SHUTDOWN, &shown(denial))
 }
 
-/// A command that is not spoken here, and what to do instead.
-pub(super) fn not_spoken(sequence: u8, what: &str, instead: &str) -> Bytes {
-    error(
-        sequence,
-        NOT_SPOKEN,
-        &format!("interceptor: {what} is not spoken here. Nothing was executed. {instead}"),
-    )
+/// A command that is not taken, and what to do instead.
+pub(super) fn not_taken(why: Why, what: &str, instead: &str) -> Bytes {
+    error(1, why.code(), &format!("interceptor: {what}. Nothing was executed. {instead}"))
 }

@@ -1,7 +1,7 @@
 //! Answers an upstream's challenges on behalf of agents, without the proxy ever holding the secret where the
 //! protocol can do without it.
 //!
-//! Promises: a challenge weaker than the credential's minimum is refused; a password goes out in clear only inside
+//! Promises: a challenge of another protocol than the resource's, or weaker than the credential's minimum, is refused; a password goes out in clear only inside
 //! TLS whose certificate was verified, or where the inventory dials a Unix socket of this host; an upstream that asks for nothing is refused unless nothing was the
 //! minimum; the state of a log-in belongs to one resource and agent, and ends with it or after [`LOGIN_LIFE`].
 //! A compromised proxy can still ask for proofs on behalf of any agent, and can lie about TLS: what it then gets
@@ -108,6 +108,7 @@ pub struct Logins {
 /// One credential, and what an answer may depend on besides.
 struct Chosen<'a> {
     resource: &'a str,
+    protocol: Option<&'a str>,
     tls: &'a Tls,
     upstream: &'a Upstream,
     place: usize,
@@ -129,7 +130,8 @@ impl Logins {
         let (state, signed) = self.take(whose)?;
         let name = resource.name.as_str();
         let (tls, upstream) = (&resource.tls, &resource.upstream);
-        let chosen = Chosen { resource: name, tls, upstream, place: place + 1, credential, signed };
+        let protocol = resource.protocol.as_deref();
+        let chosen = Chosen { resource: name, protocol, tls, upstream, place: place + 1, credential, signed };
         // A failure leaves the log-in fresh: nothing half-proven stays.
         let (proof, state) = chosen.answer(secrets, state, question, leg)?;
         self.put(whose, state);
@@ -187,6 +189,7 @@ impl Chosen<'_> {
         question: &Question,
         leg: &Leg,
     ) -> Result<(Proof, State), ProofError> {
+        self.check_protocol(question)?;
         self.check_leg(leg)?;
         match (question, state) {
             (Question::Nothing, state) => self.nothing(state),
@@ -291,6 +294,29 @@ impl Chosen<'_> {
         let scram = Scram::begin("", binding).map_err(|e| self.scram(e))?;
         let proof = Proof::Begin { mechanism: mechanism.to_owned(), message: scram.first() };
         Ok((proof, State::Begun(scram)))
+    }
+
+    /// What a proof is good for is the protocol's: that of one may be what another's server accepts.
+    fn check_protocol(&self, question: &Question) -> Result<(), ProofError> {
+        let of: &[&str] = match question {
+            Question::Nothing | Question::Cleartext => &["postgres", "redis"],
+            Question::Md5 { .. }
+            | Question::SaslBegin { .. }
+            | Question::SaslContinue { .. }
+            | Question::SaslFinish { .. } => &["postgres"],
+            Question::MysqlNative { .. } | Question::CachingSha2 { .. } | Question::CachingSha2Full => {
+                &["mysql"]
+            }
+        };
+        if self.protocol.is_some_and(|protocol| of.contains(&protocol)) {
+            return Ok(());
+        }
+        Err(self.refused(&format!(
+            "the proxy asks for a proof of {}, and the resource's `protocol` is {}: nothing is proven; if the inventory \
+             was changed, log in again",
+            of.join(" or "),
+            self.protocol.unwrap_or("none"),
+        )))
     }
 
     /// The proxy must have done what the inventory says about TLS before any proof is given.

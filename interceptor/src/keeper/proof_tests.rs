@@ -321,3 +321,31 @@ fn mysqls_challenges_are_answered_as_it_counts_them() {
     assert_eq!(hex::encode(&*caching), "65d6c1293e7d5c8dd8a9e0e4c2a5336e9d9a60108a73c9a8c02c7be6e0aa9450");
     assert!(mysql_native(b"", &scramble).is_empty() && caching_sha2(b"", &scramble).is_empty());
 }
+
+#[test]
+fn a_proof_is_given_only_in_the_resources_own_protocol() {
+    let scramble = *b"interceptor-scramble";
+    let of_mysql = || {
+        [Question::MysqlNative { scramble }, Question::CachingSha2 { scramble }, Question::CachingSha2Full]
+    };
+    let of_postgres = || [Question::Nothing, Question::Cleartext, md5(), sasl(&["SCRAM-SHA-256"])];
+    let mut bench = Bench::new(verified(), AuthMethod::None);
+    let mut speak = |protocol: Option<&str>| {
+        let resource = bench.inventory.resources.values_mut().next().expect("a resource");
+        resource.protocol = protocol.map(str::to_owned);
+        let asks = |question: Question| bench.ask(1, question, &secured(None));
+        (of_mysql().map(asks), of_postgres().map(asks))
+    };
+    let is_of_another = |answer: &Result<Proof, String>| {
+        answer.as_ref().is_err_and(|said| said.contains("the proxy asks for a proof of"))
+    };
+    let (mysql, postgres) = speak(Some("postgres"));
+    assert!(mysql.iter().all(is_of_another) && !postgres.iter().any(is_of_another), "{mysql:?} {postgres:?}");
+    let (mysql, postgres) = speak(Some("mysql"));
+    assert!(!mysql.iter().any(is_of_another) && postgres.iter().all(is_of_another), "{mysql:?} {postgres:?}");
+    let (mysql, redis) = speak(Some("redis"));
+    assert!(mysql.iter().chain(&redis[2..]).all(is_of_another), "{mysql:?} {redis:?}");
+    assert!(!redis[..2].iter().any(is_of_another), "{redis:?}");
+    let (mysql, postgres) = speak(None);
+    assert!(mysql.iter().chain(&postgres).all(is_of_another));
+}

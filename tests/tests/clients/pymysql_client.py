@@ -39,6 +39,11 @@ def session(label, connection):
     cursor.execute("SELECT id, text FROM many")
     rows = cursor.fetchall()
     print(f"{label} many:", len(rows), sum(row[0] for row in rows))
+    # With which the server would show nothing to who does not say how much it wants.
+    cursor.execute("SET sql_select_limit = 0")
+    print(f"{label} limited view refused:", refused(cursor, "SELECT id FROM shop.seen"))
+    cursor.execute("SELECT name FROM goods LIMIT 1")
+    print(f"{label} limited:", cursor.fetchall())
     connection.close()
 
 

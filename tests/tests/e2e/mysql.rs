@@ -103,6 +103,7 @@ fn pymysql_works_and_is_judged_by_table_by_name_over_tls_and_by_socket() {
         for expected in [
             "read: (('lamp',),)".to_owned(),
             "goes on: (('lamp',),)".to_owned(),
+            "limited: (('lamp',),)".to_owned(),
             format!("transaction: (('kept by {label}',),)"),
             "wrong: 1054".to_owned(),
             "many: 100000 5000050000".to_owned(),
@@ -110,7 +111,7 @@ fn pymysql_works_and_is_judged_by_table_by_name_over_tls_and_by_socket() {
             let line = format!("{label} {expected}");
             assert!(finished.stdout.lines().any(|one| one == line), "{line}: {finished}");
         }
-        for part in ["write", "view", "drop"] {
+        for part in ["write", "view", "limited view", "drop"] {
             let start = format!("{label} {part} refused: ");
             let line = finished.stdout.lines().find(|one| one.starts_with(&start)).unwrap_or_default();
             assert!(line.contains("interceptor: ") && line.contains("record "), "{line:?}: {finished}");
@@ -136,7 +137,7 @@ fn pymysql_works_and_is_judged_by_table_by_name_over_tls_and_by_socket() {
         );
         assert!(read.iter().all(|one| one.at("/outcome/rows") == 1 && one.verbs() == ["data.read"]));
         assert!(of("FROM many").iter().all(|one| one.at("/outcome/rows") == 100_000));
-        for part in ["UPDATE goods", "FROM seen", "DROP TABLE"] {
+        for part in ["UPDATE goods", "FROM seen", "FROM shop.seen", "DROP TABLE"] {
             let refused = of(part);
             assert!(refused.len() == sessions && !refused[0].allowed(), "{part}: {:#?}", records.brief());
             assert_eq!(refused[0].status(), "refused");
