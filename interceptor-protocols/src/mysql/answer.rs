@@ -267,7 +267,7 @@ impl MysqlDecoder {
                 if !owed.continues
                     && !owed.stopped
                     && !matches!(owed.after, After::Gate(_))
-                    && self.room_is_spent()
+                    && !self.meter.lets_by()
                 {
                     if *ready > 0 {
                         return Ok(None);
@@ -352,21 +352,14 @@ impl MysqlDecoder {
         owed.bytes = owed.bytes.saturating_add(length);
         if !owed.stopped {
             let spent = Spent { rows, bytes: length, ..Spent::default() };
-            self.passed = self.passed.and(spent);
-            self.room.rows = self.room.rows.saturating_sub(rows);
-            self.room.bytes = self.room.bytes.saturating_sub(length);
+            self.meter.count(spent);
         }
-        self.asked_for_room = false;
         self.streaming = head.total();
         Ok(true)
     }
 
-    fn room_is_spent(&self) -> bool {
-        !self.asked_for_room && (self.room.rows == 0 || self.room.bytes == 0)
-    }
-
     fn pause(&mut self) -> Step {
-        self.asked_for_room = true;
+        self.meter.asks();
         let exchange = self.owed.as_ref().and_then(|owed| owed.exchange);
         exchange.map_or(Step::Wait, |exchange| Step::Pause { exchange, place: 0 })
     }
@@ -379,7 +372,7 @@ impl MysqlDecoder {
         let rows = if is_result { owed.rows } else { owed.changed };
         self.settle(owed.after, &owed.found, failed);
         if !owed.stopped {
-            self.passed = self.passed.and(Spent { changed: owed.changed, ..Spent::default() });
+            self.meter.count(Spent { changed: owed.changed, ..Spent::default() });
         }
         let done = |exchange| Done {
             exchange,

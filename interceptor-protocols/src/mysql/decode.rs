@@ -13,6 +13,8 @@ use interceptor_core::{
     protocol::{CancelKey, DecodeError, Decoder, Greeting, Refusal, Side, Step, Stopped},
 };
 
+use crate::meter::Meter;
+
 use super::{
     answer::{IN_TRANSACTION, Owed},
     client::{Asked, Prepared, What, Work},
@@ -52,10 +54,7 @@ pub(super) struct MysqlDecoder {
     /// What holds for texts, where that is known.
     pub(super) settings: Option<Settings>,
     pub(super) statements: BTreeMap<u32, Arc<Prepared>>,
-    pub(super) passed: Spent,
-    pub(super) room: Spent,
-    /// The caller was asked before the row that comes now.
-    pub(super) asked_for_room: bool,
+    pub(super) meter: Meter,
     /// Something was to be masked.
     pub(super) must_hide: bool,
 }
@@ -74,9 +73,7 @@ impl Default for MysqlDecoder {
             status: 0,
             settings: None,
             statements: BTreeMap::new(),
-            passed: Spent::default(),
-            room: Spent::UNLIMITED,
-            asked_for_room: false,
+            meter: Meter::default(),
             must_hide: false,
         }
     }
@@ -175,11 +172,11 @@ impl Decoder for MysqlDecoder {
     }
 
     fn passed(&mut self) -> Spent {
-        std::mem::take(&mut self.passed)
+        self.meter.take()
     }
 
     fn allow(&mut self, room: Spent) {
-        self.room = room;
+        self.meter.allow(room);
     }
 
     fn stop(&mut self, denial: &Denial) -> Stopped {
