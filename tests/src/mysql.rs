@@ -40,7 +40,9 @@ impl RunningMysql {
     pub fn start() -> Self {
         let folder = places::scratch("mysql");
         let (port, secret) = (free_port(), random_text(24));
-        fs::create_dir(folder.path().join("data")).expect("a folder in own folder");
+        for name in ["data", "temporary"] {
+            fs::create_dir(folder.path().join(name)).expect("a folder in own folder");
+        }
         make_tables(folder.path(), &secret);
         let authority = Authority::new("test shop root");
         let leaf = authority.leaf(&[HOST]);
@@ -134,6 +136,8 @@ fn mariadbd(folder: &Path) -> Command {
         "--character-set-server=utf8mb4",
     ]);
     command.arg(format!("--datadir={}", folder.join("data").display()));
+    // A server that starts removes what others have where it keeps its temporary tables.
+    command.arg(format!("--tmpdir={}", folder.join("temporary").display()));
     command.arg(format!("--lc-messages-dir={}", programs.join("share/mysql").display()));
     command.arg(format!("--plugin-dir={}", programs.join("lib/mysql/plugin").display()));
     command
