@@ -279,7 +279,7 @@ impl Case {
         let (phase, text, facts) = match (&self.sql, &self.action) {
             (Some(sql), None) => {
                 let dialect =
-                    dialect.ok_or("`sql` is for resources that are spoken to in SQL: give `action`")?;
+                    dialect.ok_or("the resource is not spoken to in SQL: give `action` and `on`, in a table of expected verdicts")?;
                 (Phase::Query, sql.as_str(), analyze(catalogue, dialect, sql))
             }
             (None, Some(word)) => {

@@ -10,6 +10,7 @@ use interceptor_core::{
         expect::{self, Case, Catalogue, On},
         explain,
     },
+    sql::Dialect,
 };
 
 use super::{
@@ -39,7 +40,11 @@ pub(super) enum Command {
         /// The resource.
         #[arg(long)]
         resource: ResourceName,
-        /// Relations that exist, as `schema.name`; without any, a name could mean any schema of the search path.
+        /// The database that the session is in.
+        #[arg(long, value_name = "NAME")]
+        database: Option<String>,
+        /// Relations that exist, as `schema.name`; without any, a name could mean any schema of the search path. On a
+        /// resource without schemas names mean what they say, and are in the session's database unless another is named.
         #[arg(long = "table", value_name = "SCHEMA.NAME")]
         tables: Vec<String>,
         /// The statement.
@@ -68,8 +73,10 @@ pub(super) fn run(places: &Places, printer: &Printer, command: Command) -> Resul
         Command::Test(place) => test(printer, &read(places, &place)?),
         Command::Suggest(options) => suggest::suggest(places, printer, &options),
         Command::Replay(options) => replay::replay(places, printer, &options),
-        Command::Explain { folder, agent, resource, tables, sql } => {
+        Command::Explain { folder, agent, resource, database, tables, sql } => {
             let rules = load(&read(places, &folder)?)?;
+            let known = rules.inventory().resources.get(&resource);
+            let has_schemas = known.is_none_or(|known| known.dialect == Some(Dialect::Postgres));
             let case = Case {
                 agent,
                 resource: Some(resource),
@@ -80,8 +87,10 @@ pub(super) fn run(places: &Places, printer: &Printer, command: Command) -> Resul
                 spent: Spent::default(),
                 now: now_us() / 1_000_000,
             };
-            let guessed = tables.is_empty();
-            let catalogue = Catalogue { tables, ..Catalogue::default() };
+            let guessed = tables.is_empty() && has_schemas;
+            let usual = Catalogue::default();
+            let database = database.unwrap_or_else(|| usual.database.clone());
+            let catalogue = Catalogue { database, tables, ..usual };
             let text = explain(&rules, &case, &catalogue, &Catalogue::facts).map_err(Failure::usage)?;
             if printer.is_json() {
                 printer.json(&serde_json::json!({ "explanation": text }))?;
