@@ -134,6 +134,8 @@ fn mariadbd(folder: &Path) -> Command {
         "--character-set-server=utf8mb4",
     ]);
     command.arg(format!("--datadir={}", folder.join("data").display()));
+    // A server that starts removes the temporary tables of others that have the same folder for them.
+    command.arg(format!("--tmpdir={}", folder.display()));
     command.arg(format!("--lc-messages-dir={}", programs.join("share/mysql").display()));
     command.arg(format!("--plugin-dir={}", programs.join("lib/mysql/plugin").display()));
     command
