@@ -57,7 +57,8 @@ impl fmt::Debug for Clear {
 pub struct Circumstances {
     /// As what its names were looked up, where they had to be.
     pub naming: Option<Arc<Naming>>,
-    /// Settings that the session has made itself, each with a digest of what made it.
+    /// Settings that the session has made itself, each with a digest of what made it; of a text that is shown only nearly as it
+    /// was sent, its bytes' digest too.
     pub settings: Option<Arc<BTreeMap<String, String>>>,
     /// Whether it can wait for a person.
     pub waits: Waits,

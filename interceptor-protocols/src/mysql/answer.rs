@@ -103,7 +103,7 @@ impl ErrorPacket {
 impl Owed {
     pub(super) fn new(exchange: Option<u64>, after: After) -> Self {
         let phase = match after {
-            After::Word => Phase::Word,
+            After::Word | After::Reset => Phase::Word,
             After::Prepared(_) => Phase::Prepared,
             After::Nothing | After::Executed { .. } | After::Gate(_) => Phase::First,
         };
@@ -146,7 +146,7 @@ impl Owed {
             Phase::Prepared if first == 0 => {
                 let id = fields.u32()?;
                 let (columns, parameters) = (fields.u16()?, fields.u16()?);
-                self.after.prepared_as(id, parameters);
+                self.after.prepared_as(id, parameters)?;
                 let packets = |count: u16| if count == 0 { 0 } else { u64::from(count).saturating_add(1) };
                 self.phase = Phase::Rest(packets(columns).saturating_add(packets(parameters)));
                 Ok((self.rest(), None))
@@ -378,7 +378,8 @@ impl MysqlDecoder {
             exchange,
             place: 0,
             status: if failed { OutcomeStatus::Failed } else { OutcomeStatus::Completed },
-            rows: (!failed).then_some(rows),
+            // Of one that failed, what came before that has passed.
+            rows: (is_result || !failed).then_some(rows),
             bytes: owed.bytes,
             code: end.error.as_ref().map(|error| error.code.clone()),
             message: end.error.as_ref().map(|error| error.message.clone()),
@@ -400,7 +401,8 @@ impl MysqlDecoder {
             }
             After::Prepared(made) => self.keep(made, failed),
             After::Executed { id, types } => self.keep_types(id, types, failed),
-            After::Word | After::Nothing => {}
+            After::Reset if !failed => self.made.undone(),
+            After::Word | After::Reset | After::Nothing => {}
         }
     }
 

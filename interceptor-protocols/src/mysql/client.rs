@@ -22,6 +22,7 @@ use super::{
     decode::{MysqlDecoder, State},
     frame::{self, Fields, HEAD, Malformed, WHOLE, text},
     lookup::{Errand, Found, Look},
+    made::{self, Told},
     start::{self, First},
     words::{self, Why},
 };
@@ -43,6 +44,8 @@ const MAX_PREPARED: usize = 8 << 20;
 #[derive(Debug, Clone)]
 pub(super) struct Prepared {
     text: Text,
+    /// The digest of its bytes, where it is not quite these.
+    bytes: Option<String>,
     reading: Arc<Reading>,
     /// The database that its names are of.
     database: Option<String>,
@@ -64,6 +67,8 @@ enum Values {
 pub(super) enum After {
     /// Nothing: it is OK or an error.
     Word,
+    /// The same, and with OK the session is as it began.
+    Reset,
     Nothing,
     /// The types of the values of a prepared statement.
     Executed {
@@ -76,10 +81,13 @@ pub(super) enum After {
 }
 
 impl After {
-    pub(super) fn prepared_as(&mut self, id: u32, count: u16) {
+    /// Each parameter is a letter of the text: of more than that, types would be kept without bound.
+    pub(super) fn prepared_as(&mut self, id: u32, count: u16) -> Result<(), Malformed> {
         if let Self::Prepared(Some((number, prepared))) = self {
             (*number, prepared.parameters) = (id, count);
+            return if usize::from(count) > prepared.text.len() { Err(Malformed) } else { Ok(()) };
         }
+        Ok(())
     }
 }
 
@@ -116,7 +124,7 @@ impl Work {
 
 #[derive(Debug)]
 enum Command {
-    Text { phase: Phase, text: Text, reading: Arc<Reading> },
+    Text { phase: Phase, text: Text, bytes: Option<String>, reading: Arc<Reading> },
     Execute { id: u32, prepared: Arc<Prepared>, binds: Binds, types: Vec<Type> },
     Database(String),
     Reset,
@@ -286,27 +294,26 @@ impl MysqlDecoder {
     }
 
     fn text(&mut self, phase: Phase, frame: Bytes, fields: &Fields) -> Step {
-        let (text, reading) = match text(&fields.rest()) {
+        let sent = fields.rest();
+        let (text, bytes, reading) = match text(&sent) {
             Ok(text) => {
                 let reading = mysql::read(&text);
-                (text, reading)
+                (text, None, reading)
             }
             Err(Malformed) => {
-                let text = String::from_utf8_lossy(&fields.rest()).into_owned();
-                (
-                    text,
-                    Reading {
-                        kind: StatementKind::Unknown,
-                        effects: vec![(Verb::Unknown, mysql::Reference::Resource)],
-                        has_where: true,
-                        has_limit: false,
-                        changes: Vec::new(),
-                        unknown: Some("its text is not UTF-8".to_owned()),
-                    },
-                )
+                let reading = Reading {
+                    kind: StatementKind::Unknown,
+                    effects: vec![(Verb::Unknown, mysql::Reference::Resource)],
+                    has_where: true,
+                    has_limit: false,
+                    changes: Vec::new(),
+                    unknown: Some("its text is not UTF-8".to_owned()),
+                };
+                (String::from_utf8_lossy(&sent).into_owned(), Some(made::digest(&sent)), reading)
             }
         };
-        self.judge(Work::new(frame, Command::Text { phase, text: text.into(), reading: Arc::new(reading) }))
+        let reading = Arc::new(reading);
+        self.judge(Work::new(frame, Command::Text { phase, text: text.into(), bytes, reading }))
     }
 
     fn execute(&mut self, frame: Bytes, mut fields: Fields) -> Result<Step, DecodeError> {
@@ -354,9 +361,32 @@ impl MysqlDecoder {
                     "Prepare the statement anew.",
                 );
             }
-            binds = binary::values(&mut fields, &types, &nulls).map_err(malformed)?;
+            binds = match binary::values(&mut fields, &types, &nulls) {
+                Ok(binds) => binds,
+                Err(binary::Unread::Malformed) => return Err(malformed(Malformed)),
+                Err(binary::Unread::OutOfBounds) => {
+                    return not_spoken(
+                        "a date or time that servers cut, or take for nothing, is not spoken here",
+                        "Send one within the bounds of its type, or as a string.",
+                    );
+                }
+            };
+        } else if fields.rest().len() > 1 {
+            // Some say even of no parameters that their types come.
+            return Err(malformed(Malformed));
         }
         Ok(self.judge(Work::new(frame, Command::Execute { id, prepared, binds, types })))
+    }
+
+    /// How the statement of a command is told apart from others.
+    fn told(command: &Command) -> Option<Told<'_>> {
+        match command {
+            Command::Text { text, bytes, .. } => Some(Told { text, bytes: bytes.as_deref(), binds: &[] }),
+            Command::Execute { prepared, binds, .. } => {
+                Some(Told { text: &prepared.text, bytes: prepared.bytes.as_deref(), binds })
+            }
+            Command::Database(_) | Command::Reset => None,
+        }
     }
 
     /// The statement of a command, and the database that its names are of.
@@ -395,19 +425,15 @@ impl MysqlDecoder {
             }
         }
         let action = self.action(&work);
-        work.reads = match self.statement(&work.command) {
-            Some((text, reading, _)) if reading.unknown.is_some() || self.reads_otherwise(text).is_some() => {
-                Reads::Otherwise
-            }
-            _ => Reads::Alike,
-        };
-        let naming = Naming {
-            role: String::new(),
-            search_path: self.settings.iter().filter_map(|settings| settings.database.clone()).collect(),
-        };
+        work.reads = if action.facts.unknown.is_some() { Reads::Otherwise } else { Reads::Alike };
+        let current = self.settings.as_ref().and_then(|settings| settings.database.as_deref());
+        let database = self.statement(&work.command).map_or(current, |(_, _, database)| database);
+        let naming =
+            Naming { role: String::new(), search_path: database.iter().map(ToString::to_string).collect() };
         let waits = if self.status & IN_TRANSACTION == 0 { Waits::Here } else { Waits::InTransaction };
+        let settings = self.made.around(Self::told(&work.command));
         let circumstances =
-            Circumstances { naming: Some(Arc::new(naming)), waits, ..Circumstances::default() };
+            Circumstances { naming: Some(Arc::new(naming)), settings, waits, ..Circumstances::default() };
         let number = self.number();
         let held = Held::new(number, vec![action], work.frame.clone()).under(circumstances);
         self.asked = Some(Asked { number, what: What::Command(Box::new(work)) });
@@ -496,8 +522,9 @@ impl MysqlDecoder {
 
     fn follow(&mut self, work: Work) -> After {
         let current = self.settings.as_ref().and_then(|settings| settings.database.clone());
+        self.forget(&work);
         match work.command {
-            Command::Text { phase: Phase::Prepare, text, mut reading } => {
+            Command::Text { phase: Phase::Prepare, text, bytes, mut reading } => {
                 // The server keeps what it reads now, and no setting changes it later.
                 if let Some(why) = self.reads_otherwise(&text) {
                     Arc::make_mut(&mut reading).unknown.get_or_insert(format!("when it was prepared, {why}"));
@@ -505,17 +532,11 @@ impl MysqlDecoder {
                 let (parameters, types, values) = (0, Vec::new(), Values::WithIt);
                 After::Prepared(Some((
                     0,
-                    Prepared { text, reading, database: current, parameters, types, values },
+                    Prepared { text, bytes, reading, database: current, parameters, types, values },
                 )))
             }
-            Command::Text { reading, .. } => {
-                self.forget(&reading, work.reads);
-                After::Nothing
-            }
-            Command::Execute { id, prepared, binds: _, types } => {
-                self.forget(&prepared.reading, work.reads);
-                After::Executed { id, types }
-            }
+            Command::Text { .. } => After::Nothing,
+            Command::Execute { id, types, .. } => After::Executed { id, types },
             Command::Database(_) => {
                 self.settings = None;
                 After::Word
@@ -523,15 +544,26 @@ impl MysqlDecoder {
             Command::Reset => {
                 self.settings = None;
                 self.statements.clear();
-                After::Word
+                After::Reset
             }
         }
     }
 
-    /// What a statement may have changed is asked for again: of one that was not understood, or calls a routine, anything.
-    fn forget(&mut self, reading: &Reading, reads: Reads) {
+    /// What a statement that is carried out may have changed is asked for again, and told from now on: of one that was not
+    /// understood, or calls a routine, anything.
+    fn forget(&mut self, work: &Work) {
+        if matches!(work.command, Command::Text { phase: Phase::Prepare, .. }) {
+            return;
+        }
+        let Some((text, reading, _)) = self.statement(&work.command) else { return };
         let calls = reading.effects.iter().any(|(verb, _)| *verb == Verb::FunctionCall);
-        if reads == Reads::Otherwise || calls || !reading.changes.is_empty() {
+        let anything = work.reads == Reads::Otherwise || calls;
+        let (is_told, is_asked) =
+            (anything || made::changes(reading, text), anything || !reading.changes.is_empty());
+        if let Some(told) = Self::told(&work.command).filter(|_| is_told) {
+            self.made.by(told);
+        }
+        if is_asked {
             self.settings = None;
         }
     }

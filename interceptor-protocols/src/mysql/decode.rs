@@ -19,6 +19,7 @@ use super::{
     answer::{IN_TRANSACTION, Owed},
     client::{Asked, Prepared, What, Work},
     lookup::Settings,
+    made::Made,
     words,
 };
 
@@ -53,6 +54,8 @@ pub(super) struct MysqlDecoder {
     pub(super) status: u16,
     /// What holds for texts, where that is known.
     pub(super) settings: Option<Settings>,
+    /// What the session has made of itself.
+    pub(super) made: Made,
     pub(super) statements: BTreeMap<u32, Arc<Prepared>>,
     pub(super) meter: Meter,
     /// Something was to be masked.
@@ -72,6 +75,7 @@ impl Default for MysqlDecoder {
             streaming: 0,
             status: 0,
             settings: None,
+            made: Made::default(),
             statements: BTreeMap::new(),
             meter: Meter::default(),
             must_hide: false,

@@ -26,6 +26,7 @@ mod frame;
 mod fuzz;
 mod login;
 mod lookup;
+mod made;
 #[cfg(test)]
 mod session_tests;
 mod start;

@@ -41,9 +41,13 @@ fn rows(values: &[&[u8]]) -> Bytes {
 }
 
 /// What the gate's look-up of the settings is answered.
-fn settings(mode: &str, charset: &str) -> Bytes {
-    rows(&[b"1", hex::encode(mode).as_bytes(), hex::encode(charset).as_bytes(), b"0", b"73686F70"])
+fn settings([mode, charset, database]: [&str; 3]) -> Bytes {
+    let [mode, charset, database] = [mode, charset, database].map(hex::encode);
+    rows(&[b"1", mode.as_bytes(), charset.as_bytes(), b"0", database.as_bytes()])
 }
+
+#[path = "bound_tests.rs"]
+mod bound;
 
 /// A session, and what it is given.
 struct Session {
@@ -52,6 +56,7 @@ struct Session {
     upstream: BytesMut,
     mode: &'static str,
     charset: &'static str,
+    database: &'static str,
     /// What the gate's look-up of one table is answered; nothing where it fails.
     table: Option<[&'static [u8]; 3]>,
 }
@@ -67,7 +72,8 @@ impl Session {
         let ok = decoder.opened(&greeting, &CancelKey { process: 1, secret: Bytes::new() });
         assert!(ok.ends_with(&[2, 0, 0, 0]), "whether each statement is a transaction is told: {ok:?}");
         let (client, upstream) = (BytesMut::new(), BytesMut::new());
-        Self { decoder, client, upstream, mode: "", charset: "utf8mb4", table: Some([b"0", b"0", b"1"]) }
+        let (mode, charset, database) = ("", "utf8mb4", "shop");
+        Self { decoder, client, upstream, mode, charset, database, table: Some([b"0", b"0", b"1"]) }
     }
 
     fn client(&mut self) -> Step {
@@ -87,7 +93,7 @@ impl Session {
             let text = held.actions().first().expect("an action").text.to_string();
             self.decoder.sent(held.number(), Mask::Nothing);
             let answer = match self.table {
-                _ if text.starts_with("SELECT 1, HEX(") => settings(self.mode, self.charset),
+                _ if text.starts_with("SELECT 1, HEX(") => settings([self.mode, self.charset, self.database]),
                 Some([other, triggers, rights]) => rows(&[b"1", other, triggers, rights]),
                 None => packets(&[b"\xff\x50\x04#42000no"]),
             };
@@ -380,6 +386,7 @@ fn all_results_of_a_call_are_its_answer() {
     let failed = packets(&[b"\x01", COLUMN, EOF, b"\x011", MORE, b"\xff\x50\x04#42000no"]);
     let done = session.answered(&failed);
     assert_eq!((done.status, done.code.as_deref()), (OutcomeStatus::Failed, Some("1104 (42000)")));
+    assert_eq!(done.rows, Some(1), "what came before it has passed");
     assert!(session.decoder.is_idle());
 }
 

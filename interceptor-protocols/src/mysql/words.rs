@@ -87,7 +87,8 @@ pub(super) fn greeting() -> Bytes {
     out.put_u8(10);
     out.put_slice(VERSION);
     out.put_u8(0);
-    out.put_u32_le(1);
+    // Its number: by none that a server gives, so that what clients kill by it (`mariadb` on an interrupt) is nobody's.
+    out.put_u32_le(0);
     out.put_slice(SCRAMBLE.get(..8).unwrap_or_default());
     out.put_u8(0);
     out.put_uint_le(low.into(), 2);

@@ -273,3 +273,98 @@ fn what_is_only_observed_goes_on_and_is_marked() {
     assert_eq!(one.at("/request/verdict/would_be"), "denied");
     installation.finish();
 }
+
+/// Some procedures may be called.
+const CALLS: &str = r#"
+@id("shop-procedures")
+permit (principal, action == Action::"function.call", resource is Function)
+when { resource.name == "report" || resource.name == "broken" };
+"#;
+
+#[test]
+fn calls_bring_all_their_results_and_files_stay_where_they_are() {
+    let (mysql, installation) = stage(|setup| setup.policy("20-calls.cedar", CALLS));
+    for body in [
+        "report(IN least INT) BEGIN SELECT id, name FROM shop.goods WHERE id >= least; SELECT COUNT(*) FROM shop.many; \
+         INSERT INTO shop.kinds (note) VALUES ('reported'); END",
+        "broken() BEGIN SELECT 1; SELECT nothing FROM shop.goods; END",
+        "unkind() DELETE FROM shop.goods",
+    ] {
+        let text = format!("DELIMITER $\nCREATE PROCEDURE shop.{body}$");
+        mysql.admin(&text);
+    }
+    let calls = python(&installation, "mysql_calls.py", include_str!("../clients/mysql_calls.py"));
+    let finished = run(calls).succeeded();
+    for line in [
+        "pymysql results: [((1, 'lamp'),), ((100000,),), []]",
+        "pymysql goes on: (('lamp',),)",
+        r#"pymysql broken: [((1,),)] (1054, "Unknown column 'nothing' in 'SELECT'")"#,
+        "in the middle: 1136",
+        "refused in it: True",
+        "transaction: (('before',), ('behind',))",
+        "number: 0",
+        "again: (('lamp',),)",
+        "connector results: [[(1, 'lamp')], [(100000,)]]",
+        "connector goes on: [('lamp',)]",
+        // Reset between two uses, each finds a session as it began.
+        "pool 0: [(None,)] [('lamp',)]",
+        "pool 1: [(None,)] [('lamp',)]",
+        "pool 2: [(None,)] [('lamp',)]",
+    ] {
+        assert!(finished.stdout.lines().any(|one| one == line), "{line}: {finished}");
+    }
+    let script = installation.script("mysql2_calls.cjs", include_str!("../clients/mysql2_calls.cjs"));
+    let mut node = installation.captured("release-bot", &["node", &script]);
+    node.env("NODE_PATH", places::node_modules());
+    let nodes = run(node).succeeded();
+    for line in [
+        r#"results: [[{"id":1,"name":"lamp"}],[{"COUNT(*)":100000}]]"#,
+        r#"prepared results: [[{"id":1,"name":"lamp"}],[{"COUNT(*)":100000}]]"#,
+        "broken: 1054 42S22 Unknown column 'nothing' in 'SELECT'",
+        r#"goes on: [{"name":"lamp"}]"#,
+        r#"pool: [[{"name":"lamp"}],[],[]]"#,
+    ] {
+        assert!(nodes.stdout.lines().any(|one| one == line), "{line}: {nodes}");
+    }
+    for (finished, part) in [
+        (&finished, "pymysql not called: 1142"),
+        (&finished, "file refused: 1142"),
+        (&finished, "connector file refused: 1142"),
+        (&nodes, "file refused: 1142"),
+        (&nodes, "change user refused: 1235"),
+    ] {
+        let line = finished.stdout.lines().find(|one| one.starts_with(part)).unwrap_or_default();
+        assert!(line.contains("interceptor: "), "{part}: {finished}");
+    }
+    assert_eq!(mysql.admin("SELECT COUNT(*) FROM shop.goods"), "1", "what was not to be called was not");
+    let records = installation.records_once("the drivers' calls", |records| {
+        records.with("CALL report").iter().filter(|one| one.phase() != "prepare").count() == 4
+            && records.with("CALL broken").len() == 2
+    });
+    for one in records.with("CALL report").iter().filter(|one| one.phase() != "prepare") {
+        assert_eq!(
+            (one.status(), one.at("/outcome/rows").as_u64()),
+            ("completed", Some(2)),
+            "rows of both results"
+        );
+    }
+    for one in records.with("CALL broken") {
+        assert_eq!((one.status(), one.at("/outcome/rows").as_u64()), ("failed", Some(1)), "one had passed");
+    }
+    installation.finish();
+}
+
+#[test]
+fn a_file_stays_where_it_is_even_where_nothing_is_refused() {
+    let (mysql, installation) = stage(|setup| setup);
+    let words = ["--table", "--force", "--local-infile=1", "--database=shop"];
+    let input = "LOAD DATA LOCAL INFILE '/etc/passwd' INTO TABLE notes (text);\nSELECT 'on' AS goes;\n";
+    for (options, word) in
+        [(&AGENT[..], "interceptor: "), (&OBSERVED, "disabled the local infile capability")]
+    {
+        let finished = Job::start(client(&installation, options, &words), input).finish(PATIENCE);
+        let _ = finished.says(word).says("| on   |");
+    }
+    assert_eq!(mysql.admin("SELECT COUNT(*) FROM shop.notes"), "0");
+    installation.finish();
+}
