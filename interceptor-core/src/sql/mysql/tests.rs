@@ -257,6 +257,8 @@ fn statements_tell_what_they_change() {
     assert_eq!(where_of("DELETE FROM t"), (false, false));
     assert_eq!(where_of("DELETE FROM t WHERE a"), (true, false));
     assert_eq!(where_of("SELECT 1 LIMIT 1"), (true, true));
+    assert_eq!(where_of("SELECT 1 LIMIT 1, 2"), (true, true));
+    assert_eq!(where_of("SELECT a FROM t OFFSET 1 ROWS"), (true, false));
 }
 
 #[test]
