@@ -97,6 +97,8 @@ const MORE: &[&str] = &[
     "SET enforce_storage_engine = 17",
     "SET system_versioning_asof = '2020-01-01'",
     "SET debug_dbug = 'd:t:o,/tmp/x'",
+    // A login that may not read the table was seen to have the server read it.
+    "SET innodb_ft_user_stopword_table = 'd/secrets'",
     "CREATE TABLE n (LIKE secrets)",
     "CREATE TABLE n (TABLE secrets)",
     "CREATE TABLE n (a somewhat)",
