@@ -7,6 +7,9 @@ use super::{
     lexer::{Kind, Token, tokens, unquoted},
 };
 
+/// How many brackets of POSITION may be in each other: the parser reads what is in each twice over.
+const MAX_POSITIONS: usize = 4;
+
 /// The tokens of a text that may be read, without a semicolon at its end.
 pub(super) fn check(text: &str) -> Result<Vec<Token>, String> {
     if text.len() > MAX_BYTES {
@@ -20,22 +23,30 @@ pub(super) fn check(text: &str) -> Result<Vec<Token>, String> {
         tokens.pop();
     }
     let (mut levels, mut previous): (Vec<usize>, Option<&Token>) = (vec![0], None);
+    // The levels that POSITION has opened.
+    let mut positions: Vec<usize> = Vec::new();
     for token in &tokens {
         match token.kind {
             Kind::Semicolon => return Err("it has more than one statement".to_owned()),
             Kind::Open => {
-                if let Some(word) = previous.filter(|word| word.kind == Kind::Word)
-                    && word.range.end != token.range.start
-                    && is_adjacent(text.get(word.range.clone()).unwrap_or_default())
-                {
+                let word = previous.filter(|word| word.kind == Kind::Word);
+                let name = word.and_then(|word| text.get(word.range.clone())).unwrap_or_default();
+                if word.is_some_and(|word| word.range.end != token.range.start) && is_adjacent(name) {
                     return Err("there is a space between a function's name and its bracket".to_owned());
                 }
                 levels.push(0);
+                if name.eq_ignore_ascii_case("position") {
+                    positions.push(levels.len());
+                    if positions.len() > MAX_POSITIONS {
+                        return Err(format!("POSITION is nested more than {MAX_POSITIONS} deep"));
+                    }
+                }
                 if levels.len() > MAX_NESTING {
                     return Err(format!("its brackets are nested more than {MAX_NESTING} deep"));
                 }
             }
             Kind::Close => {
+                positions.pop_if(|level| *level == levels.len());
                 levels.pop();
                 if levels.is_empty() {
                     return Err("a bracket closes that none opened".to_owned());

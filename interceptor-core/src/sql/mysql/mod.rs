@@ -16,6 +16,7 @@ mod fuzz;
 mod guard;
 mod lexer;
 mod redact;
+mod rows;
 mod set;
 mod settings;
 mod show;

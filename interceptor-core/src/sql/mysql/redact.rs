@@ -14,18 +14,47 @@ use super::{
 };
 
 /// What speaks of passwords wherever it stands: in words, names, comments and strings, and in what strings are put together to.
-const TELLING: [&str; 4] = ["identified", "password", "passwd", "passphrase"];
-/// Words that come with strings that are connections or proofs, or the text of another statement.
-const CARRIERS: [&str; 6] = ["auth", "connection", "execute", "immediate", "prepare", "wsrep_sst_auth"];
+const TELLING: [&str; 6] = ["authentication", "identified", "password", "passwd", "passphrase", "pwd"];
+/// Words that come with strings that are connections or proofs, or the text of another statement. What the tables of the
+/// database `mysql` hold, such as hashes, stands in the order of their columns.
+const CARRIERS: [&str; 9] = [
+    "auth",
+    "challenge_response",
+    "connection",
+    "execute",
+    "immediate",
+    "mysql",
+    "pass",
+    "prepare",
+    "wsrep_sst_auth",
+];
 /// Functions whose arguments are keys and passwords.
-const KEYED: [&str; 8] =
-    ["aes_encrypt", "aes_decrypt", "encode", "decode", "des_encrypt", "des_decrypt", "encrypt", "kdf"];
+const KEYED: [&str; 18] = [
+    "aes_decrypt",
+    "aes_encrypt",
+    "asymmetric_decrypt",
+    "asymmetric_derive",
+    "asymmetric_encrypt",
+    "asymmetric_sign",
+    "create_asymmetric_pub_key",
+    "decode",
+    "des_decrypt",
+    "des_encrypt",
+    "encode",
+    "encrypt",
+    "kdf",
+    "keyring_key_store",
+    "md5",
+    "sha",
+    "sha1",
+    "sha2",
+];
 
 /// The text with passwords taken out: every literal of a text that may set or give one, or that may become another statement,
 /// and every string elsewhere that looks like it carries one.
 pub fn redact(text: &str) -> Cow<'_, str> {
     let Some(tokens) = readable(text) else { return Cow::Owned(unread(text)) };
-    let literals: Vec<&Token> = tokens.iter().filter(|token| is_literal(token)).collect();
+    let literals: Vec<&Token> = tokens.iter().filter(|token| is_literal(text, token)).collect();
     if carries(text, &tokens, &literals) {
         // Where a session's `sql_mode` reads backslashes otherwise, what looks like a word may be of a string.
         let hides = |token: &Token| {
@@ -34,7 +63,7 @@ pub fn redact(text: &str) -> Cow<'_, str> {
         return Cow::Owned(if tokens.iter().any(hides) {
             unread(text)
         } else {
-            replaced(text, &tokens, |token| is_literal(token).then_some("'***'"))
+            replaced(text, &tokens, |token| instead(text, token, ["'***'", "@'***'"]))
         });
     }
     let is_secret = |token: &Token| token.kind == Kind::Text && looks_secret(written(text, token));
@@ -47,19 +76,24 @@ pub fn redact(text: &str) -> Cow<'_, str> {
 /// The text with every string and number replaced by `?`, and without its comments.
 pub fn without_literals(text: &str) -> Cow<'_, str> {
     let Some(tokens) = readable(text) else { return Cow::Owned(unread(text)) };
-    Cow::Owned(replaced(text, &tokens, |token| is_literal(token).then_some("?")))
+    Cow::Owned(replaced(text, &tokens, |token| instead(text, token, ["?", "@?"])))
 }
 
 /// Whether a password may be among the literals.
 fn carries(text: &str, tokens: &[Token], literals: &[&Token]) -> bool {
     let is_carrier = |token: &Token| {
         let word = written(text, token);
-        match token.kind {
-            Kind::Word => CARRIERS.iter().chain(&KEYED).any(|one| one.eq_ignore_ascii_case(word)),
-            // A user's: it may become another statement, in parts.
-            Kind::Variable => !word.starts_with("@@"),
-            _ => false,
-        }
+        let name = match token.kind {
+            Kind::Word => Cow::Borrowed(word),
+            Kind::Quoted => Cow::Owned(unquoted(word)),
+            Kind::Variable => match word.strip_prefix("@@") {
+                Some(system) => Cow::Borrowed(system.rsplit('.').next().unwrap_or_default()),
+                // A user's: it may become another statement, in parts.
+                None => return true,
+            },
+            _ => return false,
+        };
+        CARRIERS.iter().chain(&KEYED).any(|one| one.eq_ignore_ascii_case(&name))
     };
     let together: String = literals.iter().map(|token| meaning(written(text, token))).collect();
     let tells = |text: &str| {
@@ -89,8 +123,17 @@ fn counted(written: &str, base: u32, to_a_byte: usize) -> String {
     String::from_utf8_lossy(&bytes.filter_map(byte).collect::<Vec<u8>>()).into_owned()
 }
 
-fn is_literal(token: &Token) -> bool {
-    matches!(token.kind, Kind::Text | Kind::Number)
+fn is_literal(text: &str, token: &Token) -> bool {
+    instead(text, token, ["", ""]).is_some()
+}
+
+/// What stands for a token that is a literal, and what for a string behind an `@`: it may be the host of an account.
+fn instead(text: &str, token: &Token, [literal, behind]: [&'static str; 2]) -> Option<&'static str> {
+    match token.kind {
+        Kind::Text | Kind::Number => Some(literal),
+        Kind::Variable => written(text, token).contains(['\'', '"']).then_some(behind),
+        _ => None,
+    }
 }
 
 /// The tokens of a text that may be cut like that. In character sets where a backtick is the half of a letter, what looks like a
@@ -98,7 +141,14 @@ fn is_literal(token: &Token) -> bool {
 fn readable(text: &str) -> Option<Vec<Token>> {
     let tokens = (text.len() <= MAX_BYTES).then(|| tokens(text, MAX_TOKENS).ok())??;
     let has_quotes = |token: &Token| token.kind == Kind::Quoted && written(text, token).contains(['\'', '"']);
-    (!tokens.iter().any(has_quotes)).then_some(tokens)
+    (!tokens.iter().any(has_quotes) && !is_cut_otherwise(text, &tokens)).then_some(tokens)
+}
+
+/// Whether a session whose `sql_mode` has a backslash for a letter like any other reads other tokens in it.
+fn is_cut_otherwise(text: &str, by_default: &[Token]) -> bool {
+    // A letter as long that no token but a string has: as a backslash then.
+    let plain = text.contains('\\').then(|| text.replace('\\', "\u{1}"));
+    plain.is_some_and(|plain| tokens(&plain, MAX_TOKENS).is_ok_and(|tokens| tokens != by_default))
 }
 
 fn written<'a>(text: &'a str, token: &Token) -> &'a str {

@@ -15,8 +15,9 @@ const OF_ACCESS: [&str; 4] = ["password", "role", "default", "resource"];
 /// Settings of the engine that tables get that are made without one, or with another.
 const OF_ENGINES: [&str; 4] =
     ["default_storage_engine", "default_tmp_storage_engine", "enforce_storage_engine", "storage_engine"];
-/// Settings by which statements mean something else, or write files.
-const OF_MEANING: [&str; 4] = ["debug", "debug_dbug", "innodb_tmpdir", "system_versioning_asof"];
+/// Settings by which statements mean something else, write files, or read a table that they do not name.
+const OF_MEANING: [&str; 5] =
+    ["debug", "debug_dbug", "innodb_ft_user_stopword_table", "innodb_tmpdir", "system_versioning_asof"];
 
 /// Whose settings an assignment without a word of its own changes: the last such word holds on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

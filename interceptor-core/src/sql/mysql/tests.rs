@@ -257,6 +257,8 @@ fn statements_tell_what_they_change() {
     assert_eq!(where_of("DELETE FROM t"), (false, false));
     assert_eq!(where_of("DELETE FROM t WHERE a"), (true, false));
     assert_eq!(where_of("SELECT 1 LIMIT 1"), (true, true));
+    assert_eq!(where_of("SELECT 1 LIMIT 1, 2"), (true, true));
+    assert_eq!(where_of("SELECT a FROM t OFFSET 1 ROWS"), (true, false));
 }
 
 #[test]
@@ -267,6 +269,9 @@ fn long_and_deep_texts_are_bounded() {
         (format!("SELECT {}1{}", "(".repeat(40), ")".repeat(40)), true),
         (format!("SELECT {}1{}", "(".repeat(5000), ")".repeat(5000)), false),
         (format!("SELECT {} 1", "NOT ".repeat(5000)), false),
+        // Of this, the parser would make no end.
+        (format!("SELECT {}1{}", "position(".repeat(40), ", 1)".repeat(40)), false),
+        (format!("SELECT {}", "position('x' IN position('y' IN a)), ".repeat(40)) + "1", true),
         (format!("SELECT '{}'", "x".repeat(300_000)), false),
         (format!("SELECT 1 {}", "UNION SELECT 1 ".repeat(3000)), false),
         (format!("INSERT INTO t VALUES {}(1)", "(1, 'x'), ".repeat(2000)), true),

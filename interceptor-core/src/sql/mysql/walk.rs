@@ -1,14 +1,15 @@
-//! From the parser's tree to effects: queries, and changes of rows.
+//! From the parser's tree to effects: queries. What changes rows, `rows.rs` has.
 //!
 //! Promise: each node is walked by name or makes the statement `unknown`; a field that has no meaning in MySQL has to be
 //! empty. A new field of the parser's does not compile.
 
+use std::mem;
+
 use sqlparser::ast::{
-    Assignment, AssignmentTarget, Delete, Distinct, FromTable, GroupByExpr, GroupByWithModifier, Ident,
-    Insert, Join, JoinConstraint, JoinOperator, LimitClause, NamedWindowExpr, ObjectName, ObjectNamePart,
-    OnInsert, OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectFlavor, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, Statement, TableAlias, TableFactor, TableObject,
-    TableWithJoins, Update, WildcardAdditionalOptions, WindowFrameBound, WindowSpec, With,
+    Distinct, GroupByExpr, GroupByWithModifier, Ident, Join, JoinConstraint, JoinOperator, LimitClause,
+    NamedWindowExpr, ObjectName, ObjectNamePart, OrderBy, OrderByExpr, OrderByKind, Query, Select,
+    SelectFlavor, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Statement, TableAlias, TableFactor,
+    TableWithJoins, WildcardAdditionalOptions, WindowFrameBound, WindowSpec, With,
 };
 
 use super::{Name, Reading, Reference, words::is_reserved};
@@ -19,6 +20,8 @@ pub(super) struct Walk {
     pub(super) reading: Reading,
     /// Names that WITH has made, the innermost last.
     made: Vec<String>,
+    /// How many of these do not count where it is now.
+    passed: usize,
     /// Whether it reads columns.
     pub(super) reads: bool,
     /// How the rows are held that it reads.
@@ -64,7 +67,7 @@ fn identifier_of(identifier: &Ident) -> Result<String, String> {
 
 impl Walk {
     pub(super) fn of(kind: StatementKind) -> Self {
-        Self { reading: Reading::of(kind), made: Vec::new(), reads: false, holds: Holds::Nothing }
+        Self { reading: Reading::of(kind), made: Vec::new(), passed: 0, reads: false, holds: Holds::Nothing }
     }
 
     /// Reads a query or a change of rows.
@@ -72,7 +75,7 @@ impl Walk {
         let mut walk = Self::of(StatementKind::Select);
         match statement {
             Statement::Query(query) => {
-                walk.reading.has_limit = query.limit_clause.is_some();
+                walk.reading.has_limit = is_limited(query.limit_clause.as_ref());
                 walk.query(query);
             }
             Statement::Insert(insert) => walk.insert(insert),
@@ -94,7 +97,7 @@ impl Walk {
         }
     }
 
-    fn table(&mut self, verb: Verb, name: &ObjectName) {
+    pub(super) fn table(&mut self, verb: Verb, name: &ObjectName) {
         match name_of(name) {
             Ok(name) => self.reading.add(verb, Reference::Table(name)),
             Err(why) => self.not_understood(why),
@@ -160,6 +163,8 @@ impl Walk {
 
     fn with(&mut self, with: &With) {
         let With { with_token: _, recursive, cte_tables } = with;
+        // MariaDB was seen to take names of a WITH around this one for tables within what this one makes.
+        let passed = mem::replace(&mut self.passed, self.made.len());
         for table in cte_tables {
             self.only_if(table.from.is_none() && table.materialized.is_none(), "such a WITH");
             self.alias(Some(&table.alias));
@@ -175,6 +180,7 @@ impl Walk {
                 self.made.push(table.alias.name.value.clone());
             }
         }
+        self.passed = passed;
     }
 
     fn body(&mut self, body: &SetExpr) {
@@ -261,7 +267,7 @@ impl Walk {
         }
     }
 
-    fn items(&mut self, items: &[SelectItem]) {
+    pub(super) fn items(&mut self, items: &[SelectItem]) {
         for item in items {
             match item {
                 SelectItem::UnnamedExpr(expr) => self.expr(expr),
@@ -309,7 +315,7 @@ impl Walk {
     }
 
     /// A list of tables; `verb` is done to each that has rows of its own.
-    fn from(&mut self, verb: Verb, from: &TableWithJoins) {
+    pub(super) fn from(&mut self, verb: Verb, from: &TableWithJoins) {
         self.factor(verb, &from.relation);
         self.reads |= !from.joins.is_empty();
         for Join { relation, global, join_operator } in &from.joins {
@@ -400,7 +406,9 @@ impl Walk {
 
     fn is_made(&self, name: &ObjectName) -> bool {
         match name.0.as_slice() {
-            [ObjectNamePart::Identifier(name)] => self.made.contains(&name.value),
+            [ObjectNamePart::Identifier(name)] => {
+                self.made.iter().skip(self.passed).any(|made| *made == name.value)
+            }
             _ => false,
         }
     }
@@ -437,153 +445,13 @@ impl Walk {
             }
         }
     }
+}
 
-    fn insert(&mut self, insert: &Insert) {
-        self.reading.kind = StatementKind::Insert;
-        let Insert {
-            insert_token: _,
-            optimizer_hints,
-            or,
-            ignore: _,
-            into: _,
-            table,
-            table_alias,
-            columns: _,
-            overwrite,
-            source,
-            assignments,
-            partitioned,
-            after_columns,
-            has_table_keyword,
-            on,
-            returning,
-            output,
-            replace_into,
-            priority: _,
-            insert_alias,
-            settings,
-            format_clause,
-            multi_table_insert_type,
-            multi_table_into_clauses,
-            multi_table_when_clauses,
-            multi_table_else_clause,
-        } = insert;
-        let plain = optimizer_hints.is_empty()
-            && or.is_none()
-            && table_alias.is_none()
-            && !overwrite
-            && partitioned.is_none()
-            && after_columns.is_empty()
-            && !has_table_keyword
-            && output.is_none()
-            && insert_alias.is_none()
-            && settings.is_none()
-            && format_clause.is_none()
-            && multi_table_insert_type.is_none()
-            && multi_table_into_clauses.is_empty()
-            && multi_table_when_clauses.is_empty()
-            && multi_table_else_clause.is_none();
-        self.only_if(plain, "such an INSERT");
-        let TableObject::TableName(name) = table else {
-            return self.not_understood("INSERT into what is no table");
-        };
-        self.table(Verb::DataInsert, name);
-        if *replace_into {
-            self.table(Verb::DataDelete, name);
-        }
-        if let Some(source) = source {
-            self.query(source);
-        }
-        self.assignments(assignments);
-        match on {
-            None => {}
-            Some(OnInsert::DuplicateKeyUpdate(assignments)) => {
-                self.table(Verb::DataUpdate, name);
-                self.table(Verb::DataRead, name);
-                self.assignments(assignments);
-            }
-            Some(_) => self.not_understood("such an INSERT"),
-        }
-        if let Some(returning) = returning {
-            self.table(Verb::DataRead, name);
-            self.items(returning);
-        }
-    }
-
-    fn assignments(&mut self, assignments: &[Assignment]) {
-        for Assignment { target, value } in assignments {
-            self.only_if(matches!(target, AssignmentTarget::ColumnName(_)), "such an assignment");
-            self.expr(value);
-        }
-    }
-
-    fn update(&mut self, update: &Update) {
-        self.reading.kind = StatementKind::Update;
-        let Update {
-            update_token: _,
-            optimizer_hints,
-            table,
-            assignments,
-            from,
-            selection,
-            returning,
-            output,
-            or,
-            order_by,
-            limit,
-        } = update;
-        let plain = optimizer_hints.is_empty()
-            && from.is_none()
-            && returning.is_none()
-            && output.is_none()
-            && or.is_none();
-        self.only_if(plain, "such an UPDATE");
-        self.reading.has_where = selection.is_some();
-        // Which of several it changes hangs on whose columns they are.
-        self.from(Verb::DataUpdate, table);
-        self.assignments(assignments);
-        self.orders(order_by);
-        selection.iter().chain(limit).for_each(|expr| self.expr(expr));
-        self.reads_what(Verb::DataUpdate);
-    }
-
-    fn delete(&mut self, delete: &Delete) {
-        self.reading.kind = StatementKind::Delete;
-        let Delete {
-            delete_token: _,
-            optimizer_hints,
-            tables: _,
-            from,
-            using,
-            selection,
-            returning,
-            output,
-            order_by,
-            limit,
-        } = delete;
-        self.only_if(optimizer_hints.is_empty() && output.is_none(), "such a DELETE");
-        self.reading.has_where = selection.is_some();
-        let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = from;
-        // Those it deletes from may be named by aliases: it is as if it did from each.
-        from.iter().chain(using.iter().flatten()).for_each(|table| self.from(Verb::DataDelete, table));
-        self.reads |= from.len() > 1 || using.is_some();
-        if let Some(returning) = returning {
-            self.reads = true;
-            self.items(returning);
-        }
-        self.orders(order_by);
-        selection.iter().chain(limit).for_each(|expr| self.expr(expr));
-        self.reads_what(Verb::DataDelete);
-    }
-
-    /// A change whose conditions or values name columns reads what it changes.
-    fn reads_what(&mut self, changed: Verb) {
-        if !self.reads {
-            return;
-        }
-        let tables = self.reading.effects.iter().filter(|(verb, _)| *verb == changed);
-        let tables: Vec<Reference> = tables.map(|(_, reference)| reference.clone()).collect();
-        tables.into_iter().for_each(|table| self.reading.add(Verb::DataRead, table));
+/// Whether it says how many rows at most: OFFSET alone does not.
+fn is_limited(clause: Option<&LimitClause>) -> bool {
+    match clause {
+        None | Some(LimitClause::LimitOffset { limit: None, .. }) => false,
+        Some(LimitClause::LimitOffset { limit: Some(_), .. } | LimitClause::OffsetCommaLimit { .. }) => true,
     }
 }
 

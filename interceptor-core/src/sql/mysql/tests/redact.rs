@@ -20,6 +20,7 @@ fn secrets_are_taken_out() {
         ("SELECT 'password=x'", "SELECT '***'"),
         ("SELECT 'mysql://a:b@c', 'd'", "SELECT '***', 'd'"),
         ("SELECT 1 /* mysql://a:b@c */", "SELECT 1"),
+        ("GRANT ALL ON d.* TO 'a'@'h'", "GRANT ALL ON d.* TO '***'@'***'"),
         ("SELECT 'open", "[12 bytes that cannot be read]"),
         ("SELECT 12 /*! 'x' */", "[20 bytes that cannot be read]"),
     ] {
@@ -69,6 +70,17 @@ const GIVING_AWAY: &[&str] = &[
     "/*!50000 CREATE USER a IDENTIFIED BY 'hunter2' */",
     "CREATE USER a IDENTIFIED BY 'hunter2",
     "SELECT 'a' -- password is 'hunter2'",
+    "SET @@GLOBAL.wsrep_sst_auth = 'root:hunter2'",
+    "SET GLOBAL `wsrep_sst_auth` = 'root:hunter2'",
+    "SELECT `AES_DECRYPT`(a, 'hunter2') FROM t",
+    "SELECT keyring_key_store('k', 'AES', 'hunter2')",
+    "SELECT asymmetric_decrypt('RSA', a, 'hunter2')",
+    "SELECT * FROM users WHERE a = MD5('hunter2')",
+    "SELECT * FROM users WHERE pass = 'hunter2'",
+    "SELECT * FROM users WHERE user_pwd = 'hunter2'",
+    "UPDATE user SET authentication_string = 'hunter2'",
+    "INSERT INTO `mysql` . servers VALUES ('s', 'h', 'd', 'u', 'hunter2')",
+    "ALTER USER u 2 FACTOR FINISH REGISTRATION SET CHALLENGE_RESPONSE AS 'hunter2'",
     // With a `sql_mode` of NO_BACKSLASH_ESCAPES, the first string ends at the backslash.
     "SET PASSWORD FOR 'a\\' = 'hunter2', @b = 'c' 'd'",
     // In a character set such as gbk, the backtick is the half of a letter.
@@ -95,6 +107,10 @@ fn literals_are_taken_out() {
         ("SELECT '\\'', 'secret', \"more\" -- 'x'\n, 5", "SELECT ?, ?, ? , ?"),
         ("SELECT a # 'x'\n FROM `b 1` WHERE c = x'41'", "SELECT a FROM `b 1` WHERE c = ?"),
         ("SELECT 12 /*! 'x' */", "[20 bytes that cannot be read]"),
+        ("CREATE USER 'a'@\"h\", b@`c`", "CREATE USER ?@?, b@`c`"),
+        ("INSERT INTO t VALUES ('it\\'s', 'that\\'s', '\\\\')", "INSERT INTO t VALUES (?, ?, ?)"),
+        // To a session with NO_BACKSLASH_ESCAPES, the second string is one.
+        ("SELECT 'a\\', 'b' -- '", "[21 bytes that cannot be read]"),
     ] {
         assert_eq!(without_literals(text), expected);
     }

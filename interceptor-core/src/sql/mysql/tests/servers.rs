@@ -37,6 +37,24 @@ const SEEN: &[(&str, &str)] = &[
     ),
     ("DELETE FROM t USING t", "data.delete d.t, data.read d.t"),
     ("UPDATE t JOIN u SET t.a = 1", "data.read d.t, data.read d.u, data.update d.t, data.update d.u"),
+    ("DELETE t FROM secrets AS t", "data.delete d.secrets, data.read d.secrets"),
+    // Within what a WITH makes, names of a WITH around it are those of tables again; behind it they are not.
+    (
+        "WITH secrets AS (SELECT 1 AS a) SELECT * FROM (WITH q AS (SELECT * FROM secrets) SELECT * FROM q) z",
+        "data.read d.secrets",
+    ),
+    (
+        "WITH secrets AS (SELECT 1 AS a) SELECT (WITH secrets AS (SELECT * FROM secrets) SELECT max(a) FROM secrets)",
+        "data.read d.secrets",
+    ),
+    (
+        "WITH RECURSIVE secrets AS (SELECT 1 AS a) SELECT * FROM (WITH RECURSIVE q AS (SELECT * FROM secrets) SELECT * FROM q) z",
+        "data.read d.secrets",
+    ),
+    (
+        "WITH x AS (SELECT 1 AS a) SELECT * FROM (WITH q AS (SELECT 1 AS a), r AS (SELECT * FROM q) SELECT r.a FROM r, x) z, x",
+        "data.read -",
+    ),
     // Rows are held.
     ("SELECT * FROM a, b FOR UPDATE", "data.lock d.a, data.lock d.b, data.read d.a, data.read d.b"),
     ("SELECT * FROM a FOR SHARE", "data.lock d.a, data.read d.a"),
@@ -79,6 +97,8 @@ const MORE: &[&str] = &[
     "SET enforce_storage_engine = 17",
     "SET system_versioning_asof = '2020-01-01'",
     "SET debug_dbug = 'd:t:o,/tmp/x'",
+    // A login that may not read the table was seen to have the server read it.
+    "SET innodb_ft_user_stopword_table = 'd/secrets'",
     "CREATE TABLE n (LIKE secrets)",
     "CREATE TABLE n (TABLE secrets)",
     "CREATE TABLE n (a somewhat)",
