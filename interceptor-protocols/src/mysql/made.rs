@@ -49,7 +49,8 @@ impl Made {
         part(told.bytes.unwrap_or_default());
         for bind in told.binds {
             part(&bind.r#type);
-            part(bind.value.as_deref().unwrap_or("\0"));
+            part(if bind.value.is_some() { "value" } else { "null" });
+            part(bind.value.as_deref().unwrap_or_default());
         }
         self.0 = Some(hex::encode(digest.finalize()));
     }
