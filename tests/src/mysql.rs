@@ -96,6 +96,31 @@ impl RunningMysql {
         self.folder.path().join("socket")
     }
 
+    /// The resource `shop`: [`HOST`] at its usual port, over TLS, with the credential `shop`.
+    pub fn by_name(&self) -> String {
+        resource(
+            "shop",
+            &format!(
+                "hosts = [\"{HOST}\"]\nupstream = \"127.0.0.1:{}\"\ndial = \"host\"\n\
+                 tls = {{ roots = {:?}, server_name = \"{HOST}\" }}",
+                self.port,
+                self.roots()
+            ),
+        )
+    }
+
+    /// The resource `local`: the same server, by Debian's socket and with the same credential.
+    pub fn by_socket(&self) -> String {
+        resource(
+            "local",
+            &format!(
+                "sockets = [\"/run/mysqld/mysqld.sock\"]\nupstream = \"unix:{}\"\n\
+                 tls = {{ plaintext = \"its folder is the server's own\" }}",
+                self.socket().display()
+            ),
+        )
+    }
+
     /// What has reached it, as it wrote it down: a line for each command, with the text.
     pub fn general_log(&self) -> String {
         fs::read_to_string(self.folder.path().join("general.log")).expect("the server's log")
@@ -122,6 +147,25 @@ impl Drop for RunningMysql {
         let _ = kill(Pid::from_raw(self.server.id().cast_signed()), Signal::SIGKILL);
         let _ = self.server.wait();
     }
+}
+
+fn resource(name: &str, leads: &str) -> String {
+    format!(
+        "[resource.{name}]\nprotocol = \"mysql\"\n{leads}\n[[resource.{name}.credential]]\nuser = \"app\"\n\
+         secret = {{ file = \"shop\" }}\nminimum = \"mysql-native-password\"\n"
+    )
+}
+
+/// The server's own command line client, as agents would start it, with `words` behind its log-in.
+pub fn client(words: &[&str]) -> Vec<String> {
+    let (folder, libraries) = places::mariadb();
+    let start = [
+        "env".to_owned(),
+        format!("LD_LIBRARY_PATH={libraries}"),
+        folder.join("bin/mariadb").display().to_string(),
+    ];
+    let log_in = ["--no-defaults", "--host", HOST, "--user=whoever", "--password=the-agents-own"];
+    start.into_iter().chain(log_in.iter().chain(words).map(|word| (*word).to_owned())).collect()
 }
 
 /// The server, in `folder` and with nothing of this host's.

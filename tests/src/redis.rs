@@ -97,6 +97,16 @@ impl RunningRedis {
         self.folder.path().join("socket")
     }
 
+    /// The resource `local`, by `path`: this server's own socket, whose user is `default`, with the credential `cache`.
+    pub fn by_socket(&self, path: &str) -> String {
+        format!(
+            "[resource.local]\nprotocol = \"redis\"\nsockets = [\"{path}\"]\nupstream = \"unix:{}\"\n\
+             tls = {{ plaintext = \"its folder is the server's own\" }}\n[[resource.local.credential]]\nuser = \"default\"\n\
+             secret = {{ file = \"cache\" }}\nminimum = \"cleartext\"\n",
+            self.socket().display()
+        )
+    }
+
     /// What it answers to a command, past everything that is tested, as `redis-cli` prints it.
     #[track_caller]
     pub fn admin(&self, words: &[&str]) -> String {
@@ -110,6 +120,14 @@ impl RunningRedis {
         command.arg("-s").arg(self.socket()).args(words);
         process::run(command)
     }
+}
+
+/// Its command line client, as agents would start it.
+pub fn client(words: &[&str]) -> Vec<String> {
+    let (program, libraries) = places::redis_tool("redis-cli");
+    let start =
+        ["env".to_owned(), format!("LD_LIBRARY_PATH={}", libraries.display()), program.display().to_string()];
+    start.into_iter().chain(words.iter().map(|word| (*word).to_owned())).collect()
 }
 
 impl Drop for RunningRedis {

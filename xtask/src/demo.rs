@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
 
 /// Builds the product and the story-teller, and runs the latter.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    setup::base()?;
+    setup::demo()?;
     println!("building (the first time takes some minutes)");
     succeed(cargo()?.args(["build", "--workspace", "--bins"]))?;
     let mut story = as_root(&target()?.join("debug/interceptor-demo"));

@@ -158,6 +158,19 @@ pub(crate) fn unpack(folder: &Path, packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// All that the demo needs: [`base`], and the servers that are unpacked.
+pub(crate) fn demo() -> Result<()> {
+    base()?;
+    let _lock = lock()?;
+    servers(&target()?.join("clients"))
+}
+
+/// Servers of other protocols than PostgreSQL's.
+fn servers(folder: &Path) -> Result<()> {
+    once(&folder.join("redis"), REDIS, |folder| unpack(folder, REDIS))?;
+    once(&folder.join("mariadb"), MARIADB, |folder| unpack(folder, MARIADB))
+}
+
 /// All that the tests need: [`base`], and clients in Python and Node under the build folder.
 pub(crate) fn clients() -> Result<()> {
     base()?;
@@ -205,8 +218,7 @@ pub(crate) fn clients() -> Result<()> {
     once(&folder.join("podman"), PODMAN, |folder| unpack(folder, PODMAN))?;
     once(&folder.join("docker"), DOCKER, |folder| unpack(folder, DOCKER))?;
     once(&folder.join("jdbc"), JDBC, |folder| unpack(folder, JDBC))?;
-    once(&folder.join("redis"), REDIS, |folder| unpack(folder, REDIS))?;
-    once(&folder.join("mariadb"), MARIADB, |folder| unpack(folder, MARIADB))?;
+    servers(&folder)?;
     once(&folder.join("registry"), REGISTRY, |folder| unpack(folder, REGISTRY))?;
     once(&folder.join("prisma"), PRISMA, |folder| {
         npm(folder, PRISMA)?;

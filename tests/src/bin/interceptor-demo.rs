@@ -7,7 +7,10 @@ use std::{
 };
 
 use interceptor_tests::{
-    Bed, Finished, Installation, Job, Logins, RunningBed, Setup, installation, interrupt, process::PATIENCE,
+    Bed, Finished, Installation, Job, Logins, RunningBed, Setup, installation, interrupt,
+    mysql::{self, RunningMysql},
+    process::PATIENCE,
+    redis::{self, RunningRedis},
 };
 
 /// An agent in Python.
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
     for chapter in [
         Story::database,
         Story::client,
+        Story::others,
         Story::masking,
         Story::people,
         Story::ways_around,
@@ -78,9 +82,11 @@ fn main() -> ExitCode {
     story.end(keep)
 }
 
-/// The stage: a database, an installation, and whether all went as told.
+/// The stage: databases, an installation, and whether all went as told.
 struct Story {
     bed: RunningBed,
+    mysql: RunningMysql,
+    redis: RunningRedis,
     installation: Installation,
     logins: Logins,
     good: bool,
@@ -91,14 +97,22 @@ impl Story {
         heading("A database, and an agent that does not know its password");
         let bed = Bed::start();
         println!("PostgreSQL runs on 127.0.0.1:{}; agents will know it as db.internal:5432.", bed.port());
+        let (mysql, redis) = (RunningMysql::start(), RunningRedis::start());
+        println!("So do a MariaDB and a Redis, as shop.internal:3306 and as the socket {SOCKET}.");
+        mysql.admin("USE shop; CREATE TABLE goods (id INT PRIMARY KEY, name TEXT); INSERT INTO goods VALUES (1, 'lamp')");
+        redis.admin(&["SET", "greeting", "hello"]);
         let logins = Logins::of(&["bob"]);
         let installation = Setup::empty()
             .resource("approvers = [\"dba\"]\n")
             .resource(&installation::orders(&bed, "app", "scram-sha-256"))
+            .resource(&(mysql.by_name() + &redis.by_socket(SOCKET)))
             .credential("orders", bed.secret())
+            .credential("shop", mysql.secret())
+            .credential("cache", redis.secret())
             .people(&logins.people(&[("bob", "dba")]))
             .policy("10-demo.cedar", installation::POLICY)
             .policy("20-demo.cedar", HOLD)
+            .policy("30-demo.cedar", OTHERS)
             .labels(LABELS)
             .settings("local-approval = \"on\"")
             .start();
@@ -112,7 +126,7 @@ impl Story {
         {
             println!("    {line}");
         }
-        Self { bed, installation, logins, good: true }
+        Self { bed, mysql, redis, installation, logins, good: true }
     }
 
     /// Notes whether something went as the story says.
@@ -157,6 +171,32 @@ impl Story {
         let script = self.installation.script("agent.py", AGENT);
         let finished = self.captured(&[&python.display().to_string(), &script], "python3 agent.py");
         self.expect(finished.stdout.contains("refused:"), "the guarded table is refused");
+    }
+
+    fn others(&mut self) {
+        heading("MySQL by its name, and Redis by its local socket, the same way");
+        let run = |story: &Self, words: &[String], shown: &str| {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            story.captured(&words, shown)
+        };
+        let sql = |story: &Self, text: &str| {
+            let words = mysql::client(&["--table", "--database=shop", "--execute", text]);
+            run(story, &words, &format!("mariadb -h shop.internal -e '{text}'"))
+        };
+        let read = sql(self, "SELECT * FROM goods");
+        self.expect(read.stdout.contains("lamp"), "MariaDB answers");
+        let refused = sql(self, "DROP TABLE goods");
+        self.expect(refused.stderr.contains("migrations only"), "the DROP is refused here, too");
+        self.expect(self.mysql.admin("SELECT COUNT(*) FROM shop.goods") == "1", "the table is still there");
+        let command = |story: &Self, words: &[&str]| {
+            let all = redis::client(&[&["-s", SOCKET], words].concat());
+            run(story, &all, &format!("redis-cli -s {SOCKET} {}", words.join(" ")))
+        };
+        let told = command(self, &["GET", "greeting"]);
+        self.expect(told.stdout.contains("hello"), "Redis answers");
+        let refused = command(self, &["FLUSHALL"]);
+        self.expect(refused.stdout.contains("name the keys"), "what names no key is refused");
+        self.expect(self.redis.admin(&["EXISTS", "greeting"]) == "1", "the key is still there");
     }
 
     fn masking(&mut self) {
@@ -258,7 +298,7 @@ impl Story {
     }
 
     fn end(self, keep: bool) -> ExitCode {
-        let Self { bed, installation, logins, good } = self;
+        let Self { bed, mysql, redis, installation, logins, good } = self;
         if keep {
             heading("Left running, as asked");
             let binary = interceptor_tests::places::interceptor();
@@ -275,7 +315,7 @@ impl Story {
             }
         }
         installation.finish();
-        drop((bed, logins));
+        drop((bed, mysql, redis, logins));
         heading(if good {
             "Cleaned up: nothing is left running"
         } else {
@@ -292,6 +332,7 @@ const DELETE: &str = "DELETE FROM orders WHERE id = 7";
 /// What is labelled.
 const LABELS: &str = r#"
 [label.email]
+resources = ["orders"]
 columns = ["public.users.email"]
 detect = ["email"]
 mask = "partial"
@@ -304,6 +345,18 @@ const TRICKS: [&str; 3] = [
 ];
 /// A way to learn it without reading it.
 const ORACLE: &str = "SELECT id FROM users ORDER BY email LIMIT 3";
+/// Where agents look for a local Redis.
+const SOCKET: &str = "/run/redis/redis-server.sock";
+/// What the other two are good for.
+const OTHERS: &str = r#"
+@id("shop")
+permit (principal, action in [Action::"connect", Action::"data.read", Action::"session.change"], resource in Resource::"shop");
+@id("local-cache")
+permit (principal, action in [Action::"connect", Action::"data.read", Action::"session.change"], resource in Resource::"local");
+@id("no-patterns")
+@say("name the keys that you need")
+forbid (principal, action in Action::"data", resource is Object) when { resource.kind == "keys" };
+"#;
 /// What waits for a person.
 const HOLD: &str = r#"
 @id("deletes-wait")

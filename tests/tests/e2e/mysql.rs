@@ -4,7 +4,7 @@ use std::process::Command;
 
 use interceptor_tests::{
     Installation, Job, Logins, Setup,
-    mysql::{HOST, RunningMysql},
+    mysql::{self, RunningMysql},
     places,
     process::{PATIENCE, run},
 };
@@ -54,26 +54,9 @@ fn stage(more: impl FnOnce(Setup) -> Setup) -> (RunningMysql, Installation) {
          CREATE VIEW seen AS SELECT * FROM goods; CREATE TABLE many (id INT PRIMARY KEY, text TEXT); \
          INSERT INTO many SELECT seq, REPEAT('x', 100) FROM seq_1_to_100000",
     );
-    let resource = |name: &str, leads: &str| {
-        format!(
-            "[resource.{name}]\nprotocol = \"mysql\"\n{leads}\n[[resource.{name}.credential]]\nuser = \"app\"\n\
-             secret = {{ file = \"shop\" }}\nminimum = \"mysql-native-password\"\n"
-        )
-    };
-    let shop = format!(
-        "hosts = [\"{HOST}\"]\nupstream = \"127.0.0.1:{}\"\ndial = \"host\"\n\
-         tls = {{ roots = {:?}, server_name = \"{HOST}\" }}",
-        mysql.port(),
-        mysql.roots()
-    );
-    let local = format!(
-        "sockets = [\"/run/mysqld/mysqld.sock\"]\nupstream = \"unix:{}\"\n\
-         tls = {{ plaintext = \"its folder is the server's own\" }}",
-        mysql.socket().display()
-    );
     let setup = Setup::empty()
         .resource("approvers = [\"dba\"]\n")
-        .resource(&(resource("shop", &shop) + &resource("local", &local)))
+        .resource(&(mysql.by_name() + &mysql.by_socket()))
         .credential("shop", mysql.secret())
         .policy("10-test.cedar", POLICY);
     (mysql, more(setup).start())
@@ -86,12 +69,8 @@ fn python(installation: &Installation, name: &str, text: &str) -> Command {
 
 /// The server's own command line client.
 fn client(installation: &Installation, options: &[&str], words: &[&str]) -> Command {
-    let (folder, libraries) = places::mariadb();
-    let program = folder.join("bin/mariadb").display().to_string();
-    let library = format!("LD_LIBRARY_PATH={libraries}");
-    let log_in = ["--no-defaults", "--host", HOST, "--user=whoever", "--password=the-agents-own"];
-    let all = [&["env", &library, &program], &log_in[..], words].concat();
-    installation.captured_with(options, &all)
+    let all = mysql::client(words);
+    installation.captured_with(options, &all.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::process::Command;
 use interceptor_tests::{
     Installation, Job, Logins, Setup, leaks, places,
     process::{PATIENCE, run},
-    redis::{HOST, RunningRedis},
+    redis::{self, HOST, RunningRedis},
 };
 
 const POLICY: &str = r#"
@@ -75,20 +75,17 @@ fn stage(more: impl FnOnce(Setup) -> Setup) -> (RunningRedis, Installation) {
         redis.port(),
         redis.roots()
     );
-    let credential = |name: &str, user: &str| {
+    let credential = |name: &str| {
         format!(
-            "[[resource.{name}.credential]]\nuser = \"{user}\"\nsecret = {{ file = \"cache\" }}\nminimum = \"cleartext\"\n"
+            "[[resource.{name}.credential]]\nuser = \"app\"\nsecret = {{ file = \"cache\" }}\nminimum = \"cleartext\"\n"
         )
     };
     let resources = format!(
         "[resource.cache]\nprotocol = \"redis\"\nhosts = [\"{HOST}\"]\nsockets = [\"/run/redis/redis-server.sock\"]\n{tls}{}\
-         [resource.masked]\nprotocol = \"redis\"\nhosts = [\"masked.internal\"]\n{tls}{}\
-         [resource.local]\nprotocol = \"redis\"\nsockets = [\"/run/local/redis.sock\"]\nupstream = \"unix:{}\"\n\
-         tls = {{ plaintext = \"its folder is the server's own\" }}\n{}",
-        credential("cache", "app"),
-        credential("masked", "app"),
-        redis.socket().display(),
-        credential("local", "default"),
+         [resource.masked]\nprotocol = \"redis\"\nhosts = [\"masked.internal\"]\n{tls}{}{}",
+        credential("cache"),
+        credential("masked"),
+        redis.by_socket("/run/local/redis.sock"),
     );
     let setup = Setup::empty()
         .resource("approvers = [\"dba\"]\n")
@@ -101,12 +98,9 @@ fn stage(more: impl FnOnce(Setup) -> Setup) -> (RunningRedis, Installation) {
 
 /// What it is to do; nothing where its input says that.
 fn cli(installation: &Installation, options: &[&str], words: &[&str]) -> Command {
-    let (program, libraries) = places::redis_tool("redis-cli");
-    let program = program.display().to_string();
-    let library = format!("LD_LIBRARY_PATH={}", libraries.display());
     let log_in = ["-h", HOST, "--user", "whoever", "--pass", "the-agents-own", "--no-auth-warning"];
-    let all = [&["env", &library, &program], &log_in[..], words].concat();
-    installation.captured_with(options, &all)
+    let all = redis::client(&[&log_in, words].concat());
+    installation.captured_with(options, &all.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 #[test]
