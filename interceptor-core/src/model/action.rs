@@ -183,6 +183,14 @@ impl Object {
     pub fn place(&self) -> (&'static str, &str) {
         if self.schema.is_empty() { ("database", &self.database) } else { ("schema", &self.schema) }
     }
+
+    /// Its name as people are shown it, with what it is in.
+    pub fn shown(&self) -> String {
+        match self.place().1 {
+            "" => self.name.clone(),
+            place => format!("{place}.{}", self.name),
+        }
+    }
 }
 
 /// What an effect acts on: becomes the resource of a Cedar question.

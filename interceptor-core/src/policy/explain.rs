@@ -23,7 +23,7 @@ const SUGGESTED_EXPIRY: i64 = 24 * 3600;
 
 /// What an effect acts on, in words.
 fn target(target: &Target) -> String {
-    let object = |what: &str, object: &Object| format!("{what} {}.{}", object.place().1, object.name);
+    let object = |what: &str, object: &Object| format!("{what} {}", object.shown());
     match target {
         Target::Resource => "the resource".to_owned(),
         Target::Table(table) => object("table", table),

@@ -323,10 +323,7 @@ fn spaced(words: &[impl AsRef<str>]) -> String {
 
 fn named(target: &Target) -> Option<String> {
     match target {
-        Target::Table(object) | Target::Function(object) => Some(match object.schema.as_str() {
-            "" => object.name.clone(),
-            schema => format!("{schema}.{}", object.name),
-        }),
+        Target::Table(object) | Target::Function(object) => Some(object.shown()),
         Target::Other { name, .. } | Target::Name(name) | Target::Label(name) => Some(name.clone()),
         Target::Program(program) => Some(program.path.clone()),
         Target::Image(image) => Some(image.to_string()),

@@ -184,7 +184,15 @@ fn the_servers_own_client_is_told_what_is_refused_and_why() {
     let input = "SELECT * FROM goods;\nSHOW TABLES;\nDELETE FROM goods;\nSELECT * FROM goods; DROP TABLE goods;\n\
                  SELECT name AS still FROM goods;\n";
     let finished = Job::start(client(&installation, &AGENT, &words), input).finish(PATIENCE);
-    let _ = finished.says("|  1 | lamp |").says("interceptor: ").says("no rule permits it").says("| still |");
+    let _ = finished
+        .says("|  1 | lamp |")
+        .says("interceptor: ")
+        .says("no rule permits it")
+        .says("| still |")
+        .says("data.delete on table shop.goods of `shop`");
+    let found =
+        installation.interceptor(&["audit", "search", "--refused", "--table", "shop.goods"]).succeeded();
+    let _ = found.says("DELETE FROM goods");
     assert_eq!(mysql.admin("SELECT COUNT(*) FROM shop.goods"), "1");
     installation.finish();
 }

@@ -475,7 +475,7 @@ fn shape(printer: &Printer, card: &Card) -> Result<(), Failure> {
 
 fn target(target: &Target) -> String {
     let object = |object: &Object| {
-        let mut text = format!("{}.{}", object.schema, object.name);
+        let mut text = object.shown();
         if let Some(oid) = object.oid {
             let _ = write!(text, " ({oid})");
         }

@@ -199,7 +199,7 @@ fn specific(class: Class, record: &FullRecord, event: &mut Map<String, Value>) {
                 }),
             );
             let table = request.action.facts.effects.iter().find_map(|effect| match &effect.target {
-                Target::Table(table) => Some(format!("{}.{}", table.schema, table.name)),
+                Target::Table(table) => Some(table.shown()),
                 _ => None,
             });
             set("table", table.map_or(Value::Null, |name| json!({ "name": name })));

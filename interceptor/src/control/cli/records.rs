@@ -292,8 +292,8 @@ pub(super) fn describe(effect: &Effect) -> String {
 fn object(target: &Target) -> String {
     match target {
         Target::Resource => "the resource".to_owned(),
-        Target::Table(object) => format!("table {}.{}", object.schema, object.name),
-        Target::Function(object) => format!("function {}.{}", object.schema, object.name),
+        Target::Table(object) => format!("table {}", object.shown()),
+        Target::Function(object) => format!("function {}", object.shown()),
         Target::Other { kind, name } => format!("{kind} {name}"),
         Target::Setting(name) => format!("setting {name}"),
         Target::Name(name) => format!("name {name}"),
