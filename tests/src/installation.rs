@@ -49,6 +49,11 @@ when { resource.name == "secrets" || resource.schema == "private" };
 forbid (principal, action == Action::"schema.drop", resource);
 "#;
 
+/// Options of `run`: as whom.
+pub const AGENT: [&str; 2] = ["--agent", "release-bot"];
+/// The same, with nothing refused.
+pub const OBSERVED: [&str; 5] = ["--agent", "release-bot", "--observe", "--reason", "first look"];
+
 /// Whoever may launch at all may launch anything.
 const LAUNCH: &str =
     "@id(\"launch\")\npermit (principal, action == Action::\"launch\", resource is Program);\n";

@@ -27,6 +27,7 @@ pub mod mysql;
 pub mod places;
 pub mod process;
 pub mod redis;
+pub mod rules;
 pub mod seeds;
 pub mod sniffer;
 pub mod talk;

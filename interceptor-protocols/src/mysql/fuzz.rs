@@ -6,35 +6,22 @@ use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
     mask::Mask,
     model::{Action, Principal, Spent},
-    permit::{Denial, Held},
+    permit::Held,
     protocol::{CancelKey, Decoder, Greeting, Inspection, Opening, Side, Step, UpstreamTls},
 };
 
-use crate::fuzzing;
+use crate::fuzzing::{self, Seen, denial};
 
 use super::{COLLATION, UTF8, decode::MysqlDecoder, frame::packet, login::MysqlLogin, words};
 
 /// COM_PING, COM_STMT_CLOSE and COM_STMT_RESET: what goes on without a judgement.
 const PASSES: [u8; 3] = [0x0e, 0x19, 0x1a];
 
-fn denial() -> Denial {
-    Denial { record: None, rule: "fuzz".to_owned(), message: "refused".to_owned(), hint: "none".to_owned() }
-}
-
 fn opened() -> MysqlDecoder {
     let mut decoder = MysqlDecoder::default();
     let greeting = Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None };
     let _ = decoder.opened(&greeting, &CancelKey { process: 1, secret: Bytes::new() });
     decoder
-}
-
-/// All that a decoder did with one side's bytes.
-#[derive(Debug, Default, PartialEq)]
-struct Seen {
-    passed: Vec<u8>,
-    told: Vec<String>,
-    /// Why it stopped, unless it only waits.
-    end: Option<String>,
 }
 
 /// Answers to what the gate asks and to what was permitted, so that a session goes on.
@@ -139,20 +126,9 @@ fn judge(decoder: &mut MysqlDecoder, held: &Held, seen: &mut Seen) {
     }
 }
 
-/// Gives `data` to two new decoders, whole and cut: as it says itself, so that mutation finds the ways.
+/// New decoders do the same with `data`, however it is cut.
 fn same_however_cut(new: fn() -> MysqlDecoder, side: Side, data: &[u8]) {
-    let cut = data.last().map_or(1, |byte| usize::from(byte % 16).saturating_add(1));
-    let mut whole = drive(&mut new(), side, data, data.len());
-    let mut cut = drive(&mut new(), side, data, cut);
-    if whole.end.is_some() {
-        // What came together with the fault may end with it.
-        let (passed, told) = (whole.passed.len().min(cut.passed.len()), whole.told.len().min(cut.told.len()));
-        for seen in [&mut whole, &mut cut] {
-            seen.passed.truncate(passed);
-            seen.told.truncate(told);
-        }
-    }
-    assert_eq!(whole, cut, "the same however it is cut");
+    fuzzing::same_however_cut(data, |cut| drive(&mut new(), side, data, cut));
 }
 
 /// The client's side: `data` as a connection's first bytes, and as bytes within a session.

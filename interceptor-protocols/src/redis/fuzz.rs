@@ -6,17 +6,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 use interceptor_core::{
     mask::{Labelled, Mask},
     model::{Principal, Spent},
-    permit::Denial,
     protocol::{CancelKey, Decoder, Greeting, Side, Step, UpstreamTls},
 };
 
-use crate::fuzzing;
+use crate::fuzzing::{self, Seen, denial};
 
 use super::{command::written, decode::RedisDecoder, login::RedisLogin};
-
-fn denial() -> Denial {
-    Denial { record: None, rule: "fuzz".to_owned(), message: "refused".to_owned(), hint: "none".to_owned() }
-}
 
 fn opened() -> RedisDecoder {
     let mut decoder = RedisDecoder::new(Labelled::nothing("r"));
@@ -24,15 +19,6 @@ fn opened() -> RedisDecoder {
     let greeting = Greeting { bytes: Bytes::new(), parameters: Vec::new(), cancel: None };
     let _ = decoder.opened(&greeting, &CancelKey { process: 1, secret: Bytes::from_static(b"four") });
     decoder
-}
-
-/// All that a decoder did with one side's bytes.
-#[derive(Debug, Default, PartialEq)]
-struct Seen {
-    passed: Vec<u8>,
-    told: Vec<String>,
-    /// Why it stopped, unless it only waits.
-    end: Option<String>,
 }
 
 /// Gives one side `data`, `cut` bytes at a time, until it waits, errs, or closes; every third exchange is refused.
@@ -76,20 +62,9 @@ fn drive(decoder: &mut RedisDecoder, side: Side, data: &[u8], cut: usize) -> See
     seen
 }
 
-/// Gives `data` to two new decoders, whole and cut: as it says itself, so that mutation finds the ways.
+/// New decoders do the same with `data`, however it is cut.
 fn same_however_cut(new: fn() -> RedisDecoder, side: Side, data: &[u8]) {
-    let cut = data.last().map_or(1, |byte| usize::from(byte % 16).saturating_add(1));
-    let mut whole = drive(&mut new(), side, data, data.len());
-    let mut cut = drive(&mut new(), side, data, cut);
-    if whole.end.is_some() {
-        // What came together with the fault may end with it.
-        let (passed, told) = (whole.passed.len().min(cut.passed.len()), whole.told.len().min(cut.told.len()));
-        for seen in [&mut whole, &mut cut] {
-            seen.passed.truncate(passed);
-            seen.told.truncate(told);
-        }
-    }
-    assert_eq!(whole, cut, "the same however it is cut");
+    fuzzing::same_however_cut(data, |cut| drive(&mut new(), side, data, cut));
 }
 
 /// The client's side: `data` as a connection's first bytes, and as bytes within a session.

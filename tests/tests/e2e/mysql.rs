@@ -4,9 +4,11 @@ use std::process::Command;
 
 use interceptor_tests::{
     Installation, Job, Logins, Setup,
+    installation::{AGENT, OBSERVED},
     mysql::{self, RunningMysql},
     places,
     process::{PATIENCE, run},
+    rules::{BUDGET, HOLDS},
 };
 
 const POLICY: &str = r#"
@@ -24,25 +26,6 @@ when { resource.name == "notes" || resource.name == "kinds" };
 @id("look-up")
 permit (principal, action == Action::"resolve", resource is Name) when { resource.inventory };
 "#;
-
-/// The hour's rows are few.
-const BUDGET: &str = "@id(\"hourly-rows\")\n@say(\"the hour's rows are used up\")\n\
-                      forbid (principal, action == Action::\"data.read\", resource)\n\
-                      when { context.spent.rows >= 1000 };\n";
-
-/// Deletes of notes wait for a DBA.
-const HOLDS: &str = r#"
-@id("deletes-wait")
-@hold("dba")
-@within("60s")
-@say("Deleting notes waits for a DBA.")
-forbid (principal, action == Action::"data.delete", resource)
-unless { context.approvals.dba >= 1 };
-"#;
-
-/// As whom, and as what.
-const AGENT: [&str; 2] = ["--agent", "release-bot"];
-const OBSERVED: [&str; 5] = ["--agent", "release-bot", "--observe", "--reason", "first look"];
 
 /// One server as two resources: by name over TLS, and by its own socket behind Debian's.
 fn stage(more: impl FnOnce(Setup) -> Setup) -> (RunningMysql, Installation) {

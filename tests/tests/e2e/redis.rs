@@ -3,9 +3,12 @@
 use std::process::Command;
 
 use interceptor_tests::{
-    Installation, Job, Logins, Setup, leaks, places,
+    Installation, Job, Logins, Setup,
+    installation::{AGENT, OBSERVED},
+    leaks, places,
     process::{PATIENCE, run},
     redis::{self, HOST, RunningRedis},
+    rules::{BUDGET, HOLDS},
 };
 
 const POLICY: &str = r#"
@@ -38,25 +41,6 @@ permit (principal, action == Action::"resolve", resource is Name) when { resourc
 
 /// In `masked` nobody sees addresses of mail.
 const LABELS: &str = "[label.email]\nresources = [\"masked\"]\ndetect = [\"email\"]\nmask = \"redact\"\n";
-
-/// The hour's values are few.
-const BUDGET: &str = "@id(\"hourly-values\")\n@say(\"the hour's values are used up\")\n\
-                      forbid (principal, action == Action::\"data.read\", resource)\n\
-                      when { context.spent.rows >= 1000 };\n";
-
-/// Deletes wait for a DBA.
-const HOLDS: &str = r#"
-@id("deletes-wait")
-@hold("dba")
-@within("60s")
-@say("Deleting keys waits for a DBA.")
-forbid (principal, action == Action::"data.delete", resource)
-unless { context.approvals.dba >= 1 };
-"#;
-
-/// As whom, and as what.
-const AGENT: [&str; 2] = ["--agent", "release-bot"];
-const OBSERVED: [&str; 5] = ["--agent", "release-bot", "--observe", "--reason", "first look"];
 
 /// One server as three resources: over TLS by name and by Debian's socket, by its own socket, and with labels.
 fn stage(more: impl FnOnce(Setup) -> Setup) -> (RunningRedis, Installation) {
@@ -203,7 +187,7 @@ fn an_answer_ends_where_the_budget_does() {
     // Nothing well-formed can follow in the middle of an answer, so that the session ends with it.
     let input = "LRANGE users:list 0 -1\nLRANGE users:list 0 10\n";
     let finished = Job::start(cli(&installation, &AGENT, &[]), input).finish(PATIENCE);
-    let _ = finished.clone().says("the hour's values are used up");
+    let _ = finished.clone().says("the hour's rows are used up");
     let records = installation.ended("LRANGE \"users:list\" '0' '-1'");
     let cut = records.one("LRANGE \"users:list\" '0' '-1'");
     // What the client asks of its own accord counts as well.
