@@ -1,5 +1,6 @@
-//! The threads that serve connections: one for each CPU, with a runtime of its own, so that a connection is served
-//! where its caller runs, and nothing on a statement's way wakes another thread.
+//! The threads that serve connections: one for each CPU, with a runtime of its own, so that callers on several CPUs are
+//! served at once, and nothing on a statement's way wakes another thread. They are not kept on their CPUs: the kernel
+//! wakes a thread beside whoever wrote to it where that is cheaper, and to wake another CPU costs more than a statement.
 //!
 //! Promise: [`Workers::turn`] ends only when every one of them turns; the heartbeat rests on it. When they end, so
 //! does all that they serve, in good order.
@@ -12,10 +13,6 @@ use std::{
     time::Duration,
 };
 
-use nix::{
-    sched::{CpuSet, sched_setaffinity},
-    unistd::Pid,
-};
 use socket2::SockRef;
 use tokio::{
     runtime::{Builder, Handle},
@@ -79,10 +76,9 @@ impl Worker {
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell, told) = sync_channel(1);
         let serve = move || {
-            let runtime = settle_on(cpu).and_then(|()| {
-                let mut builder = Builder::new_current_thread();
-                builder.enable_all().thread_stack_size(STACK).max_blocking_threads(LONG_WORK).build()
-            });
+            let mut builder = Builder::new_current_thread();
+            let runtime =
+                builder.enable_all().thread_stack_size(STACK).max_blocking_threads(LONG_WORK).build();
             let runtime = match runtime {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(tell.send(Err(error))),
@@ -106,11 +102,4 @@ impl Drop for Worker {
             tracing::error!(cpu = self.cpu, "a worker panicked");
         }
     }
-}
-
-/// Keeps this thread on `cpu`.
-fn settle_on(cpu: usize) -> io::Result<()> {
-    let mut only = CpuSet::new();
-    only.set(cpu)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &only)?)
 }
