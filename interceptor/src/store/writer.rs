@@ -30,6 +30,8 @@ use super::{
 
 /// How long the keeper sleeps at most: what it looks after by the clock waits no longer.
 const IDLE: Duration = Duration::from_millis(100);
+/// How often in a row it looks by its own clock before it sleeps until it is woken.
+const LOOKS: u32 = 100;
 /// How long it rests at most between two commits.
 const LONGEST_REST: Duration = Duration::from_millis(20);
 /// How long it waits before it tries again to write.
@@ -117,7 +119,7 @@ impl Writer {
         while !stop.load(Ordering::Relaxed) {
             let began = Instant::now();
             match self.drain().and_then(|count| self.look_after().map(|()| count)) {
-                Ok(0) => self.consumer.sleep(IDLE),
+                Ok(0) => self.wait(),
                 Ok(_) => thread::sleep(self.rest(began.elapsed())),
                 Err(error @ (StoreError::NoSpace(_) | StoreError::Io { .. })) => {
                     tracing::error!(%error, "records cannot be written; requests are refused until they can");
@@ -127,6 +129,24 @@ impl Writer {
             }
         }
         self.close()
+    }
+
+    /// Waits for entries.
+    fn wait(&self) {
+        match self.config.pace {
+            Pace::Prompt => {}
+            // To wake somebody takes longer than to judge a statement, most of all where another processor has to be
+            // woken with it: whoever is served while there is work does not have to.
+            Pace::Easy => {
+                for _ in 0..LOOKS {
+                    thread::sleep(self.config.commit_interval);
+                    if !self.consumer.is_drained() {
+                        return;
+                    }
+                }
+            }
+        }
+        self.consumer.sleep(IDLE);
     }
 
     /// How long to wait after a commit that took so long.
