@@ -177,5 +177,7 @@ fn rules<'a>(answers: impl Iterator<Item = &'a Answered<'a>>) -> Vec<Rule> {
             }
         }
     }
+    // A session remembers them with each of its answers.
+    rules.shrink_to_fit();
     rules
 }

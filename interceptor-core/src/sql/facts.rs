@@ -189,6 +189,8 @@ impl Join<'_> {
         }
         let mut seen = BTreeSet::new();
         effects.retain(|effect| seen.insert(effect.clone()));
+        // They are kept for as long as the session is.
+        effects.shrink_to_fit();
         StatementFacts { effects, unknown, ..StatementFacts::single(Verb::DataRead, Target::Resource) }
     }
 

@@ -65,8 +65,8 @@ pub(super) struct PostgresDecoder {
     pub(super) behind: bool,
     /// Whether there may be a savepoint in the transaction under way.
     pub(super) nesting: Nesting,
-    /// What is being enclosed.
-    pub(super) enclosing: Option<Enclosing>,
+    /// What is being enclosed, which is rare and has much to remember.
+    pub(super) enclosing: Option<Box<Enclosing>>,
     pub(super) queue: Queue,
     pub(super) names: Session,
     /// The database that the client named.

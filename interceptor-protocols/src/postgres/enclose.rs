@@ -185,7 +185,8 @@ impl PostgresDecoder {
         self.work = work::read_again(asked.frame);
         let imaging = terms.undo.map(|most| self.imaging(asked.facts.as_deref(), most)).transpose();
         let within = Arc::new(Enclosed { terms, pack: None });
-        let mut enclosing = Enclosing { form, stage: Stage::Begin, within, imaging: None, record: None };
+        let mut enclosing =
+            Box::new(Enclosing { form, stage: Stage::Begin, within, imaging: None, record: None });
         match imaging {
             Err(why) => enclosing.stage = Stage::Ask(Err(why)),
             Ok(imaging) => {
@@ -381,7 +382,7 @@ impl PostgresDecoder {
 
     /// CommandComplete of what is enclosed.
     pub(super) fn weigh(&mut self, head: Head, body: &[u8], done: &mut Endings) -> Result<Fate, DecodeError> {
-        let Some(Enclosing { within, form, record, .. }) = &self.enclosing else {
+        let Some(Enclosing { within, form, record, .. }) = self.enclosing.as_deref() else {
             return Err(unexpected(head.tag));
         };
         let (within, form, record) = (within.clone(), *form, *record);
@@ -451,7 +452,7 @@ impl PostgresDecoder {
     /// Something in the pipeline has failed. What was sent of it does not last, and may never be answered.
     pub(super) fn pipeline_has_failed(&mut self) {
         let sent = |enclosing: &Enclosing| matches!(enclosing.stage, Stage::Flush | Stage::Sent(_));
-        if self.enclosing.as_ref().is_some_and(sent) {
+        if self.enclosing.as_deref().is_some_and(sent) {
             self.enclosing = None;
         }
     }

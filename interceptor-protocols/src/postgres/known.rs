@@ -4,7 +4,7 @@
 //! then only within the stretch of messages that it was asked in, where the locks of what was parsed keep it true,
 //! or while the resource's catalogue is as it was. What is kept is bounded.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use interceptor_core::{
     model::StatementFacts,
@@ -19,7 +19,7 @@ const MAX_TOLD: usize = 64;
 #[derive(Debug)]
 struct Told {
     /// Held, so that its address is nobody else's.
-    _meaning: Arc<Meaning>,
+    meaning: Arc<Meaning>,
     facts: Arc<StatementFacts>,
     /// Until when the answers hold.
     asked: Moment,
@@ -42,7 +42,7 @@ pub(super) enum Looked {
 pub(super) struct Known {
     looked: Looked,
     /// What was made of them, by the meaning's address. A new answer empties it.
-    told: HashMap<usize, Told>,
+    told: Vec<Told>,
     answers: Answers,
     /// The last look-up brought nothing.
     failed: Option<(Moment, String)>,
@@ -63,17 +63,21 @@ impl Known {
     /// What a statement that means this does, if that has been told and the answers still hold `now`, and when they were
     /// asked for.
     pub(super) fn facts(&self, meaning: &Arc<Meaning>, now: Moment) -> Option<(Arc<StatementFacts>, Moment)> {
-        let told = self.told.get(&address(meaning))?;
+        let told = self.told.iter().find(|told| Arc::ptr_eq(&told.meaning, meaning))?;
         told.asked.holds(now).then(|| (told.facts.clone(), told.asked))
     }
 
     /// A statement that means this does that, by an answer that was asked in that moment.
     pub(super) fn tell(&mut self, meaning: &Arc<Meaning>, asked: Moment, facts: &Arc<StatementFacts>) {
+        self.told.retain(|told| !Arc::ptr_eq(&told.meaning, meaning));
         if self.told.len() >= MAX_TOLD {
             self.told.clear();
         }
-        let told = Told { _meaning: meaning.clone(), facts: facts.clone(), asked };
-        self.told.insert(address(meaning), told);
+        if self.told.capacity() == 0 {
+            // Many sessions ask one thing only.
+            self.told.reserve_exact(1);
+        }
+        self.told.push(Told { meaning: meaning.clone(), facts: facts.clone(), asked });
     }
 
     /// Adds to a question that is to be asked what was needed lately and has grown old.
@@ -117,10 +121,6 @@ impl Known {
         self.told.clear();
         self.answers.learn(asked, answer);
     }
-}
-
-fn address(meaning: &Arc<Meaning>) -> usize {
-    Arc::as_ptr(meaning).addr()
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ use super::{
     veil::Veil,
 };
 
+/// Room for how many messages a queue keeps when nothing is under way any more.
+const KEPT: usize = 16;
 /// How many messages may be under way.
 pub(super) const MAX_QUEUE: usize = 65_536;
 
@@ -119,9 +121,16 @@ pub(super) enum Bounds {
 }
 
 /// The queue.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queue {
     entries: VecDeque<Entry>,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        // Most sessions have one or two under way at most, and keep their places while they are idle.
+        Self { entries: VecDeque::with_capacity(1) }
+    }
 }
 
 impl Entry {
@@ -164,7 +173,11 @@ impl Queue {
     }
 
     pub(super) fn pop(&mut self) -> Option<Entry> {
-        self.entries.pop_front()
+        let entry = self.entries.pop_front();
+        if self.entries.is_empty() && self.entries.capacity() > KEPT {
+            *self = Self::default();
+        }
+        entry
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -19,25 +19,17 @@ use crate::store::{RequestHead, RequestRuling, Requests, Statement, What};
 /// The most room that a thread keeps for entries, in bytes.
 const KEPT: usize = 64 * 1024;
 
-/// The halves of a session's entries that say who, by how much may be written down.
-#[derive(Debug)]
-pub(super) struct Heads {
-    whole: RequestHead,
-    without_arguments: RequestHead,
-}
-
-impl Heads {
-    pub(super) fn of(subject: &Subject) -> Result<Self, serde_json::Error> {
-        let process = subject.process();
-        let bare = process.cloned().map(ProcessFacts::without_arguments);
-        Ok(Self { whole: subject.head(process)?, without_arguments: subject.head(bare.as_ref())? })
-    }
-
-    /// The one for a resource with this level and these labels.
-    pub(super) fn at(&self, level: RecordLevel, labels: &Labels) -> &RequestHead {
-        match level {
-            RecordLevel::Binds | RecordLevel::Rows if labels.is_empty() => &self.whole,
-            RecordLevel::Binds | RecordLevel::Rows | RecordLevel::Metadata => &self.without_arguments,
+/// The half of `subject`'s entries that says who, at a resource with this level and these labels.
+pub(super) fn head(
+    subject: &Subject,
+    level: RecordLevel,
+    labels: &Labels,
+) -> Result<RequestHead, serde_json::Error> {
+    let process = subject.process();
+    match level {
+        RecordLevel::Binds | RecordLevel::Rows if labels.is_empty() => subject.head(process),
+        RecordLevel::Binds | RecordLevel::Rows | RecordLevel::Metadata => {
+            subject.head(process.cloned().map(ProcessFacts::without_arguments).as_ref())
         }
     }
 }

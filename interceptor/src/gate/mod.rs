@@ -43,7 +43,6 @@ use interceptor_core::{
 };
 use tokio::time::Instant;
 
-use entries::Heads;
 use glass::Stance;
 use hidden::Masks;
 use hold::Passed;
@@ -433,20 +432,18 @@ impl PolicyGate {
     ) -> Result<Receipt, Denial> {
         let labels = Self::labels(rules, subject);
         let level = level_of(rules, subject);
-        let written = Heads::of(subject).and_then(|heads| {
+        let written = entries::head(subject, level, &labels).and_then(|head| {
             let mut requests = Requests::default();
             let asks = author == Author::Agent && settled.mask.is_none();
             let mask = settled.mask.clone().or_else(|| asks.then(|| self.mask(rules, subject, held)));
             for (place, action) in held.actions().iter().enumerate() {
                 let ruling = settled.ruling(place, &action.facts, rules.policy.hash(), mask.as_ref())?;
-                let head = heads.at(level, &labels);
-                entries::write(&mut requests, head, held, author, (place, level, &labels), &ruling)?;
+                entries::write(&mut requests, &head, held, author, (place, level, &labels), &ruling)?;
             }
-            Ok((heads, requests))
+            Ok((head, requests))
         });
-        let (heads, requests) = written.map_err(|error| unrecorded(&error.into()))?;
-        let head = heads.at(level, &labels);
-        self.commit_written(held, head, &requests).await
+        let (head, requests) = written.map_err(|error| unrecorded(&error.into()))?;
+        self.commit_written(held, &head, &requests).await
     }
 
     /// Publishes what is written, and waits for the disk where it must.

@@ -6,9 +6,7 @@
 //! the same. A new policy finds nothing remembered.
 
 use std::{
-    collections::HashMap,
     fmt,
-    hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -26,11 +24,10 @@ use interceptor_core::{
 use interceptor_core::policy::Policy;
 
 use super::{
-    Durability, Estimator, NOBODY, PolicyGate, Rules, Settled, Stance, Subject, ask,
-    entries::{self, Heads},
-    level_of, terms, unrecorded,
+    Durability, Estimator, NOBODY, PolicyGate, Rules, Settled, Stance, Subject, ask, entries, level_of,
+    terms, unrecorded,
 };
-use crate::store::RequestRuling;
+use crate::store::{RequestHead, RequestRuling};
 
 /// How many answers a session remembers.
 const REMEMBERED: usize = 64;
@@ -40,7 +37,6 @@ pub struct SessionGate {
     gate: Arc<PolicyGate>,
     subject: Arc<Subject>,
     estimator: Arc<dyn Estimator>,
-    heads: Option<Heads>,
     /// What is bound to the labels of its resource.
     bindings: Arc<Bindings>,
     memory: Mutex<Memory>,
@@ -51,17 +47,31 @@ pub struct SessionGate {
 struct Memory {
     rules: Arc<Rules>,
     stance: Stance,
+    /// Where nothing can be written, every exchange is refused on the long way round.
+    writing: Option<Arc<Writing>>,
+    answers: Vec<Known>,
+}
+
+/// How the session's entries are written.
+#[derive(Debug)]
+struct Writing {
     level: RecordLevel,
     labels: Arc<Labels>,
-    hasher: RandomState,
-    answers: HashMap<u64, Arc<Answer>>,
+    /// The half that says who.
+    head: RequestHead,
+}
+
+/// An answer that is remembered, and to what.
+#[derive(Debug)]
+struct Known {
+    phase: Phase,
+    facts: Arc<StatementFacts>,
+    answer: Arc<Answer>,
 }
 
 /// What was said of a statement.
 #[derive(Debug)]
 struct Answer {
-    phase: Phase,
-    facts: Arc<StatementFacts>,
     settled: Settled,
     ruling: RequestRuling,
     /// Whether it holds for all that is the same.
@@ -88,15 +98,13 @@ impl fmt::Debug for SessionGate {
 impl SessionGate {
     /// The gate of a session, at whose resource `estimator` has guesses made.
     pub fn new(gate: Arc<PolicyGate>, subject: Arc<Subject>, estimator: Arc<dyn Estimator>) -> Self {
-        // Where it cannot be written, every exchange is refused on the long way round.
-        let heads = Heads::of(&subject).ok();
         let memory = Mutex::new(Memory::of(&gate, gate.rules(), &subject));
         let bindings = gate.bindings(&subject);
-        Self { gate, subject, estimator, heads, bindings, memory }
+        Self { gate, subject, estimator, bindings, memory }
     }
 
-    /// What policy says of `action` alone, and how much of it may be written down.
-    fn answer(&self, action: &Action) -> Option<(Arc<Answer>, RecordLevel, Arc<Labels>)> {
+    /// What policy says of `action` alone, and how that is written.
+    fn answer(&self, action: &Action) -> Option<(Arc<Answer>, Arc<Writing>)> {
         // A panic elsewhere leaves it whole: every change is one call.
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let in_force = self.gate.rules.load();
@@ -104,19 +112,17 @@ impl SessionGate {
         if !Arc::ptr_eq(&in_force, &memory.rules) || memory.stance != stance {
             *memory = Memory::of(&self.gate, Guard::into_inner(in_force), &self.subject);
         }
-        let key = memory.hasher.hash_one((action.phase, &action.facts));
-        let known = memory.answers.get(&key).filter(|answer| answer.is_of(action));
-        let answer = match known {
+        let answer = match memory.known(action) {
             Some(answer) => answer.clone(),
             None => {
                 let answer = Arc::new(memory.ask(&self.gate, &self.subject, action)?);
                 if answer.steady {
-                    memory.remember(key, answer.clone());
+                    memory.remember(action, answer.clone());
                 }
                 answer
             }
         };
-        Some((answer, memory.level, memory.labels.clone()))
+        Some((answer, memory.writing.clone()?))
     }
 }
 
@@ -124,7 +130,9 @@ impl Memory {
     fn of(gate: &PolicyGate, rules: Arc<Rules>, subject: &Subject) -> Self {
         let (stance, level) = (gate.stance(&rules, subject), level_of(&rules, subject));
         let labels = PolicyGate::labels(&rules, subject);
-        Self { rules, stance, level, labels, hasher: RandomState::new(), answers: HashMap::new() }
+        let head = entries::head(subject, level, &labels).ok();
+        let writing = head.map(|head| Arc::new(Writing { level, labels, head }));
+        Self { rules, stance, writing, answers: Vec::new() }
     }
 
     fn ask(&self, gate: &PolicyGate, subject: &Subject, action: &Action) -> Option<Answer> {
@@ -140,42 +148,46 @@ impl Memory {
         let mut settled = Settled::new(self.stance, vec![judgement]);
         settled.mask = Some(gate.mask_of(&self.rules, subject, action));
         let ruling = settled.ruling(0, &action.facts, policy.hash(), settled.mask.as_ref()).ok()?;
-        Some(Answer { phase: action.phase, facts: action.facts.clone(), settled, ruling, steady, terms })
+        Some(Answer { settled, ruling, steady, terms })
     }
 
-    fn remember(&mut self, key: u64, answer: Arc<Answer>) {
+    /// What was said of the same. A statement that is asked again nearly always has the very facts that it had.
+    fn known(&self, action: &Action) -> Option<&Arc<Answer>> {
+        let phase = |known: &&Known| known.phase == action.phase;
+        let mut same = self.answers.iter().filter(phase);
+        let mut equal = self.answers.iter().filter(phase);
+        let known = same.find(|known| Arc::ptr_eq(&known.facts, &action.facts));
+        known.or_else(|| equal.find(|known| known.facts == action.facts)).map(|known| &known.answer)
+    }
+
+    fn remember(&mut self, action: &Action, answer: Arc<Answer>) {
         if self.answers.len() >= REMEMBERED {
             self.answers.clear();
         }
-        self.answers.insert(key, answer);
-    }
-}
-
-impl Answer {
-    /// Whether it is an answer to this too. Equal hashes are not enough.
-    fn is_of(&self, action: &Action) -> bool {
-        self.phase == action.phase && self.facts == action.facts
+        if self.answers.capacity() == 0 {
+            // Many sessions ask one thing only.
+            self.answers.reserve_exact(1);
+        }
+        self.answers.push(Known { phase: action.phase, facts: action.facts.clone(), answer });
     }
 }
 
 impl Gate for SessionGate {
     fn judge_now(&self, held: &Held, author: Author) -> Option<Verdict> {
-        let (Some(heads), [action], Author::Agent) = (&self.heads, held.actions(), author) else {
-            return None;
-        };
+        let ([action], Author::Agent) = (held.actions(), author) else { return None };
         if self.bindings.keeping() != Keeping::Done || !action.carried().is_empty() {
             return None;
         }
         if self.gate.durability == Durability::Power || held.circumstances().waits == Waits::OnlyAsks {
             return None;
         }
-        let (answer, level, labels) = self.answer(action)?;
+        let (answer, writing) = self.answer(action)?;
         if matches!(answer.settled.judgement, Judgement::Held { .. }) || answer.terms == Bound::Within {
             return None;
         }
-        let head = heads.at(level, &labels);
+        let Writing { level, labels, head } = writing.as_ref();
         let committed = entries::with_room(|requests| {
-            entries::write(requests, head, held, author, (0, level, &labels), &answer.ruling)?;
+            entries::write(requests, head, held, author, (0, *level, labels), &answer.ruling)?;
             self.gate.producer.commit(held.digest(), head, requests)
         });
         match committed {

@@ -4,7 +4,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 use interceptor_core::{
@@ -12,7 +15,7 @@ use interceptor_core::{
     model::{Action, ConnectionId, Principal, ResourceName, RunId},
     protocol::CancelKey,
 };
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::gate::Subject;
 
@@ -52,59 +55,106 @@ impl Ending {
     }
 }
 
-/// Waits for a session's ending.
-#[derive(Debug, Clone)]
-pub struct Told {
-    ending: watch::Receiver<Option<Ending>>,
-    cancels: Cancels,
+/// What comes for a session from outside. Small, since every idle session has one.
+#[derive(Debug, Default)]
+struct Post {
+    ending: Mutex<Option<Ending>>,
+    /// Counts requests to cancel.
+    cancels: AtomicU64,
+    /// How many wait for such a request.
+    waiting: AtomicUsize,
+    /// Wakes whoever looks for either.
+    news: Notify,
 }
 
+impl Post {
+    /// Tells of the ending where `may_follow` says so of what was told before.
+    fn end(&self, ending: &Ending, may_follow: impl Fn(Option<&Ending>) -> bool) {
+        // A panic elsewhere leaves it whole: every change is one store.
+        let mut told = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        if may_follow(told.as_ref()) {
+            *told = Some(ending.clone());
+            self.news.notify_waiters();
+        }
+    }
+
+    /// Cancels what waits for a person; whether anything did, which it does no more. What is only about to wait will
+    /// not.
+    fn cancel_wait(&self) -> bool {
+        self.cancels.fetch_add(1, Ordering::SeqCst);
+        self.news.notify_waiters();
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// Ends with what `look` finds, which is asked again at all news.
+    async fn find<T>(&self, look: impl Fn(&Self) -> Option<T>) -> T {
+        loop {
+            // Made before it is looked, so that news in between are not missed.
+            let news = self.news.notified();
+            if let Some(found) = look(self) {
+                return found;
+            }
+            news.await;
+        }
+    }
+}
+
+/// Waits for a session's ending.
+#[derive(Debug, Clone)]
+pub struct Told(Arc<Post>);
+
 /// Requests to cancel what waits for a person in a session, where the upstream knows nothing of it yet.
-#[derive(Debug, Clone, Default)]
-pub struct Cancels(Arc<watch::Sender<u64>>);
+#[derive(Debug, Clone)]
+pub struct Cancels(Arc<Post>);
 
 impl Cancels {
     /// What the client asks from now on.
     pub fn listen(&self) -> Cancelled {
-        Cancelled(self.0.subscribe())
-    }
-
-    /// Whether anything waited, which it does no more. What is only about to wait will not.
-    fn ask(&self) -> bool {
-        self.0.send_modify(|count| *count = count.wrapping_add(1));
-        // Whoever waits listens besides whoever may wait.
-        self.0.receiver_count() > 1
+        Cancelled { post: self.0.clone(), before: self.0.cancels.load(Ordering::SeqCst) }
     }
 }
 
 /// A client's wish that its exchange be cancelled, from when it went to the gate.
 #[derive(Debug)]
-pub struct Cancelled(watch::Receiver<u64>);
+pub struct Cancelled {
+    post: Arc<Post>,
+    before: u64,
+}
 
 impl Cancelled {
     /// Resolves when it asks, or has asked.
     pub async fn asked(&self) {
-        let mut cancels = self.0.clone();
-        // Without its session nobody asks any more.
-        if cancels.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        let Self { post, before } = self;
+        let _waiting = Waiting::at(post);
+        post.find(|post| (post.cancels.load(Ordering::SeqCst) != *before).then_some(())).await;
+    }
+}
+
+/// Counted among those who wait for a request to cancel, until it is dropped.
+struct Waiting<'a>(&'a Post);
+
+impl<'a> Waiting<'a> {
+    fn at(post: &'a Post) -> Self {
+        post.waiting.fetch_add(1, Ordering::SeqCst);
+        Self(post)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 impl Told {
     /// Resolves when the session must end, and never otherwise. Cancel safe.
     pub async fn wait(&mut self) -> Ending {
-        match self.ending.wait_for(Option::is_some).await {
-            Ok(ending) => ending.clone().unwrap_or(Ending::Stopping),
-            // The entry is gone before its relay only when the daemon is going down.
-            Err(_) => Ending::Stopping,
-        }
+        self.0.find(|post| post.ending.lock().unwrap_or_else(PoisonError::into_inner).clone()).await
     }
 
     /// Where the client asks for what waits in its session to be cancelled.
     pub fn cancels(&self) -> Cancels {
-        self.cancels.clone()
+        Cancels(self.0.clone())
     }
 }
 
@@ -127,8 +177,14 @@ struct Entry {
     subject: Arc<Subject>,
     opening: Vec<Action>,
     key: Option<(CancelKey, Option<CancelKey>)>,
-    tell: watch::Sender<Option<Ending>>,
-    cancels: Cancels,
+    post: Arc<Post>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        // It is gone before its relay only when the daemon is going down.
+        self.post.end(&Ending::Stopping, |told| told.is_none());
+    }
 }
 
 /// All open sessions.
@@ -167,11 +223,10 @@ impl Registry {
         subject: Arc<Subject>,
         opening: Vec<Action>,
     ) -> (Registered, Told) {
-        let (tell, ending) = watch::channel(None);
-        let cancels = Cancels::default();
-        let told = Told { ending, cancels: cancels.clone() };
+        let post = Arc::<Post>::default();
+        let told = Told(post.clone());
         let connection = shown.connection;
-        self.lock().insert(connection, Entry { shown, subject, opening, key: None, tell, cancels });
+        self.lock().insert(connection, Entry { shown, subject, opening, key: None, post });
         (Registered { registry: self.clone(), connection }, told)
     }
 
@@ -198,7 +253,7 @@ impl Registry {
     pub fn cancel_wait(&self, run: RunId, resource: &ResourceName, given: &CancelKey) -> bool {
         self.lock().values().any(|entry| {
             let owns = entry.key.as_ref().is_some_and(|(key, _)| key == given);
-            owns && entry.shown.run == run && entry.shown.resource == *resource && entry.cancels.ask()
+            owns && entry.shown.run == run && entry.shown.resource == *resource && entry.post.cancel_wait()
         })
     }
 
@@ -239,18 +294,46 @@ impl Registry {
     fn end_where(&self, ending: &Ending, fits: impl Fn(&Entry) -> bool) {
         for entry in self.lock().values().filter(|entry| fits(entry)) {
             // What a person or policy ended is not merely restarted.
-            entry.tell.send_if_modified(|told| {
-                let first = matches!(told, None | Some(Ending::Stopping));
-                if first {
-                    *told = Some(ending.clone());
-                }
-                first
-            });
+            entry.post.end(ending, |told| matches!(told, None | Some(Ending::Stopping)));
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ConnectionId, Entry>> {
         // A panic elsewhere leaves the map whole: every change is one call.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn an_ending_is_told_before_and_while_it_is_waited_for_and_a_harder_one_stays() {
+        let post = Arc::<Post>::default();
+        let mut waits = Told(post.clone());
+        let mut waiting = Box::pin(waits.wait());
+        assert_eq!(waiting.as_mut().now_or_never(), None);
+        let may_follow = |told: Option<&Ending>| matches!(told, None | Some(Ending::Stopping));
+        post.end(&Ending::Killed, may_follow);
+        post.end(&Ending::Stopping, may_follow);
+        assert_eq!(waiting.now_or_never(), Some(Ending::Killed));
+        assert_eq!(Told(post).wait().now_or_never(), Some(Ending::Killed));
+    }
+
+    #[test]
+    fn a_cancel_is_heard_from_when_it_was_listened_for() {
+        let post = Arc::<Post>::default();
+        assert!(!post.cancel_wait(), "nobody waits");
+        let listens = Cancels(post.clone()).listen();
+        let mut asked = Box::pin(listens.asked());
+        assert_eq!(asked.as_mut().now_or_never(), None, "what was before is not meant");
+        assert!(post.cancel_wait());
+        assert_eq!(asked.now_or_never(), Some(()));
+        let listens = Cancels(post.clone()).listen();
+        assert!(!post.cancel_wait(), "it is about to wait");
+        assert_eq!(listens.asked().now_or_never(), Some(()), "and does not");
     }
 }

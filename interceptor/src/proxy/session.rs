@@ -305,9 +305,10 @@ impl Caller<'_> {
         let greeting = &session.opened.greeting;
         self.greet(session.decoder.as_mut(), &mut session.client, greeting, &session.registered).await?;
         let Inspected { decoder, client, client_input, opened, gate, subject, registered, told, ledger } =
-            *session;
-        let legs = Legs { client, client_input, upstream: opened.stream, upstream_input: opened.input };
-        let budget = self.budget(subject.clone(), opened.greeting.cancel);
+            unboxed(session);
+        let Opened { stream, input, greeting } = opened;
+        let legs = Legs { client, client_input, upstream: stream, upstream_input: input };
+        let budget = self.budget(subject.clone(), theirs(greeting));
         let relay = Relay { gate, ledger, turn: self.turn, budget };
         let end = relay.run(decoder, legs, told).await;
         self.proxy.gate.record_found(&subject);
@@ -436,6 +437,17 @@ async fn no_session(
         }
     };
     last(client, &word).await.map(|()| None)
+}
+
+/// What was in a box, which is given back at once and not when whoever took it out is done.
+#[expect(clippy::boxed_local, reason = "to take it out of its box is all that this is for")]
+fn unboxed<T>(boxed: Box<T>) -> T {
+    *boxed
+}
+
+/// All that a greeting is for once the client has had it.
+fn theirs(greeting: Greeting) -> Option<CancelKey> {
+    greeting.cancel
 }
 
 async fn write(client: &mut Stream, bytes: &Bytes) -> Result<(), StartError> {
