@@ -116,11 +116,15 @@ impl Writer {
     /// Drains until `stop`, signs, watches the disk, and stops in good order. Only an error that cannot be waited out
     /// ends it early.
     pub fn run(mut self, stop: &AtomicBool) -> Result<(), StoreError> {
+        let mut looks = 0;
         while !stop.load(Ordering::Relaxed) {
             let began = Instant::now();
             match self.drain().and_then(|count| self.look_after().map(|()| count)) {
-                Ok(0) => self.wait(),
-                Ok(_) => thread::sleep(self.rest(began.elapsed())),
+                Ok(0) => looks = self.wait(looks),
+                Ok(_) => {
+                    looks = self.looks();
+                    thread::sleep(self.rest(began.elapsed()));
+                }
                 Err(error @ (StoreError::NoSpace(_) | StoreError::Io { .. })) => {
                     tracing::error!(%error, "records cannot be written; requests are refused until they can");
                     thread::sleep(RETRY);
@@ -131,22 +135,27 @@ impl Writer {
         self.close()
     }
 
-    /// Waits for entries.
-    fn wait(&self) {
+    /// How often to look for entries, by its own clock, once there were some.
+    fn looks(&self) -> u32 {
         match self.config.pace {
-            Pace::Prompt => {}
+            Pace::Prompt => 0,
             // To wake somebody takes longer than to judge a statement, most of all where another processor has to be
             // woken with it: whoever is served while there is work does not have to.
-            Pace::Easy => {
-                for _ in 0..LOOKS {
-                    thread::sleep(self.config.commit_interval);
-                    if !self.consumer.is_drained() {
-                        return;
-                    }
-                }
+            Pace::Easy => LOOKS,
+        }
+    }
+
+    /// Waits for entries, and looks so often before it sleeps until it is woken. Gives how often it may look the next
+    /// time that there are none.
+    fn wait(&self, looks: u32) -> u32 {
+        for left in (0..looks).rev() {
+            thread::sleep(self.config.commit_interval);
+            if !self.consumer.is_drained() {
+                return left;
             }
         }
         self.consumer.sleep(IDLE);
+        0
     }
 
     /// How long to wait after a commit that took so long.
