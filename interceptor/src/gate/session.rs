@@ -153,11 +153,9 @@ impl Memory {
 
     /// What was said of the same. A statement that is asked again nearly always has the very facts that it had.
     fn known(&self, action: &Action) -> Option<&Arc<Answer>> {
-        let phase = |known: &&Known| known.phase == action.phase;
-        let mut same = self.answers.iter().filter(phase);
-        let mut equal = self.answers.iter().filter(phase);
-        let known = same.find(|known| Arc::ptr_eq(&known.facts, &action.facts));
-        known.or_else(|| equal.find(|known| known.facts == action.facts)).map(|known| &known.answer)
+        let in_its_phase = || self.answers.iter().filter(|known| known.phase == action.phase);
+        let same = in_its_phase().find(|known| Arc::ptr_eq(&known.facts, &action.facts));
+        same.or_else(|| in_its_phase().find(|known| known.facts == action.facts)).map(|known| &known.answer)
     }
 
     fn remember(&mut self, action: &Action, answer: Arc<Answer>) {
