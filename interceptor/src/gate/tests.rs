@@ -262,6 +262,33 @@ async fn an_outcome_is_written_once_whatever_ends_the_exchange() {
 }
 
 #[tokio::test]
+async fn each_exchange_ends_as_its_own_in_whatever_order() {
+    let bed = Bed::new(Durability::Process);
+    let gate = bed.session(&session());
+    let mut ledger = Ledger::new(bed.gate.producer().clone());
+    let text = |number: u64| format!("s{number}");
+    // 7 has no divisor with 40: each number once, hardly any in its place. The last comes when the room was given back.
+    let in_disorder = || (0..40).map(|step| step * 7 % 40);
+    for numbers in [in_disorder().collect(), vec![40]] {
+        for &number in &numbers {
+            let held = held(number, &[&text(number)], &text(number));
+            let verdict = gate.judge(&held, Author::Agent, &Quiet).await;
+            let Verdict::Allow(permit, _) = verdict else { panic!("{verdict:?}") };
+            ledger.sent(number, permit.records());
+        }
+        for &number in numbers.iter().rev() {
+            ledger.ended_whole(number, OutcomeStatus::Completed, 0, Some(text(number)));
+        }
+    }
+    drop(ledger);
+    let ended = bed.outcomes();
+    assert_eq!(ended.len(), 41);
+    for (asked, status, said) in ended {
+        assert_eq!((status, said), (OutcomeStatus::Completed, Some(asked)));
+    }
+}
+
+#[tokio::test]
 async fn a_run_that_owes_many_outcomes_leaves_room_for_the_others() {
     let bed = Bed::new(Durability::Process);
     let all: Vec<String> = (0..20).map(|n| format!("s{n}")).collect();

@@ -48,7 +48,7 @@ pub(super) async fn pass(
     gate: &PolicyGate,
     passing: Passing<'_>,
     mut client: Stream,
-    mut told: Told,
+    told: Told,
 ) -> Result<(), Denial> {
     let Passing { subject, leave, target, within } = passing;
     let overdue = async {
@@ -113,7 +113,7 @@ async fn copy(client: &mut Stream, upstream: Stream, counts: Arc<Counts>) -> (Ou
 
 /// Copies both ways between a client and an upstream that its judged and recorded exchange `number` has opened, until
 /// an end. Both are closed by being dropped.
-pub(super) async fn relay(mut client: Stream, upstream: Stream, ledger: Ledger, number: u64, mut told: Told) {
+pub(super) async fn relay(mut client: Stream, upstream: Stream, ledger: Ledger, number: u64, told: Told) {
     let mut account = Account::new(ledger, number);
     let counts = account.counts.clone();
     let (status, why) = tokio::select! {

@@ -148,7 +148,7 @@ impl Drop for Waiting<'_> {
 
 impl Told {
     /// Resolves when the session must end, and never otherwise. Cancel safe.
-    pub async fn wait(&mut self) -> Ending {
+    pub async fn wait(&self) -> Ending {
         self.0.find(|post| post.ending.lock().unwrap_or_else(PoisonError::into_inner).clone()).await
     }
 
@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn an_ending_is_told_before_and_while_it_is_waited_for_and_a_harder_one_stays() {
         let post = Arc::<Post>::default();
-        let mut waits = Told(post.clone());
+        let waits = Told(post.clone());
         let mut waiting = Box::pin(waits.wait());
         assert_eq!(waiting.as_mut().now_or_never(), None);
         let may_follow = |told: Option<&Ending>| matches!(told, None | Some(Ending::Stopping));

@@ -104,7 +104,7 @@ impl Relay<'_> {
         decoder: &mut Box<dyn Decoder>,
         client: &mut Leg,
         upstream: &mut Leg,
-        mut told: Told,
+        told: Told,
     ) -> End {
         let mut wheel = Wheel::default();
         let cancels = told.cancels();

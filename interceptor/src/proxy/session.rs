@@ -188,7 +188,7 @@ impl Caller<'_> {
         let session = self.session(principal.clone());
         let subject = Arc::new(Subject { login: self.login(), ..Subject::of_session(&session) });
         // Registered before it is judged: a policy that changes in between still finds it.
-        let (registered, mut told) = self.proxy.registry.register(
+        let (registered, told) = self.proxy.registry.register(
             OpenSession {
                 connection: self.connection.id,
                 run: self.connection.run.id,

@@ -30,7 +30,8 @@ use super::{
 
 /// How long the keeper sleeps at most: what it looks after by the clock waits no longer.
 const IDLE: Duration = Duration::from_millis(100);
-/// How often in a row it looks by its own clock before it sleeps until it is woken.
+/// How often in a row it looks by its own clock, each after the time between two commits, before it sleeps until it is
+/// woken: about as long as it sleeps.
 const LOOKS: u32 = 100;
 /// How long it rests at most between two commits.
 const LONGEST_REST: Duration = Duration::from_millis(20);
@@ -120,7 +121,10 @@ impl Writer {
         while !stop.load(Ordering::Relaxed) {
             let began = Instant::now();
             match self.drain().and_then(|count| self.look_after().map(|()| count)) {
-                Ok(0) => looks = self.wait(looks),
+                Ok(0) => {
+                    self.wait(looks);
+                    looks = 0;
+                }
                 Ok(_) => {
                     looks = self.looks();
                     thread::sleep(self.rest(began.elapsed()));
@@ -145,17 +149,17 @@ impl Writer {
         }
     }
 
-    /// Waits for entries, and looks so often before it sleeps until it is woken. Gives how often it may look the next
-    /// time that there are none.
-    fn wait(&self, looks: u32) -> u32 {
-        for left in (0..looks).rev() {
+    /// Waits for entries: looks so often, or sleeps until it is woken where it is not to look.
+    fn wait(&self, looks: u32) {
+        if looks == 0 {
+            return self.consumer.sleep(IDLE);
+        }
+        for _ in 0..looks {
             thread::sleep(self.config.commit_interval);
             if !self.consumer.is_drained() {
-                return left;
+                return;
             }
         }
-        self.consumer.sleep(IDLE);
-        0
     }
 
     /// How long to wait after a commit that took so long.

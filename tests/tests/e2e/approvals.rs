@@ -7,21 +7,15 @@ use interceptor_tests::{
     installation::{DSN, POLICY},
     places,
     process::{PATIENCE, wait_until},
+    rules::HOLDS,
 };
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
-/// Deletes wait for a DBA, updates for two, and no longer than three seconds on the wire.
-pub(crate) const HOLDS: &str = r#"
-@id("deletes-wait")
-@hold("dba")
-@within("60s")
-@say("Deleting rows waits for a DBA.")
-forbid (principal, action == Action::"data.delete", resource)
-unless { context.approvals.dba >= 1 };
-
+/// Updates wait for two DBAs, and no longer than three seconds on the wire.
+const UPDATES: &str = r#"
 @id("user-updates-wait")
 @hold("dba")
 @within("3s")
@@ -30,7 +24,7 @@ when { resource.name == "users" }
 unless { context.approvals.dba >= 2 };
 "#;
 
-/// A bed, an installation with [`HOLDS`], and people: bob and eve are DBAs, alice owns the agent.
+/// A bed, an installation with [`HOLDS`] and [`UPDATES`], and people: bob and eve are DBAs, alice owns the agent.
 pub(crate) struct Stage {
     pub(crate) bed: RunningBed,
     pub(crate) installation: Installation,
@@ -67,6 +61,7 @@ impl Stage {
             .people(&logins.people(&groups))
             .policy("10-test.cedar", POLICY)
             .policy("20-holds.cedar", HOLDS)
+            .policy("21-updates.cedar", UPDATES)
             .settings("local-approval = \"on\"");
         let installation = more(installation).start();
         Self { bed, installation, logins }
