@@ -137,8 +137,9 @@ pub(crate) fn base() -> Result<()> {
         ("python3", "python3"),
         ("nsenter", "util-linux"),
         ("ssh", "openssh-client"),
+        ("nft", "nftables"),
     ] {
-        if find(program).is_none() && !missing.contains(&"postgresql") {
+        if find(program).is_none() {
             missing.push(package);
         }
     }
@@ -199,9 +200,6 @@ pub(crate) fn clients() -> Result<()> {
     }
     if find("musl-gcc").is_none() {
         missing.push("musl-tools");
-    }
-    if find("nft").is_none() {
-        missing.push("nftables");
     }
     // It is not started as this host's.
     if !Path::new("/lib/systemd/systemd").exists() || find("systemctl").is_none() {
