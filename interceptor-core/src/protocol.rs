@@ -213,6 +213,10 @@ pub struct Stopped {
 pub trait Decoder: Send {
     /// Takes whole frames from `input` and says what to do with them.
     fn step(&mut self, side: Side, input: &mut BytesMut) -> Result<Step, DecodeError>;
+    /// How much of the client's `input` its next step reads at the most, in bytes. A decoder that cannot tell leaves it at all of it.
+    fn next_reads(&self, input: &[u8]) -> usize {
+        input.len()
+    }
     /// The session is open upstream; `given` is the cancel key for the client. What to tell the client.
     fn opened(&mut self, greeting: &Greeting, given: &CancelKey) -> Bytes;
     /// From here on the rows of answers are recorded, with what is hidden so.

@@ -60,6 +60,15 @@ impl PostgresDecoder {
         }
     }
 
+    /// How much of `input` the client's next step reads: a frame, unless it goes on with something or takes data.
+    pub(super) fn next_frame(&self, input: &[u8]) -> usize {
+        let goes_on = self.state != State::Session || self.work.is_some() || self.part.is_some();
+        match frame::head(input) {
+            Ok(Some(head)) if !goes_on && self.copy_in() == CopyIn::None => head.total.min(input.len()),
+            _ => input.len(),
+        }
+    }
+
     fn start(&mut self, input: &mut BytesMut) -> Result<Step, DecodeError> {
         let Some(first) = startup::first(input)? else { return Ok(Step::Wait) };
         match first {

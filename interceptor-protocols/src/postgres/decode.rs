@@ -293,6 +293,10 @@ impl Decoder for PostgresDecoder {
         step
     }
 
+    fn next_reads(&self, input: &[u8]) -> usize {
+        self.next_frame(input)
+    }
+
     fn opened(&mut self, greeting: &Greeting, given: &CancelKey) -> Bytes {
         use bytes::BufMut as _;
         self.state = State::Session;

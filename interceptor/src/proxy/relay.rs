@@ -28,7 +28,8 @@ use super::{
 };
 use crate::gate::Ledger;
 
-/// Client input of at least this many bytes is decoded in the run's turn, away from its neighbours.
+/// A step that may read this much of a client's input is taken in the run's turn, away from its neighbours, and so are those behind
+/// smaller ones that together have. In bytes.
 const HEAVY: usize = 16 * 1024;
 /// The most undecoded input of one side, in bytes: every decoder's own limits are below it.
 const LONGEST: usize = 32 * 1024 * 1024;
@@ -163,16 +164,19 @@ impl Relay<'_> {
         (wheel, cancels): (&mut Wheel, &Cancels),
     ) -> Result<(), End> {
         (wheel.thirsty, wheel.more) = (false, false);
+        let mut light = HEAVY;
         for _ in 0..STEPS {
             self.advance_upstream(&mut **decoder, client, upstream, wheel)?;
             if !wheel.waits_for_nothing() || client.out.is_full() || upstream.out.is_full() {
                 return Ok(());
             }
-            let step = if client.input.len() < HEAVY {
+            let there = client.input.len();
+            let step = if decoder.next_reads(&client.input) < light {
                 decoder.step(Side::Client, &mut client.input)
             } else {
                 self.heavy_step(decoder, &mut client.input).await?
             };
+            light = light.saturating_sub(there.saturating_sub(client.input.len()));
             let step = step.map_err(End::Broken)?;
             if !matches!(step, Step::Wait | Step::Hold) {
                 wheel.enquiring = false;

@@ -79,6 +79,18 @@ fn data_waits_for_the_server_and_then_streams() {
 }
 
 #[test]
+fn a_step_reads_a_message_and_while_data_streams_all_of_it() {
+    let pipeline = [sync(), query("SELECT 1"), sync()].concat();
+    assert_eq!(session().next_reads(&pipeline), sync().len());
+    assert_eq!(session().next_reads(&query("SELECT 1")[..3]), 3);
+    let (mut decoder, _) = asked_copy("COPY t FROM STDIN");
+    upstream(&mut decoder, &begins(b'G'));
+    let rows = data("1\n").repeat(100);
+    assert_eq!(decoder.next_reads(&rows), rows.len());
+    assert_eq!(passed(&mut decoder, &rows), rows);
+}
+
+#[test]
 fn what_the_server_sends_streams_and_is_counted() {
     let (mut decoder, _) = asked_copy("COPY t TO STDOUT");
     let mut answer = BytesMut::from(&[begins(b'H'), data("1\n")].concat()[..]);

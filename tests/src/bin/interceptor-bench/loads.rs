@@ -1,4 +1,4 @@
-//! What else a database is asked for: transactions that write, and rows by the hundred thousand, out and in.
+//! What else a database is asked for: transactions that write, pipelines, and rows by the hundred thousand, out and in.
 
 use std::time::Duration;
 
@@ -23,6 +23,9 @@ const TPC_B: &str = "\\set aid random(1, 100000)\n\\set tid random(1, 10)\n\\set
     INSERT INTO pgbench_history (tid, aid, delta, mtime) VALUES (:tid, :aid, :delta, CURRENT_TIMESTAMP);\n\
     COMMIT;\n";
 
+/// How many statements a pipeline has.
+const PIPELINED: usize = 500;
+
 /// How many rows are copied in at once.
 const ROWS: &str = "100000";
 
@@ -31,6 +34,11 @@ pub(crate) fn part(_: Extent, measured: &mut Measured) -> Result<()> {
     const ROUNDS: usize = 7;
     let mut stage = Stage::start(Layout::OneCore, Transport::Clear)?;
     let script = stage.file("tpc-b.sql", TPC_B);
+    let select = "SELECT abalance FROM pgbench_accounts WHERE aid = :aid;\n".repeat(PIPELINED);
+    let pipeline = stage.file(
+        "pipeline.sql",
+        &format!("\\set aid random(1, 100000)\n\\startpipeline\n{select}\\endpipeline\n"),
+    );
     for round in 0..=ROUNDS {
         for target in 0..stage.targets.len() {
             let known = stage.targets.get(target).context("no such target")?;
@@ -43,6 +51,10 @@ pub(crate) fn part(_: Extent, measured: &mut Measured) -> Result<()> {
                 let call = Load { script: &script, mode: Mode::Simple, clients, amount, more: "" };
                 file(&call, (&mut stage, target), (PART, &load), kept.as_deref_mut())?;
             }
+            let amount = Amount::For(Duration::from_secs(1));
+            let call = Load { script: &pipeline, mode: Mode::Prepared, clients: 1, amount, more: "" };
+            let load = format!("pipelines of {PIPELINED}, prepared");
+            file(&call, (&mut stage, target), (PART, &load), kept.as_deref_mut())?;
             let copied_in = {
                 let program = places::interceptor().with_file_name("bench-client");
                 format!("{} {host} {port} copy-in copied {ROWS}", program.display())
