@@ -108,6 +108,12 @@ fn moves_on(bed: &RunningBed) {
     wait_until("the load to move on", PATIENCE, || progress(bed) > before + 20);
 }
 
+/// A new proxy is told of runs one after the other, once it serves; what one asks before is answered then, if its resolver waits that long.
+#[track_caller]
+fn all_are_known(installation: &Installation, runs: &[&String]) {
+    wait_until("all runs to be known", PATIENCE, || installation.runs().len() == runs.len());
+}
+
 #[test]
 fn listeners_are_held_across_the_daemons_death() {
     let bed = Bed::start();
@@ -137,6 +143,7 @@ fn listeners_are_held_across_the_daemons_death() {
         installation.start();
         assert_eq!(listening.map(|one| one.sockets()), before, "they are the same");
         moves_on(&bed);
+        all_are_known(&installation, &runs);
         assert_eq!(moved.say("query", LONG), "100");
         assert_eq!(inside.say("query", LONG), "100");
     }
@@ -147,6 +154,7 @@ fn listeners_are_held_across_the_daemons_death() {
     wait_until("the listeners to be gone", PATIENCE, || listening.iter().all(|one| one.sockets().is_empty()));
     installation.start();
     moves_on(&bed);
+    all_are_known(&installation, &runs);
     assert_eq!(moved.say("query", LONG), "100");
     assert_eq!(inside.say("query", LONG), "100");
     let listening = runs.map(|run| Listening::of(&installation, run));
@@ -159,13 +167,12 @@ fn listeners_are_held_across_the_daemons_death() {
     hold_falsely(&installation.places().holder_socket(), &attached);
     installation.start();
     moves_on(&bed);
+    all_are_known(&installation, &runs);
     assert_eq!(moved.say("query", LONG), "100", "what is false is not served");
     let after = runs.map(|run| Listening::of(&installation, run).sockets());
     assert_eq!((&after[0], &after[2]), (&anew[0], &anew[2]), "what is true is the same");
     assert!(!after[1].iter().any(|socket| anew[1].contains(socket)), "{after:?}");
 
-    // The proxy is told of them one after the other, once it serves.
-    wait_until("all runs to be known", PATIENCE, || installation.runs().len() == runs.len());
     for run in [&attached, &enclosed] {
         installation.interceptor(&["detach", run, "--reason", "the test is over"]).succeeded();
     }
