@@ -213,7 +213,8 @@ pub struct Stopped {
 pub trait Decoder: Send {
     /// Takes whole frames from `input` and says what to do with them.
     fn step(&mut self, side: Side, input: &mut BytesMut) -> Result<Step, DecodeError>;
-    /// How much of the client's `input` its next step reads at the most, in bytes. A decoder that cannot tell leaves it at all of it.
+    /// How much of the client's `input` its next step reads at the most, in bytes: all of it where a decoder cannot tell. What it took
+    /// before and goes on with does not count.
     fn next_reads(&self, input: &[u8]) -> usize {
         input.len()
     }
