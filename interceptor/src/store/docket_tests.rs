@@ -124,6 +124,25 @@ fn a_list_does_not_ask_what_came_of_each() {
 }
 
 #[test]
+fn a_list_begins_with_what_is_open() {
+    let mut desk = Desk::new();
+    let filed = ["a", "b", "c", "d"].map(|digest| {
+        desk.now.wall += 1;
+        desk.file(digest).id
+    });
+    let [a, b, c, d] = filed;
+    for (id, digest) in [(b, "b"), (d, "d")] {
+        desk.decide(id, "bob", YES);
+        standing(desk.use_up(id, digest, 1));
+    }
+    let listed = match desk.ask(Question::List) {
+        Answer::All(all) => all.into_iter().map(|standing| standing.id).collect::<Vec<_>>(),
+        answer => panic!("no list: {answer:?}"),
+    };
+    assert_eq!(listed, [c, a, d, b]);
+}
+
+#[test]
 fn the_same_wish_is_one_request_until_it_is_over() {
     let mut desk = Desk::new();
     let one = desk.file("x");
