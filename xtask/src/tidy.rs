@@ -42,6 +42,9 @@ const UNSAFE: &[(&str, &str)] = &[
 const REQUIRED: &[&str] =
     &["LICENSE", "interceptor-ebpf/LICENSE-GPL-2.0", "README.md", "ARCHITECTURE.md", "CHANGELOG.md"];
 
+/// Workspaces beside this one, which are built `--locked` and not by every build.
+const BESIDE: &[&str] = &["interceptor-ebpf", "second-opinion"];
+
 /// A source file, read and parsed.
 pub(crate) struct Source {
     /// Its path from the workspace.
@@ -69,6 +72,7 @@ pub(crate) fn run() -> Result<()> {
     }
     only_one_committed(&sources, &mut wrong);
     layers::check(&sources, &mut wrong);
+    locked(&root, &mut wrong)?;
     deny(&root, &mut wrong)?;
     wrong.sort();
     wrong.iter().for_each(|line| println!("{line}"));
@@ -265,6 +269,20 @@ fn only_one_committed(sources: &[Source], wrong: &mut Vec<String>) {
         wrong
             .push(format!("`Committed` has exactly one implementor, in store/; found: {}", found.join(", ")));
     }
+}
+
+/// A lock file beside this workspace's names all that its packages need by now. Where it does, this asks no registry.
+fn locked(root: &Path, wrong: &mut Vec<String>) -> Result<()> {
+    for folder in BESIDE {
+        let mut command = cargo::cargo()?;
+        command.args(["update", "--workspace", "--locked", "--quiet"]).current_dir(root.join(folder));
+        if !command.status()?.success() {
+            wrong.push(format!(
+                "{folder}/Cargo.lock is not what its packages need: `cargo update --workspace` there mends it"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Bans and licences, where cargo-deny is installed.
