@@ -76,10 +76,10 @@ impl Load<'_> {
     /// Runs it against the target with that number.
     pub(crate) fn run(&self, stage: &mut Stage, target: usize) -> Result<Done> {
         let target = stage.targets.get(target).context("no such target")?;
-        let (client, line) = (target.client, self.line(target));
+        let (name, client, line) = (target.name, target.client, self.line(target));
         let text = stage.client(client).tell(&line)?;
-        let done = read(&text).with_context(|| format!("`{line}` said:\n{text}"))?;
-        ensure!(done.transactions > 0, "`{line}` got nothing done:\n{text}");
+        let done = read(&text).with_context(|| format!("by way of {name}, `{line}` said:\n{text}"))?;
+        ensure!(done.transactions > 0, "by way of {name}, `{line}` got nothing done:\n{text}");
         Ok(done)
     }
 }
