@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use crate::{
     certificates::Authority,
-    places,
+    interrupt, places,
     process::{self, Finished, wait_until},
 };
 
@@ -151,7 +151,10 @@ impl Bed {
     }
 
     /// Starts it.
+    #[track_caller]
     pub fn run(self) -> RunningBed {
+        interrupt::listen();
+        interrupt::pass();
         let user = account();
         let template = template(&user, self.release);
         let folder = places::scratch("bed");

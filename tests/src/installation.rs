@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::{
     audit::Records,
     bed::{HOST, RunningBed},
-    cgroup, leaks, places,
+    cgroup, interrupt, leaks, places,
     process::{Finished, Job, PATIENCE, run, wait_until},
 };
 
@@ -149,6 +149,8 @@ impl Setup {
     /// Writes the configuration without starting anything.
     #[track_caller]
     pub fn write(self) -> Installation {
+        interrupt::listen();
+        interrupt::pass();
         let product = self.product.clone().unwrap_or_else(places::interceptor);
         let installation = Installation::new(product, self.namespace.clone());
         let etc = installation.places.configuration().to_owned();
@@ -546,7 +548,7 @@ impl Drop for Installation {
     fn drop(&mut self) {
         if let Some(daemon) = self.daemon.take() {
             daemon.signal(Signal::SIGTERM);
-            let said = daemon.finish(Duration::from_secs(20));
+            let said = daemon.end(Duration::from_secs(20));
             if std::thread::panicking() {
                 eprintln!("the daemon said:\n{}", said.text());
             }

@@ -1,26 +1,45 @@
-//! Ctrl-C and SIGTERM end a program of ours at its next step, so that what it started is cleaned up as ever.
+//! Ctrl-C and SIGTERM end a program of ours at its next step, and a test at its next wait, so that what it started is
+//! cleaned up as ever.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::{
+        Once,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
 
 use anyhow::{Result, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 
+static LISTENS: Once = Once::new();
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
 /// Notes those signals from now on, instead of ending by them.
 pub fn listen() {
-    std::thread::spawn(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let Ok(runtime) = runtime else { return };
-        runtime.block_on(async {
-            let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
+    LISTENS.call_once(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let (mut interrupt, mut terminate) = {
+            let _inside = runtime.enter();
+            let take = |kind| signal(kind).expect("own signals");
+            (take(SignalKind::interrupt()), take(SignalKind::terminate()))
+        };
+        thread::spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            });
+            STOPPED.store(true, Ordering::Relaxed);
         });
-        STOPPED.store(true, Ordering::Relaxed);
     });
+}
+
+/// Ends a test by a panic once one of them came, unless it ends already: what it started goes with its values.
+#[track_caller]
+pub fn pass() {
+    assert!(!stopped() || thread::panicking(), "interrupted");
 }
 
 /// An error once one of them came.

@@ -104,7 +104,7 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         cgroup::remove(&self.cgroup);
-        let said = self.job.take().map(|job| job.finish(PATIENCE));
+        let said = self.job.take().map(|job| job.end(PATIENCE));
         if std::thread::panicking() {
             eprintln!("systemd said:\n{}", said.map_or_else(String::new, |said| said.text()));
         }

@@ -15,6 +15,8 @@ use nix::{
     unistd::Pid,
 };
 
+use crate::interrupt;
+
 /// How long a command may take when nothing else is said. Generous: these machines are slow and shared.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -123,14 +125,28 @@ impl Job {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits for its end, or makes it.
-    pub fn finish(mut self, patience: Duration) -> Finished {
+    /// Waits for its end, or makes it; panics where this program is interrupted meanwhile.
+    #[track_caller]
+    pub fn finish(self, patience: Duration) -> Finished {
+        self.wait(patience, interrupt::pass)
+    }
+
+    /// The same for what cleans up, which nothing interrupts.
+    pub fn end(self, patience: Duration) -> Finished {
+        self.wait(patience, || ())
+    }
+
+    #[track_caller]
+    fn wait(mut self, patience: Duration, between: impl Fn()) -> Finished {
         let deadline = Instant::now() + patience;
         let mut timed_out = false;
         let status = loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => break status,
-                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+                Ok(None) if Instant::now() < deadline => {
+                    between();
+                    std::thread::sleep(Duration::from_millis(10));
+                }
                 Ok(None) => {
                     timed_out = true;
                     let _ = killpg(self.as_pid(), Signal::SIGKILL);
@@ -183,6 +199,7 @@ fn shown(command: &Command) -> String {
 }
 
 /// Runs a command to its end within [`PATIENCE`].
+#[track_caller]
 pub fn run(command: Command) -> Finished {
     Job::start(command, "").finish(PATIENCE)
 }
@@ -200,6 +217,7 @@ pub fn command<S: AsRef<OsStr>>(words: &[S]) -> Command {
 pub fn wait_until(what: &str, patience: Duration, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + patience;
     while !condition() {
+        interrupt::pass();
         assert!(Instant::now() < deadline, "waited {patience:?} in vain for: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }

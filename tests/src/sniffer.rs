@@ -19,7 +19,10 @@ use nix::{
     },
 };
 
-use crate::{places, process};
+use crate::{
+    places,
+    process::{self, Job},
+};
 
 /// The hardware address of the outer namespace's end: frames from it are what is looked for.
 const OUTER_MAC: &str = "02:00:00:00:00:01";
@@ -133,7 +136,7 @@ impl Default for Sniffer {
 impl Drop for Sniffer {
     fn drop(&mut self) {
         for name in [&self.outer, &self.world] {
-            let _ = process::run(ip(&["netns", "del", name]));
+            let _ = Job::start(ip(&["netns", "del", name]), "").end(process::PATIENCE);
         }
     }
 }

@@ -5,8 +5,8 @@ use std::{
     io::{BufRead, BufReader, Write},
     os::unix::process::CommandExt,
     process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc,
-    time::Duration,
+    sync::mpsc::{self, RecvTimeoutError},
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -14,7 +14,10 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::process::PATIENCE;
+use crate::{interrupt, process::PATIENCE};
+
+/// How often a wait for a word looks whether it is to go on.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Such a process, which ends with the value, and with it its group.
 #[derive(Debug)]
@@ -62,9 +65,17 @@ impl Talker {
 
     #[track_caller]
     fn line(&self, patience: Duration) -> String {
-        self.lines.recv_timeout(patience).unwrap_or_else(|_| {
-            panic!("no word; it said {}", fs::read_to_string(self.errors.path()).unwrap_or_default())
-        })
+        let deadline = Instant::now() + patience;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left.min(LOOK)) {
+                Ok(line) => return line,
+                Err(RecvTimeoutError::Timeout) if !left.is_zero() => interrupt::pass(),
+                Err(_) => {
+                    panic!("no word; it said {}", fs::read_to_string(self.errors.path()).unwrap_or_default())
+                }
+            }
+        }
     }
 }
 

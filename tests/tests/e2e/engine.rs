@@ -142,7 +142,7 @@ impl Drop for Engine {
     fn drop(&mut self) {
         if let Some(daemon) = self.daemon.take() {
             daemon.signal(Signal::SIGTERM);
-            let said = daemon.finish(PATIENCE);
+            let said = daemon.end(PATIENCE);
             if std::thread::panicking() {
                 eprintln!("the engine said: {said}");
             }
@@ -204,7 +204,7 @@ impl Drop for Registry {
     fn drop(&mut self) {
         if let Some(daemon) = self.daemon.take() {
             daemon.signal(Signal::SIGTERM);
-            let said = daemon.finish(PATIENCE);
+            let said = daemon.end(PATIENCE);
             if std::thread::panicking() {
                 eprintln!("the registry said: {said}");
             }

@@ -14,7 +14,6 @@
 
 mod account;
 mod approver;
-mod interrupt;
 mod side;
 mod suite;
 mod tally;
@@ -32,7 +31,7 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    interrupt::listen();
+    interceptor_tests::interrupt::listen();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match perform(&arguments.iter().map(String::as_str).collect::<Vec<_>>()) {
         Ok(true) => ExitCode::SUCCESS,

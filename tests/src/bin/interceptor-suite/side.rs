@@ -18,7 +18,6 @@ use nix::{sys::signal::Signal, unistd::User};
 
 use crate::{
     approver::{self, Approver},
-    interrupt,
     suite::{self, Address, Runner, Suite, Tls, Variant},
     tally::Tally,
 };
@@ -144,10 +143,7 @@ impl Side {
         );
         let outcomes = self.work.path().join("outcomes.jsonl");
         let _ = fs::remove_file(&outcomes);
-        let job = Job::start(self.command(only, &outcomes), "");
-        interrupt::began(job.pid());
-        let finished = job.finish(PATIENCE);
-        interrupt::ended();
+        let finished = Job::start(self.command(only, &outcomes), "").finish(PATIENCE);
         self.keep(&finished, only);
         assert!(!finished.timed_out, "{} {} takes longer than {PATIENCE:?}", self.suite.name, self.name);
         match self.suite.runner {
