@@ -51,7 +51,9 @@ impl Driver {
     pub(crate) fn attached(installation: &Installation) -> Result<Self> {
         let mut command = installation.outside(&places::tool("setpriv"));
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "/bin/sh", "-c", LOOP]);
-        let driver = Self::start(command)?;
+        let mut driver = Self::start(command)?;
+        // Until the shell answers, the process may be root's still, which is not attached to.
+        driver.tell("true")?;
         let process = driver.child.id().to_string();
         installation.interceptor(&["attach", "--agent", "release-bot", "--pid", &process]).succeeded();
         Ok(driver)
